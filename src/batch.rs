@@ -1,0 +1,665 @@
+//! A [`Batch`]: the unit that moves; who waits for its outcome is in `receipt.rs`.
+//!
+//! A batch is one arena of bytes and two flat tables of spans into it:
+//!
+//! ```text
+//! rows    time | time text | fields from..to | tag | stream | flags | position       32 bytes a record
+//! fields  key span | value span | forms                                              20 bytes a field
+//! arena   the bytes, still encoded as they came (JSON text, MessagePack, plain)
+//! ```
+//!
+//! It is filled by one codec, changed in place by the pipeline, then shared read-only by the sinks (`Arc<Batch>`).
+//! Nothing is allocated, locked or sent for a single record. Steps that change a value append the new bytes to the
+//! arena and repoint the span; old bytes stay until the batch ends.
+//!
+//! Limits: an input closes a batch when [`Batch::is_full`] says so (its permit is used up, or [`TAGS_MAX`] tags);
+//! offsets are `u32`, so an arena never passes 4 GiB (asserted).
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::budget::Permit;
+use crate::metrics::Tally;
+pub use crate::receipt::{Outcome, Receipt, Receipts, Waiter};
+pub use crate::record::{
+    Added, NO_CONTAINER, NO_FILE, NO_TAG, NO_TIME, OWN_CONTAINER, OWN_FILE, OWN_STREAM, OWN_TAG, OWN_TIME, PARTIAL,
+    Row, RowHead,
+};
+use crate::record::{Field, OWN_ALL, Origin, PLACES_MAX, Span, Tag, Value};
+
+/// Tags in one batch, at most: the route of a batch is one bit a tag.
+pub const TAGS_MAX: usize = 64;
+
+/// Readable bytes after those in use, where a codec asks for them: one block of 16 read at the last byte stays inside.
+pub(crate) const TAIL_MIN: usize = 16;
+
+/// The memory of a batch, apart from what it says: recycled by the [`Budget`](crate::budget::Budget).
+#[derive(Debug, Default)]
+pub struct Tables {
+    /// Every byte up to `arena.len()` is initialised; only the first `used` mean anything. So writing a block is a
+    /// plain slice copy, without `unsafe` and without zeroing again.
+    arena: Vec<u8>,
+    used: usize,
+    rows: Vec<Row>,
+    fields: Vec<Field>,
+}
+
+impl Tables {
+    /// Bytes that the tables hold from the allocator.
+    pub(crate) fn memory(&self) -> usize {
+        self.arena.capacity() + self.rows.capacity() * size_of::<Row>() + self.fields.capacity() * size_of::<Field>()
+    }
+
+    fn clear(&mut self) {
+        self.used = 0;
+        self.rows.clear();
+        self.fields.clear();
+    }
+}
+
+/// Many records on their way (see the header).
+///
+/// Invariants: `used <= arena.len() <= u32::MAX`; every span of a row or field ends within `used`; each row's fields
+/// lie within the field table; `tags` holds at least one tag once a row exists.
+pub struct Batch {
+    /// Where the records came from.
+    pub origin: Arc<Origin>,
+    /// Position that the rows' `pos` count from (bytes of the followed chain, after decompression).
+    pub base: u64,
+    /// Who waits for the outcome. Moved out before the batch is shared.
+    pub receipts: Receipts,
+    /// Oddities met while it was filled and changed; added to the input's counters when it is routed.
+    pub tally: Tally,
+    /// Which input it came from: index into the metrics.
+    pub input: u16,
+    tags: Vec<Tag>,
+    /// Origins of rows that came from elsewhere than `origin`: containers behind one connection.
+    places: Vec<Arc<Origin>>,
+    /// The key `log`, once it is in the arena.
+    log_key: Option<Span>,
+    tables: Tables,
+    permit: Permit,
+}
+
+impl Batch {
+    /// An empty batch that may use as much memory as `permit` covers.
+    pub fn new(permit: Permit, input: u16, origin: Arc<Origin>) -> Batch {
+        let mut tables = permit.budget().take_tables();
+        tables.clear();
+        Batch {
+            origin,
+            base: 0,
+            receipts: Receipts::default(),
+            tally: Tally::default(),
+            input,
+            tags: Vec::new(),
+            places: Vec::new(),
+            log_key: None,
+            tables,
+            permit,
+        }
+    }
+
+    /// The number of records.
+    pub fn len(&self) -> usize {
+        self.tables.rows.len()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.tables.rows.is_empty()
+    }
+
+    /// Bytes of arena and tables in use: what the records cost in memory, not on the wire.
+    pub fn cost(&self) -> usize {
+        self.tables.used + self.len() * size_of::<Row>() + self.tables.fields.len() * size_of::<Field>()
+    }
+
+    /// Whether the next record belongs in a new batch: the permit is used up (by less than one record over), or the
+    /// tags are.
+    pub fn is_full(&self) -> bool {
+        self.cost() >= self.permit.bytes() || self.tags.len() >= TAGS_MAX || self.places.len() > PLACES_MAX / 2
+    }
+
+    // --- Origins.
+
+    /// Where row `at` came from.
+    pub fn origin_at(&self, at: usize) -> &Arc<Origin> {
+        self.origin_in(self.tables.rows[at].place())
+    }
+
+    /// The origin that a row's [`place`](Row::place) stands for.
+    pub fn origin_in(&self, place: u8) -> &Arc<Origin> {
+        usize::from(place).checked_sub(1).map_or(&self.origin, |at| &self.places[at])
+    }
+
+    /// What a row of that origin has as its place. `None` when as many others are there as fit; [`is_full`](Self::is_full)
+    /// says so when half of them are, so that records and joined lines that are due still find room.
+    pub fn place_of(&mut self, origin: &Arc<Origin>) -> Option<u8> {
+        if Arc::ptr_eq(origin, &self.origin) {
+            return Some(0);
+        }
+        if let Some(at) = self.places.iter().rposition(|known| Arc::ptr_eq(known, origin)) {
+            return u8::try_from(at + 1).ok();
+        }
+        if self.places.len() >= PLACES_MAX {
+            return None;
+        }
+        self.places.push(Arc::clone(origin));
+        u8::try_from(self.places.len()).ok()
+    }
+
+    // --- Tags.
+
+    /// The batch's tags; a row's `tag` is an index into them.
+    pub fn tags(&self) -> &[Tag] {
+        &self.tags
+    }
+
+    /// The index of `tag`, added if it is new. `None` when [`TAGS_MAX`] others are there.
+    pub fn tag_index(&mut self, tag: &str) -> Option<u8> {
+        if let Some(at) = self.tags.iter().rposition(|known| known.as_str() == tag) {
+            return u8::try_from(at).ok();
+        }
+        if self.tags.len() >= TAGS_MAX {
+            return None;
+        }
+        self.tags.push(Tag::from(tag));
+        u8::try_from(self.tags.len() - 1).ok()
+    }
+
+    /// The same for a tag that the caller holds already: no new text is allocated.
+    pub fn shared_tag_index(&mut self, tag: &Tag) -> Option<u8> {
+        if let Some(at) = self.tags.iter().rposition(|known| known == tag) {
+            return u8::try_from(at).ok();
+        }
+        if self.tags.len() >= TAGS_MAX {
+            return None;
+        }
+        self.tags.push(tag.clone());
+        u8::try_from(self.tags.len() - 1).ok()
+    }
+
+    /// The tag of row `at`.
+    pub fn tag_of(&self, at: usize) -> &Tag {
+        &self.tags[usize::from(self.tables.rows[at].tag)]
+    }
+
+    // --- Arena.
+
+    /// The bytes in use.
+    pub fn arena(&self) -> &[u8] {
+        &self.tables.arena[..self.tables.used]
+    }
+
+    /// The same, to change in place (decoding that never grows).
+    pub fn arena_mut(&mut self) -> &mut [u8] {
+        &mut self.tables.arena[..self.tables.used]
+    }
+
+    /// The bytes of a span.
+    pub fn bytes(&self, span: Span) -> &[u8] {
+        &self.tables.arena[span.at as usize..span.at as usize + span.len as usize]
+    }
+
+    /// Appends bytes.
+    pub fn push_bytes(&mut self, bytes: &[u8]) -> Span {
+        self.tail(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.commit(bytes.len())
+    }
+
+    /// Appends a copy of bytes that are in the arena already.
+    pub fn push_copy(&mut self, span: Span) -> Span {
+        let (from, len) = (span.at as usize, span.len as usize);
+        self.tail(len);
+        let used = self.tables.used;
+        self.tables.arena.copy_within(from..from + len, used);
+        self.commit(len)
+    }
+
+    /// At least `room` writable bytes after those in use; [`commit`](Self::commit) makes the first of them part of
+    /// the arena. What they hold before they are written is arbitrary.
+    pub fn tail(&mut self, room: usize) -> &mut [u8] {
+        let wanted = self.tables.used + room;
+        assert!(u32::try_from(wanted).is_ok(), "a batch never passes 4 GiB: {wanted}");
+        if self.tables.arena.len() < wanted {
+            let grown = wanted.max(self.tables.arena.len() * 2).max(16 << 10);
+            self.tables.arena.resize(grown, 0);
+        }
+        &mut self.tables.arena[self.tables.used..]
+    }
+
+    /// The used part and the tail of the arena at once: for decoding from the one into the other.
+    pub fn split_tail(&mut self, room: usize) -> (&[u8], &mut [u8]) {
+        self.tail(room);
+        let (used, tail) = self.tables.arena.split_at_mut(self.tables.used);
+        (used, tail)
+    }
+
+    /// Makes the first `len` bytes of the tail part of the arena.
+    pub fn commit(&mut self, len: usize) -> Span {
+        let at = self.tables.used;
+        assert!(at + len <= self.tables.arena.len(), "commit of {len} bytes past the tail");
+        self.tables.used += len;
+        // Both fit: `tail` keeps the arena below 4 GiB.
+        Span { at: at as u32, len: len as u32 }
+    }
+
+    /// The key `log`, which every line of text needs: one copy a batch.
+    pub fn log_key(&mut self) -> Span {
+        match self.log_key {
+            Some(key) => key,
+            None => {
+                let key = self.push_bytes(b"log");
+                self.log_key = Some(key);
+                key
+            }
+        }
+    }
+
+    /// The arena, as far as it is initialised (the bytes in use, then arbitrary ones, [`TAIL_MIN`] at least), and the
+    /// field table: for a codec that indexes what is in the arena already.
+    pub(crate) fn padded_arena_and_fields(&mut self) -> (&[u8], &mut Vec<Field>) {
+        self.tail(TAIL_MIN);
+        (&self.tables.arena, &mut self.tables.fields)
+    }
+
+    // --- Filling: fields first, then the row that owns them.
+
+    /// Appends a field to the record that the next [`push_row`](Self::push_row) closes.
+    pub fn push_field(&mut self, field: Field) {
+        self.tables.fields.push(field);
+    }
+
+    /// The number of fields in the table: take it before the first field of a record, hand it to `push_row`.
+    pub fn fields_mark(&self) -> usize {
+        self.tables.fields.len()
+    }
+
+    /// The fields after `mark`.
+    pub fn fields_after(&self, mark: usize) -> &[Field] {
+        &self.tables.fields[mark..]
+    }
+
+    /// The fields after `mark` that no row owns yet, to change before `push_row`.
+    pub fn open_fields(&mut self, mark: usize) -> &mut [Field] {
+        &mut self.tables.fields[mark..]
+    }
+
+    /// Forgets the fields after `mark` (a record that turned out to be broken).
+    pub fn rewind_fields(&mut self, mark: usize) {
+        self.tables.fields.truncate(mark);
+    }
+
+    /// Closes a record: its fields are those pushed since `mark`.
+    pub fn push_row(&mut self, mark: usize, head: RowHead) {
+        let own = self.tables.fields[mark..].iter().fold(0, |own, field| own | own_flag(&self.tables.arena, field));
+        self.tables.rows.push(Row {
+            time: head.time,
+            time_text: head.time_text,
+            fields_at: mark as u32,
+            fields_len: (self.tables.fields.len() - mark) as u32,
+            pos: head.pos,
+            tag: head.tag,
+            stream: head.stream,
+            flags: own | if head.partial { PARTIAL } else { 0 },
+        });
+    }
+
+    // --- Reading and changing rows.
+
+    /// All rows.
+    pub fn rows(&self) -> &[Row] {
+        &self.tables.rows
+    }
+
+    /// One row.
+    pub fn row(&self, at: usize) -> &Row {
+        &self.tables.rows[at]
+    }
+
+    /// One row, to change.
+    pub fn row_mut(&mut self, at: usize) -> &mut Row {
+        &mut self.tables.rows[at]
+    }
+
+    /// The fields of a row, in order.
+    pub fn fields(&self, at: usize) -> &[Field] {
+        let row = &self.tables.rows[at];
+        &self.tables.fields[row.fields_at as usize..(row.fields_at + row.fields_len) as usize]
+    }
+
+    /// The same, to repoint. Call [`reflag`](Self::reflag) after a key changed.
+    pub fn fields_mut(&mut self, at: usize) -> &mut [Field] {
+        let row = &self.tables.rows[at];
+        &mut self.tables.fields[row.fields_at as usize..(row.fields_at + row.fields_len) as usize]
+    }
+
+    /// The key of a field.
+    pub fn key(&self, field: &Field) -> Value<'_> {
+        Value { form: field.key_form, bytes: self.bytes(field.key) }
+    }
+
+    /// The value of a field.
+    pub fn value(&self, field: &Field) -> Value<'_> {
+        Value { form: field.form, bytes: self.bytes(field.value) }
+    }
+
+    /// The last field of row `at` whose key is exactly `key` (written without escapes, as keys nearly always are).
+    pub fn find(&self, at: usize, key: &[u8]) -> Option<&Field> {
+        self.fields(at).iter().rev().find(|field| field.key.len as usize == key.len() && self.bytes(field.key) == key)
+    }
+
+    /// Appends a field to row `at`.
+    pub fn add_field(&mut self, at: usize, field: Field) {
+        let Tables { rows, fields, arena, .. } = &mut self.tables;
+        let row = &mut rows[at];
+        let (from, len) = (row.fields_at as usize, row.fields_len as usize);
+        if from + len != fields.len() {
+            // Its fields are not the table's last: move them there, so that they stay one run.
+            row.fields_at = fields.len() as u32;
+            fields.extend_from_within(from..from + len);
+        }
+        row.flags |= own_flag(arena, &field);
+        row.fields_len += 1;
+        fields.push(field);
+    }
+
+    /// Replaces field `index` of row `at` by the fields after `mark`, which must be the table's last: how `parse` puts
+    /// the members of an object where the text was. Pass `None` to append them instead.
+    pub fn splice_fields(&mut self, at: usize, index: Option<usize>, mark: usize) {
+        let Tables { rows, fields, arena, .. } = &mut self.tables;
+        let row = &mut rows[at];
+        let (from, len) = (row.fields_at as usize, row.fields_len as usize);
+        let end = fields.len();
+        match (index, len) {
+            // The commonest case by far: the text was the only field.
+            (Some(0), 1) => {
+                row.fields_at = mark as u32;
+                row.fields_len = (end - mark) as u32;
+            }
+            (index, _) => {
+                let index = index.unwrap_or(len);
+                fields.extend_from_within(from..from + index);
+                fields.extend_from_within(mark..end);
+                fields.extend_from_within((from + index + 1).min(from + len)..from + len);
+                row.fields_at = end as u32;
+                row.fields_len = (fields.len() - end) as u32;
+            }
+        }
+        let (from, len) = (row.fields_at as usize, row.fields_len as usize);
+        row.flags = fields[from..from + len].iter().fold(row.flags & !OWN_ALL, |f, field| f | own_flag(arena, field));
+    }
+
+    /// Removes field `index` of row `at`; the order of the others stays.
+    pub fn remove_field(&mut self, at: usize, index: usize) {
+        let fields = self.fields_mut(at);
+        assert!(index < fields.len(), "field {index} of {}", fields.len());
+        fields.copy_within(index + 1.., index);
+        self.tables.rows[at].fields_len -= 1;
+        self.reflag(at);
+    }
+
+    /// The same for several fields, by ascending index.
+    pub fn remove_fields(&mut self, at: usize, doomed: &[usize]) {
+        let fields = self.fields_mut(at);
+        let (mut to, mut next) = (0, doomed.iter().peekable());
+        for from in 0..fields.len() {
+            if next.next_if_eq(&&from).is_none() {
+                fields[to] = fields[from];
+                to += 1;
+            }
+        }
+        self.tables.rows[at].fields_len = to as u32;
+        self.reflag(at);
+    }
+
+    /// Recomputes which added values the record has itself, after a key was changed in place.
+    pub fn reflag(&mut self, at: usize) {
+        let own = self.fields(at).iter().fold(0, |own, field| own | own_flag(&self.tables.arena, field));
+        let row = &mut self.tables.rows[at];
+        row.flags = row.flags & !OWN_ALL | own;
+    }
+
+    /// Keeps the rows for which `keep` says so. Order stays.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Row) -> bool) {
+        self.tables.rows.retain(|row| keep(row));
+    }
+
+    /// The same by a list of one `bool` a row.
+    pub fn retain_marked(&mut self, keep: &[bool]) {
+        assert_eq!(keep.len(), self.len(), "one mark a row");
+        let mut marks = keep.iter();
+        self.tables.rows.retain(|_| *marks.next().unwrap_or(&true));
+    }
+
+    /// Takes all rows out, to be put back one by one in a new order or among others ([`keep_row`](Self::keep_row),
+    /// [`push_row`](Self::push_row)). Their fields stay in the table.
+    pub fn take_rows(&mut self) -> Vec<Row> {
+        std::mem::take(&mut self.tables.rows)
+    }
+
+    /// Puts a row of this batch back at the end.
+    pub fn keep_row(&mut self, row: Row) {
+        self.tables.rows.push(row);
+    }
+
+    /// Takes the last row out. Its fields stay in the table.
+    pub fn pop_row(&mut self) -> Option<Row> {
+        self.tables.rows.pop()
+    }
+
+    /// Makes the rows count from an earlier `base`; what `base + pos` says stays. Does nothing (and says so) where a
+    /// position would pass 4 GiB.
+    pub fn rebase(&mut self, base: u64) -> bool {
+        let last = self.tables.rows.iter().map(|row| row.pos).max().unwrap_or(0);
+        let shift = self.base.checked_sub(base).and_then(|shift| u32::try_from(shift).ok());
+        let Some(shift) = shift.filter(|shift| last.checked_add(*shift).is_some()) else {
+            return false;
+        };
+        for row in &mut self.tables.rows {
+            row.pos += shift;
+        }
+        self.base = base;
+        true
+    }
+
+    /// Forgets the tags that no row has, which makes room for others. Indices change.
+    pub fn forget_unused_tags(&mut self) {
+        let used = self.tables.rows.iter().fold(0u64, |used, row| used | 1 << row.tag);
+        let mut moved = [0u8; TAGS_MAX];
+        let mut next = 0;
+        for (at, to) in moved.iter_mut().enumerate() {
+            *to = next;
+            next += u8::from(used >> at & 1 == 1);
+        }
+        let mut at = 0;
+        self.tags.retain(|_| {
+            at += 1;
+            used >> (at - 1) & 1 == 1
+        });
+        for row in &mut self.tables.rows {
+            row.tag = moved[usize::from(row.tag)];
+        }
+    }
+
+    // --- Memory.
+
+    /// Ends filling: small content moves out of a large arena, which goes back to be recycled, and the permit shrinks
+    /// to what the batch really holds. Without it a thousand batches of one line each would hold a thousand arenas.
+    pub fn seal(&mut self) {
+        if self.cost() * 4 < self.tables.memory() {
+            let small = Tables {
+                arena: self.tables.arena[..self.tables.used].to_vec(),
+                used: self.tables.used,
+                rows: self.tables.rows.as_slice().to_vec(),
+                fields: self.tables.fields.as_slice().to_vec(),
+            };
+            let large = std::mem::replace(&mut self.tables, small);
+            self.permit.budget().recycle(large);
+        }
+        let held = self.tables.memory() + size_of::<Batch>();
+        self.permit.resize(held);
+    }
+
+    /// Takes more from the budget without waiting: for a sink that holds an encoded copy beside the batch.
+    pub fn permit_mut(&mut self) -> &mut Permit {
+        &mut self.permit
+    }
+
+    /// The permit that pays for the batch.
+    pub fn permit(&self) -> &Permit {
+        &self.permit
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.permit.budget().recycle(std::mem::take(&mut self.tables));
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("rows", &self.len())
+            .field("cost", &self.cost())
+            .field("tags", &self.tags)
+            .finish()
+    }
+}
+
+/// Which added value a field stands in the way of. Runs for every field, so the length decides first.
+fn own_flag(arena: &[u8], field: &Field) -> u16 {
+    let key = || &arena[field.key.at as usize..field.key.at as usize + field.key.len as usize];
+    match field.key.len {
+        3 if key() == b"tag" => OWN_TAG,
+        4 => match key() {
+            b"time" => OWN_TIME,
+            b"file" => OWN_FILE,
+            _ => 0,
+        },
+        6 if key() == b"stream" => OWN_STREAM,
+        9 if key() == b"container" => OWN_CONTAINER,
+        _ => 0,
+    }
+}
+
+/// A batch on its way to one sink: the shared batch, this sink's handles, and which of the batch's tags it wants.
+#[derive(Debug)]
+pub struct Shipment {
+    /// The records, shared with the other sinks.
+    pub batch: Arc<Batch>,
+    /// To be settled by this sink.
+    pub receipts: Receipts,
+    /// One bit a tag of the batch: the rows of the others are not for this sink.
+    pub tags: u64,
+}
+
+impl Shipment {
+    /// Whether row `at` is for this sink.
+    pub fn wants(&self, at: usize) -> bool {
+        self.tags >> self.batch.row(at).tag & 1 == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+    use crate::record::{Form, Timestamp};
+
+    fn batch() -> Batch {
+        Batch::new(Budget::new(1 << 20).empty_permit(), 0, Arc::default())
+    }
+
+    fn push(batch: &mut Batch, fields: &[(&str, &str)]) {
+        let tag = batch.tag_index("t").expect("room for a tag");
+        let mark = batch.fields_mark();
+        for (key, value) in fields {
+            let key = batch.push_bytes(key.as_bytes());
+            let value = batch.push_bytes(value.as_bytes());
+            batch.push_field(Field::new(key, Form::Text, value));
+        }
+        batch.push_row(mark, RowHead::at(Timestamp(0), tag));
+    }
+
+    fn read(batch: &Batch, at: usize) -> Vec<(String, String)> {
+        let text = |value: Value<'_>| String::from_utf8_lossy(value.bytes).into_owned();
+        batch.fields(at).iter().map(|f| (text(batch.key(f)), text(batch.value(f)))).collect()
+    }
+
+    #[test]
+    fn fields_of_any_row_can_grow_shrink_and_be_replaced() {
+        let mut b = batch();
+        push(&mut b, &[("a", "1"), ("log", "x"), ("b", "2")]);
+        push(&mut b, &[("c", "3")]);
+        let (key, value) = (b.push_bytes(b"d"), b.push_bytes(b"4"));
+        b.add_field(0, Field::new(key, Form::Text, value));
+        assert_eq!(b.fields(0).len(), 4);
+        let mark = b.fields_mark();
+        for (k, v) in [("x", "7"), ("time", "8")] {
+            let (key, value) = (b.push_bytes(k.as_bytes()), b.push_bytes(v.as_bytes()));
+            b.push_field(Field::new(key, Form::Text, value));
+        }
+        b.splice_fields(0, Some(1), mark);
+        let keys: Vec<String> = read(&b, 0).into_iter().map(|(k, _)| k).collect();
+        assert_eq!(keys, ["a", "x", "time", "b", "d"]);
+        assert!(b.row(0).has(OWN_TIME));
+        b.remove_field(0, 2);
+        assert!(!b.row(0).has(OWN_TIME));
+        assert_eq!(read(&b, 1), [("c".to_owned(), "3".to_owned())]);
+    }
+
+    #[test]
+    fn several_fields_are_removed_at_once() {
+        let mut b = batch();
+        push(&mut b, &[("a", "1"), ("time", "2"), ("c", "3"), ("d", "4")]);
+        b.remove_fields(0, &[1, 3]);
+        assert_eq!(read(&b, 0), [("a".to_owned(), "1".to_owned()), ("c".to_owned(), "3".to_owned())]);
+        assert!(!b.row(0).has(OWN_TIME));
+    }
+
+    #[test]
+    fn tags_that_no_row_has_make_room_for_others() {
+        let mut b = batch();
+        for at in 0..TAGS_MAX {
+            let tag = b.tag_index(&format!("t{at}")).expect("room for a tag");
+            if at % 2 == 1 {
+                let mark = b.fields_mark();
+                b.push_row(mark, RowHead::at(Timestamp(0), tag));
+            }
+        }
+        assert_eq!(b.tag_index("new"), None);
+        b.forget_unused_tags();
+        assert_eq!(b.tags().len(), TAGS_MAX / 2);
+        assert_eq!(b.tag_of(3).as_str(), "t7");
+        assert_eq!(b.tag_index("new"), Some(32));
+    }
+
+    #[test]
+    fn rows_that_count_from_an_earlier_base_keep_their_place() {
+        let mut b = batch();
+        push(&mut b, &[]);
+        b.base = 100;
+        b.row_mut(0).pos = 5;
+        assert!(b.rebase(40));
+        assert_eq!((b.base, b.row(0).pos), (40, 65));
+        b.base = 10 << 32;
+        assert!(!b.rebase(40));
+        assert_eq!((b.base, b.row(0).pos), (10 << 32, 65));
+    }
+
+    #[test]
+    fn a_sealed_batch_holds_what_it_says() {
+        let budget = Budget::new(64 << 20);
+        let mut b = Batch::new(budget.try_acquire(1 << 20).expect("free"), 0, Arc::default());
+        b.tail(512 << 10);
+        push(&mut b, &[("a", "1")]);
+        b.seal();
+        assert!(budget.used() < 2048, "{}", budget.used());
+        assert_eq!(read(&b, 0), [("a".to_owned(), "1".to_owned())]);
+        drop(b);
+        assert_eq!(budget.used(), 0);
+    }
+}

@@ -1,0 +1,208 @@
+//! The one memory budget: byte permits, taken before anything is read and given back when what was read is settled.
+//!
+//! Every batch, request body and buffer that grows with the input is paid for from here, so the sum of all of them
+//! stays below `[node] memory`. Waiting is first come first served: a large request is not starved by small ones.
+//! Work that already holds a permit never waits for more (it would wait for itself): it calls [`Permit::grow`], which
+//! overdraws, and new reading waits until the overdraft is paid back.
+//!
+//! The budget also recycles the arenas of finished batches, since it is the owner of memory: a fresh 512 KiB buffer
+//! costs 128 page faults, a recycled one none. At most [`RECYCLED_MAX`] are kept, in at most a sixteenth of the budget.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Semaphore;
+
+use crate::batch::Tables;
+
+/// Arenas kept for reuse, at most. Two for each of a reader, a pipeline and a sink, and some spare.
+const RECYCLED_MAX: usize = 8;
+/// A smaller arena is freed instead of kept: it is cheaper to make than to grow, and would take a large one's place.
+const RECYCLED_BYTES_MIN: usize = 64 << 10;
+
+/// The node's memory budget. Shared by every input and sink.
+#[derive(Debug)]
+pub struct Budget {
+    permits: Arc<Semaphore>,
+    total: usize,
+    /// Bytes overdrawn by [`Permit::grow`]; paid back before `permits` gets anything back.
+    debt: Mutex<usize>,
+    used_peak: AtomicUsize,
+    recycled: Mutex<Recycled>,
+}
+
+/// Arenas kept for reuse, and the bytes that they hold.
+#[derive(Debug, Default)]
+struct Recycled {
+    kept: Vec<Tables>,
+    bytes: usize,
+}
+
+impl Budget {
+    /// A budget of `total` bytes.
+    pub fn new(total: usize) -> Arc<Budget> {
+        Arc::new(Budget {
+            permits: Arc::new(Semaphore::new(total)),
+            total,
+            debt: Mutex::new(0),
+            used_peak: AtomicUsize::new(0),
+            recycled: Mutex::default(),
+        })
+    }
+
+    /// Bytes of the whole budget.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Bytes in use now; above `total` while overdrawn.
+    pub fn used(&self) -> usize {
+        let debt = *self.debt.lock().unwrap_or_else(PoisonError::into_inner);
+        self.total - self.permits.available_permits().min(self.total) + debt
+    }
+
+    /// The most bytes that were in use at once.
+    pub fn used_peak(&self) -> usize {
+        self.used_peak.load(Ordering::Relaxed)
+    }
+
+    /// Takes `bytes`, waiting for them. A wish above a quarter of the budget is cut to that, so that one taker can not
+    /// hold everything; the permit says how much it got.
+    pub async fn acquire(self: &Arc<Self>, bytes: usize) -> Permit {
+        let bytes = bytes.clamp(1, (self.total / 4).max(1));
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if let Ok(permit) = self.permits.acquire_many(wanted).await {
+            permit.forget();
+        }
+        self.note_use();
+        Permit { budget: Arc::clone(self), bytes: wanted as usize }
+    }
+
+    /// Takes `bytes` if they are free now and nobody waits.
+    pub fn try_acquire(self: &Arc<Self>, bytes: usize) -> Option<Permit> {
+        let bytes = bytes.clamp(1, (self.total / 4).max(1));
+        let wanted = u32::try_from(bytes).ok()?;
+        self.permits.try_acquire_many(wanted).ok()?.forget();
+        self.note_use();
+        Some(Permit { budget: Arc::clone(self), bytes })
+    }
+
+    /// A permit of nothing, to be grown: for memory that exists already, as in tests and tools.
+    pub fn empty_permit(self: &Arc<Self>) -> Permit {
+        Permit { budget: Arc::clone(self), bytes: 0 }
+    }
+
+    fn note_use(&self) {
+        self.used_peak.fetch_max(self.used(), Ordering::Relaxed);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        let mut debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
+        let paid = bytes.min(*debt);
+        *debt -= paid;
+        drop(debt);
+        self.permits.add_permits(bytes - paid);
+    }
+
+    fn overdraw(&self, bytes: usize) {
+        let mut debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.permits.forget_permits(bytes);
+        *debt += bytes - free;
+        drop(debt);
+        self.note_use();
+    }
+
+    /// Tables of an earlier batch, to be emptied, or new ones.
+    pub(crate) fn take_tables(&self) -> Tables {
+        let mut recycled = self.recycled.lock().unwrap_or_else(PoisonError::into_inner);
+        let tables = recycled.kept.pop().unwrap_or_default();
+        recycled.bytes -= tables.memory();
+        tables
+    }
+
+    /// Keeps the tables of a finished batch for the next one, within the limits above.
+    pub(crate) fn recycle(&self, tables: Tables) {
+        let memory = tables.memory();
+        if memory < RECYCLED_BYTES_MIN {
+            return;
+        }
+        let mut recycled = self.recycled.lock().unwrap_or_else(PoisonError::into_inner);
+        if recycled.kept.len() < RECYCLED_MAX && recycled.bytes + memory <= self.total / 16 {
+            recycled.bytes += memory;
+            recycled.kept.push(tables);
+        }
+    }
+}
+
+/// Bytes taken from the budget; dropping it gives them back.
+#[derive(Debug)]
+pub struct Permit {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Permit {
+    /// Bytes that this permit covers.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The budget that this permit came from.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Covers `bytes` more, at once: overdraws where nothing is free (see the header).
+    pub fn grow(&mut self, bytes: usize) {
+        self.budget.overdraw(bytes);
+        self.bytes += bytes;
+    }
+
+    /// Makes the permit cover exactly `bytes`.
+    pub fn resize(&mut self, bytes: usize) {
+        if bytes > self.bytes {
+            self.grow(bytes - self.bytes);
+        } else {
+            self.budget.give_back(self.bytes - bytes);
+            self.bytes = bytes;
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_come_back_when_the_permit_is_dropped() {
+        let budget = Budget::new(1000);
+        let permit = budget.acquire(200).await;
+        assert_eq!((permit.bytes(), budget.used()), (200, 200));
+        drop(permit);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_overdraft_is_paid_before_anyone_gets_more() {
+        let budget = Budget::new(1000);
+        let mut permit = budget.acquire(200).await;
+        permit.grow(2000);
+        assert_eq!(budget.used(), 2200);
+        assert!(budget.try_acquire(1).is_none());
+        permit.resize(999);
+        assert_eq!(budget.used(), 999);
+        assert!(budget.try_acquire(1).is_some());
+    }
+
+    #[tokio::test]
+    async fn one_taker_gets_a_quarter_at_most() {
+        let budget = Budget::new(1000);
+        assert_eq!(budget.acquire(5000).await.bytes(), 250);
+    }
+}

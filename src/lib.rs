@@ -1,0 +1,18 @@
+//! longshore: a structured log shipper. This is the map; ARCHITECTURE.md has the walk of a record.
+#![forbid(unsafe_code)]
+
+// What moves.
+pub mod batch; // Batch, the unit that moves
+pub mod budget; // the one memory budget
+pub mod metrics; // counters, the ledger, health checks, text exposition
+pub mod receipt; // Receipt: how the origin of records learns what became of them
+pub mod record; // Tag, Timestamp, Span, Form, Value: what a record is made of
+
+// The way of a record.
+
+// The node.
+pub mod log; // the own log on standard error
+pub mod settings; // reading configuration: sections, units, findings with their place
+pub mod workers; // named threads, and the word to stop
+
+// The command line.

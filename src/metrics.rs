@@ -1,0 +1,533 @@
+//! What longshore counts: the ledger, oddities, sinks' figures and health checks; and their text for `/metrics`.
+//!
+//! The ledger, per input and sink, in records after joining:
+//!
+//! ```text
+//! input   received = dropped{reason} + unrouted + routed to at least one sink
+//! pair    routed   = delivered + rejected{reason} + dropped{reason} + in_flight
+//! ```
+//!
+//! Counters are atomics that are added to once a batch, not once a record. The catalogue of what can be counted is
+//! the enums below: a new row there is a new series, nothing else has to change.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+/// Defines an enum whose rows are the label values of one series.
+macro_rules! catalogue {
+    ($(#[$doc:meta])* $name:ident { $($(#[$row_doc:meta])* $row:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum $name { $($(#[$row_doc])* $row,)* }
+
+        impl $name {
+            /// Label values, in the order of the rows.
+            pub const NAMES: &'static [&'static str] = &[$($text),*];
+            /// How many rows there are.
+            pub const COUNT: usize = Self::NAMES.len();
+
+            /// The label value.
+            pub fn name(self) -> &'static str {
+                Self::NAMES[self as usize]
+            }
+        }
+    };
+}
+
+catalogue! {
+    /// Something odd in the input that did not cost a record; the record went on as the documentation's table says.
+    Oddity {
+        /// A line longer than the limit was cut.
+        LineCut = "line_cut",
+        /// A json-file line that is no json-file record was kept as text.
+        LineNotDocker = "line_not_docker",
+        /// A line that is no CRI line was kept as text.
+        LineNotCri = "line_not_cri",
+        /// A line of a `json` input that is no JSON object was kept as text.
+        LineNotJson = "line_not_json",
+        /// A run of NUL bytes was skipped.
+        NulRun = "nul_run",
+        /// Half a record was glued to the next one; both were kept.
+        TornLine = "torn_line",
+        /// Bytes that are not UTF-8 (replaced where the output must be UTF-8).
+        InvalidUtf8 = "invalid_utf8",
+        /// Docker itself replaced a byte (`\ufffd` in the file).
+        Utf8LostByDocker = "utf8_lost_by_docker",
+        /// `parse` found no object and kept the text.
+        NotParsed = "not_parsed",
+        /// An inner field replaced an outer one of the same name.
+        FieldReplaced = "field_replaced",
+        /// A time was nil, zero or unreadable: the time of receipt was used.
+        TimeFromReceipt = "time_from_receipt",
+        /// A bare number was taken as milli-, micro- or nanoseconds by its size.
+        TimeScaled = "time_scaled",
+        /// A time outside 1677-2262 was clamped.
+        TimeClamped = "time_clamped",
+        /// A float that JSON can not write (NaN, infinities) became null.
+        NotFinite = "not_finite",
+        /// A map key that is no text was written as text.
+        KeyNotText = "key_not_text",
+        /// A frame said one codec and held another.
+        CodecSniffed = "codec_sniffed",
+        /// A chunk id that is no text was echoed as it was.
+        ChunkNotText = "chunk_not_text",
+        /// A batch inside an entry was unwrapped.
+        NestedBatch = "nested_batch",
+        /// Group markers of Fluent Bit were skipped.
+        GroupMarker = "group_marker",
+        /// Metadata of an event (Fluent Bit's `[[time, metadata], record]`) were not kept.
+        MetadataDropped = "metadata_dropped",
+        /// Zero bytes after the last entry were skipped.
+        ZeroTail = "zero_tail",
+        /// A connection was closed because its bytes could not be told apart.
+        FramingLost = "framing_lost",
+        /// A connection was closed because nothing more of a frame came.
+        FrameStalled = "frame_stalled",
+        /// A connection was closed because a limit (connections, memory) was reached.
+        ConnectionRefused = "connection_refused",
+        /// A piece of a split line (pieces are not records).
+        Piece = "piece",
+        /// Pieces that never got their end went on as one record.
+        PartialOrphan = "partial_orphan",
+        /// Pieces went on unjoined because a limit was reached or the sender waited for its ack.
+        PartialUnjoined = "partial_unjoined",
+        /// A compressed file was damaged; its readable part went on.
+        GzDamaged = "gz_damaged",
+        /// A followed file was truncated or rewritten in place, and was read from its head.
+        FileRewritten = "file_rewritten",
+        /// The generation that was being read was gone after a restart.
+        GenerationGone = "generation_gone",
+        /// A record was cut because it holds more than the limit.
+        RecordCut = "record_cut",
+        /// A step could not be applied to a record, which went on without it.
+        StepFailed = "step_failed",
+    }
+}
+
+catalogue! {
+    /// Why a record ended without being offered to a sink, or was given up by one.
+    DropReason {
+        /// A `drop`, `keep` or `sample` step, or `parse` with `on_error = "drop"`.
+        Step = "step",
+        /// No sink matches its tag.
+        Unrouted = "unrouted",
+        /// Not delivered when the time for shutting down was over, and the input can not give it again.
+        Shutdown = "shutdown",
+    }
+}
+
+catalogue! {
+    /// Why an input or sink refused a record for good.
+    RejectReason {
+        /// A record that is no map.
+        NotAMap = "not_a_map",
+        /// Nested deeper than the limit.
+        TooDeep = "too_deep",
+        /// Larger than the limit.
+        TooLarge = "too_large",
+        /// A tag that is no text, or longer than the limit.
+        BadTag = "bad_tag",
+        /// An entry that is not `[time, record]`.
+        BadEntry = "bad_entry",
+        /// A frame of a shape that the protocol does not have.
+        BadFrame = "bad_frame",
+        /// A codec that is not known.
+        UnknownCodec = "unknown_codec",
+        /// Damaged compression; what came before the damage was kept.
+        BadCompression = "bad_compression",
+        /// Decompressed size above the limits; what came before was kept.
+        Bomb = "bomb",
+        /// Metrics, traces and the like: not logs.
+        NotLogs = "not_logs",
+        /// The destination said that it will never take it.
+        Refused = "refused",
+        /// It can not be encoded or addressed (such as a path that can not be made).
+        Unencodable = "unencodable",
+    }
+}
+
+/// Counts of one batch, without atomics: filled by codecs and steps, added to the input's counters when it is routed.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    /// By [`Oddity`].
+    pub oddities: [u32; Oddity::COUNT],
+    /// By [`RejectReason`].
+    pub rejected: [u32; RejectReason::COUNT],
+    /// By [`DropReason`].
+    pub dropped: [u32; DropReason::COUNT],
+    /// Bytes of the input that the batch was made from.
+    pub bytes: u64,
+    /// Records after joining, before any other step: set by the pipeline.
+    pub received: u32,
+}
+
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally {
+            oddities: [0; Oddity::COUNT],
+            rejected: [0; RejectReason::COUNT],
+            dropped: [0; DropReason::COUNT],
+            bytes: 0,
+            received: 0,
+        }
+    }
+}
+
+impl Tally {
+    /// Counts one.
+    pub fn odd(&mut self, what: Oddity) {
+        self.oddities[what as usize] += 1;
+    }
+
+    /// Counts several.
+    pub fn odd_by(&mut self, what: Oddity, by: u32) {
+        self.oddities[what as usize] += by;
+    }
+
+    /// Counts one refused record.
+    pub fn reject(&mut self, why: RejectReason) {
+        self.rejected[why as usize] += 1;
+    }
+
+    /// Counts dropped records.
+    pub fn drop_by(&mut self, why: DropReason, by: u32) {
+        self.dropped[why as usize] += by;
+    }
+}
+
+/// Everything that is counted for one input.
+#[derive(Debug)]
+pub struct InputMetrics {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its `type`.
+    pub kind: &'static str,
+    /// Records after joining, before any step.
+    pub received: AtomicU64,
+    /// Bytes read.
+    pub bytes: AtomicU64,
+    /// Batches made.
+    pub batches: AtomicU64,
+    /// By [`Oddity`].
+    pub oddities: [AtomicU64; Oddity::COUNT],
+    /// By [`RejectReason`].
+    pub rejected: [AtomicU64; RejectReason::COUNT],
+    /// By [`DropReason`].
+    pub dropped: [AtomicU64; DropReason::COUNT],
+    /// Open connections or followed files.
+    pub open: AtomicU64,
+    /// Nanoseconds since 1970 of the last record, 0 for none yet.
+    pub last_record: AtomicU64,
+    /// Nanoseconds spent waiting for room (memory or a sink's queue).
+    pub paused_ns: AtomicU64,
+}
+
+/// One input's records at one sink.
+#[derive(Debug, Default)]
+pub struct Pair {
+    /// Offered to the sink.
+    pub routed: AtomicU64,
+    /// Taken by the destination.
+    pub delivered: AtomicU64,
+    /// By [`RejectReason`].
+    pub rejected: [AtomicU64; RejectReason::COUNT],
+    /// By [`DropReason`].
+    pub dropped: [AtomicU64; DropReason::COUNT],
+}
+
+impl Pair {
+    /// Records that are on their way.
+    pub fn in_flight(&self) -> u64 {
+        let ended: u64 = self.delivered.load(Relaxed) + sum(&self.rejected) + sum(&self.dropped);
+        self.routed.load(Relaxed).saturating_sub(ended)
+    }
+}
+
+/// Everything that is counted for one sink.
+#[derive(Debug)]
+pub struct SinkMetrics {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its `type`.
+    pub kind: &'static str,
+    /// By input.
+    pub pairs: Vec<Pair>,
+    /// Requests or writes that succeeded.
+    pub requests: AtomicU64,
+    /// Requests or writes that were tried again.
+    pub retries: AtomicU64,
+    /// Bytes that the destination took, as they went out (compressed).
+    pub bytes: AtomicU64,
+    /// Nanoseconds since 1970 of the last success, 0 for none yet.
+    pub last_success: AtomicU64,
+    /// Nanoseconds since 1970 since when every try has failed, 0 while all is well.
+    pub failing_since: AtomicU64,
+    /// Batches in the queue.
+    pub queued: AtomicU64,
+}
+
+/// How a health check stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    /// All is well.
+    Pass,
+    /// Worth a look; `/health` stays 200.
+    Warn,
+    /// Not working; `/health` is 503.
+    Fail,
+}
+
+/// All counters of the node. Made once by `run.rs`, shared by everything.
+#[derive(Debug)]
+pub struct Metrics {
+    /// By input number.
+    pub inputs: Vec<InputMetrics>,
+    /// By sink number.
+    pub sinks: Vec<SinkMetrics>,
+    checks: Mutex<BTreeMap<String, (Health, String)>>,
+    started: std::time::Instant,
+}
+
+fn zeros<const N: usize>() -> [AtomicU64; N] {
+    std::array::from_fn(|_| AtomicU64::new(0))
+}
+
+fn sum(counters: &[AtomicU64]) -> u64 {
+    counters.iter().map(|counter| counter.load(Relaxed)).sum()
+}
+
+impl Metrics {
+    /// Counters for these inputs and sinks, as (name, type).
+    pub fn new(inputs: &[(&str, &'static str)], sinks: &[(&str, &'static str)]) -> Metrics {
+        let input = |(name, kind): &(&str, &'static str)| InputMetrics {
+            name: (*name).to_owned(),
+            kind,
+            received: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
+            oddities: zeros(),
+            rejected: zeros(),
+            dropped: zeros(),
+            open: AtomicU64::new(0),
+            last_record: AtomicU64::new(0),
+            paused_ns: AtomicU64::new(0),
+        };
+        let sink = |(name, kind): &(&str, &'static str)| SinkMetrics {
+            name: (*name).to_owned(),
+            kind,
+            pairs: inputs.iter().map(|_| Pair { rejected: zeros(), dropped: zeros(), ..Pair::default() }).collect(),
+            requests: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            last_success: AtomicU64::new(0),
+            failing_since: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
+        };
+        Metrics {
+            inputs: inputs.iter().map(input).collect(),
+            sinks: sinks.iter().map(sink).collect(),
+            checks: Mutex::default(),
+            started: std::time::Instant::now(),
+        }
+    }
+
+    /// Adds the counts of a batch to its input.
+    pub fn add(&self, input: u16, tally: &Tally) {
+        let to = &self.inputs[usize::from(input)];
+        let add = |to: &[AtomicU64], from: &[u32]| {
+            for (to, from) in to.iter().zip(from).filter(|(_, from)| **from > 0) {
+                to.fetch_add(u64::from(*from), Relaxed);
+            }
+        };
+        add(&to.oddities, &tally.oddities);
+        add(&to.rejected, &tally.rejected);
+        add(&to.dropped, &tally.dropped);
+        to.bytes.fetch_add(tally.bytes, Relaxed);
+        to.received.fetch_add(u64::from(tally.received), Relaxed);
+    }
+
+    /// Sets a named health check.
+    pub fn check(&self, name: &str, health: Health, reason: impl Into<String>) {
+        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.insert(name.to_owned(), (health, reason.into()));
+    }
+
+    /// Forgets a health check whose subject is gone.
+    pub fn uncheck(&self, name: &str) {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// All health checks, by name.
+    pub fn checks(&self) -> BTreeMap<String, (Health, String)> {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The Prometheus text exposition of everything.
+    pub fn exposition(&self, budget: &crate::budget::Budget) -> String {
+        let mut out = Exposition(String::with_capacity(16 << 10));
+        out.family("longshore_build_info", "gauge", "Version of the program.");
+        out.sample("longshore_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        out.family("longshore_uptime_seconds", "gauge", "Seconds since the start.");
+        out.sample("longshore_uptime_seconds", &[], self.started.elapsed().as_secs());
+        out.family("longshore_memory_budget_bytes", "gauge", "The memory budget.");
+        out.sample("longshore_memory_budget_bytes", &[], budget.total() as u64);
+        out.family("longshore_memory_used_bytes", "gauge", "Bytes of the budget in use.");
+        out.sample("longshore_memory_used_bytes", &[], budget.used() as u64);
+        out.family("longshore_memory_used_peak_bytes", "gauge", "The most bytes of the budget that were in use.");
+        out.sample("longshore_memory_used_peak_bytes", &[], budget.used_peak() as u64);
+        self.expose_inputs(&mut out);
+        self.expose_pairs(&mut out);
+        self.expose_sinks(&mut out);
+        out.family("longshore_health", "gauge", "Health checks: 0 pass, 1 warn, 2 fail.");
+        for (name, (health, _)) in self.checks() {
+            out.sample("longshore_health", &[("check", &name)], health as u64);
+        }
+        out.0
+    }
+
+    fn expose_inputs(&self, out: &mut Exposition) {
+        let plain: [(&str, &str, &str, fn(&InputMetrics) -> &AtomicU64); 5] = [
+            ("longshore_input_records_total", "counter", "Records received, after joining.", |i| &i.received),
+            ("longshore_input_bytes_total", "counter", "Bytes read.", |i| &i.bytes),
+            ("longshore_input_batches_total", "counter", "Batches made.", |i| &i.batches),
+            ("longshore_input_open", "gauge", "Open connections or followed files.", |i| &i.open),
+            ("longshore_input_paused_ns_total", "counter", "Nanoseconds spent waiting for room.", |i| &i.paused_ns),
+        ];
+        for (name, kind, help, of) in plain {
+            out.family(name, kind, help);
+            for input in &self.inputs {
+                out.sample(name, &[("input", &input.name), ("type", input.kind)], of(input).load(Relaxed));
+            }
+        }
+        let labelled: [(&str, &str, &str, &[&str], fn(&InputMetrics) -> &[AtomicU64]); 3] = [
+            ("longshore_input_oddities_total", "kind", "Odd input that cost no record.", Oddity::NAMES, |i| {
+                &i.oddities
+            }),
+            ("longshore_input_rejected_total", "reason", "Records refused.", RejectReason::NAMES, |i| &i.rejected),
+            ("longshore_input_dropped_total", "reason", "Records dropped before any sink.", DropReason::NAMES, |i| {
+                &i.dropped
+            }),
+        ];
+        for (name, label, help, values, of) in labelled {
+            out.family(name, "counter", help);
+            for input in &self.inputs {
+                for (value, counter) in values.iter().zip(of(input)) {
+                    out.sample(name, &[("input", &input.name), (label, value)], counter.load(Relaxed));
+                }
+            }
+        }
+    }
+
+    fn expose_pairs(&self, out: &mut Exposition) {
+        type Figure = fn(&Pair) -> u64;
+        let figures: [(&str, &str, &str, Figure); 3] = [
+            ("longshore_routed_total", "counter", "Records offered to a sink.", |p| p.routed.load(Relaxed)),
+            ("longshore_delivered_total", "counter", "Records that a sink's destination took.", |p| {
+                p.delivered.load(Relaxed)
+            }),
+            ("longshore_in_flight", "gauge", "Records on their way to a sink.", Pair::in_flight),
+        ];
+        for (name, kind, help, of) in figures {
+            out.family(name, kind, help);
+            for sink in &self.sinks {
+                for (input, pair) in self.inputs.iter().zip(&sink.pairs) {
+                    out.sample(name, &[("input", &input.name), ("sink", &sink.name)], of(pair));
+                }
+            }
+        }
+        let labelled: [(&str, &str, &[&str], fn(&Pair) -> &[AtomicU64]); 2] = [
+            ("longshore_rejected_total", "Records that a sink refused for good.", RejectReason::NAMES, |p| &p.rejected),
+            ("longshore_dropped_total", "Records that were given up at a sink.", DropReason::NAMES, |p| &p.dropped),
+        ];
+        for (name, help, values, of) in labelled {
+            out.family(name, "counter", help);
+            for sink in &self.sinks {
+                for (input, pair) in self.inputs.iter().zip(&sink.pairs) {
+                    for (value, counter) in values.iter().zip(of(pair)).filter(|(_, c)| c.load(Relaxed) > 0) {
+                        let labels = [("input", input.name.as_str()), ("sink", &sink.name), ("reason", value)];
+                        out.sample(name, &labels, counter.load(Relaxed));
+                    }
+                }
+            }
+        }
+    }
+
+    fn expose_sinks(&self, out: &mut Exposition) {
+        let plain: [(&str, &str, &str, fn(&SinkMetrics) -> &AtomicU64); 4] = [
+            ("longshore_sink_requests_total", "counter", "Requests or writes that succeeded.", |s| &s.requests),
+            ("longshore_sink_retries_total", "counter", "Requests or writes tried again.", |s| &s.retries),
+            ("longshore_sink_bytes_total", "counter", "Bytes taken by the destination.", |s| &s.bytes),
+            ("longshore_sink_queued_batches", "gauge", "Batches waiting in memory.", |s| &s.queued),
+        ];
+        for (name, kind, help, of) in plain {
+            out.family(name, kind, help);
+            for sink in &self.sinks {
+                out.sample(name, &[("sink", &sink.name), ("type", sink.kind)], of(sink).load(Relaxed));
+            }
+        }
+        out.family(
+            "longshore_sink_last_success_timestamp_seconds",
+            "gauge",
+            "When the destination last took something.",
+        );
+        for sink in &self.sinks {
+            let at = sink.last_success.load(Relaxed) / 1_000_000_000;
+            out.sample("longshore_sink_last_success_timestamp_seconds", &[("sink", &sink.name)], at);
+        }
+        let name = "longshore_sink_failing_since_timestamp_seconds";
+        out.family(name, "gauge", "Since when every try has failed, 0 while all is well.");
+        for sink in &self.sinks {
+            out.sample(name, &[("sink", &sink.name)], sink.failing_since.load(Relaxed) / 1_000_000_000);
+        }
+    }
+}
+
+/// Text in the Prometheus exposition format 0.0.4.
+struct Exposition(String);
+
+impl Exposition {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String can not fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        self.0.push_str(name);
+        for (at, (label, text)) in labels.iter().enumerate() {
+            let open = if at == 0 { '{' } else { ',' };
+            let _ = write!(self.0, "{open}{label}=\"");
+            for c in text.chars() {
+                match c {
+                    '"' => self.0.push_str("\\\""),
+                    '\\' => self.0.push_str("\\\\"),
+                    '\n' => self.0.push_str("\\n"),
+                    c => self.0.push(c),
+                }
+            }
+            self.0.push('"');
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.0, "{close} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pair_ledger_closes_and_names_are_escaped() {
+        let metrics = Metrics::new(&[("a\"b", "stdin")], &[("out", "stdout")]);
+        let pair = &metrics.sinks[0].pairs[0];
+        pair.routed.store(10, Relaxed);
+        pair.delivered.store(6, Relaxed);
+        pair.rejected[RejectReason::Refused as usize].store(1, Relaxed);
+        assert_eq!(pair.in_flight(), 3);
+        let text = metrics.exposition(&crate::budget::Budget::new(1000));
+        assert!(text.contains("longshore_in_flight{input=\"a\\\"b\",sink=\"out\"} 3\n"), "{text}");
+        assert!(text.contains("longshore_rejected_total{input=\"a\\\"b\",sink=\"out\",reason=\"refused\"} 1\n"));
+    }
+}
