@@ -9,6 +9,7 @@ pub mod receipt; // Receipt: how the origin of records learns what became of the
 pub mod record; // Tag, Timestamp, Span, Form, Value: what a record is made of
 
 // The way of a record.
+pub mod codec; // bytes <-> records, pure
 
 // The node.
 pub mod log; // the own log on standard error

@@ -1,0 +1,31 @@
+//! Replays `tests/corpus/<codec>/*` through the function that the codec's fuzz target calls.
+
+use std::fs;
+use std::path::Path;
+
+/// Calls `fuzz_one` with each file of a corpus folder. An empty folder is a mistake.
+fn replay(codec: &str, fuzz_one: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(codec);
+    let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut replayed = 0;
+    for file in files {
+        let path = file.expect("a folder can be listed").path();
+        // Shown when it fails.
+        println!("{}", path.display());
+        fuzz_one(&fs::read(&path).expect("a seed can be read"));
+        replayed += 1;
+    }
+    assert!(replayed > 0, "no seed in {}", folder.display());
+}
+
+/// One test a codec.
+macro_rules! corpora {
+    ($($codec:ident)*) => {
+        $(#[test]
+        fn $codec() {
+            replay(stringify!($codec), crate::codec::$codec::fuzz_one);
+        })*
+    };
+}
+
+corpora! { cri docker_json forward gzip json lines msgpack ndjson text time }

@@ -1,0 +1,231 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::batch::{Added, PARTIAL};
+use crate::budget::Budget;
+use crate::codec::ndjson::Encoder;
+
+const TAIL: &str = r#"","stream":"stdout","time":"2026-11-23T10:15:00.123456789Z"}"#;
+
+fn decoded(line: &[u8], form: LogForm) -> Batch {
+    let mut batch = Batch::new(Budget::new(1 << 20).empty_permit(), 0, Arc::default());
+    let tag = batch.tag_index("t").expect("room for a tag");
+    decode(line, LineHead { tag, pos: 100, now: Timestamp(5) }, &mut batch, form);
+    batch
+}
+
+/// `log` of row `at`, decoded, and whether it is a piece.
+fn log(batch: &Batch, at: usize) -> (String, bool) {
+    let field = batch.find(at, b"log").expect("log");
+    let text = json::text(batch.value(field)).expect("a text");
+    (String::from_utf8_lossy(&text).into_owned(), batch.row(at).has(PARTIAL))
+}
+
+fn logs(batch: &Batch) -> Vec<String> {
+    (0..batch.len()).map(|at| log(batch, at).0).collect()
+}
+
+fn odd(batch: &Batch, what: Oddity) -> u32 {
+    batch.tally.oddities[what as usize]
+}
+
+/// The inside of a JSON string as Docker escapes it.
+fn docker_escaped(text: &str) -> String {
+    let mut out = String::new();
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
+                out.push_str(&format!("\\u{:04x}", character as u32));
+            }
+            _ => out.push(character),
+        }
+    }
+    out
+}
+
+#[test]
+fn a_line_of_docker_gives_text_stream_and_time() {
+    let line = format!(r#"{{"log":"{{\"a\":\"x\\\"y\"}}\u0009<\u003c é 😀\n{TAIL}"#);
+    let batch = decoded(line.as_bytes(), LogForm::Text);
+    assert_eq!(log(&batch, 0), ("{\"a\":\"x\\\"y\"}\t<< é 😀".to_owned(), false));
+    let row = batch.row(0);
+    assert_eq!((row.stream, row.pos, row.time), (Stream::Stdout, 100, Timestamp::UNREAD));
+    assert_eq!(batch.bytes(row.time_text), b"2026-11-23T10:15:00.123456789Z");
+    assert_eq!(time::of(&batch, 0), Some(Timestamp(1_795_428_900_123_456_789)));
+    assert_eq!(batch.fields(0).len(), 1);
+    assert_eq!(odd(&batch, Oddity::LineNotDocker), 0);
+}
+
+#[test]
+fn every_length_of_time_and_both_streams_are_known() {
+    for time in ["2026-11-23T10:15:00Z", "2026-11-23T10:15:00.1Z", "2026-11-23T10:15:00.12345678Z"] {
+        for (name, stream) in [("stdout", Stream::Stdout), ("stderr", Stream::Stderr)] {
+            let line = format!(r#"{{"log":"x\n","stream":"{name}","time":"{time}"}}"#);
+            let mut batch = Batch::new(Budget::new(1 << 20).empty_permit(), 0, Arc::default());
+            let tag = batch.tag_index("t").expect("room for a tag");
+            let head = LineHead { tag, pos: 0, now: Timestamp(5) };
+            assert!(template(line.as_bytes(), head, &mut batch, LogForm::Text), "{line}");
+            assert_eq!((batch.row(0).stream, batch.bytes(batch.row(0).time_text)), (stream, time.as_bytes()));
+        }
+    }
+}
+
+#[test]
+fn one_line_break_is_cut_and_a_text_without_one_is_a_piece() {
+    let cases = [
+        (r"a\n", "a", false),
+        (r"a\r\n", "a", false),
+        (r"a\n\n", "a\n", false),
+        (r"a\r\r\n", "a\r", false),
+        (r"a\\n", "a\\n", true),
+        (r"a\\\n", "a\\", false),
+        (r"a\\r\n", "a\\r", false),
+        (r"a\u000a", "a", false),
+        (r"\n", "", false),
+        (r"a", "a", true),
+        (r"a\r", "a\r", true),
+        ("", "", false),
+    ];
+    for form in [LogForm::Text, LogForm::Escaped] {
+        for (escaped, text, partial) in cases {
+            let batch = decoded(format!("{{\"log\":\"{escaped}{TAIL}").as_bytes(), form);
+            assert_eq!(log(&batch, 0), (text.to_owned(), partial), "{escaped} {form:?}");
+        }
+    }
+}
+
+#[test]
+fn a_piece_stays_escaped_so_that_its_source_bytes_can_be_counted() {
+    let line = format!("{{\"log\":\"ab\\ufffd\\u003c{TAIL}");
+    let batch = decoded(line.as_bytes(), LogForm::Text);
+    let field = batch.find(0, b"log").expect("log");
+    assert_eq!((field.form, batch.bytes(field.value)), (Form::JsonStr, &b"ab\\ufffd\\u003c"[..]));
+    assert_eq!(odd(&batch, Oddity::Utf8LostByDocker), 1);
+}
+
+#[test]
+fn other_orders_attrs_white_space_and_missing_keys_are_read() {
+    let cases = [
+        r#"{"log":"x\n","stream":"stderr","attrs":{"tag":"a\u003c"},"time":"2026-11-23T10:15:00Z"}"#,
+        r#" { "time" : "2026-11-23T10:15:00Z" , "attrs":{"tag":"a\u003c"}, "stream":"stderr", "log":"x\n" } "#,
+    ];
+    for line in cases {
+        let batch = decoded(line.as_bytes(), LogForm::Text);
+        assert_eq!((log(&batch, 0), batch.row(0).stream), (("x".to_owned(), false), Stream::Stderr));
+        assert_eq!(batch.bytes(batch.row(0).time_text), b"2026-11-23T10:15:00Z");
+        let attrs = batch.find(0, b"attrs").expect("attrs");
+        assert_eq!((attrs.form, batch.bytes(attrs.value)), (Form::Json, &br#"{"tag":"a\u003c"}"#[..]));
+        assert_eq!(batch.fields(0).len(), 2);
+    }
+    let batch = decoded(br#"{"stream":"stdout","time":"2026-11-23T10:15:00Z"}"#, LogForm::Text);
+    assert_eq!((log(&batch, 0), batch.row(0).stream), ((String::new(), false), Stream::Stdout));
+    let batch = decoded(br#"{"log":"x\n","stream":"other","time":7}"#, LogForm::Text);
+    assert_eq!((log(&batch, 0).0, batch.fields(0).len(), batch.row(0).time), ("x".to_owned(), 3, Timestamp(5)));
+}
+
+#[test]
+fn a_torn_record_and_the_one_after_it_are_both_kept() {
+    let whole = format!("{{\"log\":\"second\\n{TAIL}");
+    for torn in
+        ["{\"log\":\"fir", "{\"log\":\"first\\n\",\"stream\":\"std", "{\"log\":\"first\\n\",\"str\0\0\0\0", "rst\\n\"}"]
+    {
+        let batch = decoded(format!("{torn}{whole}").as_bytes(), LogForm::Text);
+        assert_eq!(logs(&batch), [torn.trim_end_matches('\0'), "second"]);
+        assert_eq!((odd(&batch, Oddity::TornLine), odd(&batch, Oddity::LineNotDocker)), (1, 0));
+        assert_eq!(odd(&batch, Oddity::NulRun), u32::from(torn.ends_with('\0')));
+        assert_eq!(batch.row(1).pos as usize, 100 + torn.len());
+        assert_eq!(time::of(&batch, 1), Some(Timestamp(1_795_428_900_123_456_789)));
+    }
+}
+
+#[test]
+fn nuls_before_a_record_are_skipped_and_counted() {
+    let batch = decoded(format!("\0\0\0{{\"log\":\"x\\n{TAIL}").as_bytes(), LogForm::Text);
+    assert_eq!((logs(&batch), odd(&batch, Oddity::NulRun)), (vec!["x".to_owned()], 1));
+    assert_eq!(batch.row(0).pos, 103);
+    let batch = decoded(b"\0\0\0", LogForm::Text);
+    assert_eq!((batch.len(), odd(&batch, Oddity::NulRun)), (0, 1));
+}
+
+#[test]
+fn what_is_no_record_is_kept_whole_as_text() {
+    let deep = format!("{{\"log\":\"x\\n\",\"attrs\":{}", "[".repeat(100_000));
+    let cases = ["", "plain", "[1]", "{}", r#"{"a":{"log":"x"}}"#, r#"{"log":7}"#, "{\"log\":\"x", &deep];
+    for line in cases {
+        let batch = decoded(line.as_bytes(), LogForm::Text);
+        assert_eq!(logs(&batch), [line]);
+        assert_eq!((odd(&batch, Oddity::LineNotDocker), odd(&batch, Oddity::TornLine)), (1, 0), "{line}");
+    }
+}
+
+#[test]
+fn a_line_of_heads_gives_a_bounded_number_of_records() {
+    let line = "{\"log\":\"".repeat(10_000);
+    let batch = decoded(line.as_bytes(), LogForm::Text);
+    assert_eq!(batch.len(), TEARS_MAX + 1);
+    assert_eq!(logs(&batch).concat(), line);
+}
+
+#[test]
+fn broken_utf_8_is_kept_and_a_piece_of_it_is_made_valid() {
+    for form in [LogForm::Text, LogForm::Escaped] {
+        let whole = [b"{\"log\":\"a\xff\\n".as_slice(), TAIL.as_bytes()].concat();
+        let batch = decoded(&whole, form);
+        let field = batch.find(0, b"log").expect("log");
+        assert_eq!((field.form, batch.bytes(field.value)), (Form::Text, &b"a\xff"[..]));
+        let piece = [b"{\"log\":\"a\xff".as_slice(), TAIL.as_bytes()].concat();
+        let batch = decoded(&piece, form);
+        assert_eq!((log(&batch, 0), odd(&batch, Oddity::InvalidUtf8)), (("a\u{fffd}".to_owned(), true), 1));
+    }
+    let batch = decoded(b"{\"log\":\"a\\n\",\"attrs\":{\"k\":\"\xff\"}}", LogForm::Text);
+    let attrs = batch.find(0, b"attrs").expect("attrs");
+    assert_eq!(batch.bytes(attrs.value), "{\"k\":\"\u{fffd}\"}".as_bytes());
+}
+
+proptest! {
+    #[test]
+    fn any_text_comes_back_whatever_the_way(text in "[ab\"\\\\\n\r\t\u{0}<é😀\u{2028}]{0,200}", attrs in any::<bool>()) {
+        let attrs = if attrs { r#","attrs":{"a":"b"}"# } else { "" };
+        let escaped = docker_escaped(&text);
+        let time = "2026-11-23T10:15:00.123Z";
+        let line = format!(r#"{{"log":"{escaped}\n","stream":"stdout"{attrs},"time":"{time}"}}"#);
+        for form in [LogForm::Text, LogForm::Escaped] {
+            let batch = decoded(line.as_bytes(), form);
+            prop_assert_eq!(batch.len(), 1);
+            let expected = text.strip_suffix('\r').unwrap_or(&text);
+            prop_assert_eq!(log(&batch, 0), (expected.to_owned(), false));
+        }
+        let piece = format!(r#"{{"log":"{escaped}","stream":"stdout"{attrs},"time":"{time}"}}"#);
+        let batch = decoded(piece.as_bytes(), LogForm::Text);
+        let partial = !text.is_empty() && !text.ends_with('\n');
+        prop_assert_eq!(batch.row(0).has(PARTIAL), partial);
+        if partial {
+            prop_assert_eq!(log(&batch, 0).0, text);
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_lose_nothing_but_nuls(data in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..200) {
+        let line = format!("{{\"log\":\"some \\\"text\\\"\\n{TAIL}");
+        let mut mixed = line.clone().into_bytes();
+        mixed.splice(at.min(line.len())..at.min(line.len()), data.iter().copied());
+        fuzz_one(&data);
+        fuzz_one(&mixed);
+    }
+
+    #[test]
+    fn a_cut_line_is_kept_as_it_is(cut in 1usize..80) {
+        let line = format!("{{\"log\":\"some \\\"text\\\"\\n{TAIL}");
+        let cut = &line.as_bytes()[..cut.min(line.len() - 1)];
+        let batch = decoded(cut, LogForm::Text);
+        prop_assert_eq!(logs(&batch), [String::from_utf8_lossy(cut).into_owned()]);
+        let mut out = Vec::new();
+        Encoder::new(Added::ALL).row(&batch, 0, &mut out);
+        prop_assert!(serde_json::from_slice::<serde_json::Value>(&out).is_ok());
+    }
+}

@@ -1,0 +1,515 @@
+//! Frames of Fluentd's forward protocol, as they arrive: rows for a batch, and the chunk ids to acknowledge.
+//!
+//! A connection is a bare concatenation of MessagePack values without any point to find one's way again, so a
+//! [`Decoder`] is one for each connection and knows where it is. All four modes are read (Message, Forward,
+//! PackedForward, CompressedPackedForward with gzip or zstd, found by the blob's first bytes), all widths of every
+//! header, `str` and `bin` blobs, `nil` keepalives.
+//!
+//! A frame of up to [`Limits::whole_max`] is decoded when it is whole, so that a connection that breaks leaves no half
+//! of it; a larger one as it arrives, entry by entry, so that it never has to fit in memory. Either way each byte is
+//! looked at a bounded number of times, also if it arrives alone.
+//!
+//! Bad data within good framing is rejected, counted, and its frame ends as any other; a loss of framing ends the
+//! connection ([`Step::Lost`]).
+//! Limits: [`Limits`], all settings of the input. Counters: `RejectReason` and `Oddity` of the batch's tally.
+//! Format: <https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1>, and what senders really write.
+
+mod blob;
+mod entries;
+mod entry;
+mod lost;
+mod options;
+mod time;
+
+use crate::batch::Batch;
+use crate::codec::gzip;
+use crate::codec::msgpack::{self, Fault, Head, Skip};
+use crate::metrics::{Oddity, RejectReason};
+use crate::record::{Tag, Timestamp};
+
+use blob::{Blob, BlobCodec};
+use entries::{Entries, Stop};
+use entry::{Filler, Taken};
+pub use lost::{Lost, LostReason};
+
+/// Elements of a frame, at most; what is after the options means nothing.
+const ARITY_MAX: usize = 16;
+/// Bytes of the options, at most.
+const OPTIONS_MAX: usize = 16 << 10;
+
+/// What one connection may send.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one frame.
+    pub frame_max: u64,
+    /// Bytes of a frame up to which it is decoded when it is whole.
+    pub whole_max: usize,
+    /// Bytes of one entry.
+    pub entry_max: usize,
+    /// Bytes of a tag.
+    pub tag_max: usize,
+    /// Levels of a record, its own map included; [`msgpack::DEPTH_MAX`] at most.
+    pub depth_max: usize,
+    /// Decompression.
+    pub inflate: gzip::Limits,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            frame_max: 64 << 20,
+            whole_max: 1 << 20,
+            entry_max: 4 << 20,
+            tag_max: 4 << 10,
+            depth_max: msgpack::DEPTH_MAX,
+            inflate: gzip::Limits::default(),
+        }
+    }
+}
+
+/// What [`Decoder::decode`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// More bytes are needed.
+    NeedMore,
+    /// The batch is full; go on with a fresh one. The frame may go on in it ([`Decoder::is_mid_frame`]).
+    Full,
+    /// A frame ended that had a chunk id ([`Decoder::chunk`]) or whose rows are in more than one batch.
+    FrameEnd,
+    /// The framing is lost: nothing more can be read from this connection.
+    Lost(Lost),
+}
+
+#[derive(Debug)]
+enum State {
+    Between,
+    /// Forward mode: so many entries to come.
+    Array(usize),
+    Blob(Blob),
+    /// Passing over values, then ...
+    Skim(Skip, Then),
+    /// After the entries or the record: so many elements, and whether the first of them is the options.
+    Tail(usize, bool),
+    Lost(Lost),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    /// The second element decides where the options are; so many elements from there on.
+    Second(usize),
+    /// The tail, as in [`State::Tail`].
+    Tail(usize, bool),
+}
+
+/// What the first two elements say.
+enum Kind {
+    Message,
+    Array(usize),
+    Blob(usize),
+}
+
+/// Goes on, or stops with a step.
+type Flow = Option<Step>;
+
+/// Decodes one connection. Holds no input: what it has not used is to be given again with more behind it.
+#[derive(Debug)]
+pub struct Decoder {
+    limits: Limits,
+    filler: Filler,
+    state: State,
+    entries: Entries,
+    /// The end of a frame that was not whole is looked for: the scan, and how far it is from the frame's start.
+    scan: Option<(Skip, usize)>,
+    tag: Option<(Vec<u8>, Tag)>,
+    chunk: Vec<u8>,
+    has_chunk: bool,
+    split: bool,
+    /// Elements after the second one of the frame.
+    tail_after: usize,
+    /// Bytes used since the start of the connection, and at the start of the frame.
+    offset: u64,
+    frame_at: u64,
+}
+
+impl Decoder {
+    /// A decoder at the start of a connection. `docker` gives the records of Docker's fluentd driver the shape of a
+    /// json-file line.
+    pub fn new(limits: Limits, docker: bool) -> Decoder {
+        Decoder {
+            filler: Filler::new(&limits, docker),
+            limits,
+            state: State::Between,
+            entries: Entries::default(),
+            scan: None,
+            tag: None,
+            chunk: Vec::new(),
+            has_chunk: false,
+            split: false,
+            tail_after: 0,
+            offset: 0,
+            frame_at: 0,
+        }
+    }
+
+    /// Frames above `bytes` are decoded as they arrive from now on: for a caller that is short of memory.
+    pub fn set_whole_max(&mut self, bytes: usize) {
+        self.limits.whole_max = bytes;
+    }
+
+    /// Whether some, but not all bytes of a frame were used.
+    pub fn is_mid_frame(&self) -> bool {
+        !matches!(self.state, State::Between)
+    }
+
+    /// The chunk id of the frame that ended last, exactly as it was encoded. `None` if it had none.
+    pub fn chunk(&self) -> Option<&[u8]> {
+        self.has_chunk.then_some(&self.chunk)
+    }
+
+    /// Bytes that the decoder itself holds.
+    pub fn memory(&self) -> usize {
+        match &self.state {
+            State::Blob(Blob { codec: BlobCodec::Packed(inflate), .. }) => inflate.window.capacity() + blob::INFLATER,
+            _ => 0,
+        }
+    }
+
+    /// Decodes from `input` into `batch`; says how many bytes are done with. `now` is the time of receipt.
+    pub fn decode(&mut self, input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Step) {
+        let mut at = 0;
+        loop {
+            let rest = &input[at..];
+            let (used, flow) = match self.state {
+                State::Between => self.between(rest, batch, now),
+                State::Array(_) => self.array(rest, batch, now),
+                State::Blob(_) => self.blob(rest, batch, now),
+                State::Skim(..) => self.skim(rest),
+                State::Tail(..) => self.tail(rest, batch),
+                State::Lost(lost) => (0, Some(Step::Lost(lost))),
+            };
+            at += used;
+            self.offset += used as u64;
+            batch.tally.bytes += used as u64;
+            let frame = self.offset - self.frame_at;
+            if self.is_mid_frame() && frame > self.limits.frame_max && !matches!(flow, Some(Step::Lost(_))) {
+                let step = self.lost(LostReason::TooLarge(frame, self.limits.frame_max), 0);
+                return (at, step);
+            }
+            match flow {
+                None => (),
+                Some(step) => {
+                    self.split |= step == Step::Full && self.is_mid_frame();
+                    return (at, step);
+                }
+            }
+        }
+    }
+
+    /// `at` counts from what was used before the call at hand.
+    fn lost(&mut self, reason: LostReason, at: usize) -> Step {
+        let lost = Lost { reason, offset: self.offset + at as u64 };
+        self.state = State::Lost(lost);
+        Step::Lost(lost)
+    }
+
+    fn between(&mut self, input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Flow) {
+        let nils = input.iter().take_while(|byte| **byte == 0xc0).count();
+        if nils > 0 {
+            return (nils, None);
+        }
+        let Some(first) = input.first() else { return (0, Some(Step::NeedMore)) };
+        let (count, start) = match msgpack::head(input) {
+            Ok((Head::Array(count), start)) => (count, start),
+            Err(Fault::Short) if matches!(first, 0xdc | 0xdd) => return (0, Some(Step::NeedMore)),
+            Err(Fault::Reserved(_)) => return (0, Some(self.lost(LostReason::Reserved, 0))),
+            _ => return (0, Some(self.lost(LostReason::NotAFrame(*first), 0))),
+        };
+        if count > ARITY_MAX {
+            return (0, Some(self.lost(LostReason::Arity(count), 0)));
+        }
+        if batch.is_full() {
+            return (0, Some(Step::Full));
+        }
+        self.frame_at = self.offset;
+        (self.has_chunk, self.split) = (false, false);
+        if count < 2 {
+            batch.tally.reject(RejectReason::BadFrame);
+            self.state = State::Skim(Skip::values(count as u64), Then::Tail(0, false));
+            return (start, None);
+        }
+        let (tag_at, second) = match msgpack::head(&input[start..]) {
+            Ok((Head::Str(len) | Head::Bin(len), head)) if len <= self.limits.tag_max => {
+                (start + head, start + head + len)
+            }
+            Err(Fault::Short) => return (0, Some(Step::NeedMore)),
+            Err(_) => return (0, Some(self.lost(LostReason::Reserved, start))),
+            Ok(_) => {
+                batch.tally.reject(RejectReason::BadTag);
+                self.state = State::Skim(Skip::values(1), Then::Second(count - 1));
+                return (start, None);
+            }
+        };
+        if count == 6 && input.get(tag_at..second) == Some(b"PING") {
+            return (0, Some(self.lost(LostReason::Handshake, 0)));
+        }
+        let (kind, body) = match msgpack::head(input.get(second..).unwrap_or_default()) {
+            Ok((Head::Array(entries), head)) => (Kind::Array(entries), second + head),
+            Ok((Head::Str(len) | Head::Bin(len), head)) => (Kind::Blob(len), second + head),
+            Ok(_) => (Kind::Message, second),
+            Err(Fault::Short) => {
+                // A message's time that is not whole yet is a message all the same, but nothing is lost by waiting.
+                return (0, Some(Step::NeedMore));
+            }
+            Err(_) => return (0, Some(self.lost(LostReason::Reserved, second))),
+        };
+        let tag = self.intern(&input[tag_at..second], batch);
+        match kind {
+            Kind::Message if count == 2 => {
+                batch.tally.reject(RejectReason::BadFrame);
+                self.state = State::Skim(Skip::values(1), Then::Tail(0, false));
+                (body, None)
+            }
+            Kind::Message => self.message(input, body, count, &tag, batch, now),
+            Kind::Array(_) | Kind::Blob(_) => self.begin(input, start, body, count, kind, batch),
+        }
+    }
+
+    /// A Message mode frame, which is taken when it is whole.
+    fn message(
+        &mut self,
+        input: &[u8],
+        body: usize,
+        count: usize,
+        tag: &Tag,
+        batch: &mut Batch,
+        now: Timestamp,
+    ) -> (usize, Flow) {
+        let Some(index) = batch.shared_tag_index(tag) else { return (0, Some(Step::Full)) };
+        let mut whole = false;
+        if let Some((skip, pos)) = &mut self.scan {
+            match skip.advance(&input[*pos..]) {
+                Ok(passed) => *pos += passed,
+                Err(_) => {
+                    let at = *pos;
+                    return (0, Some(self.lost(LostReason::Reserved, at)));
+                }
+            }
+            if !skip.is_done() {
+                let needed = (*pos as u64).saturating_add(skip.owed());
+                if needed > self.limits.frame_max {
+                    return (0, Some(self.lost(LostReason::TooLarge(needed, self.limits.frame_max), 0)));
+                }
+                if needed <= (self.limits.entry_max + OPTIONS_MAX) as u64 {
+                    return (0, Some(Step::NeedMore));
+                }
+                self.refuse_message(RejectReason::TooLarge, count, batch);
+                return (body, None);
+            }
+            whole = true;
+        }
+        match self.filler.message(&input[body..], count - 3, index, batch, now) {
+            Taken::Row(_) => {
+                self.scan = None;
+                self.state = State::Tail(count - 3, count > 3);
+                (body + self.filler.record_end, None)
+            }
+            Taken::Short if !whole => {
+                // The first try was in hope; from here on the scan finds the end, however the bytes come.
+                self.scan = Some((Skip::values((count - 1) as u64), body));
+                self.message(input, body, count, tag, batch, now)
+            }
+            Taken::Bad(reason) => {
+                self.refuse_message(reason, count, batch);
+                (body, None)
+            }
+            // Passing over it finds the byte.
+            Taken::Short | Taken::Nested { .. } | Taken::Reserved => {
+                self.scan = None;
+                self.state = State::Skim(Skip::values(2), Then::Tail(count - 3, count > 3));
+                (body, None)
+            }
+        }
+    }
+
+    fn refuse_message(&mut self, reason: RejectReason, count: usize, batch: &mut Batch) {
+        self.scan = None;
+        batch.tally.reject(reason);
+        self.state = State::Skim(Skip::values(2), Then::Tail(count - 3, count > 3));
+    }
+
+    /// A frame with entries: waits until it is whole or too large for that, then begins with its body.
+    fn begin(
+        &mut self,
+        input: &[u8],
+        start: usize,
+        body: usize,
+        count: usize,
+        kind: Kind,
+        batch: &mut Batch,
+    ) -> (usize, Flow) {
+        let (skip, pos) = self.scan.get_or_insert((Skip::values(count as u64), start));
+        match skip.advance(&input[*pos..]) {
+            Ok(passed) => *pos += passed,
+            Err(fault) => {
+                let at = *pos + if let Fault::Reserved(offset) = fault { offset } else { 0 };
+                return (0, Some(self.lost(LostReason::Reserved, at)));
+            }
+        }
+        let whole = skip.is_done();
+        let needed = (*pos as u64).saturating_add(skip.owed());
+        if needed > self.limits.frame_max {
+            return (0, Some(self.lost(LostReason::TooLarge(needed, self.limits.frame_max), 0)));
+        }
+        if !whole && needed <= self.limits.whole_max as u64 {
+            return (0, Some(Step::NeedMore));
+        }
+        self.scan = None;
+        self.entries = Entries::default();
+        self.tail_after = count - 2;
+        match kind {
+            Kind::Blob(len) => {
+                self.state = State::Blob(Blob { left: len as u64, codec: BlobCodec::Unknown });
+                if whole && let Some(reason) = self.judge(&input[body..], len, count, batch) {
+                    batch.tally.reject(reason);
+                    self.skim_blob(len as u64);
+                }
+            }
+            Kind::Array(entries) => self.state = State::Array(entries),
+            Kind::Message => (),
+        }
+        (body, None)
+    }
+
+    fn array(&mut self, input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Flow) {
+        let (State::Array(left), Some((_, tag))) = (&mut self.state, &self.tag) else { return (0, None) };
+        let (used, stop) = self.entries.run(&mut self.filler, input, Some(left), tag, batch, now);
+        let flow = match stop {
+            Stop::Hungry => Some(Step::NeedMore),
+            Stop::Full => Some(Step::Full),
+            Stop::Done => {
+                self.state = State::Tail(self.tail_after, self.tail_after > 0);
+                None
+            }
+            Stop::Broken => Some(self.lost(LostReason::Reserved, used)),
+        };
+        (used, flow)
+    }
+
+    fn skim(&mut self, input: &[u8]) -> (usize, Flow) {
+        let State::Skim(skip, then) = &mut self.state else { return (0, None) };
+        let then = *then;
+        let used = match skip.advance(input) {
+            Ok(used) => used,
+            Err(fault) => {
+                let at = if let Fault::Reserved(at) = fault { at } else { 0 };
+                return (0, Some(self.lost(LostReason::Reserved, at)));
+            }
+        };
+        if !skip.is_done() {
+            let needed = (self.offset - self.frame_at).saturating_add(used as u64).saturating_add(skip.owed());
+            if needed > self.limits.frame_max {
+                return (used, Some(self.lost(LostReason::TooLarge(needed, self.limits.frame_max), used)));
+            }
+            return (used, Some(Step::NeedMore));
+        }
+        match then {
+            Then::Tail(left, options) => self.state = State::Tail(left, options),
+            Then::Second(left) => {
+                // The options follow the entries, or in Message mode the time and the record.
+                let passed = match msgpack::head(&input[used..]) {
+                    Ok((Head::Array(_) | Head::Str(_) | Head::Bin(_), _)) => 1,
+                    Ok(_) => 2,
+                    Err(Fault::Short) => return (used, Some(Step::NeedMore)),
+                    Err(_) => return (used, Some(self.lost(LostReason::Reserved, used))),
+                };
+                let passed = passed.min(left);
+                self.state = State::Skim(Skip::values(passed as u64), Then::Tail(left - passed, left > passed));
+            }
+        }
+        (used, None)
+    }
+
+    fn tail(&mut self, input: &[u8], batch: &mut Batch) -> (usize, Flow) {
+        let State::Tail(left, with_options) = self.state else { return (0, None) };
+        if left == 0 {
+            self.state = State::Between;
+            self.entries = Entries::default();
+            return (0, (self.has_chunk || self.split).then_some(Step::FrameEnd));
+        }
+        if !with_options {
+            self.state = State::Skim(Skip::values(left as u64), Then::Tail(0, false));
+            return (0, None);
+        }
+        match options::read(input) {
+            Ok((options, used)) if used <= OPTIONS_MAX => {
+                if let Some(chunk) = options.chunk {
+                    self.chunk.clear();
+                    self.chunk.extend_from_slice(&input[chunk]);
+                    self.has_chunk = true;
+                    if !options.chunk_is_text {
+                        batch.tally.odd(Oddity::ChunkNotText);
+                    }
+                }
+                self.state = State::Tail(left - 1, false);
+                (used, None)
+            }
+            Err(Fault::Short) if input.len() <= OPTIONS_MAX => (0, Some(Step::NeedMore)),
+            Err(Fault::Reserved(at)) => (0, Some(self.lost(LostReason::Reserved, at))),
+            _ => (0, Some(self.lost(LostReason::Options, 0))),
+        }
+    }
+
+    /// The frame's tag as a text that is made once for a run of frames of the same tag.
+    fn intern(&mut self, bytes: &[u8], batch: &mut Batch) -> Tag {
+        if let Some((known, tag)) = &self.tag
+            && known == bytes
+        {
+            return tag.clone();
+        }
+        let text = String::from_utf8_lossy(bytes);
+        if matches!(text, std::borrow::Cow::Owned(_)) {
+            batch.tally.odd(Oddity::InvalidUtf8);
+        }
+        let tag = Tag::from(&*text);
+        self.tag = Some((bytes.to_vec(), tag.clone()));
+        tag
+    }
+}
+
+/// One run of the fuzzer: any bytes, in pieces that the first byte gives, against the same bytes at once.
+#[doc(hidden)]
+pub fn fuzz_one(data: &[u8]) {
+    let Some((piece, data)) = data.split_first() else { return };
+    let limits = Limits {
+        frame_max: 1 << 20,
+        whole_max: 64 << 10,
+        entry_max: 16 << 10,
+        inflate: gzip::Limits { output_max: 1 << 20, ratio_max: 100, free: 64 << 10 },
+        ..Limits::default()
+    };
+    let budget = crate::budget::Budget::new(64 << 20);
+    let run = |piece: usize| {
+        let mut batch = Batch::new(budget.empty_permit(), 0, std::sync::Arc::default());
+        batch.permit_mut().grow(8 << 20);
+        let mut decoder = Decoder::new(limits, true);
+        let (mut from, mut to, mut lost) = (0, 0, None);
+        while lost.is_none() {
+            let (used, step) = decoder.decode(&data[from..to], &mut batch, Timestamp(0));
+            from += used;
+            match step {
+                Step::NeedMore if to == data.len() => break,
+                Step::NeedMore => to = (to + piece).min(data.len()),
+                Step::Full => return None,
+                Step::FrameEnd => (),
+                Step::Lost(why) => lost = Some(why.offset),
+            }
+        }
+        Some((batch.len(), batch.tally.rejected, from))
+    };
+    if let (Some(whole), Some(pieces)) = (run(data.len().max(1)), run(usize::from(*piece).max(1))) {
+        assert_eq!(whole.0, pieces.0, "rows at once and in pieces of {piece}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

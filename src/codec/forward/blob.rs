@@ -1,0 +1,187 @@
+//! Blobs: entries back to back, plain or compressed, in PackedForward frames.
+//!
+//! What a blob is, its first bytes say: gzip and zstd have magic numbers that no entry begins with, and senders declare
+//! the codec wrongly, or after the blob. A blob is read as it arrives; decompressed bytes pass through a window that
+//! holds one entry at most.
+//! Counters: `codec_sniffed`; `bad_compression`, `bomb`, `unknown_codec`, `not_logs`, `bad_entry`.
+
+use crate::batch::Batch;
+use crate::codec::gzip::{Codec, InflateError, Inflater};
+use crate::codec::msgpack::Skip;
+use crate::metrics::{Oddity, RejectReason};
+use crate::record::Timestamp;
+
+use super::entries::Stop;
+use super::options::{self, Declared};
+use super::{Decoder, Flow, State, Step, Then};
+
+/// Bytes that are decompressed at once.
+const INFLATE_STEP: usize = 32 << 10;
+/// What a decoder holds beside its window, about.
+pub(super) const INFLATER: usize = 64 << 10;
+
+/// A blob of entries, and how much of it is still to come.
+#[derive(Debug)]
+pub(super) struct Blob {
+    pub(super) left: u64,
+    pub(super) codec: BlobCodec,
+}
+
+#[derive(Debug)]
+pub(super) enum BlobCodec {
+    /// Its first bytes are still to come.
+    Unknown,
+    Plain,
+    Packed(Box<Inflate>),
+}
+
+/// A compressed blob: the decoder, and decoded bytes `from..to` of `window` that are no whole entry yet.
+#[derive(Debug)]
+pub(super) struct Inflate {
+    inflater: Inflater,
+    pub(super) window: Vec<u8>,
+    from: usize,
+    to: usize,
+}
+
+impl Decoder {
+    /// Looks at a whole frame's blob of `len` bytes, which `rest` begins with, and at the options behind it: why it can
+    /// not be read, if so.
+    pub(super) fn judge(&self, rest: &[u8], len: usize, count: usize, batch: &mut Batch) -> Option<RejectReason> {
+        let blob = rest.get(..len)?;
+        let options = if count > 2 { options::read(&rest[len..]).ok()?.0 } else { options::Options::default() };
+        if options.not_logs {
+            return Some(RejectReason::NotLogs);
+        }
+        let first = *blob.first()?;
+        let sniffed = Codec::sniff(blob);
+        let agree = match sniffed {
+            None => options.declared == Declared::Plain,
+            Some(Codec::Gzip) => options.declared == Declared::Gzip,
+            Some(Codec::Zstd) => options.declared == Declared::Zstd,
+        };
+        if agree {
+            return None;
+        }
+        let entries = matches!(first, 0x00 | 0x90..=0x9f | 0xdc | 0xdd);
+        match (sniffed, options.declared) {
+            (None, Declared::Unknown) => return Some(RejectReason::UnknownCodec),
+            (None, _) if !entries => return Some(RejectReason::BadCompression),
+            _ => batch.tally.odd(Oddity::CodecSniffed),
+        }
+        None
+    }
+
+    /// Passes over what is left of the blob.
+    pub(super) fn skim_blob(&mut self, left: u64) {
+        self.state = State::Skim(Skip::bytes(left), Then::Tail(self.tail_after, self.tail_after > 0));
+    }
+
+    pub(super) fn blob(&mut self, input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Flow) {
+        let (State::Blob(blob), Some((_, tag))) = (&mut self.state, &self.tag) else { return (0, None) };
+        let there = usize::try_from(blob.left).unwrap_or(usize::MAX).min(input.len());
+        let there = &input[..there];
+        let closed = there.len() as u64 == blob.left;
+        match &mut blob.codec {
+            BlobCodec::Unknown => {
+                if Codec::may_follow(there) && !closed {
+                    return (0, Some(Step::NeedMore));
+                }
+                blob.codec = BlobCodec::Plain;
+                if let Some(codec) = Codec::sniff(there) {
+                    let Ok(inflater) = Inflater::new(codec, self.limits.inflate) else {
+                        batch.tally.reject(RejectReason::BadCompression);
+                        let left = blob.left;
+                        self.skim_blob(left);
+                        return (0, None);
+                    };
+                    let inflate = Inflate { inflater, window: Vec::new(), from: 0, to: 0 };
+                    blob.codec = BlobCodec::Packed(Box::new(inflate));
+                }
+                (0, None)
+            }
+            BlobCodec::Plain => {
+                let (used, stop) = self.entries.run(&mut self.filler, there, None, tag, batch, now);
+                blob.left -= used as u64;
+                let left = blob.left;
+                match stop {
+                    Stop::Full => (used, Some(Step::Full)),
+                    Stop::Hungry if !closed => (used, Some(Step::NeedMore)),
+                    Stop::Hungry | Stop::Done => {
+                        if left > 0 || self.entries.is_open() {
+                            batch.tally.reject(RejectReason::BadEntry);
+                        }
+                        self.skim_blob(left);
+                        (used, None)
+                    }
+                    Stop::Broken => {
+                        batch.tally.reject(RejectReason::BadEntry);
+                        self.skim_blob(left);
+                        (used, None)
+                    }
+                }
+            }
+            BlobCodec::Packed(inflate) => {
+                let mut used = 0;
+                loop {
+                    let window = &inflate.window[inflate.from..inflate.to];
+                    let (taken, stop) = self.entries.run(&mut self.filler, window, None, tag, batch, now);
+                    inflate.from += taken;
+                    let why = match stop {
+                        Stop::Full => return (used, Some(Step::Full)),
+                        Stop::Broken => Some(RejectReason::BadEntry),
+                        Stop::Hungry | Stop::Done => match inflate.more(&there[used..]) {
+                            Ok((0, 0)) if !closed => return (used, Some(Step::NeedMore)),
+                            Ok((0, 0)) => {
+                                let cut = inflate.from < inflate.to || self.entries.is_open();
+                                match inflate.inflater.finish() {
+                                    Err(_) => Some(RejectReason::BadCompression),
+                                    // Input that is neither used nor the end of it.
+                                    Ok(()) if used < there.len() => Some(RejectReason::BadCompression),
+                                    Ok(()) if cut => Some(RejectReason::BadEntry),
+                                    Ok(()) => {
+                                        self.skim_blob(0);
+                                        return (used, None);
+                                    }
+                                }
+                            }
+                            Ok((eaten, _)) => {
+                                used += eaten;
+                                blob.left -= eaten as u64;
+                                None
+                            }
+                            Err(InflateError::Bomb) => Some(RejectReason::Bomb),
+                            Err(_) => Some(RejectReason::BadCompression),
+                        },
+                    };
+                    if let Some(why) = why {
+                        batch.tally.reject(why);
+                        let left = blob.left;
+                        self.skim_blob(left);
+                        return (used, None);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Inflate {
+    /// Decodes some of `input` behind what is in the window. The entries see to it that one that is not whole stays
+    /// below its limit, so the window does.
+    fn more(&mut self, input: &[u8]) -> Result<(usize, usize), InflateError> {
+        if self.window.len() - self.to < INFLATE_STEP {
+            self.window.copy_within(self.from..self.to, 0);
+            self.to -= self.from;
+            self.from = 0;
+            let wanted = self.to + 2 * INFLATE_STEP;
+            if self.window.len() < wanted {
+                let grown = wanted.max(self.window.len() * 2);
+                self.window.resize(grown, 0);
+            }
+        }
+        let (used, made) = self.inflater.run(input, &mut self.window[self.to..])?;
+        self.to += made;
+        Ok((used, made))
+    }
+}

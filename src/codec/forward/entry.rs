@@ -1,0 +1,422 @@
+//! One entry `[time, record]`: bytes to a row, in one pass that checks the structure and pushes the spans; the record's
+//! bytes are copied into the arena once.
+//!
+//! Also here: the nested form `[[time, metadata], record]` of Fluent Bit (metadata is not kept, which is counted), a
+//! whole batch in the place of an entry (`[tag, [entries...]]`, Fluent Bit on Windows), and the shape of Docker's
+//! fluentd driver: `container_id`, `container_name` and `source` become the row's origin and stream.
+//! Counters: `nested_batch`, `group_marker`, `metadata_dropped`, `key_not_text`.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::batch::{Batch, RowHead};
+use crate::codec::msgpack::{self, Fault, Head};
+use crate::metrics::{Oddity, RejectReason};
+use crate::record::{Container, Field, Form, Origin, Span, Stream, Timestamp};
+
+use super::time::{self, When};
+
+/// Containers remembered by one connection; Docker itself uses one connection for each.
+const CONTAINERS_MAX: usize = 64;
+/// Bytes of a container's id (64 hex digits) and name; a record that says more is no record of Docker's.
+const CONTAINER_ID_MAX: usize = 128;
+const CONTAINER_NAME_MAX: usize = 1024;
+
+/// What became of the bytes at the start of an entry.
+#[derive(Debug, PartialEq)]
+pub(super) enum Taken {
+    /// A row (or a group marker) of so many bytes.
+    Row(usize),
+    /// The bytes are not whole yet.
+    Short,
+    /// No record; its end is still to be found.
+    Bad(RejectReason),
+    /// The byte 0xc1 is in it: nothing after that byte can be told apart.
+    Reserved,
+    /// A batch in the place of an entry: its entries begin after `used` bytes.
+    Nested {
+        /// Bytes up to the first inner entry.
+        used: usize,
+        /// Where its tag stands.
+        tag: Range<usize>,
+        /// Inner entries.
+        entries: usize,
+        /// Values after the inner entries.
+        extras: usize,
+    },
+}
+
+impl From<Fault> for Taken {
+    fn from(fault: Fault) -> Taken {
+        match fault {
+            Fault::Short => Taken::Short,
+            Fault::Reserved(_) => Taken::Reserved,
+            Fault::TooDeep => Taken::Bad(RejectReason::TooDeep),
+        }
+    }
+}
+
+/// A container that the connection has sent records of.
+#[derive(Debug)]
+struct Known {
+    id: Vec<u8>,
+    name: Vec<u8>,
+    /// Shared by all its records, of whatever batch.
+    origin: Arc<Origin>,
+}
+
+/// The fields of Docker's driver among those of a record, as indices.
+#[derive(Clone, Copy, Debug, Default)]
+struct DockerFields {
+    id: Option<u32>,
+    name: Option<u32>,
+    source: Option<u32>,
+    log: Option<u32>,
+}
+
+/// Makes rows of entries. One for each connection.
+#[derive(Debug)]
+pub(super) struct Filler {
+    docker: bool,
+    depth_max: usize,
+    tag_max: usize,
+    pub(super) entry_max: usize,
+    /// Where the last record that became a row ended, in the window it was in.
+    pub(super) record_end: usize,
+    known: Vec<Known>,
+    next: usize,
+}
+
+impl Filler {
+    pub(super) fn new(limits: &super::Limits, docker: bool) -> Filler {
+        Filler {
+            docker,
+            depth_max: limits.depth_max,
+            tag_max: limits.tag_max,
+            entry_max: limits.entry_max,
+            record_end: 0,
+            known: Vec::new(),
+            next: 0,
+        }
+    }
+
+    /// Takes the entry that `window` begins with.
+    #[inline]
+    pub(super) fn entry(&mut self, window: &[u8], tag: u8, batch: &mut Batch, now: Timestamp) -> Taken {
+        match self.try_entry(window, tag, batch, now) {
+            Ok(taken) => taken,
+            Err(fault) => fault.into(),
+        }
+    }
+
+    fn try_entry(&mut self, window: &[u8], tag: u8, batch: &mut Batch, now: Timestamp) -> Result<Taken, Fault> {
+        let (count, mut at) = match window.first() {
+            Some(0x92) => (2, 1),
+            _ => match msgpack::head(window)? {
+                (Head::Array(count), at) if count >= 2 => (count, at),
+                _ => return Ok(Taken::Bad(RejectReason::BadEntry)),
+            },
+        };
+        // Oddities of an entry that turns out not to be whole would be counted twice: they are counted at the end.
+        let before = batch.tally.oddities;
+        let (when, metadata) = match window.get(at) {
+            Some(0xd7) => {
+                let (when, len) = time::read(&window[at..], now, &mut batch.tally)?;
+                at += len;
+                (when, false)
+            }
+            Some(_) => match msgpack::head(&window[at..])? {
+                (Head::Str(len) | Head::Bin(len), start) if len <= self.tag_max => {
+                    if let Some(nested) = self.nested(window, at + start..at + start + len, count)? {
+                        return Ok(nested);
+                    }
+                    let (when, len) = time::read(&window[at..], now, &mut batch.tally)?;
+                    at += len;
+                    (when, false)
+                }
+                (Head::Array(parts), start) if parts > 0 => {
+                    at += start;
+                    let read = time::read(&window[at..], now, &mut batch.tally);
+                    let mut metadata = false;
+                    let rest = read.and_then(|(when, len)| {
+                        at += len;
+                        for _ in 1..parts {
+                            // An empty map is what nearly all senders put here.
+                            metadata |= !matches!(window.get(at), Some(0x80 | 0xc0));
+                            at += msgpack::end_of(window.get(at..).unwrap_or_default())?;
+                        }
+                        Ok(when)
+                    });
+                    match rest {
+                        Ok(when) => (when, metadata),
+                        Err(fault) => {
+                            batch.tally.oddities = before;
+                            return Err(fault);
+                        }
+                    }
+                }
+                _ => {
+                    let (when, len) = time::read(&window[at..], now, &mut batch.tally)?;
+                    at += len;
+                    (when, false)
+                }
+            },
+            None => return Ok(Taken::Short),
+        };
+        let taken = self.rest(window, at, count - 2, when, tag, batch);
+        match taken {
+            Ok(Taken::Row(_)) if metadata => batch.tally.odd(Oddity::MetadataDropped),
+            Ok(Taken::Row(_)) => (),
+            _ => batch.tally.oddities = before,
+        }
+        taken
+    }
+
+    /// The record at `at`, and what follows it in the entry.
+    fn rest(
+        &mut self,
+        window: &[u8],
+        at: usize,
+        extras: usize,
+        when: When,
+        tag: u8,
+        batch: &mut Batch,
+    ) -> Result<Taken, Fault> {
+        let time = match when {
+            When::At(time) => time,
+            When::Marker => {
+                let mut skip = msgpack::Skip::values(extras as u64 + 1);
+                let passed = skip.advance(&window[at..])?;
+                if !skip.is_done() {
+                    return Err(Fault::Short);
+                }
+                self.record_end = at + msgpack::end_of(&window[at..])?;
+                batch.tally.odd(Oddity::GroupMarker);
+                return Ok(Taken::Row(at + passed));
+            }
+        };
+        let record = &window[at..];
+        let mark = batch.fields_mark();
+        let walked = self.walk(record, batch).and_then(|walked| {
+            let Some((end, docker, odd_keys)) = walked else { return Ok(None) };
+            let mut skip = msgpack::Skip::values(extras as u64);
+            let passed = skip.advance(&record[end..])?;
+            if !skip.is_done() {
+                return Err(Fault::Short);
+            }
+            Ok(Some((end, end + passed, docker, odd_keys)))
+        });
+        let (end, passed, docker, odd_keys) = match walked {
+            Ok(Some(walked)) => walked,
+            Ok(None) => return Ok(Taken::Bad(RejectReason::NotAMap)),
+            Err(fault) => {
+                batch.rewind_fields(mark);
+                return Err(fault);
+            }
+        };
+        if at + passed > self.entry_max {
+            batch.rewind_fields(mark);
+            return Ok(Taken::Bad(RejectReason::TooLarge));
+        }
+        self.record_end = at + end;
+        self.commit(&record[..end], mark, docker, odd_keys, time, tag, batch);
+        Ok(Taken::Row(at + passed))
+    }
+
+    /// Walks the record that `record` begins with and pushes its fields, whose spans count on `record` being appended
+    /// to the arena next. Gives its end, Docker's fields, and whether a key is no text. `None` if it is no map.
+    fn walk(&self, record: &[u8], batch: &mut Batch) -> Result<Option<(usize, DockerFields, bool)>, Fault> {
+        let (Head::Map(count), mut at) = msgpack::head(record)? else { return Ok(None) };
+        if count > (record.len() - at) / 2 {
+            return Err(Fault::Short);
+        }
+        let base = batch.arena().len();
+        // The arena is below 4 GiB, and an entry far below: `push_bytes` asserts the sum.
+        let span = |at: usize, len: usize| Span { at: (base + at) as u32, len: len as u32 };
+        let (mut docker, mut odd_keys) = (DockerFields::default(), false);
+        for index in 0..count {
+            let (key, key_form) = match msgpack::head(&record[at..])? {
+                (Head::Str(len), start) => {
+                    at += start;
+                    let key = span(at, len);
+                    let Some(text) = record.get(at..at + len) else { return Err(Fault::Short) };
+                    if self.docker && matches!(len, 3 | 6 | 12 | 14) {
+                        docker.note(text, index as u32);
+                    }
+                    at += len;
+                    (key, Form::Text)
+                }
+                _ => {
+                    let end = msgpack::check(&record[at..], self.depth_max - 1)?;
+                    odd_keys = true;
+                    let key = span(at, end);
+                    at += end;
+                    // Made text by `commit`.
+                    (key, Form::Msg)
+                }
+            };
+            let (value, form) = match msgpack::head(record.get(at..).unwrap_or_default())? {
+                (Head::Str(len), start) => {
+                    at += start;
+                    if len > record.len() - at {
+                        return Err(Fault::Short);
+                    }
+                    (span(at, len), Form::Text)
+                }
+                (Head::Array(_) | Head::Map(_) | Head::Bin(_) | Head::Ext(..), _) => {
+                    let end = msgpack::check(&record[at..], self.depth_max - 1)?;
+                    (span(at, end), Form::Msg)
+                }
+                (_, len) => (span(at, len), Form::Msg),
+            };
+            at += value.len as usize;
+            batch.push_field(Field { key, value, key_form, form });
+        }
+        Ok(Some((at, docker, odd_keys)))
+    }
+
+    /// Makes a row of a walked record.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one record, at its one place")]
+    fn commit(
+        &mut self,
+        record: &[u8],
+        mark: usize,
+        docker: DockerFields,
+        odd_keys: bool,
+        time: Timestamp,
+        tag: u8,
+        batch: &mut Batch,
+    ) {
+        batch.push_bytes(record);
+        if odd_keys {
+            texts_for_keys(mark, batch);
+        }
+        let mut head = RowHead::at(time, tag);
+        if let (Some(id), Some(name), Some(source), Some(_)) = (docker.id, docker.name, docker.source, docker.log) {
+            let (stream, place) = self.dockerise(mark, [id, name, source].map(|at| at as usize), batch);
+            head.stream = stream;
+            batch.push_row(mark, head);
+            if place > 0 {
+                batch.row_mut(batch.len() - 1).set_place(place);
+            }
+            return;
+        }
+        batch.push_row(mark, head);
+    }
+
+    /// Gives the open fields after `mark` the shape of a json-file line. Leaves them alone if they are not what
+    /// Docker writes (a label of the same name may have replaced a value).
+    fn dockerise(&mut self, mark: usize, at: [usize; 3], batch: &mut Batch) -> (Stream, u8) {
+        let [id, name, source] = at.map(|at| batch.open_fields(mark)[at]);
+        if [id, name, source].iter().any(|field| field.form != Form::Text) {
+            return (Stream::None, 0);
+        }
+        let stream = Stream::from_name(batch.bytes(source.value));
+        if stream == Stream::None {
+            return (stream, 0);
+        }
+        let Some(place) = self.container(id.value, name.value, batch) else { return (Stream::None, 0) };
+        let fields = batch.open_fields(mark);
+        let mut kept = 0;
+        for index in 0..fields.len() {
+            if !at.contains(&index) {
+                fields[kept] = fields[index];
+                kept += 1;
+            }
+        }
+        batch.rewind_fields(mark + kept);
+        (stream, place)
+    }
+
+    /// The container's place in this batch. `None` if it is none that Docker would name.
+    fn container(&mut self, id: Span, name: Span, batch: &mut Batch) -> Option<u8> {
+        let (id, name) = (batch.bytes(id), batch.bytes(name));
+        let at = match self.known.iter().position(|known| known.id == id && known.name == name) {
+            Some(at) => at,
+            None => {
+                if id.is_empty() || id.len() > CONTAINER_ID_MAX || name.len() > CONTAINER_NAME_MAX {
+                    return None;
+                }
+                let text = |bytes| std::str::from_utf8(bytes).ok().map(str::to_owned);
+                let bare = text(name.strip_prefix(b"/").unwrap_or(name))?;
+                let container = Container { id: text(id)?, name: bare, ..Container::default() };
+                let origin = Origin { container: Some(container), ..Origin::clone(&batch.origin) };
+                let known = Known { id: id.to_vec(), name: name.to_vec(), origin: Arc::new(origin) };
+                if self.known.len() < CONTAINERS_MAX {
+                    self.known.push(known);
+                    self.known.len() - 1
+                } else {
+                    self.next = (self.next + 1) % CONTAINERS_MAX;
+                    self.known[self.next] = known;
+                    self.next
+                }
+            }
+        };
+        batch.place_of(&self.known[at].origin)
+    }
+
+    /// Whether the entry of `count` values that begins with the text at `tag` is a batch: `[tag, [entries...]]`.
+    fn nested(&self, window: &[u8], tag: Range<usize>, count: usize) -> Result<Option<Taken>, Fault> {
+        match msgpack::head(window.get(tag.end..).unwrap_or_default())? {
+            (Head::Array(entries), len) => {
+                Ok(Some(Taken::Nested { used: tag.end + len, tag, entries, extras: count - 2 }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The record of a Message mode frame: `window` begins with the time. Gives a row only if the whole frame, with
+    /// `extras` values after the record, is there.
+    pub(super) fn message(
+        &mut self,
+        window: &[u8],
+        extras: usize,
+        tag: u8,
+        batch: &mut Batch,
+        now: Timestamp,
+    ) -> Taken {
+        let before = batch.tally.oddities;
+        let taken = time::read(window, now, &mut batch.tally)
+            .and_then(|(when, at)| self.rest(window, at, extras, when, tag, batch));
+        match taken {
+            Ok(Taken::Row(used)) => Taken::Row(used),
+            Ok(taken) => {
+                batch.tally.oddities = before;
+                taken
+            }
+            Err(fault) => {
+                batch.tally.oddities = before;
+                fault.into()
+            }
+        }
+    }
+}
+
+impl DockerFields {
+    fn note(&mut self, key: &[u8], index: u32) {
+        match key {
+            b"log" => self.log = Some(index),
+            b"source" => self.source = Some(index),
+            b"container_id" => self.id = Some(index),
+            b"container_name" => self.name = Some(index),
+            _ => (),
+        }
+    }
+}
+
+/// Replaces keys of the open fields that are no text by their text.
+fn texts_for_keys(mark: usize, batch: &mut Batch) {
+    let mut text = Vec::new();
+    for index in 0..batch.open_fields(mark).len() {
+        let field = batch.open_fields(mark)[index];
+        if field.key_form == Form::Msg {
+            text.clear();
+            let key = batch.bytes(field.key).to_vec();
+            batch.tally.odd(Oddity::KeyNotText);
+            msgpack::key_text(&key, &mut text, &mut batch.tally);
+            let span = batch.push_bytes(&text);
+            let field = &mut batch.open_fields(mark)[index];
+            (field.key, field.key_form) = (span, Form::Text);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Why the framing of a connection is lost: nothing after that byte can be told apart.
+
+use std::fmt;
+
+use super::OPTIONS_MAX;
+
+/// Where and why the framing was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Why.
+    pub reason: LostReason,
+    /// Bytes from the start of the connection.
+    pub offset: u64,
+}
+
+/// Why nothing more can be read from a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostReason {
+    /// A value at the top level that is no array, with this first byte.
+    NotAFrame(u8),
+    /// The byte 0xc1.
+    Reserved,
+    /// A frame of so many elements.
+    Arity(usize),
+    /// A frame that is or will be this large, and the limit.
+    TooLarge(u64, u64),
+    /// Options above their limit.
+    Options,
+    /// A PING of the shared-key handshake.
+    Handshake,
+}
+
+impl fmt::Display for LostReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LostReason::NotAFrame(byte) => write!(f, "expected a MessagePack array, got the byte 0x{byte:02x}"),
+            LostReason::Reserved => f.write_str("the byte 0xc1, which MessagePack does not use"),
+            LostReason::Arity(count) => write!(f, "expected a frame of 2 to 4 elements, got {count}"),
+            LostReason::TooLarge(bytes, max) => {
+                write!(f, "a frame of at least {bytes} bytes, above the limit of {max} (`frame_max`)")
+            }
+            LostReason::Options => write!(f, "options of more than {OPTIONS_MAX} bytes"),
+            LostReason::Handshake => {
+                f.write_str("a PING: the shared-key handshake is not supported yet; remove the sender's shared key")
+            }
+        }
+    }
+}

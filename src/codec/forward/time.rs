@@ -1,0 +1,179 @@
+//! Event times of the forward protocol.
+//!
+//! EventTime (ext 0, in fixext8 or ext8), the MessagePack timestamp, integers and floats in seconds. A bare number
+//! above 1e11 (the year 5138 in seconds) is milli-, micro- or nanoseconds by its size. nil, zero and what is no time
+//! at all become the time of receipt, as Fluentd does. Nothing overflows: what is out of range is clamped.
+//! Counters: `time_from_receipt`, `time_scaled`, `time_clamped`.
+
+use crate::codec::msgpack::{self, Fault, Head};
+use crate::metrics::{Oddity, Tally};
+use crate::record::Timestamp;
+
+/// Seconds of the two EventTimes by which Fluent Bit brackets groups; such entries are no records.
+const GROUP_MARKERS: [u32; 2] = [0xffff_ffff, 0xffff_fffe];
+
+/// What stands in the place of a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    /// A time.
+    At(Timestamp),
+    /// A group marker of Fluent Bit.
+    Marker,
+}
+
+/// Reads the time that `bytes` begin with; its end. Any other value is taken as no time.
+#[inline]
+pub(super) fn read(bytes: &[u8], now: Timestamp, tally: &mut Tally) -> Result<(When, usize), Fault> {
+    // Nearly every sender: fixext8 of type 0.
+    if let [0xd7, 0, s0, s1, s2, s3, n0, n1, n2, n3, ..] = *bytes {
+        let (seconds, nanos) = (u32::from_be_bytes([s0, s1, s2, s3]), u32::from_be_bytes([n0, n1, n2, n3]));
+        return Ok((event_time(seconds, nanos, now, tally), 10));
+    }
+    let (head, at) = msgpack::head(bytes)?;
+    let time = match head {
+        Head::Ext(kind, len) => {
+            let data = bytes.get(at..at.saturating_add(len)).ok_or(Fault::Short)?;
+            let when = match (kind, data) {
+                (0, &[s0, s1, s2, s3, n0, n1, n2, n3]) => {
+                    let seconds = u32::from_be_bytes([s0, s1, s2, s3]);
+                    event_time(seconds, u32::from_be_bytes([n0, n1, n2, n3]), now, tally)
+                }
+                _ => match msgpack::ext_time(kind, data) {
+                    Some((time, exact)) => At(time, exact).count(tally),
+                    None => receipt(now, tally),
+                },
+            };
+            return Ok((when, at + len));
+        }
+        Head::UInt(0) => None,
+        Head::UInt(number) => Some(scaled(i128::from(number), tally)),
+        Head::Int(number) => Some(scaled(i128::from(number), tally)),
+        Head::F32(number) => float(f64::from(number), tally),
+        Head::F64(number) => float(number, tally),
+        _ => return Ok((receipt(now, tally), msgpack::end_of(bytes)?)),
+    };
+    let when = match time {
+        Some(nanos) => {
+            let (time, exact) = msgpack::clamp(nanos);
+            At(time, exact).count(tally)
+        }
+        None => receipt(now, tally),
+    };
+    Ok((when, at))
+}
+
+struct At(Timestamp, bool);
+
+impl At {
+    fn count(self, tally: &mut Tally) -> When {
+        if !self.1 {
+            tally.odd(Oddity::TimeClamped);
+        }
+        When::At(self.0)
+    }
+}
+
+fn receipt(now: Timestamp, tally: &mut Tally) -> When {
+    tally.odd(Oddity::TimeFromReceipt);
+    When::At(now)
+}
+
+/// Seconds are unsigned (Docker's library squeezes them through an i32, the bits stay right until 2106); nanoseconds
+/// from 1e9 up carry over.
+fn event_time(seconds: u32, nanos: u32, now: Timestamp, tally: &mut Tally) -> When {
+    if seconds == 0 {
+        return receipt(now, tally);
+    }
+    if nanos == 0 && GROUP_MARKERS.contains(&seconds) {
+        return When::Marker;
+    }
+    // At most 2^32 s + 5 s, which is far within i64 nanoseconds.
+    When::At(Timestamp(i64::from(seconds) * 1_000_000_000 + i64::from(nanos)))
+}
+
+/// Nanoseconds of one unit of a number of this size.
+fn unit(size: f64) -> i128 {
+    match size {
+        size if size <= 1e11 => 1_000_000_000,
+        size if size <= 1e14 => 1_000_000,
+        size if size <= 1e17 => 1_000,
+        _ => 1,
+    }
+}
+
+fn scaled(number: i128, tally: &mut Tally) -> i128 {
+    let unit = unit((number as f64).abs());
+    if unit != 1_000_000_000 {
+        tally.odd(Oddity::TimeScaled);
+    }
+    number.saturating_mul(unit)
+}
+
+fn float(number: f64, tally: &mut Tally) -> Option<i128> {
+    if !number.is_finite() || number == 0.0 {
+        return None;
+    }
+    let unit = unit(number.abs());
+    if unit != 1_000_000_000 {
+        tally.odd(Oddity::TimeScaled);
+    }
+    // The whole part and the fraction apart, so that the fraction is as exact as the float was. Float to integer
+    // conversion saturates.
+    let whole = number.trunc();
+    Some((whole as i128).saturating_mul(unit).saturating_add(((number - whole) * unit as f64).round() as i128))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(bytes: &[u8]) -> (i64, Vec<&'static str>) {
+        let mut tally = Tally::default();
+        let (when, end) = read(bytes, Timestamp(7), &mut tally).expect("a whole value");
+        assert_eq!(end, bytes.len());
+        let odd = Oddity::NAMES.iter().zip(tally.oddities).filter(|(_, count)| *count > 0).map(|(name, _)| *name);
+        match when {
+            When::At(Timestamp(time)) => (time, odd.collect()),
+            When::Marker => (-7, vec!["marker"]),
+        }
+    }
+
+    #[test]
+    fn every_form_of_time_is_read() {
+        const S: i64 = 1_700_000_000;
+        let event = |head: &[u8], s: u32, n: u32| [head, &s.to_be_bytes(), &n.to_be_bytes()].concat();
+        let f64_bytes = |number: f64| [&[0xcb][..], &number.to_be_bytes()].concat();
+        let u64_bytes = |number: u64| [&[0xcf][..], &number.to_be_bytes()].concat();
+        let cases: Vec<(&str, Vec<u8>, i64, Vec<&str>)> = vec![
+            ("fixext8", event(&[0xd7, 0], S as u32, 1), S * 1_000_000_000 + 1, vec![]),
+            ("ext8", event(&[0xc7, 8, 0], S as u32, 1), S * 1_000_000_000 + 1, vec![]),
+            ("ext16", event(&[0xc8, 0, 8, 0], S as u32, 1), S * 1_000_000_000 + 1, vec![]),
+            ("signed int32, as Docker", vec![0xd2, 0x65, 0x53, 0xf1, 0], S * 1_000_000_000, vec![]),
+            ("signed int64", vec![0xd3, 0, 0, 0, 0, 0x65, 0x53, 0xf1, 0], S * 1_000_000_000, vec![]),
+            ("uint32", vec![0xce, 0x65, 0x53, 0xf1, 0], S * 1_000_000_000, vec![]),
+            ("-1", vec![0xff], -1_000_000_000, vec![]),
+            ("half a second", f64_bytes(S as f64 + 0.5), S * 1_000_000_000 + 500_000_000, vec![]),
+            ("milliseconds", f64_bytes(S as f64 * 1e3), S * 1_000_000_000, vec!["time_scaled"]),
+            ("microseconds", u64_bytes(S as u64 * 1_000_000), S * 1_000_000_000, vec!["time_scaled"]),
+            ("nanoseconds", u64_bytes(S as u64 * 1_000_000_000), S * 1_000_000_000, vec!["time_scaled"]),
+            ("u64::MAX", u64_bytes(u64::MAX), i64::MAX, vec!["time_scaled", "time_clamped"]),
+            ("zero seconds", event(&[0xd7, 0], 0, 5), 7, vec!["time_from_receipt"]),
+            ("zero", vec![0], 7, vec!["time_from_receipt"]),
+            ("nil", vec![0xc0], 7, vec!["time_from_receipt"]),
+            ("NaN", f64_bytes(f64::NAN), 7, vec!["time_from_receipt"]),
+            ("a map", vec![0x81, 1, 2], 7, vec!["time_from_receipt"]),
+            (
+                "nanoseconds carry",
+                event(&[0xd7, 0], S as u32, 1_500_000_000),
+                (S + 1) * 1_000_000_000 + 500_000_000,
+                vec![],
+            ),
+            ("timestamp 32", vec![0xd6, 0xff, 0x65, 0x53, 0xf1, 0], S * 1_000_000_000, vec![]),
+            ("a group's start", event(&[0xd7, 0], u32::MAX, 0), -7, vec!["marker"]),
+            ("1e300", f64_bytes(1e300), i64::MAX, vec!["time_scaled", "time_clamped"]),
+        ];
+        for (name, bytes, time, odd) in cases {
+            assert_eq!(at(&bytes), (time, odd), "{name}");
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! gzip and zstd, in and out, with limits.
+//!
+//! [`Inflater`] is fed pieces of any size and writes into the caller's buffer: many gzip members (with FEXTRA, FNAME,
+//! FCOMMENT, FHCRC) or zstd frames (skippable ones too) one after another, as Fluentd's appended buffers are. Members
+//! are found by decoding, never by searching for magic bytes, which a body may contain. What was decoded before damage
+//! or a limit stays with the caller: the good prefix counts.
+//!
+//! Limits ([`Limits`]): decompressed bytes, the ratio beyond a free first part, and zstd's window
+//! ([`ZSTD_WINDOW_LOG_MAX`]: 8 MiB, which is what levels up to 19 ask for). Pure: no I/O.
+//! Formats: RFC 1952, RFC 8878.
+
+use std::fmt;
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use zstd::stream::raw::{DParameter, Decoder, Operation};
+
+/// Largest zstd window that is decoded, as a power of two.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// A compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Codec {
+    /// The codec that data beginning with `first` are in, by magic number; four bytes decide. `None` for anything
+    /// else. MessagePack arrays (0x9x, 0xdc, 0xdd) and JSON begin otherwise.
+    pub fn sniff(first: &[u8]) -> Option<Codec> {
+        match first {
+            [0x1f, 0x8b, ..] => Some(Codec::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Codec::Zstd),
+            _ => None,
+        }
+    }
+
+    /// Whether `first` may still turn out to be a codec when more bytes come.
+    pub fn may_follow(first: &[u8]) -> bool {
+        matches!(
+            first,
+            [] | [0x1f]
+                | [0x28]
+                | [0x28, 0xb5]
+                | [0x28, 0xb5, 0x2f]
+                | [0x50..=0x5f]
+                | [0x50..=0x5f, 0x2a]
+                | [0x50..=0x5f, 0x2a, 0x4d]
+        )
+    }
+}
+
+/// How much may come out.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Decompressed bytes at most.
+    pub output_max: u64,
+    /// Bytes out for each byte in, at most, once `free` bytes are out.
+    pub ratio_max: u64,
+    /// Bytes to which the ratio does not apply.
+    pub free: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { output_max: 256 << 20, ratio_max: 200, free: 1 << 20 }
+    }
+}
+
+/// Why decoding ended early. What came out before is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InflateError {
+    /// Not this codec, a wrong checksum, a window above the limit.
+    Damaged,
+    /// The input ended within a member or frame.
+    Truncated,
+    /// A limit was reached.
+    Bomb,
+}
+
+impl fmt::Display for InflateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            InflateError::Damaged => "damaged compression",
+            InflateError::Truncated => "compression cut short",
+            InflateError::Bomb => "more decompressed bytes than the limit allows",
+        })
+    }
+}
+
+impl std::error::Error for InflateError {}
+
+enum Engine {
+    Gzip(Decompress),
+    Zstd(Decoder<'static>),
+}
+
+/// A streaming decoder of many members or frames.
+pub struct Inflater {
+    engine: Engine,
+    limits: Limits,
+    bytes_in: u64,
+    bytes_out: u64,
+    /// Within a member or frame.
+    inside: bool,
+    /// Met after bytes that were still good.
+    pending: Option<InflateError>,
+}
+
+impl fmt::Debug for Inflater {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Inflater({} in, {} out)", self.bytes_in, self.bytes_out)
+    }
+}
+
+impl Inflater {
+    /// A decoder at the start of its data. Holds about 48 KiB for gzip, up to the window for zstd.
+    pub fn new(codec: Codec, limits: Limits) -> Result<Inflater, InflateError> {
+        let engine = match codec {
+            Codec::Gzip => Engine::Gzip(Decompress::new_gzip(15)),
+            Codec::Zstd => {
+                let mut decoder = Decoder::new().map_err(|_| InflateError::Damaged)?;
+                let window = DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX);
+                decoder.set_parameter(window).map_err(|_| InflateError::Damaged)?;
+                Engine::Zstd(decoder)
+            }
+        };
+        Ok(Inflater { engine, limits, bytes_in: 0, bytes_out: 0, inside: false, pending: None })
+    }
+
+    /// Decodes some of `input` into `out`; says how many bytes of each were used. `(0, 0)` means that it needs more
+    /// input (or, with an empty `out`, room). Zero bytes between members are padding and skipped.
+    pub fn run(&mut self, input: &[u8], out: &mut [u8]) -> Result<(usize, usize), InflateError> {
+        if let Some(error) = self.pending {
+            return Err(error);
+        }
+        if !self.inside {
+            let padding = input.iter().take_while(|byte| **byte == 0).count();
+            if padding > 0 && self.bytes_in > 0 {
+                return Ok((padding, 0));
+            }
+            if input.is_empty() {
+                return Ok((0, 0));
+            }
+        }
+        let offered = self.bytes_in.saturating_add(input.len() as u64);
+        let by_ratio = offered.saturating_mul(self.limits.ratio_max).max(self.limits.free);
+        let allowed = self.limits.output_max.min(by_ratio).saturating_sub(self.bytes_out);
+        let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
+        if allowed == 0 && !out.is_empty() {
+            // The end of the data may still be due; a single byte more is too much.
+            let mut one = [0u8];
+            let (used, made) = self.step(input, &mut one)?;
+            return if made > 0 { Err(InflateError::Bomb) } else { Ok((used, 0)) };
+        }
+        let room = allowed.min(out.len());
+        self.step(input, &mut out[..room])
+    }
+
+    fn step(&mut self, input: &[u8], out: &mut [u8]) -> Result<(usize, usize), InflateError> {
+        let (used, made, ended) = match &mut self.engine {
+            Engine::Gzip(gzip) => {
+                let (before_in, before_out) = (gzip.total_in(), gzip.total_out());
+                let status = gzip.decompress(input, out, FlushDecompress::None);
+                let (used, made) = (gzip.total_in() - before_in, gzip.total_out() - before_out);
+                let ended = matches!(status, Ok(Status::StreamEnd));
+                if status.is_err() {
+                    if made == 0 {
+                        return Err(InflateError::Damaged);
+                    }
+                    self.pending = Some(InflateError::Damaged);
+                }
+                if ended {
+                    gzip.reset(true);
+                }
+                // Both are at most the lengths of the slices.
+                (used as usize, made as usize, ended)
+            }
+            Engine::Zstd(zstd) => {
+                let status = zstd.run_on_buffers(input, out).map_err(|_| InflateError::Damaged)?;
+                (status.bytes_read, status.bytes_written, status.remaining == 0)
+            }
+        };
+        self.bytes_in += used as u64;
+        self.bytes_out += made as u64;
+        self.inside = !ended && (self.inside || used > 0 || made > 0);
+        Ok((used, made))
+    }
+
+    /// The input is at its end: an error if that is within a member or frame.
+    pub fn finish(&self) -> Result<(), InflateError> {
+        if self.inside { Err(InflateError::Truncated) } else { Ok(()) }
+    }
+
+    /// Bytes decoded so far.
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out
+    }
+}
+
+/// Appends everything that `input` decodes to; what is good stays in `out` on an error too.
+pub fn decompress(codec: Codec, limits: Limits, mut input: &[u8], out: &mut Vec<u8>) -> Result<(), InflateError> {
+    let mut inflater = Inflater::new(codec, limits)?;
+    loop {
+        let from = out.len();
+        out.resize(from + (64 << 10), 0);
+        let step = inflater.run(input, &mut out[from..]);
+        out.truncate(from + step.map_or(0, |(_, made)| made));
+        let (used, made) = step?;
+        input = &input[used..];
+        if used == 0 && made == 0 {
+            return if input.is_empty() { inflater.finish() } else { Err(InflateError::Damaged) };
+        }
+    }
+}
+
+/// Appends `input` as one gzip member or zstd frame. Levels: gzip 0 to 9, zstd 1 to 22, others are brought within.
+pub fn compress(codec: Codec, level: i32, input: &[u8], out: &mut Vec<u8>) {
+    match codec {
+        Codec::Gzip => {
+            let level = Compression::new(level.clamp(0, 9).unsigned_abs());
+            let mut gzip = Compress::new_gzip(level, 15);
+            loop {
+                let from = out.len();
+                let left = input.len() - gzip.total_in() as usize;
+                out.resize(from + left / 4 + (4 << 10), 0);
+                let (at, before) = (gzip.total_in() as usize, gzip.total_out());
+                let status = gzip
+                    .compress(&input[at..], &mut out[from..], FlushCompress::Finish)
+                    .expect("deflate fails on wrong use only");
+                out.truncate(from + (gzip.total_out() - before) as usize);
+                if status == Status::StreamEnd {
+                    return;
+                }
+            }
+        }
+        Codec::Zstd => {
+            let from = out.len();
+            out.resize(from + zstd::zstd_safe::compress_bound(input.len()), 0);
+            let mut compressor = zstd::bulk::Compressor::new(level.clamp(1, 22)).expect("the level is within range");
+            let made =
+                compressor.compress_to_buffer(input, &mut out[from..]).expect("the room is zstd's own upper bound");
+            out.truncate(from + made);
+        }
+    }
+}
+
+/// One run of the fuzzer: any bytes, both codecs, small limits.
+#[doc(hidden)]
+pub fn fuzz_one(data: &[u8]) {
+    let limits = Limits { output_max: 1 << 20, ratio_max: 50, free: 64 << 10 };
+    for codec in [Codec::Gzip, Codec::Zstd] {
+        let mut out = Vec::new();
+        let whole = decompress(codec, limits, data, &mut out);
+        assert!(out.len() as u64 <= limits.output_max, "{} bytes came out", out.len());
+        let mut packed = Vec::new();
+        compress(codec, 1, data, &mut packed);
+        let mut back = Vec::new();
+        let roomy = Limits { output_max: u64::MAX, ratio_max: u64::MAX, free: 0 };
+        assert_eq!(decompress(codec, roomy, &packed, &mut back), Ok(()));
+        assert_eq!(back, data);
+        let _ = whole;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn unpack(codec: Codec, input: &[u8]) -> (Vec<u8>, Result<(), InflateError>) {
+        let mut out = Vec::new();
+        let result = decompress(codec, Limits::default(), input, &mut out);
+        (out, result)
+    }
+
+    fn pack(codec: Codec, input: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        compress(codec, 3, input, &mut out);
+        out
+    }
+
+    #[test]
+    fn many_members_and_skippable_frames_are_one_text() {
+        let mut gz = pack(Codec::Gzip, b"one\x1f\x8b\x08 ");
+        gz.extend(pack(Codec::Gzip, b""));
+        gz.extend(pack(Codec::Gzip, b"two"));
+        gz.extend([0; 100]);
+        assert_eq!(unpack(Codec::Gzip, &gz), (b"one\x1f\x8b\x08 two".to_vec(), Ok(())));
+        let mut zst = vec![0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
+        zst.extend(pack(Codec::Zstd, b"one "));
+        zst.extend([0x5f, 0x2a, 0x4d, 0x18, 0, 0, 0, 0]);
+        zst.extend(pack(Codec::Zstd, b"two"));
+        assert_eq!(unpack(Codec::Zstd, &zst), (b"one two".to_vec(), Ok(())));
+        assert_eq!(Codec::sniff(&zst), Some(Codec::Zstd));
+    }
+
+    #[test]
+    fn a_gzip_header_with_every_optional_field_is_read() {
+        let plain = pack(Codec::Gzip, b"hello");
+        let mut gz = vec![0x1f, 0x8b, 8, 0x04 | 0x08 | 0x10 | 0x02, 0, 0, 0, 0, 0, 3];
+        gz.extend([2, 0, b'x', b'y']);
+        gz.extend(b"name\0comment\0");
+        let mut crc = flate2::Crc::new();
+        crc.update(&gz);
+        gz.extend((crc.sum() as u16).to_le_bytes());
+        gz.extend(&plain[10..]);
+        assert_eq!(unpack(Codec::Gzip, &gz), (b"hello".to_vec(), Ok(())));
+    }
+
+    #[test]
+    fn the_good_prefix_stays_when_the_rest_is_damaged_or_missing() {
+        for codec in [Codec::Gzip, Codec::Zstd] {
+            let mut data = pack(codec, b"good ");
+            data.extend(b"garbage");
+            assert_eq!(unpack(codec, &data), (b"good ".to_vec(), Err(InflateError::Damaged)), "{codec:?}");
+            let whole = pack(codec, b"good ");
+            let cut = [&whole[..], &whole[..whole.len() - 3]].concat();
+            let (out, result) = unpack(codec, &cut);
+            assert!(out.starts_with(b"good "), "{codec:?}");
+            assert_eq!(result, Err(InflateError::Truncated), "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_ends_at_the_limit() {
+        for codec in [Codec::Gzip, Codec::Zstd] {
+            let bomb = pack(codec, &vec![0; 64 << 20]);
+            let (out, result) = unpack(codec, &bomb);
+            assert_eq!(result, Err(InflateError::Bomb), "{codec:?}");
+            let most = (bomb.len() * 200).max(1 << 20);
+            assert!(out.len() <= most, "{codec:?}: {} of {most}", out.len());
+        }
+    }
+
+    #[test]
+    fn the_corpus_replays() {
+        crate::codec::msgpack::replay("gzip", fuzz_one);
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_gives_the_same_text(text in proptest::collection::vec(any::<u8>(), 0..2000), cut in 1usize..50) {
+            for codec in [Codec::Gzip, Codec::Zstd] {
+                let packed = pack(codec, &text);
+                let mut inflater = Inflater::new(codec, Limits::default()).expect("a decoder");
+                let mut out: Vec<u8> = Vec::new();
+                for piece in packed.chunks(cut) {
+                    let mut piece = piece;
+                    loop {
+                        let mut room = [0; 97];
+                        let (used, made) = inflater.run(piece, &mut room).expect("good data");
+                        out.extend(&room[..made]);
+                        piece = &piece[used..];
+                        if used == 0 && made == 0 {
+                            break;
+                        }
+                    }
+                    prop_assert!(piece.is_empty());
+                }
+                prop_assert_eq!(inflater.finish(), Ok(()));
+                prop_assert_eq!(&out, &text);
+            }
+        }
+    }
+}

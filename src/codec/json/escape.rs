@@ -1,0 +1,292 @@
+//! Strings: escaping, and unescaping in blocks of 64 bytes.
+//!
+//! A Docker line that carries JSON has some 36 `\"` in 300 bytes, so a loop that jumps from backslash to backslash waits
+//! for each load before it knows where the next one is. Instead the places of all escapes of a block are worked out at
+//! once as one 64-bit mask (the carry trick for runs of backslashes that simdjson published), and the runs between them
+//! are copied 16 bytes at a time, whether or not that many are wanted: the next run overwrites the rest.
+
+use wide::u8x16;
+
+use super::block::{BLOCK, controls, equal, load, specials};
+
+/// What came of unescaping.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Unescaped {
+    /// Bytes written.
+    pub(crate) len: usize,
+    /// Escaped U+FFFD: where Docker replaced a byte.
+    pub(crate) replaced: u32,
+    /// Lone surrogates: each became U+FFFD.
+    pub(crate) lone: u32,
+    /// Whether the text ended in `\n`, written as that escape.
+    pub(crate) ends_in_newline: bool,
+}
+
+/// Room that [`unescape_block`] needs for `len` bytes: no escape grows, and the last block may write past the end.
+pub(crate) const fn unescape_room(len: usize) -> usize {
+    len + BLOCK
+}
+
+/// Second byte of an escape to what it stands for; 0 for `u` and for what is no escape.
+const ESCAPES: [u8; 256] = {
+    let mut table = [0; 256];
+    table[b'"' as usize] = b'"';
+    table[b'\\' as usize] = b'\\';
+    table[b'/' as usize] = b'/';
+    table[b'b' as usize] = 0x08;
+    table[b'f' as usize] = 0x0c;
+    table[b'n' as usize] = b'\n';
+    table[b'r' as usize] = b'\r';
+    table[b't' as usize] = b'\t';
+    table
+};
+
+/// Value of a hexadecimal digit; 0xff for any other byte.
+const HEX: [u8; 256] = {
+    let mut table = [0xff; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        table[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        table[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    table
+};
+
+/// Four hexadecimal digits at `at`.
+#[inline]
+pub(crate) fn hex4(text: &[u8], at: usize) -> Option<u32> {
+    let digits = text.get(at..)?.first_chunk::<4>()?;
+    let value = digits.map(|digit| u32::from(HEX[usize::from(digit)]));
+    let all = value[0] | value[1] | value[2] | value[3];
+    (all <= 0xf).then_some(value[0] << 12 | value[1] << 8 | value[2] << 4 | value[3])
+}
+
+/// The low half of a surrogate pair, if `\uDC00` to `\uDFFF` stands at `at`.
+pub(crate) fn low_surrogate(text: &[u8], at: usize) -> Option<u32> {
+    if text.get(at..at + 2)? != b"\\u" {
+        return None;
+    }
+    hex4(text, at + 2).filter(|low| (0xdc00..0xe000).contains(low))
+}
+
+/// Places of the escapes of up to 64 bytes.
+struct Masks {
+    backslash: u64,
+    quote: u64,
+    control: bool,
+}
+
+/// Looks at `blocks` blocks from `at` on.
+#[inline(always)]
+fn masks(padded: &[u8], at: usize, blocks: usize) -> Masks {
+    let (mut backslash, mut quote) = (0u64, 0u64);
+    let mut control = u8x16::splat(0);
+    for nth in 0..blocks {
+        let block = load(padded, at + nth * BLOCK);
+        backslash |= u64::from(equal(block, b'\\').to_bitmask()) << (nth * BLOCK);
+        quote |= u64::from(equal(block, b'"').to_bitmask()) << (nth * BLOCK);
+        control |= controls(block);
+    }
+    Masks { backslash, quote, control: control.to_bitmask() != 0 }
+}
+
+/// Copies `padded[from..to]` to `out[*used..]`, in whole blocks while there is room for them.
+#[inline(always)]
+fn copy_run(padded: &[u8], from: usize, to: usize, out: &mut [u8], used: &mut usize) {
+    let mut done = from;
+    while done < to {
+        let target = *used + (done - from);
+        let source = padded.get(done..).and_then(|rest| rest.first_chunk::<BLOCK>());
+        match (source, out.get_mut(target..).and_then(|rest| rest.first_chunk_mut::<BLOCK>())) {
+            (Some(source), Some(target)) => *target = *source,
+            _ => {
+                out[target..target + (to - done)].copy_from_slice(&padded[done..to]);
+                break;
+            }
+        }
+        done += BLOCK;
+    }
+    *used += to - from;
+}
+
+/// Unescapes the inside of a JSON string, the first `len` bytes of `padded` (more may follow; see
+/// [`load`]), into `out`, which has [`unescape_room`]. An error is the place of an unescaped quote, a control character
+/// or a broken escape, to within 64 bytes. UTF-8 is not looked at.
+#[inline]
+pub(crate) fn unescape_block(padded: &[u8], len: usize, out: &mut [u8]) -> Result<Unescaped, usize> {
+    const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
+    let text = &padded[..len];
+    let mut done = Unescaped::default();
+    // Bytes before `from` are dealt with; `used` bytes are written.
+    let (mut from, mut used) = (0, 0);
+    let mut carry = 0u64;
+    let mut at = 0;
+    while at < len {
+        let left = len - at;
+        let (found, valid) = if left >= 64 {
+            (masks(padded, at, 4), u64::MAX)
+        } else {
+            (masks(padded, at, left.div_ceil(BLOCK)), (1 << left) - 1)
+        };
+        let backslash = found.backslash & valid;
+        // A backslash is itself escaped after an odd run of them; the subtraction carries through each run.
+        let potential = backslash & !carry;
+        let maybe = potential << 1;
+        let codes = (maybe | ODD).wrapping_sub(potential) ^ ODD;
+        let escaped = codes ^ (backslash | carry);
+        let mut escapes = codes & backslash;
+        carry = escapes >> 63;
+        if found.quote & valid & !escaped != 0 {
+            return Err(at + (found.quote & valid & !escaped).trailing_zeros() as usize);
+        }
+        if found.control && text[at..(at + 64).min(len)].iter().any(|byte| *byte < 0x20) {
+            return Err(at);
+        }
+        // Escaped quotes alone, as in JSON within JSON: each begins the next run, and no byte has to be looked at.
+        // (A quote escaped by the block's last backslash is seen with the next block.) Decoding a line: 0.203 -> 0.182 us.
+        if escapes == escapes & (found.quote & escaped) >> 1 {
+            while escapes != 0 {
+                let place = at + escapes.trailing_zeros() as usize;
+                escapes &= escapes - 1;
+                copy_run(padded, from, place, out, &mut used);
+                from = place + 1;
+            }
+        }
+        while escapes != 0 {
+            let place = at + escapes.trailing_zeros() as usize;
+            escapes &= escapes - 1;
+            if place < from {
+                // The second half of a surrogate pair.
+                continue;
+            }
+            copy_run(padded, from, place, out, &mut used);
+            let Some(code) = text.get(place + 1) else {
+                return Err(place);
+            };
+            match ESCAPES[usize::from(*code)] {
+                // These stand for themselves, so they begin the next run.
+                b'"' | b'\\' | b'/' => from = place + 1,
+                0 => {
+                    let (character, size) = unicode(text, place, &mut done).ok_or(place)?;
+                    let mut encoded = [0; 4];
+                    let encoded = character.encode_utf8(&mut encoded).as_bytes();
+                    out[used..used + encoded.len()].copy_from_slice(encoded);
+                    used += encoded.len();
+                    from = place + size;
+                }
+                byte => {
+                    out[used] = byte;
+                    used += 1;
+                    from = place + 2;
+                }
+            }
+        }
+        at += 64;
+    }
+    // Then the last escape was the text's last two bytes.
+    done.ends_in_newline = from == len && used > 0 && out[used - 1] == b'\n';
+    if from < len {
+        copy_run(padded, from, len, out, &mut used);
+    }
+    done.len = used;
+    Ok(done)
+}
+
+/// The character of the `\u` escape at `place`, and how long it is.
+fn unicode(text: &[u8], place: usize, seen: &mut Unescaped) -> Option<(char, usize)> {
+    if *text.get(place + 1)? != b'u' {
+        return None;
+    }
+    let unit = hex4(text, place + 2)?;
+    match unit {
+        0xd800..=0xdbff => {
+            if let Some(low) = low_surrogate(text, place + 6) {
+                let scalar = 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
+                return Some((char::from_u32(scalar)?, 12));
+            }
+            seen.lone += 1;
+            Some((char::REPLACEMENT_CHARACTER, 6))
+        }
+        0xdc00..=0xdfff => {
+            seen.lone += 1;
+            Some((char::REPLACEMENT_CHARACTER, 6))
+        }
+        _ => {
+            seen.replaced += u32::from(unit == 0xfffd);
+            Some((char::from_u32(unit)?, 6))
+        }
+    }
+}
+
+/// Appends the unescaped inside of a JSON string. `None` (and nothing appended) where it is broken; otherwise how many
+/// lone surrogates became U+FFFD.
+pub fn unescape(text: &[u8], out: &mut Vec<u8>) -> Option<u32> {
+    let start = out.len();
+    out.resize(start + unescape_room(text.len()), 0);
+    let done = unescape_block(text, text.len(), &mut out[start..]);
+    out.truncate(start + done.map_or(0, |done| done.len));
+    done.ok().map(|done| done.lone)
+}
+
+/// Appends `bytes` as the inside of a JSON string: escaped, and valid UTF-8 (each invalid sequence becomes U+FFFD;
+/// returns how many).
+pub fn escape(bytes: &[u8], out: &mut Vec<u8>) -> u32 {
+    if simdutf8::basic::from_utf8(bytes).is_ok() {
+        escape_valid(bytes, out);
+        return 0;
+    }
+    let mut replaced = 0;
+    for chunk in bytes.utf8_chunks() {
+        escape_valid(chunk.valid().as_bytes(), out);
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+            replaced += 1;
+        }
+    }
+    replaced
+}
+
+fn escape_valid(bytes: &[u8], out: &mut Vec<u8>) {
+    out.reserve(bytes.len() + BLOCK);
+    let mut at = 0;
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>()) {
+        let mask = specials(u8x16::from(*chunk));
+        // Copied before it is known how much of it is wanted.
+        out.extend_from_slice(chunk);
+        if mask == 0 {
+            at += BLOCK;
+            continue;
+        }
+        let plain = mask.trailing_zeros() as usize;
+        out.truncate(out.len() - BLOCK + plain);
+        escape_byte(chunk[plain], out);
+        at += plain + 1;
+    }
+    for byte in &bytes[at..] {
+        if *byte < 0x20 || matches!(byte, b'"' | b'\\') {
+            escape_byte(*byte, out);
+        } else {
+            out.push(*byte);
+        }
+    }
+}
+
+fn escape_byte(byte: u8, out: &mut Vec<u8>) {
+    let short = match byte {
+        b'"' => b'"',
+        b'\\' => b'\\',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        0x08 => b'b',
+        0x0c => b'f',
+        _ => {
+            let digits = b"0123456789abcdef";
+            out.extend_from_slice(b"\\u00");
+            out.extend_from_slice(&[digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
