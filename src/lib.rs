@@ -10,6 +10,7 @@ pub mod record; // Tag, Timestamp, Span, Form, Value: what a record is made of
 
 // The way of a record.
 pub mod codec; // bytes <-> records, pure
+pub mod inputs; // docker, file, stdin, forward
 pub mod pipeline; // join, parse, ..., route: Batch in, Batch out
 
 // The node.

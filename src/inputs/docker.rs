@@ -1,0 +1,423 @@
+//! `type = "docker"`: every container's json-file log under Docker's `containers` folder, with its rotated generations,
+//! and name, image and labels from `config.v2.json`. No Docker socket is needed.
+//!
+//! Followed is `<id>/<id>-json.log(.N)(.gz)` and nothing else of a container's folder (cached and local logs, `.tmp`
+//! files, checkpoints). `config.v2.json` is read when a container appears and again whenever Docker replaces it; while
+//! it is missing or broken, lines go on with the id alone, the first one after half a second. `exclude` leaves
+//! containers out by label, name or image; longshore's own container is always left out.
+//!
+//! Limits: `config.v2.json` of 8 MiB; a tag of 4 KiB (cut); a record of `line_max` (4 MiB).
+//! Source of the files: moby `daemon/logger/jsonfilelog`, `container/container.go` (research in docker engines 17 to 29).
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use globset::{GlobBuilder, GlobMatcher};
+
+use super::follow::chain::{About, First, Rules};
+use super::follow::decode::Format;
+use super::follow::generations::Family;
+use super::follow::identity::{self, FileId};
+use super::follow::opener::{Known, Layout, Meaning};
+use super::follow::{self, Follow};
+use super::{Ack, Input, InputKind, Outlet};
+use crate::pipeline::template::Template;
+use crate::record::{Container, Origin, Tag};
+use crate::settings::Section;
+use crate::workers::Workers;
+
+/// The row of this input.
+pub const KIND: InputKind = InputKind { name: "docker", read };
+
+const ROOT: &str = "/var/lib/docker/containers";
+const CONFIG: &str = "config.v2.json";
+const CONFIG_MAX: u64 = 8 << 20;
+const TAG_MAX: usize = 4 << 10;
+const RECORD_MAX: u64 = 4 << 20;
+const HINT: &str = "; Docker's files belong to root: run as uid 0, or give the program CAP_DAC_READ_SEARCH";
+
+struct Docker {
+    input: String,
+    root: PathBuf,
+    tag: Template,
+    exclude: Vec<Exclude>,
+    ack: Ack,
+    tail: bool,
+    line_max: usize,
+    readers: usize,
+    watch: bool,
+}
+
+/// One `exclude`.
+#[derive(Debug)]
+enum Exclude {
+    /// The label's name, and its value, if one is asked for.
+    Label(String, Option<GlobMatcher>),
+    Name(GlobMatcher),
+    Image(GlobMatcher),
+}
+
+fn read(section: &Section<'_, '_>, name: &str) -> Box<dyn Input> {
+    let root = section.text("path").unwrap_or_else(|| ROOT.to_owned());
+    let exclude = section.texts("exclude").unwrap_or_default();
+    let exclude = exclude.into_iter().filter_map(|(text, span)| match parse_exclude(&text) {
+        Ok(rule) => Some(rule),
+        Err(message) => {
+            section.doc().error(span, format!("{}.exclude: {message}", section.path()));
+            None
+        }
+    });
+    Box::new(Docker {
+        input: name.to_owned(),
+        root: PathBuf::from(root),
+        exclude: exclude.collect(),
+        tag: follow::read_tag(section, "docker.{container.name}"),
+        ack: follow::read_ack(section),
+        tail: follow::read_start(section),
+        line_max: section.size("line_max", 16 << 10..(64 << 20) + 1).unwrap_or(RECORD_MAX) as usize,
+        readers: section.count("readers", 1..65).unwrap_or(1) as usize,
+        watch: section.choice("watch", &[("inotify", true), ("poll", false)]).unwrap_or(true),
+    })
+}
+
+fn parse_exclude(text: &str) -> Result<Exclude, String> {
+    let glob = |pattern: &str| {
+        GlobBuilder::new(pattern).build().map(|glob| glob.compile_matcher()).map_err(|error| error.to_string())
+    };
+    match text.split_once(':') {
+        Some(("label", rule)) if !rule.is_empty() => match rule.split_once('=') {
+            Some((name, value)) => Ok(Exclude::Label(name.to_owned(), Some(glob(value)?))),
+            None => Ok(Exclude::Label(rule.to_owned(), None)),
+        },
+        Some(("name", pattern)) => Ok(Exclude::Name(glob(pattern)?)),
+        Some(("image", pattern)) => Ok(Exclude::Image(glob(pattern)?)),
+        _ => Err(format!(
+            "\"{text}\" is not known; write \"label:key=value\", \"label:key\", \"name:glob\" or \"image:glob\""
+        )),
+    }
+}
+
+impl Exclude {
+    fn matches(&self, container: &Container) -> bool {
+        match self {
+            Exclude::Label(name, value) => container
+                .labels
+                .iter()
+                .any(|(key, text)| key == name && value.as_ref().is_none_or(|glob| glob.is_match(text))),
+            Exclude::Name(glob) => !container.name.is_empty() && glob.is_match(&container.name),
+            Exclude::Image(glob) => !container.image.is_empty() && glob.is_match(&container.image),
+        }
+    }
+}
+
+impl Input for Docker {
+    fn gives_again(&self) -> bool {
+        self.ack == Ack::Delivered
+    }
+
+    fn tags(&self) -> Vec<String> {
+        vec![self.tag.pattern()]
+    }
+
+    fn start(self: Box<Self>, outlet: Outlet, workers: &Arc<Workers>) -> io::Result<()> {
+        match fs::read_dir(&self.root) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(input = self.input, path = %self.root.display(), "the folder does not exist (yet); it is looked for every 10 s");
+            }
+            Err(error) => {
+                let message = format!(
+                    "{}: {error}{}",
+                    self.root.display(),
+                    if error.kind() == io::ErrorKind::PermissionDenied { HINT } else { "" }
+                );
+                return Err(io::Error::new(error.kind(), message));
+            }
+        }
+        let layout =
+            Containers { root: self.root, tag: self.tag, exclude: self.exclude, own: own_id(), cache: HashMap::new() };
+        let follow = Follow {
+            rules: Rules {
+                input: self.input,
+                format: Format::Docker,
+                line_max: self.line_max,
+                docker: true,
+                ack: self.ack,
+            },
+            layout: Box::new(layout),
+            readers: self.readers,
+            tail: self.tail,
+            what: "containers",
+            watch: self.watch,
+        };
+        follow::start(follow, outlet, workers)
+    }
+}
+
+/// Containers and their folders.
+struct Containers {
+    root: PathBuf,
+    tag: Template,
+    exclude: Vec<Exclude>,
+    /// Our own id, or the start of it.
+    own: Option<String>,
+    cache: HashMap<String, Config>,
+}
+
+/// What `config.v2.json` said, and which file that was.
+struct Config {
+    version: (FileId, u64, i64),
+    known: Known,
+}
+
+impl Layout for Containers {
+    fn folders(&mut self) -> Vec<PathBuf> {
+        let mut folders = vec![self.root.clone()];
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let ids = entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| is_id(name));
+        let ids: Vec<String> = ids.filter(|id| !self.is_own(id)).collect();
+        self.cache.retain(|id, _| ids.contains(id) || ids.len() > 1000);
+        folders.extend(ids.iter().map(|id| self.root.join(id)));
+        folders
+    }
+
+    fn families(&mut self, folder: &Path) -> Vec<Family> {
+        id_of(folder).map(|id| family(folder, id)).into_iter().collect()
+    }
+
+    fn meaning(&mut self, folder: &Path, name: &str) -> Meaning {
+        if folder == self.root {
+            return if is_id(name) { Meaning::Folder } else { Meaning::Nothing };
+        }
+        let Some(id) = id_of(folder) else { return Meaning::Nothing };
+        if name == CONFIG {
+            return Meaning::About;
+        }
+        let family = family(folder, id);
+        if family.owns(name) { Meaning::Member(family) } else { Meaning::Nothing }
+    }
+
+    fn about(&mut self, family: &Family) -> Known {
+        let Some(id) = id_of(&family.folder) else { return Known::Leave };
+        let path = family.folder.join(CONFIG);
+        let version = identity::look_at(&path).ok().map(|look| (look.id, look.size, look.mtime));
+        if let (Some(version), Some(config)) = (version, self.cache.get(id))
+            && config.version == version
+        {
+            return config.known.clone();
+        }
+        let container = version.and_then(|_| read_config(&path, id));
+        let Some(container) = container else {
+            // What was known stays known; a file that is missing or broken may be whole in a moment.
+            return match self.cache.get(id) {
+                Some(config) => config.known.clone(),
+                None => Known::Maybe(self.describe(Container { id: id.to_owned(), ..Container::default() })),
+            };
+        };
+        let known = if self.exclude.iter().any(|rule| rule.matches(&container)) {
+            Known::Leave
+        } else {
+            Known::Sure(self.describe(container))
+        };
+        if let Some(version) = version {
+            self.cache.insert(id.to_owned(), Config { version, known: known.clone() });
+        }
+        known
+    }
+
+    fn key(&self, family: &Family) -> String {
+        id_of(&family.folder).unwrap_or_default().to_owned()
+    }
+
+    fn first(&self, _: &Family) -> First {
+        First::Oldest
+    }
+
+    fn denied_hint(&self) -> &'static str {
+        HINT
+    }
+
+    fn ends_with_folder(&self) -> bool {
+        true
+    }
+}
+
+impl Containers {
+    fn is_own(&self, id: &str) -> bool {
+        self.own.as_ref().is_some_and(|own| id.starts_with(own.as_str()))
+    }
+
+    fn describe(&self, container: Container) -> About {
+        let mut origin = Origin { container: Some(container), ..Origin::default() };
+        // A tag always has a name in it: the short id, as long as there is no other.
+        let unnamed = origin.container.as_mut().filter(|container| container.name.is_empty());
+        let tag = match unnamed {
+            Some(container) => {
+                container.name = container.name_or_id().to_owned();
+                let tag = self.tag.for_origin(&origin);
+                if let Some(container) = &mut origin.container {
+                    container.name = String::new();
+                }
+                tag
+            }
+            None => self.tag.for_origin(&origin),
+        };
+        let tag = &tag[..tag.floor_char_boundary(TAG_MAX)];
+        About { tag: Tag::from(tag), origin: Arc::new(origin) }
+    }
+}
+
+fn is_id(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn id_of(folder: &Path) -> Option<&str> {
+    folder.file_name().and_then(|name| name.to_str()).filter(|name| is_id(name))
+}
+
+fn family(folder: &Path, id: &str) -> Family {
+    Family { folder: folder.to_owned(), base: format!("{id}-json.log"), dated: false }
+}
+
+fn read_config(path: &Path, id: &str) -> Option<Container> {
+    let mut text = Vec::new();
+    fs::File::open(path).ok()?.take(CONFIG_MAX).read_to_end(&mut text).ok()?;
+    let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let labels = config["Config"]["Labels"].as_object();
+    let labels = labels.into_iter().flatten().map(|(key, value)| (key.clone(), text(value)));
+    let name = config["Name"].as_str()?;
+    Some(Container {
+        id: id.to_owned(),
+        name: name.strip_prefix('/').unwrap_or(name).to_owned(),
+        image: text(&config["Config"]["Image"]),
+        labels: labels.collect(),
+    })
+}
+
+/// The id of the container that we run in, or its first 12 digits.
+fn own_id() -> Option<String> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    own_id_from(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"), &read("/etc/hostname"))
+}
+
+fn own_id_from(mountinfo: &str, cgroup: &str, hostname: &str) -> Option<String> {
+    // Docker mounts these three from the container's own folder. (Other mounts name other containers, on the host.)
+    let mounted = mountinfo.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let ours = matches!(*fields.get(4)?, "/etc/hostname" | "/etc/hosts" | "/etc/resolv.conf");
+        ours.then(|| fields.get(3)?.split('/').find(|part| is_id(part))).flatten()
+    });
+    let parts = |text: &'static str| move |c: char| text.contains(c);
+    let grouped = || cgroup.lines().flat_map(|line| line.rsplit(parts("/-.:"))).find(|part| is_id(part));
+    let named = || {
+        let name = hostname.trim();
+        (name.len() == 12 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))).then_some(name)
+    };
+    mounted.or_else(grouped).or_else(named).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn containers(root: &Path, exclude: &[&str]) -> Containers {
+        Containers {
+            root: root.to_owned(),
+            tag: Template::parse("docker.{container.name}").expect("valid"),
+            exclude: exclude.iter().map(|text| parse_exclude(text).expect("valid")).collect(),
+            own: None,
+            cache: HashMap::new(),
+        }
+    }
+
+    fn about(known: Known) -> About {
+        match known {
+            Known::Sure(about) | Known::Maybe(about) => about,
+            Known::Leave => panic!("left out"),
+        }
+    }
+
+    #[test]
+    fn a_container_is_known_by_its_config_and_by_its_id_until_then() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let folder = dir.path().join(ID);
+        fs::create_dir(&folder).expect("made");
+        let mut layout = containers(dir.path(), &[]);
+        let family = layout.families(&folder).pop().expect("one");
+        assert_eq!(family.base, format!("{ID}-json.log"));
+        for text in [None, Some("{\"Name\":")] {
+            if let Some(text) = text {
+                fs::write(folder.join(CONFIG), text).expect("written");
+            }
+            let known = layout.about(&family);
+            assert!(matches!(known, Known::Maybe(_)));
+            let about = about(known);
+            assert_eq!(about.tag.as_str(), "docker.0123456789ab");
+            assert_eq!(about.origin.container.as_ref().map(|c| c.name.as_str()), Some(""));
+        }
+        let config = r#"{"ID":"x","Name":"/web","Config":{"Image":"nginx:1","Labels":{"a":"1","b":"2"}}}"#;
+        fs::write(folder.join(CONFIG), config).expect("written");
+        let about = about(layout.about(&family));
+        assert_eq!(about.tag.as_str(), "docker.web");
+        let container = about.origin.container.clone().expect("there");
+        assert_eq!((container.name.as_str(), container.image.as_str(), container.id.as_str()), ("web", "nginx:1", ID));
+        assert_eq!(container.labels, [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
+    }
+
+    #[test]
+    fn containers_are_left_out_by_label_name_and_image() {
+        let container = Container {
+            id: ID.to_owned(),
+            name: "web-1".to_owned(),
+            image: "registry/team/web:2".to_owned(),
+            labels: vec![("longshore.ignore".to_owned(), "true".to_owned())],
+        };
+        for (rule, expected) in [
+            ("label:longshore.ignore=true", true),
+            ("label:longshore.ignore", true),
+            ("label:longshore.ignore=false", false),
+            ("label:other", false),
+            ("name:web-*", true),
+            ("name:web", false),
+            ("image:registry/*", true),
+            ("image:*nginx*", false),
+        ] {
+            assert_eq!(parse_exclude(rule).expect("valid").matches(&container), expected, "{rule}");
+        }
+        assert!(parse_exclude("lable:x=y").expect_err("unknown").contains("label:key=value"));
+    }
+
+    #[test]
+    fn only_the_log_and_its_generations_are_of_interest() {
+        let mut layout = containers(Path::new("/r"), &[]);
+        let folder = PathBuf::from("/r").join(ID);
+        let member = |name: &str| matches!(containers(Path::new("/r"), &[]).meaning(&folder, name), Meaning::Member(_));
+        let log = format!("{ID}-json.log");
+        assert!(member(&log) && member(&format!("{log}.1")) && member(&format!("{log}.12.gz")));
+        for name in
+            [format!("{log}.1.gz.tmp"), "container-cached.log".into(), "local-logs".into(), "hostconfig.json".into()]
+        {
+            assert_eq!(layout.meaning(&folder, &name), Meaning::Nothing, "{name}");
+        }
+        assert_eq!(layout.meaning(&folder, CONFIG), Meaning::About);
+        assert_eq!(layout.meaning(Path::new("/r"), ID), Meaning::Folder);
+        assert_eq!(layout.meaning(Path::new("/r"), "x"), Meaning::Nothing);
+    }
+
+    #[test]
+    fn our_own_container_is_recognised_and_the_host_is_not_taken_for_one() {
+        let inside = format!("1 2 8:1 /var/lib/docker/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/a rw");
+        let host = format!("1 2 0:5 / /var/lib/docker/containers/{ID}/mounts/shm rw - tmpfs shm rw");
+        assert_eq!(own_id_from(&inside, "", "").as_deref(), Some(ID));
+        assert_eq!(own_id_from(&host, "0::/init.scope", "my-host"), None);
+        assert_eq!(own_id_from("", &format!("0::/system.slice/docker-{ID}.scope"), "").as_deref(), Some(ID));
+        assert_eq!(own_id_from("", &format!("4:cpu:/docker/{ID}"), "").as_deref(), Some(ID));
+        assert_eq!(own_id_from("", "", "0123456789ab\n").as_deref(), Some("0123456789ab"));
+    }
+}

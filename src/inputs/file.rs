@@ -1,0 +1,366 @@
+//! `type = "file"`: plain text, JSON lines, CRI and json-file files by glob, followed through rotation.
+//!
+//! `paths` are globs: `*` and `?` stay within one folder, `**` is any number of folders, `{a,b}` and `[a-z]` work as
+//! in a shell. New files and folders are found by inotify, and by a look every 10 s. A rotated name (`x.log.1`,
+//! `x.log-20261124.gz`) that a glob matches is a generation of `x.log` if that exists, not a file of its own; one that
+//! no glob matches is used only to find the place of a checkpoint after a restart.
+//!
+//! Limits: `line_max` (1 MiB; a json-file record 4 MiB) cuts and counts; [`FOLDERS_MAX`] folders, [`DEPTH_MAX`] levels
+//! below a glob's first folder. FIFOs, devices, folders and unreadable files are reported once, the others go on.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use globset::{GlobBuilder, GlobMatcher};
+
+use super::follow::chain::{About, First, Rules};
+use super::follow::decode::Format;
+use super::follow::generations::{Family, base_of};
+use super::follow::opener::{Known, Layout, Meaning};
+use super::follow::{self, Follow};
+use super::{Ack, Input, InputKind, Outlet};
+use crate::pipeline::template::Template;
+use crate::record::{Origin, Tag};
+use crate::settings::Section;
+use crate::workers::Workers;
+
+/// The row of this input.
+pub const KIND: InputKind = InputKind { name: "file", read };
+
+/// Folders that one input watches, at most.
+pub const FOLDERS_MAX: usize = 100_000;
+/// Folder levels below the fixed part of a glob, at most.
+pub const DEPTH_MAX: usize = 32;
+const LINE_MAX: u64 = 1 << 20;
+const RECORD_MAX: u64 = 4 << 20;
+const HINT: &str = "; run as a user that may read it, or give the program CAP_DAC_READ_SEARCH";
+
+struct Files {
+    input: String,
+    paths: Vec<Pattern>,
+    exclude: Vec<GlobMatcher>,
+    format: Format,
+    line_max: usize,
+    tag: Template,
+    ack: Ack,
+    tail: bool,
+    readers: usize,
+    watch: bool,
+}
+
+fn read(section: &Section<'_, '_>, name: &str) -> Box<dyn Input> {
+    if !section.has("paths") {
+        let message = format!("{}: `paths` is missing; for example paths = [\"/var/log/app/*.log\"]", section.path());
+        section.doc().error(section.span(), message);
+    }
+    let formats = [("text", Format::Text), ("json", Format::Json), ("cri", Format::Cri), ("docker", Format::Docker)];
+    let format = section.choice("format", &formats).unwrap_or(Format::Text);
+    let default = if format == Format::Docker { RECORD_MAX } else { LINE_MAX };
+    let list = |key| section.texts(key).unwrap_or_default();
+    let wrong =
+        |span, key: &str, message: String| section.doc().error(span, format!("{}.{key}: {message}", section.path()));
+    let mut paths = Vec::new();
+    for (text, span) in list("paths") {
+        match Pattern::new(&text) {
+            Ok(pattern) => paths.push(pattern),
+            Err(message) => wrong(span, "paths", message),
+        }
+    }
+    let mut exclude = Vec::new();
+    for (text, span) in list("exclude") {
+        match glob(&text) {
+            Ok(glob) => exclude.push(glob),
+            Err(message) => wrong(span, "exclude", message),
+        }
+    }
+    Box::new(Files {
+        input: name.to_owned(),
+        paths,
+        exclude,
+        format,
+        line_max: section.size("line_max", 64..(64 << 20) + 1).unwrap_or(default) as usize,
+        tag: follow::read_tag(section, &name.replace('{', "{{").replace('}', "}}")),
+        ack: follow::read_ack(section),
+        tail: follow::read_start(section),
+        readers: section.count("readers", 1..65).unwrap_or(1) as usize,
+        watch: section.choice("watch", &[("inotify", true), ("poll", false)]).unwrap_or(true),
+    })
+}
+
+impl Input for Files {
+    fn gives_again(&self) -> bool {
+        self.ack == Ack::Delivered
+    }
+
+    fn tags(&self) -> Vec<String> {
+        vec![self.tag.pattern()]
+    }
+
+    fn start(self: Box<Self>, outlet: Outlet, workers: &Arc<Workers>) -> io::Result<()> {
+        let rules = Rules {
+            input: self.input.clone(),
+            format: self.format,
+            line_max: self.line_max,
+            docker: false,
+            ack: self.ack,
+        };
+        let layout = Globs { input: self.input, paths: self.paths, exclude: self.exclude, tag: self.tag, said: false };
+        let follow = Follow {
+            rules,
+            layout: Box::new(layout),
+            readers: self.readers,
+            tail: self.tail,
+            what: "files",
+            watch: self.watch,
+        };
+        follow::start(follow, outlet, workers)
+    }
+}
+
+/// Follows these paths (files, globs, or folders in which everything is followed), from the head or the tail: for
+/// `longshore tail`.
+///
+/// # Errors
+/// A glob that can not be read.
+pub fn follow_paths(paths: &[String], format: Format, tail: bool) -> Result<Box<dyn Input>, String> {
+    let expand = |path: &String| {
+        if Path::new(path).is_dir() { format!("{}/*", path.trim_end_matches('/')) } else { path.clone() }
+    };
+    let paths: Result<Vec<Pattern>, String> = paths.iter().map(|path| Pattern::new(&expand(path))).collect();
+    Ok(Box::new(Files {
+        input: "tail".to_owned(),
+        paths: paths?,
+        exclude: Vec::new(),
+        format,
+        line_max: if format == Format::Docker { RECORD_MAX } else { LINE_MAX } as usize,
+        tag: Template::parse("tail").unwrap_or_default(),
+        ack: Ack::Delivered,
+        tail,
+        readers: 1,
+        watch: true,
+    }))
+}
+
+/// One of `paths`.
+#[derive(Debug)]
+struct Pattern {
+    glob: GlobMatcher,
+    /// The folder before the first wildcard.
+    root: PathBuf,
+    /// The folders after it: `None` is `**`.
+    parts: Vec<Option<GlobMatcher>>,
+}
+
+fn glob(text: &str) -> Result<GlobMatcher, String> {
+    let glob = GlobBuilder::new(text).literal_separator(true).build();
+    glob.map(|glob| glob.compile_matcher()).map_err(|error| error.to_string())
+}
+
+impl Pattern {
+    fn new(text: &str) -> Result<Pattern, String> {
+        if text.is_empty() || text.ends_with('/') {
+            return Err(format!(
+                "\"{text}\" names no file; write for example \"{}/*.log\"",
+                text.trim_end_matches('/')
+            ));
+        }
+        let path = std::path::absolute(text).map_err(|error| format!("\"{text}\": {error}"))?;
+        let Some(text) = path.to_str() else { return Err("not UTF-8".to_owned()) };
+        let wild = |part: &Component<'_>| part.as_os_str().to_string_lossy().contains(['*', '?', '[', '{']);
+        let folders: Vec<Component<'_>> = path.parent().into_iter().flat_map(Path::components).collect();
+        let fixed = folders.iter().position(wild).unwrap_or(folders.len());
+        let mut parts = Vec::new();
+        for part in &folders[fixed..] {
+            let part = part.as_os_str().to_string_lossy();
+            parts.push(if part == "**" { None } else { Some(glob(&part)?) });
+        }
+        if parts.len() > DEPTH_MAX {
+            return Err(format!("\"{text}\" has more than {DEPTH_MAX} folders after its first wildcard"));
+        }
+        Ok(Pattern { glob: glob(text)?, root: folders[..fixed].iter().collect(), parts })
+    }
+
+    /// All folders that a match may be in, or under.
+    fn folders(&self, out: &mut BTreeSet<PathBuf>) {
+        walk(&self.root, &self.parts, 0, out);
+    }
+}
+
+fn walk(folder: &Path, parts: &[Option<GlobMatcher>], depth: usize, out: &mut BTreeSet<PathBuf>) {
+    if depth > DEPTH_MAX || out.len() >= FOLDERS_MAX {
+        return;
+    }
+    out.insert(folder.to_owned());
+    let Some((part, rest)) = parts.split_first() else { return };
+    if part.is_none() {
+        walk(folder, rest, depth, out);
+    }
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(kind) = entry.file_type() else { continue };
+        let path = entry.path();
+        match part {
+            // Links are not followed here: they may lead up again.
+            None if kind.is_dir() => walk(&path, parts, depth + 1, out),
+            Some(glob) if glob.is_match(entry.file_name()) && (kind.is_dir() || kind.is_symlink() && path.is_dir()) => {
+                walk(&path, rest, depth + 1, out);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Files by glob.
+struct Globs {
+    input: String,
+    paths: Vec<Pattern>,
+    exclude: Vec<GlobMatcher>,
+    tag: Template,
+    said: bool,
+}
+
+impl Globs {
+    fn wants(&self, path: &Path) -> bool {
+        self.paths.iter().any(|pattern| pattern.glob.is_match(path))
+            && !self.exclude.iter().any(|glob| glob.is_match(path))
+    }
+
+    /// The family of a name in a folder, if it is followed.
+    fn family(&self, folder: &Path, name: &str) -> Option<Family> {
+        let family = |base: &str| Family { folder: folder.to_owned(), base: base.to_owned(), dated: true };
+        let base = base_of(name);
+        // A rotated name belongs to its base, while there is one that is followed or was a moment ago.
+        if base != name && self.wants(&folder.join(base)) && folder.join(base).exists() {
+            return Some(family(base));
+        }
+        self.wants(&folder.join(name)).then(|| family(name))
+    }
+}
+
+impl Layout for Globs {
+    fn folders(&mut self) -> Vec<PathBuf> {
+        let mut folders = BTreeSet::new();
+        self.paths.iter().for_each(|pattern| pattern.folders(&mut folders));
+        folders.retain(|folder| folder.is_dir());
+        folders.into_iter().collect()
+    }
+
+    fn families(&mut self, folder: &Path) -> Vec<Family> {
+        let mut bases = BTreeSet::new();
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else {
+                if self.wants(&entry.path()) && !std::mem::replace(&mut self.said, true) {
+                    tracing::error!(input = self.input, path = %entry.path().display(), "a name that is not UTF-8 is not followed");
+                }
+                continue;
+            };
+            // A folder that a glob matches is no mistake of anybody's.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            bases.extend(self.family(folder, name).map(|family| family.base));
+        }
+        bases.into_iter().map(|base| Family { folder: folder.to_owned(), base, dated: true }).collect()
+    }
+
+    fn meaning(&mut self, folder: &Path, name: &str) -> Meaning {
+        let path = folder.join(name);
+        let deeper = self.paths.iter().any(|pattern| !pattern.parts.is_empty() && folder.starts_with(&pattern.root));
+        if deeper && (path.is_dir() || !path.exists()) {
+            return Meaning::Folder;
+        }
+        match self.family(folder, name) {
+            Some(family) if !path.is_dir() => Meaning::Member(family),
+            _ => Meaning::Nothing,
+        }
+    }
+
+    fn about(&mut self, family: &Family) -> Known {
+        let origin = Origin { file: Some(family.path().to_string_lossy().into_owned()), ..Origin::default() };
+        let tag = self.tag.for_origin(&origin);
+        let tag = Tag::from(&tag[..tag.floor_char_boundary(4 << 10)]);
+        Known::Sure(About { tag, origin: Arc::new(origin) })
+    }
+
+    fn key(&self, family: &Family) -> String {
+        family.path().to_string_lossy().into_owned()
+    }
+
+    fn first(&self, family: &Family) -> First {
+        let rotated = family.folder.join(format!("{}.1", family.base));
+        if self.wants(&rotated) { First::Oldest } else { First::Newest }
+    }
+
+    fn denied_hint(&self) -> &'static str {
+        HINT
+    }
+
+    fn ends_with_folder(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn globs(dir: &Path, patterns: &[&str], exclude: &[&str]) -> Globs {
+        let full = |text: &&str| format!("{}/{text}", dir.display());
+        Globs {
+            input: "files".to_owned(),
+            paths: patterns.iter().map(|text| Pattern::new(&full(text)).expect("valid")).collect(),
+            exclude: exclude.iter().map(|text| glob(&full(text)).expect("valid")).collect(),
+            tag: Template::parse("files").expect("valid"),
+            said: false,
+        }
+    }
+
+    fn found(globs: &mut Globs, dir: &Path) -> Vec<String> {
+        let mut all = Vec::new();
+        for folder in globs.folders() {
+            for family in globs.families(&folder) {
+                all.push(family.path().strip_prefix(dir).expect("below").to_string_lossy().into_owned());
+            }
+        }
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn globs_stay_within_a_folder_and_two_stars_do_not() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        for path in ["a.log", "b.txt", "x/c.log", "x/y/d.log", "z/no.txt", "x/y/skip.log"] {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().expect("has one")).expect("made");
+            fs::write(path, "").expect("written");
+        }
+        let all = |patterns: &[&str], exclude: &[&str]| found(&mut globs(dir.path(), patterns, exclude), dir.path());
+        assert_eq!(all(&["*.log"], &[]), ["a.log"]);
+        assert_eq!(all(&["*/*.log"], &[]), ["x/c.log"]);
+        assert_eq!(all(&["**/*.log"], &["**/skip.log"]), ["a.log", "x/c.log", "x/y/d.log"]);
+        assert_eq!(all(&["x/**/d.log", "b.txt", "nowhere/*.log"], &[]), ["b.txt", "x/y/d.log"]);
+    }
+
+    #[test]
+    fn rotated_names_belong_to_their_base_while_it_exists() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        for name in ["a.log", "a.log.1", "a.log-20261124.gz", "worker.1", "worker.2"] {
+            fs::write(dir.path().join(name), "").expect("written");
+        }
+        let mut all = globs(dir.path(), &["*"], &[]);
+        assert_eq!(found(&mut all, dir.path()), ["a.log", "worker.1", "worker.2"]);
+        let family = all.family(dir.path(), "a.log.1").expect("followed");
+        assert_eq!((family.base.as_str(), all.first(&family)), ("a.log", First::Oldest));
+        let only = globs(dir.path(), &["*.log"], &[]);
+        assert_eq!(only.first(&family), First::Newest);
+    }
+
+    #[test]
+    fn a_pattern_without_a_file_is_refused() {
+        assert!(Pattern::new("/var/log/").expect_err("refused").contains("/var/log/*.log"));
+        assert!(Pattern::new("/var/log/[a").is_err());
+    }
+}

@@ -1,0 +1,168 @@
+//! From bytes to batches: cuts what a read found into lines, decodes them, and closes batches with their receipts.
+
+use std::sync::Arc;
+
+use memchr::memchr;
+
+use super::{Chain, Context};
+use crate::batch::{Batch, Receipt};
+use crate::codec::docker_json::LineHead;
+use crate::inputs::follow::decode::{self, Format};
+use crate::inputs::follow::identity::{self, Mark};
+use crate::inputs::follow::progress::RangeWaiter;
+use crate::inputs::follow::source::Source;
+use crate::inputs::follow::tracker;
+use crate::inputs::{Ack, Outlet};
+use crate::metrics::{Oddity, Tally};
+use crate::record::Timestamp;
+
+/// Memory of one batch, at most: the arena of a block of lines and its tables.
+const BATCH_BYTES: usize = 512 << 10;
+
+impl Chain {
+    /// Feeds the `n` bytes that the last read found, up to where something else begins.
+    pub(super) fn take(&mut self, context: &mut Context<'_>, n: usize, whole: bool) {
+        let Some(mut source) = self.source.take() else { return };
+        let replaying = self.position < self.replay_until;
+        let border = self.behind.front().map_or(u64::MAX, |span| span.start);
+        let until = if replaying { border.min(self.replay_until) } else { border };
+        let allowed = n.min(usize::try_from(until - self.position).unwrap_or(usize::MAX));
+        let used = self.feed(context.outlet, &source.data(context.buf, n)[..allowed], whole);
+        source.consume(context.buf, used);
+        self.position += used as u64;
+        if allowed < n {
+            source.leave();
+        }
+        self.source = Some(source);
+        if replaying && (self.position >= self.replay_until || used == 0 && allowed < n) {
+            self.close(context.outlet);
+            // What was delivered ends at a line; should it not, the limit of a line was changed meanwhile.
+            self.replay_until = self.position;
+        }
+        if self.position >= border {
+            self.next_behind();
+        }
+    }
+
+    /// Lines of `data`, which stands at the position. Returns the bytes used; the rest is an unfinished line.
+    fn feed(&mut self, outlet: &Outlet, data: &[u8], whole: bool) -> usize {
+        let max = self.rules.line_max;
+        let mut at = 0;
+        while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
+            if self.skipping.is_some() {
+                match memchr(b'\n', rest) {
+                    Some(end) => {
+                        at += end + 1;
+                        self.skipping = None;
+                    }
+                    None => at = data.len(),
+                }
+                continue;
+            }
+            if rest[0] == 0 && self.rules.docker {
+                // A file that was truncated under its writer starts with as many NULs as it had bytes.
+                self.tally.odd(Oddity::NulRun);
+                at += rest.iter().position(|byte| *byte != 0).unwrap_or(rest.len());
+                continue;
+            }
+            let (line, used) = match memchr(b'\n', rest) {
+                Some(end) => (&rest[..end], end + 1),
+                None if rest.len() > max => (rest, rest.len()),
+                None if whole => {
+                    if self.rules.format != Format::Text {
+                        self.tally.odd(Oddity::TornLine);
+                    }
+                    (rest, rest.len())
+                }
+                None => break,
+            };
+            let cut = line.len() > max;
+            let kept = if cut { decode::cut(line, max) } else { line };
+            if !self.push_line(outlet, kept, data, at) {
+                break;
+            }
+            if cut {
+                self.tally.odd(Oddity::LineCut);
+                if used == line.len() && !whole {
+                    self.skipping = Some(self.position + at as u64);
+                }
+            }
+            at += used;
+        }
+        at
+    }
+
+    /// Adds one line, which starts at `data[at]`. False when the word to stop came while waiting for memory.
+    fn push_line(&mut self, outlet: &Outlet, line: &[u8], data: &[u8], at: usize) -> bool {
+        if line.is_empty() && !self.rules.format.keeps_empty() {
+            return true;
+        }
+        let position = self.position + at as u64;
+        // A row's position is 32 bits, counted from the batch's base.
+        let far = |batch: &Batch| position - batch.base > u64::from(u32::MAX) / 2;
+        if self.filling.as_ref().is_some_and(|batch| batch.is_full() || far(batch)) {
+            let tail = at.checked_sub(identity::TAIL_BYTES).map_or(Mark::default(), |from| Mark::of(&data[from..at]));
+            self.close_at(outlet, position, tail);
+        }
+        if self.filling.is_none() {
+            // Lines cost more in memory than in the file; what is wished for too much is given back when it is sent.
+            let wanted = ((data.len() - at) * 2 + (4 << 10)).clamp(16 << 10, BATCH_BYTES);
+            let Some(mut batch) = outlet.batch_blocking(wanted, &self.about.origin) else { return false };
+            batch.base = position;
+            self.now = Timestamp::now();
+            self.filling = Some(batch);
+        }
+        let Some(batch) = &mut self.filling else { return false };
+        let tag = batch.shared_tag_index(&self.about.tag).unwrap_or(0);
+        let pos = u32::try_from(position - batch.base).unwrap_or(u32::MAX);
+        self.rules.format.decode(line, LineHead { tag, pos, now: self.now }, batch);
+        true
+    }
+
+    /// Sends what was read in this turn.
+    pub(super) fn close(&mut self, outlet: &Outlet) {
+        let tail = self.source.as_ref().map_or(Mark::default(), Source::tail);
+        self.close_at(outlet, self.position, tail);
+    }
+
+    /// Closes the range up to `end`.
+    fn close_at(&mut self, outlet: &Outlet, end: u64, tail: Mark) {
+        let filled = self.filling.take();
+        if filled.is_none() && end <= self.ranged {
+            outlet.metrics.add(outlet.input, &std::mem::take(&mut self.tally));
+            return;
+        }
+        let mut batch = match filled {
+            Some(batch) => batch,
+            None => Batch::new(outlet.budget.empty_permit(), outlet.input, Arc::clone(&self.about.origin)),
+        };
+        if !batch.is_empty() {
+            outlet.apply(&mut self.lane, &mut batch);
+        }
+        if end <= self.ranged {
+            // Rows that were delivered before: only what waits in the lane is new. Counted before, too.
+            self.tally = Tally::default();
+            return;
+        }
+        add(&mut batch.tally, &std::mem::take(&mut self.tally));
+        batch.tally.bytes += end - self.ranged;
+        let hold = [self.lane.hold(), self.skipping].into_iter().flatten().min();
+        self.ranged = end;
+        let number = self.progress.lock().tracker.open(tracker::Mark { done: end, tail, hold });
+        let waiter = RangeWaiter { progress: Arc::clone(&self.progress), number };
+        match self.rules.ack {
+            Ack::Delivered => batch.receipts.push(Receipt::new(Box::new(waiter))),
+            Ack::Accepted => self.progress.settle(number, true),
+        }
+        outlet.send_blocking(batch);
+    }
+}
+
+fn add(to: &mut Tally, from: &Tally) {
+    let add = |to: &mut [u32], from: &[u32]| to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+    add(&mut to.oddities, &from.oddities);
+    add(&mut to.rejected, &from.rejected);
+    add(&mut to.dropped, &from.dropped);
+    to.bytes += from.bytes;
+    to.received += from.received;
+}

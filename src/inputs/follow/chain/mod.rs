@@ -1,0 +1,518 @@
+//! One followed chain: the generations of a container's log or of a plain file, read in order as one run of lines.
+//!
+//! A turn reads blocks, cuts them into lines, decodes them into batches and sends those on. A batch is closed when it is
+//! full and at the end of each turn, so nothing waits for more data, and a chain without data holds no memory. Its range
+//! is opened in the tracker with a receipt; the checkpoint follows when the range is settled.
+//!
+//! A Docker generation is final after an end of file that was seen once a newer one exists (Docker closes before it
+//! renames). Other writers go on writing to the renamed file until they are told: it lingers, and what comes late is
+//! read from it until it has not grown for 30 s. An unfinished last line waits in the file until its generation is
+//! final, and is a record then.
+//!
+//! Counters: `line_cut`, `nul_run`, `torn_line`, `gz_damaged`, `file_rewritten`, `generation_gone`.
+
+mod fill; // lines, batches, receipts
+mod linger; // renamed files that still grow
+mod place; // where to start, and where to go back to
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::batch::{Batch, Receipt};
+use crate::inputs::follow::checkpoint::Saved;
+use crate::inputs::follow::decode::Format;
+use crate::inputs::follow::generations::Held;
+use crate::inputs::follow::identity::{self, FileId, HEAD_BYTES, Mark};
+use crate::inputs::follow::progress::{Progress, RangeWaiter, Span};
+use crate::inputs::follow::source::{self, Found, Source};
+use crate::inputs::follow::tracker;
+use crate::inputs::{Ack, Outlet};
+use crate::metrics::{Oddity, Tally};
+use crate::pipeline::Lane;
+use crate::record::{Origin, Tag, Timestamp};
+
+/// Bytes that one chain reads before the others have their turn.
+const QUANTUM: usize = 1 << 20;
+/// A renamed file, or one without a name, is at its end when it has not grown for so long.
+const LINGER: Duration = Duration::from_secs(30);
+/// A `.gz` is whole when it has not grown for so long.
+const GZ_QUIET: Duration = Duration::from_secs(1);
+/// Generations that were read, remembered to know them again once they are compressed.
+const READ_MAX: usize = 1024;
+
+/// What is the same for all chains of an input.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The input's name: first half of the checkpoint's key.
+    pub input: String,
+    /// What the lines are.
+    pub format: Format,
+    /// Bytes of a line, at most.
+    pub line_max: usize,
+    /// Docker's way of rotating: closed, then renamed.
+    pub docker: bool,
+    /// When the checkpoint moves.
+    pub ack: Ack,
+}
+
+/// What the records of a chain carry.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Container or file.
+    pub origin: Arc<Origin>,
+    /// The tag.
+    pub tag: Tag,
+}
+
+/// What a chain is made with.
+pub struct Seed {
+    /// Second half of the checkpoint's key: container id or path.
+    pub key: String,
+    /// What its records carry.
+    pub about: About,
+    /// What is there, oldest first.
+    pub generations: Vec<Arc<Held>>,
+    /// Where it was left.
+    pub saved: Option<Saved>,
+    /// Without a checkpoint: where to start.
+    pub first: First,
+    /// Metadata may still come: wait for it until then.
+    pub not_before: Option<Instant>,
+}
+
+/// Where a chain without a checkpoint starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// With the oldest generation.
+    Oldest,
+    /// With the newest one; older ones are only there to find a checkpoint's place in.
+    Newest,
+    /// At the end of the newest one.
+    Tail,
+}
+
+/// What a turn ended with.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// There is more.
+    Again,
+    /// Nothing new; look again after this time.
+    Sleep(Duration),
+    /// Nothing new, and nothing to watch for but growth of this file.
+    Idle,
+    /// Everything was read and delivered, and nothing will come.
+    Ended,
+}
+
+/// What a turn needs from its reader.
+pub struct Context<'a> {
+    /// The way out.
+    pub outlet: &'a Outlet,
+    /// The reader's buffer.
+    pub buf: &'a mut Vec<u8>,
+}
+
+/// Bytes at the start, for the first message.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Opening {
+    /// Bytes in the files (compressed ones as they are).
+    pub bytes: u64,
+    /// Of them, bytes that were delivered before.
+    pub done: u64,
+}
+
+/// See the header.
+pub struct Chain {
+    key: String,
+    rules: Arc<Rules>,
+    about: About,
+    progress: Arc<Progress>,
+    lane: Lane,
+    /// Newer generations, oldest first.
+    queue: VecDeque<Arc<Held>>,
+    source: Option<Source>,
+    /// Position of the source's offset.
+    position: u64,
+    /// Up to here rows were delivered before: they are made for the join only.
+    replay_until: u64,
+    /// Everything before it is in some range.
+    ranged: u64,
+    /// Spans after the current one that were read before, while reading again.
+    behind: VecDeque<Span>,
+    /// Position of a line that was cut: its rest is being skipped.
+    skipping: Option<u64>,
+    filling: Option<Batch>,
+    /// When it was begun.
+    now: Timestamp,
+    tally: Tally,
+    gone: bool,
+    lingering: Vec<linger::Lingering>,
+    lingered: Instant,
+    read_before: VecDeque<ReadBefore>,
+    gz_seen: Option<(u64, Instant)>,
+    grew: Instant,
+    not_before: Option<Instant>,
+    refused: bool,
+}
+
+/// A generation that was read: who it was, and the marks of its content's head and end (of a compressed one, which
+/// keeps its inode, the head alone).
+struct ReadBefore {
+    id: FileId,
+    head: Mark,
+    end: Option<(u64, Mark)>,
+}
+
+impl Chain {
+    /// Starts a chain: finds its place, reads nothing yet.
+    pub fn new(seed: Seed, rules: &Arc<Rules>, outlet: &Outlet) -> (Chain, Opening) {
+        let now = Instant::now();
+        let mut chain = Chain {
+            key: seed.key,
+            rules: Arc::clone(rules),
+            about: seed.about,
+            progress: Progress::new(tracker::Mark::default(), outlet.checkpoints.as_ref()),
+            lane: outlet.lane(rules.format.join_rule()),
+            queue: VecDeque::new(),
+            source: None,
+            position: 0,
+            replay_until: 0,
+            ranged: 0,
+            behind: VecDeque::new(),
+            skipping: None,
+            filling: None,
+            now: Timestamp(0),
+            tally: Tally::default(),
+            gone: false,
+            lingering: Vec::new(),
+            lingered: now,
+            read_before: VecDeque::new(),
+            gz_seen: None,
+            grew: now,
+            not_before: seed.not_before,
+            refused: false,
+        };
+        let opening = chain.place(seed.generations, seed.saved, seed.first);
+        outlet.metrics.add(outlet.input, &std::mem::take(&mut chain.tally));
+        if let Some(checkpoints) = &outlet.checkpoints {
+            checkpoints.attach(&rules.input, &chain.key, &chain.progress);
+        }
+        (chain, opening)
+    }
+
+    /// The checkpoint's key within the input.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// How far it was read.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The file that grows next, for a watch.
+    pub fn file(&self) -> Option<&Arc<Held>> {
+        self.source.as_ref().map(|source| &source.held)
+    }
+
+    /// Newer generations were found.
+    pub fn push(&mut self, generations: Vec<Arc<Held>>) {
+        self.queue.extend(generations);
+        // A file of that name came back.
+        self.gone &= self.rules.docker || self.queue.is_empty();
+    }
+
+    /// The name, image or labels are known now, or have changed.
+    pub fn set_about(&mut self, about: About) {
+        self.about = about;
+        self.not_before = None;
+    }
+
+    /// The container or file is gone: what is held is all there is.
+    pub fn set_gone(&mut self) {
+        self.gone = true;
+        self.not_before = None;
+    }
+
+    /// A generation was read to its end, or is known to have been.
+    fn remember(&mut self, held: &Arc<Held>) {
+        let head = source::head_of(held).unwrap_or_default();
+        if !self.rules.docker || !head.is_known() {
+            return;
+        }
+        if self.read_before.len() >= READ_MAX {
+            self.read_before.pop_front();
+        }
+        let size = identity::look(&held.file).map_or(0, |look| look.size);
+        let end = (!held.gz).then(|| Some((size, identity::tail_of(&held.file, size).ok()?))).flatten();
+        self.read_before.push_back(ReadBefore { id: held.id, head, end });
+    }
+
+    /// Whether a generation is one that was read before, perhaps compressed meanwhile. By its end too, which holds a
+    /// time: programs start many a file with the same lines.
+    fn was_read(&self, held: &Arc<Held>) -> bool {
+        let head = source::head_of(held).unwrap_or_default();
+        let same_end = |(len, tail): (u64, Mark)| {
+            (held.gz || identity::look(&held.file).is_ok_and(|look| look.size == len))
+                && source::has_marks(held, head, tail, len)
+        };
+        let mut alike = self.read_before.iter().filter(|read| head.is_known() && read.head == head);
+        alike.any(|read| read.id == held.id || read.end.is_some_and(same_end))
+    }
+
+    /// Goes on with `held` at `offset`, as a new span.
+    fn open(&mut self, held: Arc<Held>, offset: u64) {
+        match Source::open(Arc::clone(&held), offset) {
+            Ok(source) => {
+                let head = if offset > 0 { source::head_of(&held).unwrap_or_default() } else { Mark::default() };
+                self.span(&held, offset, head);
+                self.source = Some(source);
+                self.grew = Instant::now();
+            }
+            Err(error) => {
+                tracing::error!(key = self.key, file = held.name, %error, "a file can not be read; the chain goes on with the next one");
+                self.source = None;
+            }
+        }
+    }
+
+    fn span(&self, held: &Arc<Held>, from: u64, head: Mark) {
+        let span = Span { start: self.position, from, held: Arc::clone(held), head };
+        self.progress.lock().spans.push_back(span);
+    }
+
+    /// Reads for one quantum at most.
+    pub fn turn(&mut self, context: &mut Context<'_>) -> Turn {
+        if let Some(until) = self.not_before {
+            let left = until.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                return Turn::Sleep(left);
+            }
+            self.not_before = None;
+        }
+        if self.progress.lock().tracker.has_failed() {
+            self.read_again(context.outlet);
+            // Whoever did not take it is given a moment.
+            return Turn::Sleep(Duration::from_secs(1));
+        }
+        let started = self.position;
+        let turn = loop {
+            if context.outlet.stop.is_set() {
+                break Turn::Sleep(LINGER);
+            }
+            match self.step(context) {
+                Ok(Some(turn)) => break turn,
+                Ok(None) if self.position - started >= QUANTUM as u64 => break Turn::Again,
+                Ok(None) => {}
+                Err(error) if context.outlet.once => {
+                    tracing::error!(key = self.key, %error, "reading failed; the rest of the file is left out");
+                    self.close(context.outlet);
+                    self.source = None;
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut self.refused, true) {
+                        tracing::error!(key = self.key, %error, "reading failed; tried again every second");
+                    }
+                    break Turn::Sleep(Duration::from_secs(1));
+                }
+            }
+        };
+        let late = self.linger(context);
+        self.close(context.outlet);
+        let turn = match turn {
+            Turn::Idle | Turn::Sleep(_) if late => Turn::Again,
+            Turn::Idle if !self.lingering.is_empty() => Turn::Sleep(linger::POLL),
+            turn => turn,
+        };
+        let mut inner = self.progress.lock();
+        if inner.spans.len() > 1 {
+            inner.prune();
+        }
+        turn
+    }
+
+    /// One read, or one move to another file. `Some` ends the turn.
+    fn step(&mut self, context: &mut Context<'_>) -> io::Result<Option<Turn>> {
+        let Some(source) = &mut self.source else {
+            return Ok(self.next().or_else(|| self.at_rest(context)));
+        };
+        let room = (source.seen - source.offset) as usize + source::BLOCK;
+        match source.read(context.buf, self.rules.line_max)? {
+            Found::Bytes(n) => {
+                self.refused = false;
+                self.grew = Instant::now();
+                let before = self.position;
+                if self.behind.is_empty() {
+                    self.set_head(context.buf, n);
+                }
+                self.take(context, n, false);
+                // Only an unfinished line grew: wait for the rest instead of reading it again and again.
+                let waits = self.position == before && n < room && self.queue.is_empty() && self.behind.is_empty();
+                Ok(waits.then_some(Turn::Idle))
+            }
+            // What is read again ended before, or is gone meanwhile.
+            Found::End(_) | Found::Rewritten if !self.behind.is_empty() => {
+                self.next_behind();
+                Ok(None)
+            }
+            Found::End(n) => Ok(self.at_end(context, n)),
+            Found::Rewritten => {
+                self.rewritten();
+                Ok(None)
+            }
+        }
+    }
+
+    /// The span has content: from now on it can be recognised by it.
+    fn set_head(&mut self, buf: &[u8], n: usize) {
+        let Some(source) = &self.source else { return };
+        if source.offset == 0
+            && let Some(span) = self.progress.lock().spans.back_mut()
+        {
+            span.head = Mark::of(&source.data(buf, n)[..n.min(HEAD_BYTES)]);
+        }
+    }
+
+    /// The current generation has no more, for now or for good; `n` bytes of an unfinished line are left.
+    fn at_end(&mut self, context: &mut Context<'_>, n: usize) -> Option<Turn> {
+        let source = self.source.as_mut()?;
+        if source.held.gz {
+            if let Some(error) = source.take_damage() {
+                self.tally.odd(Oddity::GzDamaged);
+                tracing::warn!(key = self.key, file = source.held.name, offset = source.seen, %error, "a compressed file is damaged; what could be read of it goes on");
+            }
+            self.finish(context, n);
+            return None;
+        }
+        if self.queue.is_empty() {
+            let nameless = !self.rules.docker
+                && self.grew.elapsed() >= LINGER
+                && identity::look(&source.held.file).is_ok_and(|look| look.links == 0);
+            if self.gone && self.rules.docker || nameless || context.outlet.once {
+                self.gone = true;
+                self.finish(context, n);
+                return None;
+            }
+            return Some(Turn::Idle);
+        }
+        if self.rules.docker || context.outlet.once {
+            self.finish(context, n);
+            return None;
+        }
+        // Whoever writes is still at the old file, or at neither, while the new one is empty.
+        let newer_has_data =
+            self.queue.iter().any(|held| held.gz || identity::look(&held.file).is_ok_and(|look| look.size > 0));
+        if newer_has_data {
+            if let Some(source) = self.source.take() {
+                self.lingering.push(linger::Lingering { source, grew: Instant::now() });
+            }
+            return None;
+        }
+        if self.grew.elapsed() >= LINGER {
+            self.finish(context, n);
+            return None;
+        }
+        Some(Turn::Sleep(linger::POLL))
+    }
+
+    /// The current generation is final: its unfinished line is a record.
+    fn finish(&mut self, context: &mut Context<'_>, n: usize) {
+        if n > 0 {
+            self.take(context, n, true);
+            // Part of it had been delivered before, and the rest stands elsewhere in the buffer now: once more.
+            if self.source.as_ref().is_some_and(|source| source.offset < source.seen) && !context.outlet.stop.is_set() {
+                return;
+            }
+        }
+        self.skipping = None;
+        self.close(context.outlet);
+        if let Some(source) = self.source.take() {
+            self.remember(&source.held);
+        }
+        self.progress.generation_ended();
+    }
+
+    /// Goes on with the next generation. `Some` when it is not ready.
+    fn next(&mut self) -> Option<Turn> {
+        let next = self.queue.front()?;
+        if self.was_read(next) {
+            // The compressed copy of what was read already, or what the opener could not place.
+            self.queue.pop_front();
+            return Some(Turn::Again);
+        }
+        if next.gz
+            && let Some(wait) = gz_wait(next, &mut self.gz_seen)
+        {
+            return Some(Turn::Sleep(wait));
+        }
+        self.gz_seen = None;
+        let next = self.queue.pop_front()?;
+        self.open(next, 0);
+        Some(Turn::Again)
+    }
+
+    /// No file is being read and none is waiting.
+    fn at_rest(&mut self, context: &mut Context<'_>) -> Option<Turn> {
+        if !self.gone && !context.outlet.once {
+            return Some(Turn::Idle);
+        }
+        if !self.lingering.is_empty() {
+            return Some(Turn::Sleep(linger::POLL));
+        }
+        if self.lane.is_waiting() {
+            let permit = context.outlet.budget.empty_permit();
+            let mut batch = Batch::new(permit, context.outlet.input, Arc::clone(&self.about.origin));
+            batch.base = self.position;
+            batch.shared_tag_index(&self.about.tag);
+            context.outlet.pipeline.flush(&mut self.lane, &mut batch, Timestamp::now());
+            let mark = tracker::Mark { done: self.position, tail: Mark::default(), hold: None };
+            let number = self.progress.lock().tracker.open(mark);
+            let waiter = RangeWaiter { progress: Arc::clone(&self.progress), number };
+            batch.receipts.push(Receipt::new(Box::new(waiter)));
+            context.outlet.send_blocking(batch);
+        }
+        let done = self.progress.lock().tracker.is_idle();
+        Some(if done { Turn::Ended } else { Turn::Sleep(linger::POLL) })
+    }
+
+    /// The file was truncated or rewritten in place: it is read from its head.
+    fn rewritten(&mut self) {
+        let Some(source) = self.source.take() else { return };
+        let size = identity::look(&source.held.file).map_or(0, |look| look.size);
+        let lost = source.seen - source.offset;
+        self.tally.odd(Oddity::FileRewritten);
+        tracing::warn!(
+            key = self.key,
+            file = source.held.name,
+            offset = source.offset,
+            size,
+            bytes_lost_at_least = lost,
+            "a file was truncated or rewritten in place; it is read from its head"
+        );
+        self.skipping = None;
+        self.open(source.held, 0);
+    }
+}
+
+/// How long to wait for a compressed file that may still be growing.
+fn gz_wait(held: &Held, seen: &mut Option<(u64, Instant)>) -> Option<Duration> {
+    if held.closed.load(Ordering::Acquire) {
+        return None;
+    }
+    let look = identity::look(&held.file).ok()?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let changed = Duration::from_nanos(u64::try_from(look.mtime).unwrap_or(0));
+    // By its own time first, so that a start does not wait for old files; by ours if the clocks do not agree.
+    if now.checked_sub(changed).is_some_and(|age| age >= GZ_QUIET) {
+        return None;
+    }
+    match seen {
+        Some((size, since)) if *size == look.size && since.elapsed() >= GZ_QUIET => return None,
+        Some((size, _)) if *size == look.size => {}
+        _ => *seen = Some((look.size, Instant::now())),
+    }
+    Some(linger::POLL)
+}

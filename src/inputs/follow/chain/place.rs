@@ -1,0 +1,142 @@
+//! Where a chain starts: at its checkpoint, at the head or at the tail; and where it goes back to when something was not
+//! delivered.
+
+use std::sync::Arc;
+
+use super::{Chain, First, Opening};
+use crate::inputs::Outlet;
+use crate::inputs::follow::checkpoint::Saved;
+use crate::inputs::follow::generations::Held;
+use crate::inputs::follow::identity::{self, Mark};
+use crate::inputs::follow::progress::Span;
+use crate::inputs::follow::resume::{self, Fate};
+use crate::inputs::follow::source::Source;
+use crate::inputs::follow::tracker;
+use crate::metrics::Oddity;
+
+impl Chain {
+    pub(super) fn place(&mut self, generations: Vec<Arc<Held>>, saved: Option<Saved>, first: First) -> Opening {
+        let size = |held: &Arc<Held>| identity::look(&held.file).map_or(0, |look| look.size);
+        let newest = generations.len().saturating_sub(1);
+        let (mut at, mut offset) = (if first == First::Oldest { 0 } else { newest }, 0);
+        let counted = if saved.is_some() { 0 } else { at };
+        let mut opening = Opening { bytes: generations.iter().skip(counted).map(size).sum(), done: 0 };
+        let mut mark = tracker::Mark::default();
+        match saved {
+            Some(saved) if !generations.is_empty() => {
+                let start = resume::find(&generations, &saved);
+                self.say_fate(start.fate, &saved);
+                if matches!(start.fate, Fate::Found | Fate::Rewritten) || first == First::Oldest {
+                    (at, offset) = (start.at, start.offset);
+                }
+                let hold = (start.replay > 0).then_some(offset);
+                mark = tracker::Mark { done: offset + start.replay, tail: saved.done.tail, hold };
+                if start.fate != Fate::Found {
+                    mark.tail = Mark::default();
+                }
+                opening.done = generations[..at].iter().map(size).sum::<u64>();
+                let read = if generations[at].gz { size(&generations[at]) } else { offset + start.replay };
+                opening.done = (opening.done + read).min(opening.bytes);
+            }
+            None if first == First::Tail && !generations.is_empty() => {
+                if !generations[at].gz {
+                    offset = size(&generations[at]);
+                    // In the middle of a line its rest is skipped.
+                    let mut last = [b'\n'];
+                    let got = identity::read_at(&generations[at].file, &mut last, offset.saturating_sub(1));
+                    if matches!(got, Ok(1)) && last[0] != b'\n' {
+                        self.skipping = Some(offset);
+                    }
+                }
+                mark.done = offset;
+                opening.done = opening.bytes;
+            }
+            _ => {}
+        }
+        // Positions start like offsets, so that for a file that never rotates they are the same.
+        self.progress.lock().tracker = tracker::Tracker::new(mark);
+        self.position = mark.hold.unwrap_or(mark.done);
+        (self.replay_until, self.ranged) = (mark.done, mark.done);
+        let mut rest = generations.into_iter();
+        for old in rest.by_ref().take(at) {
+            self.remember(&old);
+        }
+        if let Some(first) = rest.next() {
+            self.open(first, offset);
+        }
+        self.queue.extend(rest);
+        opening
+    }
+
+    fn say_fate(&mut self, fate: Fate, saved: &Saved) {
+        let (key, name, offset) = (&self.key, &saved.done.name, saved.done.offset);
+        match fate {
+            Fate::Found | Fate::GoneComplete => {}
+            Fate::Rewritten => {
+                self.tally.odd(Oddity::FileRewritten);
+                tracing::warn!(
+                    key,
+                    file = name,
+                    offset,
+                    "the file was rewritten while longshore was stopped; it is read from its head"
+                );
+            }
+            Fate::Gone => {
+                self.tally.odd(Oddity::GenerationGone);
+                let unread = saved.done.size.saturating_sub(offset);
+                tracing::warn!(
+                    key,
+                    file = name,
+                    offset,
+                    unread_at_least = unread,
+                    "the file that was being read is gone; what is there is read from the oldest generation on"
+                );
+            }
+        }
+    }
+
+    /// Something was not delivered: everything since the mark is read again.
+    pub(super) fn read_again(&mut self, outlet: &Outlet) {
+        self.filling = None;
+        self.lane = outlet.lane(self.rules.format.join_rule());
+        self.skipping = None;
+        let mut inner = self.progress.lock();
+        let mark = inner.tracker.mark();
+        inner.tracker.reset();
+        let start = mark.hold.unwrap_or(mark.done).min(mark.done);
+        let at = inner.spans.iter().rposition(|span| span.start <= start).unwrap_or(0);
+        let Some(span) = inner.spans.get(at).cloned() else { return };
+        // The file being read, if it has no span of its own content yet, is the last span already.
+        self.behind = inner.spans.iter().skip(at + 1).cloned().collect();
+        drop(inner);
+        tracing::warn!(
+            key = self.key,
+            from = start,
+            to = self.position,
+            "records were not delivered; their lines are read again"
+        );
+        self.position = start;
+        (self.replay_until, self.ranged) = (mark.done, mark.done);
+        self.go_to(span, start);
+    }
+
+    /// The next of the spans that are read again.
+    pub(super) fn next_behind(&mut self) {
+        if let Some(span) = self.behind.pop_front() {
+            // Content that is gone meanwhile (a truncated file) leaves a gap.
+            self.position = self.position.max(span.start);
+            let start = span.start;
+            self.go_to(span, start);
+        }
+    }
+
+    fn go_to(&mut self, span: Span, position: u64) {
+        match Source::open(Arc::clone(&span.held), span.from + (position - span.start)) {
+            Ok(source) => self.source = Some(source),
+            Err(error) => {
+                tracing::error!(key = self.key, file = span.held.name, %error, "a file can not be read again");
+                self.source = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,545 @@
+//! Checkpoints: how far each chain was delivered, in one file of the data folder for all inputs.
+//!
+//! Saved 20 ms after the first delivery, then at most 250 ms after a change or after 4 MiB of delivered data, at the end
+//! of a generation, and at stop. So a node that is killed soon after each start still gets on. A save is:
+//! snapshot, then the hook (the sinks' fdatasync: what a checkpoint rests on must be on disk first), then tmp,
+//! fdatasync, the old file linked as `.bak`, rename, fsync of the folder. A failing hook or a full disk leaves the old
+//! file in place, shows as a health warning, and is tried again; reading goes on.
+//!
+//! Reading: a damaged record is taken from `.bak` or skipped, a damaged file gives way to `.bak`, both damaged means
+//! from the head (duplicates, never loss); all of it is said. A newer version ends the start. The folder is created
+//! with mode 0700 and locked (`flock`) against a second longshore.
+//!
+//! Limits: records of chains not followed for 7 days are dropped at save, and the oldest beyond 100,000.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+
+pub use super::stored::{Entry, Key, Place, Saved};
+use super::{progress::Progress, stored};
+use crate::metrics::{Health, Metrics};
+use crate::workers::Workers;
+
+/// The name within the data folder.
+pub const FILE: &str = "checkpoints";
+const DELAY_MAX: Duration = Duration::from_millis(250);
+/// A delivery after a quiet time is saved so soon: what comes with it is waited for.
+const GATHER: Duration = Duration::from_millis(20);
+const BYTES_MAX: u64 = 4 << 20;
+const RETRY: Duration = Duration::from_secs(1);
+const KEEP_SECONDS: i64 = 7 * 86_400;
+const SETTLE_IN: Duration = Duration::from_secs(600);
+const RECORDS_MAX: usize = 100_000;
+const CHECK: &str = "checkpoints";
+
+/// Makes what was delivered durable, before a checkpoint says so.
+pub type SyncHook = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
+
+/// All checkpoints of the node. One for all inputs.
+pub struct Checkpoints {
+    folder: PathBuf,
+    /// Held for its `flock`.
+    _lock: File,
+    sync: SyncHook,
+    state: Mutex<State>,
+    /// One save at a time.
+    saving: Mutex<()>,
+    wake: Condvar,
+    metrics: Mutex<Option<Arc<Metrics>>>,
+    started: Instant,
+    /// No record is dropped for its age before that much time has passed since the start.
+    settle_in: Duration,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<Key, Entry>,
+    /// Strong: a chain's receipts may settle after its reader has ended.
+    live: HashMap<Key, Arc<Progress>>,
+    seq: u64,
+    dirty: bool,
+    urgent: bool,
+    /// The first delivery since the last snapshot.
+    moved: Option<Instant>,
+    bytes: u64,
+    closed: bool,
+    /// Damaged records that were met at the start.
+    damaged: u64,
+}
+
+impl std::fmt::Debug for Checkpoints {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checkpoints").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+impl Checkpoints {
+    /// Creates (0700) and locks the folder and reads what is there. `sync` is called before each save.
+    ///
+    /// # Errors
+    /// The folder can not be made, is used by another longshore, or its checkpoints are of a newer version.
+    pub fn open(data_dir: &Path, sync: SyncHook) -> io::Result<Arc<Checkpoints>> {
+        let said = |error: io::Error| {
+            io::Error::new(
+                error.kind(),
+                format!(
+                    "data folder {}: {error}; check its owner and mode, or set [node] data_dir",
+                    data_dir.display()
+                ),
+            )
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(said)?;
+        let lock = lock(data_dir)?;
+        let path = data_dir.join(FILE);
+        // A torn tmp file of an earlier life says nothing.
+        let _ = fs::remove_file(data_dir.join("checkpoints.tmp"));
+        let state = load(&path)?;
+        Ok(Arc::new(Checkpoints {
+            folder: data_dir.to_owned(),
+            _lock: lock,
+            sync,
+            state: Mutex::new(state),
+            saving: Mutex::new(()),
+            wake: Condvar::new(),
+            metrics: Mutex::new(None),
+            started: Instant::now(),
+            settle_in: SETTLE_IN,
+        }))
+    }
+
+    /// Where health warnings go.
+    pub fn report_to(&self, metrics: Arc<Metrics>) {
+        *self.metrics.lock().unwrap_or_else(PoisonError::into_inner) = Some(metrics);
+    }
+
+    /// Starts the thread that saves. It ends after [`Checkpoints::final_save`], so join it after that: it wants a
+    /// `Workers` of its own.
+    pub fn start_saver(self: &Arc<Self>, workers: &Workers) -> io::Result<()> {
+        let me = Arc::clone(self);
+        workers.spawn("checkpoints", move || me.save_when_needed())
+    }
+
+    /// How far a chain was delivered, as far as is known.
+    pub fn lookup(&self, input: &str, key: &str) -> Option<Saved> {
+        let found = self.lock().entries.get(&(input.to_owned(), key.to_owned())).cloned();
+        found.map(|entry| entry.saved)
+    }
+
+    /// Whether anything of an input was ever saved: then this is not its first start.
+    pub fn knows(&self, input: &str) -> bool {
+        self.lock().entries.keys().any(|(known, _)| known == input)
+    }
+
+    /// How many chains have a checkpoint, over all inputs.
+    pub fn resumed(&self) -> u64 {
+        self.lock().entries.len() as u64
+    }
+
+    /// Damaged records met at the start that no `.bak` replaced.
+    pub fn damaged(&self) -> u64 {
+        self.lock().damaged
+    }
+
+    /// From now on the chain's progress is saved.
+    pub fn attach(&self, input: &str, key: &str, progress: &Arc<Progress>) {
+        let mut state = self.lock();
+        state.live.insert((input.to_owned(), key.to_owned()), Arc::clone(progress));
+        state.dirty = true;
+        self.wake.notify_all();
+    }
+
+    /// The chain is at its end for good: its record goes.
+    pub fn forget(&self, input: &str, key: &str) {
+        let key = (input.to_owned(), key.to_owned());
+        let mut state = self.lock();
+        state.live.remove(&key);
+        state.entries.remove(&key);
+        state.dirty = true;
+        self.wake.notify_all();
+    }
+
+    /// Something was delivered; `urgent` at the end of a generation. Quick: called from the sinks' threads.
+    pub fn touch(&self, bytes: u64, urgent: bool) {
+        let mut state = self.lock();
+        let before = (state.dirty, state.urgent, state.moved);
+        state.dirty = true;
+        if bytes > 0 && state.moved.is_none() {
+            state.moved = Some(Instant::now());
+        }
+        state.bytes += bytes;
+        state.urgent |= urgent || state.bytes >= BYTES_MAX;
+        if before != (state.dirty, state.urgent, state.moved) {
+            self.wake.notify_all();
+        }
+    }
+
+    /// Saves what was delivered up to now and ends the saver: the last act of a stop.
+    pub fn final_save(&self) -> io::Result<()> {
+        {
+            let mut state = self.lock();
+            state.closed = true;
+            self.wake.notify_all();
+        }
+        self.save()
+    }
+
+    /// Ends the saver without a save, as a crash does.
+    #[cfg(test)]
+    pub(crate) fn abandon(&self) {
+        self.lock().closed = true;
+        self.wake.notify_all();
+    }
+
+    /// Saves now.
+    pub fn save(&self) -> io::Result<()> {
+        let _one = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = self.try_save();
+        match &result {
+            Ok(()) => self.health(None),
+            Err(error) => {
+                let mut state = self.lock();
+                state.dirty = true;
+                drop(state);
+                tracing::warn!(folder = %self.folder.display(), %error, "checkpoints were not saved; tried again in a second");
+                self.health(Some(error));
+            }
+        }
+        result
+    }
+
+    fn health(&self, error: Option<&io::Error>) {
+        if let Some(metrics) = &*self.metrics.lock().unwrap_or_else(PoisonError::into_inner) {
+            match error {
+                None => metrics.check(CHECK, Health::Pass, "saved"),
+                Some(error) => metrics.check(CHECK, Health::Warn, format!("not saved: {error}")),
+            }
+        }
+    }
+
+    fn try_save(&self) -> io::Result<()> {
+        let text = self.snapshot();
+        (self.sync)().map_err(|error| io::Error::new(error.kind(), format!("outputs could not be synced: {error}")))?;
+        let (path, tmp, bak) =
+            (self.folder.join(FILE), self.folder.join("checkpoints.tmp"), self.folder.join("checkpoints.bak"));
+        let named =
+            |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let write = || -> io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&tmp)?;
+            file.write_all(&text)?;
+            file.sync_data()
+        };
+        write().map_err(|error| named(&tmp, error))?;
+        // A link, not a rename: the file itself is there at every moment.
+        match fs::remove_file(&bak).and_then(|()| fs::hard_link(&path, &bak)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // No `.bak` yet, or no file yet.
+                let _ = fs::hard_link(&path, &bak);
+            }
+            // A file system without links has no `.bak`; the file itself is still replaced as a whole.
+            _ => {}
+        }
+        fs::rename(&tmp, &path).map_err(|error| named(&path, error))?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// What is known now, as the file's text. Asks each live chain before locking anything else of ours for long.
+    fn snapshot(&self) -> Vec<u8> {
+        let live: Vec<(Key, Arc<Progress>)> = {
+            let mut state = self.lock();
+            (state.dirty, state.urgent, state.moved, state.bytes) = (false, false, None, 0);
+            state.live.iter().map(|(key, progress)| (key.clone(), Arc::clone(progress))).collect()
+        };
+        let news: Vec<(Key, Option<Saved>)> =
+            live.iter().map(|(key, progress)| (key.clone(), progress.take_saved())).collect();
+        let now = crate::record::Timestamp::now().0 / 1_000_000_000;
+        let mut state = self.lock();
+        for (key, saved) in news {
+            // A chain that was forgotten meanwhile stays forgotten.
+            if !state.live.contains_key(&key) {
+                continue;
+            }
+            match (saved, state.entries.get_mut(&key)) {
+                (Some(saved), _) => {
+                    state.entries.insert(key, Entry { saved, seen: now });
+                }
+                (None, Some(entry)) => entry.seen = now,
+                (None, None) => {}
+            }
+        }
+        // Not right after the start: after a long stop all records are old, and their chains are only being found.
+        if self.started.elapsed() >= self.settle_in {
+            state.entries.retain(|_, entry| now - entry.seen < KEEP_SECONDS);
+        }
+        if state.entries.len() > RECORDS_MAX {
+            let mut seen: Vec<i64> = state.entries.values().map(|entry| entry.seen).collect();
+            seen.sort_unstable();
+            let oldest = seen[seen.len() - RECORDS_MAX];
+            state.entries.retain(|_, entry| entry.seen >= oldest);
+        }
+        state.seq += 1;
+        stored::write(state.seq, &state.entries)
+    }
+
+    fn save_when_needed(&self) {
+        // When the last snapshot that had deliveries in it was taken.
+        let mut last: Option<Instant> = None;
+        loop {
+            let mut state = self.lock();
+            while !state.dirty && !state.closed {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            let since = Instant::now();
+            while !state.urgent && !state.closed {
+                // Counted from the last save, not from the change: after a quiet time a delivery is saved at once.
+                let due = match (state.moved, last) {
+                    (Some(moved), Some(last)) => (moved + GATHER).max(last + DELAY_MAX),
+                    (Some(moved), None) => moved + GATHER,
+                    (None, _) => since + DELAY_MAX,
+                };
+                let left = due.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                state = self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            if state.closed {
+                return;
+            }
+            if state.moved.is_some() {
+                last = Some(Instant::now());
+            }
+            drop(state);
+            if self.save().is_err() {
+                let state = self.lock();
+                if !state.closed {
+                    drop(self.wake.wait_timeout_while(state, RETRY, |state| !state.closed));
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lock(folder: &Path) -> io::Result<File> {
+    let path = folder.join("lock");
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(named)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            let _ = (&file).take(32).read_to_string(&mut pid);
+            let message = format!(
+                "data folder {} is already used by another longshore (pid {}); stop it, or give this one its own [node] data_dir",
+                folder.display(),
+                pid.trim()
+            );
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
+        }
+        Err(error) => return Err(named(error.into())),
+    }
+    // For people only: the lock is what counts.
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(file)
+}
+
+fn load(path: &Path) -> io::Result<State> {
+    let read = |path: &Path| match fs::read(path) {
+        Ok(bytes) => Some(stored::read(&bytes)),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(path = %path.display(), %error, "checkpoints could not be read");
+            }
+            None
+        }
+    };
+    let bak_path = path.with_extension("bak");
+    let main = read(path);
+    if let Some(version) = main.as_ref().and_then(|main| main.newer) {
+        let message = format!(
+            "{}: version {version}, this longshore knows {}; use the newer one, or move the file away (lines are then delivered again)",
+            path.display(),
+            stored::VERSION
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    let whole = main.as_ref().is_some_and(|main| main.damaged == 0 && main.seq.is_some());
+    let bak = if whole { None } else { read(&bak_path).filter(|bak| bak.newer.is_none()) };
+    let mut state = State::default();
+    let existed = main.is_some() || bak.is_some();
+    if let Some(bak) = bak {
+        state.seq = bak.seq.unwrap_or(0);
+        state.entries = bak.entries;
+        tracing::warn!(path = %path.display(), records = state.entries.len(), "checkpoints are damaged or missing; what is whole is used, the rest comes from the previous save");
+    }
+    let Some(main) = main else { return Ok(state) };
+    state.seq = state.seq.max(main.seq.unwrap_or(0));
+    state.damaged = main.damaged.saturating_sub(if state.entries.is_empty() { 0 } else { main.damaged });
+    state.entries.extend(main.entries);
+    if existed && !whole && state.entries.is_empty() {
+        tracing::error!(path = %path.display(), "neither the checkpoints nor their previous save can be read; files are read from their head, lines may be delivered twice");
+    }
+    if state.damaged > 0 {
+        tracing::error!(path = %path.display(), damaged = state.damaged, "damaged checkpoints were skipped; their files are read from the head");
+    }
+    Ok(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    fn quiet() -> SyncHook {
+        Box::new(|| Ok(()))
+    }
+
+    fn put(checkpoints: &Checkpoints, key: &str, offset: u64) {
+        let saved = Saved { done: Place { offset, ..Place::default() }, hold: None };
+        let seen = crate::record::Timestamp::now().0 / 1_000_000_000;
+        checkpoints.lock().entries.insert(("in".to_owned(), key.to_owned()), Entry { saved, seen });
+    }
+
+    fn offset(checkpoints: &Checkpoints, key: &str) -> Option<u64> {
+        checkpoints.lookup("in", key).map(|saved| saved.done.offset)
+    }
+
+    #[test]
+    fn a_second_longshore_is_refused_and_told_who_is_there() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let data = dir.path().join("data");
+        let first = Checkpoints::open(&data, quiet()).expect("free");
+        let error = Checkpoints::open(&data, quiet()).expect_err("locked").to_string();
+        assert!(error.contains(&format!("another longshore (pid {})", std::process::id())), "{error}");
+        drop(first);
+        Checkpoints::open(&data, quiet()).expect("free again");
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(fs::metadata(&data).expect("there").permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_damaged_record_comes_from_the_previous_save() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let c = Checkpoints::open(dir.path(), quiet()).expect("free");
+        put(&c, "a", 1);
+        put(&c, "b", 1);
+        c.save().expect("saved");
+        put(&c, "a", 2);
+        put(&c, "b", 2);
+        c.save().expect("saved");
+        drop(c);
+        let path = dir.path().join(FILE);
+        let mut text = fs::read(&path).expect("there");
+        let at = text.windows(9).position(|w| w == b"\"key\":\"b\"").expect("b is there");
+        text[at + 7] ^= 4;
+        fs::write(&path, text).expect("written");
+        fs::write(dir.path().join("checkpoints.tmp"), b"torn").expect("written");
+        let c = Checkpoints::open(dir.path(), quiet()).expect("starts");
+        assert_eq!((offset(&c, "a"), offset(&c, "b"), c.damaged()), (Some(2), Some(1), 0));
+        assert!(!dir.path().join("checkpoints.tmp").exists());
+    }
+
+    #[test]
+    fn an_empty_file_gives_way_to_the_previous_save_and_two_to_nothing() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let c = Checkpoints::open(dir.path(), quiet()).expect("free");
+        put(&c, "a", 1);
+        c.save().expect("saved");
+        c.save().expect("saved");
+        drop(c);
+        fs::write(dir.path().join(FILE), b"").expect("written");
+        let c = Checkpoints::open(dir.path(), quiet()).expect("starts");
+        assert_eq!(offset(&c, "a"), Some(1));
+        drop(c);
+        fs::write(dir.path().join("checkpoints.bak"), b"\0\0\0").expect("written");
+        let c = Checkpoints::open(dir.path(), quiet()).expect("starts");
+        assert_eq!(offset(&c, "a"), None);
+    }
+
+    #[test]
+    fn nothing_is_saved_while_the_outputs_can_not_be_synced() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let broken = Arc::new(AtomicBool::new(true));
+        let hook = Arc::clone(&broken);
+        let sync: SyncHook = Box::new(move || match hook.load(Ordering::Acquire) {
+            true => Err(io::Error::other("no space")),
+            false => Ok(()),
+        });
+        let c = Checkpoints::open(dir.path(), sync).expect("free");
+        put(&c, "a", 1);
+        assert!(c.save().is_err());
+        assert!(!dir.path().join(FILE).exists());
+        broken.store(false, Ordering::Release);
+        c.save().expect("saved");
+        assert!(dir.path().join(FILE).exists());
+    }
+
+    #[test]
+    fn the_saver_saves_soon_after_a_change_and_ends_with_the_final_save() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let c = Checkpoints::open(dir.path(), quiet()).expect("free");
+        let workers = Workers::default();
+        c.start_saver(&workers).expect("started");
+        put(&c, "a", 1);
+        c.touch(1, false);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !dir.path().join(FILE).exists() {
+            assert!(Instant::now() < deadline, "not saved");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        c.final_save().expect("saved");
+        assert!(workers.join(Instant::now() + Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn the_first_delivery_is_saved_well_before_the_delay_and_later_ones_within_it() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let saves = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&saves);
+        let hook: SyncHook = Box::new(move || {
+            seen.lock().expect("no panic").push(Instant::now());
+            Ok(())
+        });
+        let c = Checkpoints::open(dir.path(), hook).expect("free");
+        let workers = Workers::default();
+        c.start_saver(&workers).expect("started");
+        put(&c, "a", 1);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(900) {
+            c.touch(1, false);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let saves: Vec<Duration> = saves.lock().expect("no panic").iter().map(|at| at.duration_since(began)).collect();
+        c.final_save().expect("saved");
+        assert!(workers.join(Instant::now() + Duration::from_secs(5)));
+        assert!(saves[0] < Duration::from_millis(150), "{saves:?}");
+        assert!((2..=5).contains(&saves.len()), "neither rare nor one for each delivery: {saves:?}");
+    }
+
+    #[test]
+    fn records_of_chains_long_gone_are_dropped() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let mut c = Checkpoints::open(dir.path(), quiet()).expect("free");
+        put(&c, "new", 1);
+        put(&c, "old", 1);
+        c.save().expect("saved");
+        assert_eq!(offset(&c, "old"), Some(1));
+        Arc::get_mut(&mut c).expect("the only one").settle_in = Duration::ZERO;
+        c.lock().entries.get_mut(&("in".to_owned(), "old".to_owned())).expect("there").seen -= KEEP_SECONDS + 5;
+        c.save().expect("saved");
+        assert_eq!((offset(&c, "new"), offset(&c, "old")), (Some(1), None));
+    }
+}

@@ -1,0 +1,74 @@
+//! Which codec reads a line of a followed file or of standard input.
+
+use crate::batch::Batch;
+use crate::codec::docker_json::{self, LineHead, LogForm};
+use crate::codec::{cri, text};
+use crate::pipeline::JoinRule;
+
+/// What the lines are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Plain text: the record is `{log}`.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// Container runtimes' files: `time stream P|F text`.
+    Cri,
+    /// Docker's json-file.
+    Docker,
+}
+
+impl Format {
+    /// How pieces of split lines are recognised.
+    pub fn join_rule(self) -> JoinRule {
+        match self {
+            Format::Docker => JoinRule::DockerFile,
+            Format::Cri => JoinRule::Cri,
+            Format::Text | Format::Json => JoinRule::None,
+        }
+    }
+
+    /// Appends one line, which is not empty for Docker and CRI (nothing stands there that could be kept).
+    pub fn decode(self, line: &[u8], head: LineHead, batch: &mut Batch) {
+        match self {
+            Format::Docker => docker_json::decode(line, head, batch, LogForm::default()),
+            Format::Cri => cri::decode(trim_cr(line), head, batch),
+            Format::Json => text::push_json(trim_cr(line), head, batch),
+            Format::Text => text::push(trim_cr(line), head, batch),
+        }
+    }
+
+    /// Whether an empty line is a record.
+    pub fn keeps_empty(self) -> bool {
+        self == Format::Text
+    }
+}
+
+fn trim_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// The first `max` bytes of a line, less what would be half a character.
+pub fn cut(line: &[u8], max: usize) -> &[u8] {
+    let mut end = max.min(line.len());
+    if end < line.len() {
+        // A character has three continuation bytes at most; anything longer is no UTF-8 anyway.
+        let back = (0..4).find(|back| *back <= end && line.get(end - back).is_some_and(|byte| byte & 0xc0 != 0x80));
+        end -= back.unwrap_or(0);
+    }
+    &line[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_cut_between_characters() {
+        assert_eq!(cut("aé".as_bytes(), 2), b"a");
+        assert_eq!(cut("aé".as_bytes(), 3), "aé".as_bytes());
+        assert_eq!(cut(b"abc", 2), b"ab");
+        assert_eq!(cut(&[0x80; 10], 5), [0x80; 5]);
+        assert_eq!(cut("é".as_bytes(), 1), b"");
+    }
+}

@@ -1,0 +1,456 @@
+//! The generations of one followed name (`x`, `x.1`, `x.2.gz`, ...) and a consistent look at them.
+//!
+//! Files shift while they are looked at, so a scan works like a sequence lock: open from the newest to the oldest
+//! (files shift towards the reader: one is seen twice, none is missed), look at the base again, and take the set only
+//! if it is the same file as before. Torn scans are repeated; what they opened is kept, since it may be gone by then.
+//!
+//! Names: `<base>`, `<base>.N`, `<base>.N.gz`; for plain files also `<base>-<date>` and `<base>.<date>` as logrotate's
+//! `dateext` writes them. A plain file wins over its `.gz`, which is still growing or torn. FIFOs, devices and folders
+//! are refused without being opened for reading.
+//!
+//! Limits: numbers up to [`NUMBER_MAX`]; [`TRIES_MAX`] torn scans, then what was seen is taken as it is.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use rustix::fs::{FileType, OFlags};
+
+use super::identity::{self, FileId, Look};
+
+/// The highest generation number that is looked at.
+pub const NUMBER_MAX: u32 = 9999;
+/// Torn scans in a row, at most. A writer at full speed with tiny files tears some hundred a second.
+const TRIES_MAX: usize = 1000;
+
+/// An open generation. While it is held its inode can not be used for another file.
+#[derive(Debug)]
+pub struct Held {
+    /// The file, open for reading.
+    pub file: File,
+    /// Who it is.
+    pub id: FileId,
+    /// Its name when it was opened, without the folder.
+    pub name: String,
+    /// Whether its content is compressed.
+    pub gz: bool,
+    /// Whoever wrote it was seen to close it: a compressed file is whole then.
+    pub closed: AtomicBool,
+}
+
+/// Opens a regular file for reading; never waits for a FIFO, never follows a device.
+///
+/// # Errors
+/// `InvalidInput` with the reason for everything that is no regular file.
+pub fn open(path: &Path) -> io::Result<Arc<Held>> {
+    // Opening a FIFO would wake its writer, opening a device can do anything: look first, and again once it is held.
+    regular(identity::look_at(path)?)?;
+    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    let look = identity::look(&file)?;
+    regular(look)?;
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let gz = name.ends_with(".gz");
+    Ok(Arc::new(Held { file, id: look.id, name, gz, closed: AtomicBool::new(false) }))
+}
+
+fn regular(look: Look) -> io::Result<()> {
+    let kind = match look.kind {
+        FileType::RegularFile => return Ok(()),
+        FileType::Directory => "folder",
+        FileType::Fifo => "FIFO",
+        FileType::Socket => "socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "device",
+        _ => "special file",
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("is a {kind}, not a regular file")))
+}
+
+/// A name that is followed through its generations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The name that is written to.
+    pub base: String,
+    /// Whether older generations with a date in their name count too (logrotate's `dateext`).
+    pub dated: bool,
+}
+
+/// What a name is within a family.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Member {
+    /// The base is number 0.
+    Numbered(u32),
+    Dated(String),
+}
+
+/// The base of a rotated name: `x.log` of `x.log.1`, `x.log.2.gz`, `x.log-20261124.gz`; the name itself otherwise.
+pub fn base_of(name: &str) -> &str {
+    let plain = name.strip_suffix(".gz").unwrap_or(name);
+    let cuts = || plain.match_indices(['.', '-']).map(|(at, _)| at).filter(|at| *at > 0);
+    // The whole date first: its last part would pass for a number.
+    let dated = cuts().find(|at| is_date(&plain[at + 1..]));
+    let numbered = || cuts().next_back().filter(|at| is_number(&plain[at + 1..]));
+    dated.or_else(numbered).map_or(name, |at| &plain[..at])
+}
+
+/// 1 to 4 digits.
+fn is_number(suffix: &str) -> bool {
+    (1..=4).contains(&suffix.len()) && suffix.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// 8 digits or more, with `-`, `_`, `T`, `:` within.
+fn is_date(suffix: &str) -> bool {
+    suffix.len() >= 8
+        && suffix.bytes().filter(u8::is_ascii_digit).count() >= 8
+        && suffix.bytes().all(|byte| byte.is_ascii_digit() || b"-_T:".contains(&byte))
+}
+
+/// A consistent set.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Generations that the caller does not know, oldest first.
+    pub fresh: Vec<Arc<Held>>,
+    /// Torn scans before this one.
+    pub torn: u64,
+    /// Files that could not be opened, once each.
+    pub refused: Vec<(PathBuf, io::Error)>,
+    /// Whether the base exists.
+    pub has_base: bool,
+    /// Whether the newest known generation was met; if not, it has no name any more.
+    pub met_known: bool,
+}
+
+/// What one pass saw, newest first.
+struct Pass {
+    seen: Vec<Arc<Held>>,
+    /// Stopped at the newest generation that the caller knows: all older ones are known too.
+    met_known: bool,
+    base: Option<FileId>,
+}
+
+impl Family {
+    /// The path of the base.
+    pub fn path(&self) -> PathBuf {
+        self.folder.join(&self.base)
+    }
+
+    /// Whether a name belongs to this family.
+    pub fn owns(&self, name: &str) -> bool {
+        self.member(name).is_some()
+    }
+
+    fn member(&self, name: &str) -> Option<(Member, bool)> {
+        let rest = name.strip_prefix(self.base.as_str())?;
+        if rest.is_empty() {
+            return Some((Member::Numbered(0), false));
+        }
+        let (plain, gz) = match rest.strip_suffix(".gz") {
+            Some(plain) => (plain, true),
+            None => (rest, false),
+        };
+        let number = plain.strip_prefix('.').filter(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()));
+        if let Some(number) = number.and_then(|number| number.parse().ok())
+            && (1..=NUMBER_MAX).contains(&number)
+        {
+            return Some((Member::Numbered(number), gz));
+        }
+        let date = plain.strip_prefix(['.', '-']).filter(|date| self.dated && is_date(date))?;
+        Some((Member::Dated(date.to_owned()), gz))
+    }
+
+    /// Whether the base is the file that the caller knows as the newest generation: then nothing is new. Only right
+    /// while the caller holds that file.
+    pub fn is_unchanged(&self, newest: FileId) -> bool {
+        identity::look_at(&self.path()).is_ok_and(|look: Look| look.id == newest)
+    }
+
+    /// Opens what is there and not known yet. `newest` is the newest generation that the caller knows and holds;
+    /// `known` says whether a file is held already.
+    pub fn scan(&self, newest: Option<FileId>, known: impl Fn(FileId) -> bool) -> Scan {
+        let mut scan = Scan::default();
+        // Everything that any pass opened, in the order of first sight within the pass, newest first.
+        let mut passes: Vec<Vec<Arc<Held>>> = Vec::new();
+        let mut met_known = false;
+        for attempt in 0..TRIES_MAX {
+            let mut pass = self.pass(newest, &passes, &mut scan.refused);
+            let base_now = identity::look_at(&self.path()).ok().map(|look| look.id);
+            met_known |= pass.met_known;
+            let whole = pass.base == base_now && (pass.base.is_some() || attempt >= 3);
+            scan.has_base = base_now.is_some();
+            if !whole && pass.seen.iter().all(|held| !held.gz) {
+                // Several rotations within one pass: what was the base may be gone before it is met again. Birth time
+                // tells, but for its ticks; those keep the order of the names. (A compressed file is born late.)
+                pass.seen.sort_by_key(|held| std::cmp::Reverse(held.id.btime));
+            }
+            passes.push(pass.seen);
+            if whole {
+                break;
+            }
+            scan.torn += 1;
+            scan.refused.clear();
+            if pass.base.is_none() {
+                // Between two renames the base is absent for a tenth of a millisecond.
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+        scan.met_known = met_known;
+        scan.fresh = merge(passes, newest, met_known);
+        scan.fresh.retain(|held| !known(held.id));
+        scan
+    }
+
+    /// One look from the newest to the oldest.
+    fn pass(
+        &self,
+        newest: Option<FileId>,
+        earlier: &[Vec<Arc<Held>>],
+        refused: &mut Vec<(PathBuf, io::Error)>,
+    ) -> Pass {
+        let mut pass = Pass { seen: Vec::new(), met_known: false, base: None };
+        let mut take = |name: &str, pass: &mut Pass| -> bool {
+            let path = self.folder.join(name);
+            // A file that an earlier pass holds is not opened again.
+            let looked = identity::look_at(&path).ok().map(|look| look.id);
+            let again = earlier.iter().flatten().chain(&pass.seen).find(|held| Some(held.id) == looked).map(Arc::clone);
+            match again.map_or_else(|| open(&path), Ok) {
+                Ok(held) => {
+                    if name == self.base {
+                        pass.base = Some(held.id);
+                    }
+                    pass.met_known = newest == Some(held.id);
+                    // Seen before in this pass: it has shifted meanwhile, and what was seen since is newer than it.
+                    pass.seen.retain(|seen| seen.id != held.id);
+                    pass.seen.push(held);
+                    true
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => {
+                    if name == self.base {
+                        pass.base = looked;
+                    }
+                    refused.push((path, error));
+                    true
+                }
+            }
+        };
+        take(&self.base, &mut pass);
+        if pass.met_known {
+            return pass;
+        }
+        let (numbers, dates) = self.list();
+        let last = numbers.iter().max().copied().unwrap_or(0);
+        // One beyond the last: it may have shifted since the listing.
+        for number in 1..=last.saturating_add(1).min(NUMBER_MAX) {
+            let plain = format!("{}.{number}", self.base);
+            if !take(&plain, &mut pass) {
+                take(&format!("{plain}.gz"), &mut pass);
+            }
+            if pass.met_known {
+                return pass;
+            }
+        }
+        for name in dates {
+            take(&name, &mut pass);
+            if pass.met_known {
+                return pass;
+            }
+        }
+        pass
+    }
+
+    /// Numbers that are there, and dated names, newest first (a plain file before its `.gz`, which is left out).
+    fn list(&self) -> (Vec<u32>, Vec<String>) {
+        let (mut numbers, mut dates) = (Vec::new(), Vec::<(String, bool, String)>::new());
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            match self.member(name) {
+                Some((Member::Numbered(number), _)) => numbers.push(number),
+                Some((Member::Dated(date), gz)) => dates.push((date, gz, name.to_owned())),
+                None => {}
+            }
+        }
+        dates.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+        dates.dedup_by(|b, a| a.0 == b.0);
+        (numbers, dates.into_iter().map(|(_, _, name)| name).collect())
+    }
+}
+
+/// One order, oldest first, of all that the passes saw, without the newest one that is known and all before it.
+///
+/// Each pass is in order, and what two passes saw ties them together. What only an earlier one saw has lost its name
+/// since: as the oldest of all, or because it was compressed, with its copy now in its place. So a file that is new in
+/// a pass goes before the next newer one that was seen before, and what is gone stays where it was.
+fn merge(passes: Vec<Vec<Arc<Held>>>, newest: Option<FileId>, met_known: bool) -> Vec<Arc<Held>> {
+    let mut order: Vec<Arc<Held>> = Vec::new();
+    for pass in passes {
+        // From the newest on: where the next newer one stands.
+        let mut before = order.len();
+        for held in pass {
+            match order.iter().position(|seen| seen.id == held.id) {
+                Some(at) => before = at,
+                None => order.insert(before, held),
+            }
+        }
+    }
+    if met_known && let Some(at) = order.iter().position(|held| Some(held.id) == newest) {
+        order.drain(..=at);
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn family(folder: &Path) -> Family {
+        Family { folder: folder.to_owned(), base: "c-json.log".to_owned(), dated: false }
+    }
+
+    fn put(folder: &Path, name: &str) {
+        fs::write(folder.join(name), name).expect("written");
+    }
+
+    fn names(scan: &Scan) -> Vec<&str> {
+        scan.fresh.iter().map(|held| held.name.as_str()).collect()
+    }
+
+    #[test]
+    fn generations_come_oldest_first_and_other_files_do_not_come() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        for name in [
+            "c-json.log",
+            "c-json.log.1",
+            "c-json.log.2.gz",
+            "c-json.log.10",
+            "c-json.log.2.gz.tmp",
+            "c-json.logx",
+            "config.v2.json",
+        ] {
+            put(dir.path(), name);
+        }
+        let scan = family(dir.path()).scan(None, |_| false);
+        assert_eq!(names(&scan), ["c-json.log.10", "c-json.log.2.gz", "c-json.log.1", "c-json.log"]);
+        assert!(scan.has_base && scan.refused.is_empty());
+    }
+
+    #[test]
+    fn a_plain_generation_wins_over_its_gz() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        for name in ["c-json.log", "c-json.log.1", "c-json.log.1.gz"] {
+            put(dir.path(), name);
+        }
+        assert_eq!(names(&family(dir.path()).scan(None, |_| false)), ["c-json.log.1", "c-json.log"]);
+    }
+
+    #[test]
+    fn only_what_is_newer_than_the_known_one_is_fresh() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        put(dir.path(), "c-json.log.1");
+        put(dir.path(), "c-json.log");
+        let f = family(dir.path());
+        let first = f.scan(None, |_| false);
+        let newest = first.fresh.last().expect("two").id;
+        assert!(f.is_unchanged(newest));
+        fs::rename(dir.path().join("c-json.log.1"), dir.path().join("c-json.log.2")).expect("renamed");
+        fs::rename(dir.path().join("c-json.log"), dir.path().join("c-json.log.1")).expect("renamed");
+        put(dir.path(), "c-json.log");
+        assert!(!f.is_unchanged(newest));
+        assert_eq!(names(&f.scan(Some(newest), |_| false)), ["c-json.log"]);
+    }
+
+    #[test]
+    fn a_fifo_a_folder_and_a_forbidden_file_are_refused_with_the_reason() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        fs::create_dir(dir.path().join("c-json.log")).expect("made");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            dir.path().join("c-json.log.1"),
+            FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .expect("made");
+        let scan = family(dir.path()).scan(None, |_| false);
+        let reasons: Vec<String> = scan.refused.iter().map(|(_, error)| error.to_string()).collect();
+        assert_eq!(reasons, ["is a folder, not a regular file", "is a FIFO, not a regular file"]);
+    }
+
+    #[test]
+    fn rotated_names_lead_to_their_base() {
+        for (name, base) in [
+            ("a.log", "a.log"),
+            ("a.log.1", "a.log"),
+            ("a.log.12.gz", "a.log"),
+            ("a.log-20261124", "a.log"),
+            ("a.log-20261124.gz", "a.log"),
+            ("0.log.20261124-101500", "0.log"),
+            ("a-1", "a"),
+            ("a.log-2026-11-24", "a.log"),
+            ("2026-11-24.log", "2026-11-24.log"),
+            ("app.log.gz", "app.log.gz"),
+            (".1", ".1"),
+        ] {
+            assert_eq!(base_of(name), base, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_generation_that_is_compressed_during_a_scan_keeps_its_place() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let held = |name: &str| {
+            put(dir.path(), name);
+            open(&dir.path().join(name)).expect("opens")
+        };
+        let [old, x, gz, base, newer] = ["3", "1", "2.gz", "0", "n"].map(held);
+        let ids = |order: &[Arc<Held>]| order.iter().map(|held| held.name.clone()).collect::<Vec<String>>();
+        let passes = || {
+            let newest_first = [vec![&base, &x, &old], vec![&newer, &base, &gz, &old]];
+            newest_first.map(|pass| pass.into_iter().map(Arc::clone).collect::<Vec<_>>()).to_vec()
+        };
+        assert_eq!(ids(&merge(passes(), None, false)), ["3", "1", "2.gz", "0", "n"]);
+        assert_eq!(ids(&merge(passes(), Some(x.id), true)), ["2.gz", "0", "n"]);
+        // All that the first pass saw is gone.
+        let passes = vec![vec![Arc::clone(&x), Arc::clone(&old)], vec![Arc::clone(&newer), Arc::clone(&base)]];
+        assert_eq!(ids(&merge(passes, None, false)), ["3", "1", "0", "n"]);
+    }
+
+    #[test]
+    fn generations_are_seen_in_order_while_a_writer_rotates() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let folder = dir.path().to_owned();
+        let writer = std::thread::spawn(move || {
+            for n in 0..600 {
+                // Four generations stay, so the scan below has time.
+                for old in (1..4).rev() {
+                    let (from, to) = (format!("c-json.log.{old}"), format!("c-json.log.{}", old + 1));
+                    let _ = fs::rename(folder.join(from), folder.join(to));
+                }
+                let _ = fs::rename(folder.join("c-json.log"), folder.join("c-json.log.1"));
+                let mut file = File::create(folder.join("c-json.log")).expect("created");
+                writeln!(file, "{n}").expect("written");
+                drop(file);
+                std::thread::sleep(Duration::from_millis(3));
+            }
+        });
+        let f = family(dir.path());
+        let mut all: Vec<Arc<Held>> = Vec::new();
+        while !writer.is_finished() {
+            let newest = all.last().map(|held| held.id);
+            let scan = f.scan(newest, |id| all.iter().any(|held| held.id == id));
+            all.extend(scan.fresh);
+        }
+        writer.join().expect("wrote");
+        let numbers: Vec<u32> =
+            all.iter().filter_map(|held| io::read_to_string(&held.file).expect("read").trim().parse().ok()).collect();
+        assert!(numbers.len() > 100, "{} generations seen", numbers.len());
+        assert!(numbers.is_sorted(), "generations came out of order");
+    }
+}

@@ -1,0 +1,140 @@
+//! The kernel's word on folders and files: inotify without unsafe code, and a bell that wakes a waiting thread.
+//!
+//! Limits: the kernel's own (`max_user_watches`, `max_user_instances`, 16,384 queued events); who meets them polls.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+
+/// What happens in a folder: names that come and go, and files that are closed after writing. Not MODIFY: each write
+/// of a hot file would be an event.
+pub const FOLDER: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::CLOSE_WRITE)
+    .union(WatchFlags::ONLYDIR);
+/// An idle file grows: told once.
+pub const GROWTH: WatchFlags = WatchFlags::MODIFY.union(WatchFlags::ONESHOT);
+
+/// One inotify instance.
+#[derive(Debug)]
+pub struct Watcher {
+    fd: OwnedFd,
+}
+
+/// One event.
+#[derive(Debug)]
+pub struct Event<'a> {
+    /// The watch; -1 for the queue itself.
+    pub watch: i32,
+    /// The name within the folder.
+    pub name: Option<&'a str>,
+    /// What.
+    pub flags: ReadFlags,
+}
+
+impl Event<'_> {
+    /// Events were lost: everything has to be looked at.
+    pub fn is_overflow(&self) -> bool {
+        self.flags.contains(ReadFlags::QUEUE_OVERFLOW)
+    }
+
+    /// Whoever wrote a file has closed it.
+    pub fn is_closed(&self) -> bool {
+        self.flags.contains(ReadFlags::CLOSE_WRITE)
+    }
+
+    /// The watch is gone.
+    pub fn is_ended(&self) -> bool {
+        self.flags.contains(ReadFlags::IGNORED)
+    }
+}
+
+impl Watcher {
+    /// A new instance.
+    pub fn new() -> io::Result<Watcher> {
+        Ok(Watcher { fd: inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)? })
+    }
+
+    /// Watches a path; the number comes back in events.
+    pub fn add(&self, path: &Path, what: WatchFlags) -> io::Result<i32> {
+        Ok(inotify::add_watch(&self.fd, path, what)?)
+    }
+
+    /// Watches no longer.
+    pub fn remove(&self, watch: i32) {
+        // It may have ended by itself.
+        let _ = inotify::remove_watch(&self.fd, watch);
+    }
+
+    /// Hands out what is queued, without waiting. Names that are not UTF-8 come as `None`.
+    pub fn drain(&self, mut each: impl FnMut(Event<'_>)) {
+        let mut buf = [MaybeUninit::uninit(); 16 << 10];
+        let mut reader = inotify::Reader::new(&self.fd, &mut buf);
+        loop {
+            match reader.next() {
+                Ok(event) => each(Event {
+                    watch: event.wd(),
+                    name: event.file_name().and_then(|name| name.to_str().ok()),
+                    flags: event.events(),
+                }),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+impl AsFd for Watcher {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Wakes one thread that waits in [`wait`].
+#[derive(Debug)]
+pub struct Bell(OwnedFd);
+
+impl Bell {
+    /// A silent bell.
+    pub fn new() -> io::Result<Bell> {
+        Ok(Bell(rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
+    }
+
+    /// Rings; never waits.
+    pub fn ring(&self) {
+        // Fails only when it has rung 2^64 - 1 times unheard.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Heard.
+    pub fn quiet(&self) {
+        let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Waits until the bell rings, the watcher has events, or the time is over.
+pub fn wait(bell: &Bell, watcher: Option<&Watcher>, timeout: Duration) {
+    let timeout = Timespec {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(timeout.subsec_nanos()),
+    };
+    let bell = PollFd::new(bell, PollFlags::IN);
+    // An early return (a signal) only costs one more look.
+    let _ = match watcher {
+        Some(watcher) => rustix::event::poll(&mut [bell, PollFd::new(watcher, PollFlags::IN)], Some(&timeout)),
+        None => rustix::event::poll(&mut [bell], Some(&timeout)),
+    };
+}

@@ -1,0 +1,566 @@
+//! The opener: a thread that only opens. It watches folders, opens what appears at once, and hands the descriptors to
+//! the readers over a channel that never blocks it. It never reads a log, waits for memory or for a sink, so a file
+//! that is rotated away while everything else stands still is held, and is read later.
+//!
+//! Folders are watched by one inotify instance (names that come and go, and the end of writing, not writes). A folder that can not be watched
+//! (limits, network file systems, no inotify) is looked at every 100 ms instead, said once. When the kernel's queue
+//! overflows, and every 10 s anyway, everything is looked at.
+//!
+//! It holds the newest generation of each chain itself, so that one's inode can not be used again, and what is newer is
+//! certain. Limits: open files (the soft limit is raised to the hard one); a file that can not be opened is said once,
+//! [`SAID_MAX`] in all, and tried again every 10 s.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::chain::{About, First, Seed};
+use super::generations::{Family, Held};
+use super::identity::{self, FileId};
+use super::inotify::{self, Bell, Watcher};
+use super::reader::{Line, News};
+use super::startup::Startup;
+use crate::inputs::Outlet;
+use crate::metrics::Health;
+
+const POLL: Duration = Duration::from_millis(100);
+const RESCAN: Duration = Duration::from_secs(10);
+/// How long the first line of a new container waits for its name.
+const ABOUT_WAIT: Duration = Duration::from_millis(500);
+const SAID_MAX: usize = 1000;
+
+/// What a name in a watched folder stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// A folder to watch, or one less.
+    Folder,
+    /// A generation of this family.
+    Member(Family),
+    /// What is known about this folder's families has changed.
+    About,
+    /// Nothing of ours.
+    Nothing,
+}
+
+/// What is known of a family.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// All there is to know.
+    Sure(About),
+    /// More may come soon; until then this.
+    Maybe(About),
+    /// It is not to be followed.
+    Leave,
+}
+
+/// Which folders and names an input is about. Called by the opener only.
+pub trait Layout: Send {
+    /// All folders to watch, as they are now.
+    fn folders(&mut self) -> Vec<PathBuf>;
+    /// The families in one of them.
+    fn families(&mut self, folder: &Path) -> Vec<Family>;
+    /// What a name there stands for.
+    fn meaning(&mut self, folder: &Path, name: &str) -> Meaning;
+    /// What is known of a family. Cheap when nothing has changed.
+    fn about(&mut self, family: &Family) -> Known;
+    /// Second half of its checkpoint's key.
+    fn key(&self, family: &Family) -> String;
+    /// Where it starts without a checkpoint, were it not for `start = "tail"`.
+    fn first(&self, family: &Family) -> First;
+    /// What to add to the message when something may not be read.
+    fn denied_hint(&self) -> &'static str;
+    /// Whether a family whose folder is gone is at its end (containers are removed whole).
+    fn ends_with_folder(&self) -> bool;
+}
+
+struct Folder {
+    watch: Option<i32>,
+    families: HashMap<String, Kin>,
+}
+
+/// A family and what was handed out of it.
+struct Kin {
+    family: Family,
+    chain: Option<u64>,
+    newest: Option<Arc<Held>>,
+    published: Vec<(FileId, Weak<Held>)>,
+    about: Option<About>,
+    left: bool,
+    /// Its chain had ended before: only its base can be new.
+    again: bool,
+    /// Its base is a symlink: what happens at its target makes no event here.
+    link: bool,
+}
+
+/// See the header.
+pub struct Opener {
+    outlet: Outlet,
+    input: String,
+    layout: Box<dyn Layout>,
+    lines: Vec<Line>,
+    bell: Arc<Bell>,
+    watcher: Option<Watcher>,
+    folders: HashMap<PathBuf, Folder>,
+    watches: HashMap<i32, PathBuf>,
+    owners: HashMap<u64, (PathBuf, String)>,
+    next_chain: u64,
+    said: HashSet<PathBuf>,
+    /// Files that could not be opened since the last rescan began.
+    refused: usize,
+    polls: bool,
+    said_polling: bool,
+    first_listing: bool,
+    first_chains: usize,
+    tail: bool,
+    /// Metadata may come late: look again until then.
+    about_again: Option<Instant>,
+    startup: Arc<Startup>,
+}
+
+/// What an opener is made with.
+pub struct Setup {
+    /// The way out, for counters and checkpoints.
+    pub outlet: Outlet,
+    /// The input's name.
+    pub input: String,
+    /// Its folders and names.
+    pub layout: Box<dyn Layout>,
+    /// Its readers.
+    pub lines: Vec<Line>,
+    /// Wakes it.
+    pub bell: Arc<Bell>,
+    /// `start = "tail"`, and this is the first start.
+    pub tail: bool,
+    /// The first message.
+    pub startup: Arc<Startup>,
+}
+
+impl Opener {
+    /// An opener that has looked at nothing yet.
+    pub fn new(setup: Setup, watch: bool) -> Opener {
+        let refused = || Err(io::Error::other("not wanted"));
+        let watcher = if watch { Watcher::new() } else { refused() };
+        let watcher = watcher.inspect_err(|error| {
+            tracing::warn!(input = setup.input, %error, "no inotify; folders are looked at every 100 ms (see fs.inotify.max_user_instances)");
+        });
+        Opener {
+            outlet: setup.outlet,
+            input: setup.input,
+            layout: setup.layout,
+            lines: setup.lines,
+            bell: setup.bell,
+            said_polling: watcher.is_err(),
+            watcher: watcher.ok(),
+            folders: HashMap::new(),
+            watches: HashMap::new(),
+            owners: HashMap::new(),
+            next_chain: 0,
+            said: HashSet::new(),
+            refused: 0,
+            polls: false,
+            first_listing: true,
+            first_chains: 0,
+            tail: setup.tail,
+            about_again: None,
+            startup: setup.startup,
+        }
+    }
+
+    /// Opens until the word to stop.
+    pub fn run(mut self) {
+        raise_file_limit();
+        hurry();
+        self.rescan();
+        self.first_listing = false;
+        self.startup.listed(self.first_chains);
+        if self.outlet.once {
+            // The readers end once they have read what they were sent.
+            for line in &self.lines {
+                let _ = line.news.send(News::Listed);
+                line.bell.ring();
+            }
+            return;
+        }
+        let (mut polled, mut rescanned) = (Instant::now(), Instant::now());
+        while !self.outlet.stop.is_set() {
+            let mut timeout = RESCAN.saturating_sub(rescanned.elapsed());
+            if self.polls {
+                timeout = timeout.min(POLL.saturating_sub(polled.elapsed()));
+            }
+            if let Some(again) = self.about_again {
+                timeout = timeout.min(again.saturating_duration_since(Instant::now()));
+            }
+            inotify::wait(&self.bell, self.watcher.as_ref(), timeout);
+            self.bell.quiet();
+            self.forget_ended();
+            let overflow = self.events();
+            if self.about_again.is_some_and(|again| again <= Instant::now()) {
+                self.about_again = None;
+                self.all_about();
+            }
+            if overflow || rescanned.elapsed() >= RESCAN {
+                rescanned = Instant::now();
+                self.rescan();
+            } else if self.polls && polled.elapsed() >= POLL {
+                polled = Instant::now();
+                self.poll();
+            }
+        }
+    }
+
+    /// What the kernel told. True when its queue overflowed.
+    fn events(&mut self) -> bool {
+        let mut overflow = false;
+        let mut names: Vec<(PathBuf, String)> = Vec::new();
+        let mut closed: Vec<(PathBuf, String)> = Vec::new();
+        let mut ended = Vec::new();
+        if let Some(watcher) = &self.watcher {
+            watcher.drain(|event| {
+                overflow |= event.is_overflow();
+                if event.is_ended() {
+                    ended.push(event.watch);
+                }
+                if let (Some(folder), Some(name)) = (self.watches.get(&event.watch), event.name) {
+                    if event.is_closed() {
+                        // Of other files the end says nothing.
+                        if !name.ends_with(".gz") {
+                            return;
+                        }
+                        closed.push((folder.clone(), name.to_owned()));
+                    }
+                    // One rotation makes some ten events: each name once.
+                    if !names.iter().rev().take(16).any(|(f, n)| f == folder && n == name) {
+                        names.push((folder.clone(), name.to_owned()));
+                    }
+                }
+            });
+        }
+        for watch in ended {
+            if let Some(path) = self.watches.remove(&watch)
+                && let Some(folder) = self.folders.get_mut(&path)
+            {
+                folder.watch = None;
+                self.polls = true;
+            }
+        }
+        let mut relist = false;
+        for (folder, name) in names {
+            match self.layout.meaning(&folder, &name) {
+                Meaning::Folder => relist = true,
+                Meaning::Member(family) => self.look(family),
+                Meaning::About => self.about_of(&folder),
+                Meaning::Nothing => {}
+            }
+        }
+        if relist {
+            self.relist();
+        }
+        for (folder, name) in closed {
+            self.closed(&folder, &name);
+        }
+        if overflow {
+            tracing::warn!(
+                input = self.input,
+                "the kernel's event queue overflowed; everything is looked at, generations may have been missed"
+            );
+        }
+        overflow
+    }
+
+    /// A compressed file is whole: it need not be quiet for a second first.
+    fn closed(&self, folder: &Path, name: &str) {
+        let Ok(look) = identity::look_at(&folder.join(name)) else { return };
+        let kin = self.folders.get(folder).into_iter().flat_map(|folder| folder.families.values());
+        for (_, held) in kin.flat_map(|kin| &kin.published).filter(|(id, _)| *id == look.id) {
+            if let Some(held) = held.upgrade() {
+                held.closed.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    /// Brings the watched folders up to date; looks into new ones.
+    fn relist(&mut self) {
+        let now: HashSet<PathBuf> = self.layout.folders().into_iter().collect();
+        let gone: Vec<PathBuf> = self.folders.keys().filter(|path| !now.contains(*path)).cloned().collect();
+        for path in gone {
+            self.folder_gone(&path);
+        }
+        for path in now {
+            if !self.folders.contains_key(&path) {
+                let watch = self.watch(&path);
+                self.folders.insert(path.clone(), Folder { watch, families: HashMap::new() });
+                // After the watch: what came before it is listed, what comes after it is told.
+                self.list(&path);
+            }
+        }
+    }
+
+    fn watch(&mut self, path: &Path) -> Option<i32> {
+        let added = self.watcher.as_ref()?.add(path, inotify::FOLDER);
+        match added {
+            // The same folder by two names (a symlink) is one watch: the second name is polled.
+            Ok(watch) if self.watches.contains_key(&watch) => {
+                self.polls = true;
+                None
+            }
+            Ok(watch) => {
+                self.watches.insert(watch, path.to_owned());
+                Some(watch)
+            }
+            Err(error) => {
+                self.polls = true;
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    self.say(path, &error);
+                } else if error.kind() != io::ErrorKind::NotFound && !std::mem::replace(&mut self.said_polling, true) {
+                    tracing::warn!(input = self.input, folder = %path.display(), %error, "a folder can not be watched (see fs.inotify.max_user_watches); it is looked at every 100 ms");
+                }
+                None
+            }
+        }
+    }
+
+    fn list(&mut self, folder: &Path) {
+        for family in self.layout.families(folder) {
+            self.look(family);
+        }
+    }
+
+    /// Everything, from the folders on.
+    fn rescan(&mut self) {
+        self.refused = 0;
+        self.look_at_all();
+        if self.refused == 0 && !self.said.is_empty() {
+            self.said.clear();
+            self.outlet.metrics.uncheck(&format!("input {}", self.input));
+        }
+    }
+
+    fn look_at_all(&mut self) {
+        self.relist();
+        self.polls = false;
+        let folders: Vec<PathBuf> = self.folders.keys().cloned().collect();
+        for path in folders {
+            if self.folders.get(&path).is_some_and(|folder| folder.watch.is_none()) {
+                let watch = self.watch(&path);
+                self.polls |= watch.is_none();
+                if let Some(folder) = self.folders.get_mut(&path) {
+                    folder.watch = watch;
+                }
+            }
+            self.list(&path);
+            self.about_of(&path);
+            self.polls |= self.folders.get(&path).is_some_and(|folder| folder.families.values().any(|kin| kin.link));
+        }
+    }
+
+    /// The folders that make no events.
+    fn poll(&mut self) {
+        if self.watcher.is_none() || self.folders.values().any(|folder| folder.watch.is_none()) {
+            self.relist();
+        }
+        let folders: Vec<PathBuf> =
+            self.folders.iter().filter(|(_, folder)| folder.watch.is_none()).map(|(path, _)| path.clone()).collect();
+        for path in folders {
+            self.list(&path);
+            self.about_of(&path);
+        }
+        let links = self.folders.values().flat_map(|folder| folder.families.values());
+        let links: Vec<Family> = links.filter(|kin| kin.link).map(|kin| kin.family.clone()).collect();
+        for family in links {
+            self.look(family);
+        }
+    }
+
+    fn folder_gone(&mut self, path: &Path) {
+        let Some(folder) = self.folders.remove(path) else { return };
+        if let (Some(watch), Some(watcher)) = (folder.watch, &self.watcher) {
+            self.watches.remove(&watch);
+            watcher.remove(watch);
+        }
+        for kin in folder.families.into_values() {
+            if let Some(chain) = kin.chain {
+                self.owners.remove(&chain);
+                if self.layout.ends_with_folder() {
+                    self.send(chain, News::Gone { chain });
+                }
+            }
+        }
+    }
+
+    /// Opens what is new of a family.
+    fn look(&mut self, family: Family) {
+        let Some(folder) = self.folders.get_mut(&family.folder) else { return };
+        let kin = folder.families.entry(family.base.clone()).or_insert_with(|| Kin {
+            link: std::fs::symlink_metadata(family.path()).is_ok_and(|meta| meta.is_symlink()),
+            family: family.clone(),
+            chain: None,
+            newest: None,
+            published: Vec::new(),
+            about: None,
+            left: false,
+            again: false,
+        });
+        self.polls |= kin.link;
+        if kin.left || kin.newest.as_ref().is_some_and(|newest| family.is_unchanged(newest.id)) {
+            return;
+        }
+        kin.published.retain(|(_, held)| held.strong_count() > 0);
+        let newest = kin.newest.as_ref().map(|held| held.id);
+        let mut scan = family.scan(newest, |id| kin.published.iter().any(|(known, _)| *known == id));
+        let only_base = match self.layout.first(&family) {
+            // With a newest one that has lost its name, what is older than the base may be anything.
+            First::Newest | First::Tail => newest.is_some() && !scan.met_known,
+            First::Oldest => false,
+        };
+        if only_base || kin.again {
+            scan.fresh.retain(|held| held.name == family.base);
+        }
+        let refused = std::mem::take(&mut scan.refused);
+        if !scan.fresh.is_empty() {
+            self.publish(&family, scan.fresh);
+        }
+        for (path, error) in refused {
+            self.say(&path, &error);
+        }
+    }
+
+    fn publish(&mut self, family: &Family, fresh: Vec<Arc<Held>>) {
+        let known = self.layout.about(family);
+        let Some(kin) = self.folders.get_mut(&family.folder).and_then(|f| f.families.get_mut(&family.base)) else {
+            return;
+        };
+        let (about, not_before) = match known {
+            Known::Leave => {
+                kin.left = true;
+                return;
+            }
+            Known::Sure(about) => (about, None),
+            Known::Maybe(about) => (about, (!self.first_listing).then(|| Instant::now() + ABOUT_WAIT)),
+        };
+        if let Some(until) = not_before {
+            // Well before the wait is over, should no event tell.
+            self.about_again = Some(until - ABOUT_WAIT / 5);
+        }
+        kin.published.extend(fresh.iter().map(|held| (held.id, Arc::downgrade(held))));
+        kin.newest = fresh.last().cloned();
+        if let Some(chain) = kin.chain {
+            self.send(chain, News::More { chain, generations: fresh });
+            return;
+        }
+        let chain = self.next_chain;
+        self.next_chain += 1;
+        kin.chain = Some(chain);
+        kin.about = Some(about.clone());
+        let key = self.layout.key(family);
+        let saved = self.outlet.checkpoints.as_ref().and_then(|checkpoints| checkpoints.lookup(&self.input, &key));
+        // Files that appear later are read from their head, whatever `start` says.
+        let first = if self.tail && self.first_listing { First::Tail } else { self.layout.first(family) };
+        self.owners.insert(chain, (family.folder.clone(), family.base.clone()));
+        self.first_chains += usize::from(self.first_listing);
+        let seed = Box::new(Seed { key, about, generations: fresh, saved, first, not_before });
+        self.send(chain, News::Found { chain, seed, first: self.first_listing });
+    }
+
+    fn all_about(&mut self) {
+        let folders: Vec<PathBuf> = self.folders.keys().cloned().collect();
+        for folder in folders {
+            self.about_of(&folder);
+        }
+    }
+
+    /// Asks again what is known of a folder's families.
+    fn about_of(&mut self, path: &Path) {
+        let Some(folder) = self.folders.get_mut(path) else { return };
+        let mut news = Vec::new();
+        let mut back = Vec::new();
+        for kin in folder.families.values_mut() {
+            match (self.layout.about(&kin.family), kin.chain) {
+                (Known::Leave, Some(chain)) if !kin.left => {
+                    kin.left = true;
+                    kin.chain = None;
+                    self.owners.remove(&chain);
+                    news.push((chain, News::Leave { chain }));
+                }
+                (Known::Sure(about), Some(chain)) => {
+                    let same = kin.about.as_ref().is_some_and(|known| {
+                        known.tag == about.tag
+                            && (Arc::ptr_eq(&known.origin, &about.origin) || known.origin == about.origin)
+                    });
+                    if !same {
+                        kin.about = Some(about.clone());
+                        news.push((chain, News::About { chain, about }));
+                    }
+                }
+                // A label that excluded it is gone: from now on, as if it were new.
+                (Known::Sure(_), None) if kin.left => {
+                    kin.left = false;
+                    back.push(kin.family.clone());
+                }
+                _ => {}
+            }
+        }
+        for (chain, news) in news {
+            self.send(chain, news);
+        }
+        for family in back {
+            self.look(family);
+        }
+    }
+
+    /// Chains that came to their end (a deleted file): should the name come back, it is a new chain.
+    fn forget_ended(&mut self) {
+        let lines = self.lines.iter();
+        let ended: Vec<u64> = lines
+            .flat_map(|line| std::mem::take(&mut *line.ended.lock().unwrap_or_else(PoisonError::into_inner)))
+            .collect();
+        for chain in ended {
+            let Some((path, base)) = self.owners.remove(&chain) else { continue };
+            let Some(kin) = self.folders.get_mut(&path).and_then(|folder| folder.families.get_mut(&base)) else {
+                continue;
+            };
+            (kin.chain, kin.newest, kin.again) = (None, None, true);
+            kin.published.clear();
+            let family = kin.family.clone();
+            self.look(family);
+        }
+    }
+
+    fn send(&self, chain: u64, news: News) {
+        let line = &self.lines[(chain % self.lines.len() as u64) as usize];
+        // Fails only when the reader has ended: then we are about to.
+        let _ = line.news.send(news);
+        line.bell.ring();
+    }
+
+    fn say(&mut self, path: &Path, error: &io::Error) {
+        self.refused += 1;
+        if self.said.len() >= SAID_MAX || !self.said.insert(path.to_owned()) {
+            return;
+        }
+        let hint = if error.kind() == io::ErrorKind::PermissionDenied { self.layout.denied_hint() } else { "" };
+        tracing::error!(input = self.input, path = %path.display(), %error, "can not be read and is left out{hint}");
+        let reason = format!("{} files can not be read, such as {}: {error}{hint}", self.said.len(), path.display());
+        self.outlet.metrics.check(&format!("input {}", self.input), Health::Warn, reason);
+    }
+}
+
+/// One descriptor for each generation that is not read yet: as many as may be had.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum {
+        // Less of them is still enough for most.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+}
+
+/// Asks for the highest priority that `nice` gives, for this thread alone: it runs for microseconds, and must not wait
+/// for the readers. Without CAP_SYS_NICE the kernel refuses, and it goes on as it is.
+fn hurry() {
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), -20) {
+        tracing::debug!(%error, "the opener runs without a raised priority");
+    }
+}

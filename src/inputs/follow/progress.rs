@@ -1,0 +1,169 @@
+//! One chain's progress, shared by the chain (which reads), the receipts (which settle) and the checkpoints (which
+//! save): the map from positions of the chain to files and offsets, and the tracker.
+//!
+//! Positions count content bytes over all generations of a chain. A span maps a run of them to one file; files are
+//! held until everything in them was delivered, so that what was not can be read again.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::checkpoint::{Checkpoints, Place, Saved};
+use super::generations::Held;
+use super::identity::{self, FileId, HEAD_BYTES};
+use super::tracker::{Mark, Tracker};
+use crate::batch::{Outcome, Waiter};
+
+/// A run of positions that lies in one file.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// First position.
+    pub start: u64,
+    /// Content offset of it in the file.
+    pub from: u64,
+    /// The file.
+    pub held: Arc<Held>,
+    /// Its head, as far as it is known.
+    pub head: identity::Mark,
+}
+
+/// What is shared, behind its lock.
+#[derive(Debug)]
+pub struct Inner {
+    /// The chain's spans, oldest first; the last one is being read.
+    pub spans: VecDeque<Span>,
+    /// What was delivered.
+    pub tracker: Tracker,
+    /// Whether `saved` would say something new.
+    dirty: bool,
+}
+
+/// One chain's progress. Locked once a batch by each side.
+#[derive(Debug)]
+pub struct Progress {
+    inner: Mutex<Inner>,
+    /// Weak: the checkpoints hold the progress of every live chain.
+    checkpoints: Weak<Checkpoints>,
+}
+
+impl Progress {
+    /// Progress of a chain whose everything before `mark` was delivered.
+    pub fn new(mark: Mark, checkpoints: Option<&Arc<Checkpoints>>) -> Arc<Progress> {
+        let inner = Inner { spans: VecDeque::new(), tracker: Tracker::new(mark), dirty: true };
+        let checkpoints = checkpoints.map(Arc::downgrade).unwrap_or_default();
+        Arc::new(Progress { inner: Mutex::new(inner), checkpoints })
+    }
+
+    /// The shared part.
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Settles a range of the tracker, and tells the checkpoints.
+    pub fn settle(&self, number: u64, delivered: bool) {
+        let moved = {
+            let mut inner = self.lock();
+            let moved = inner.tracker.settle(number, delivered);
+            inner.dirty |= moved > 0;
+            moved
+        };
+        if moved > 0
+            && let Some(checkpoints) = self.checkpoints.upgrade()
+        {
+            checkpoints.touch(moved, false);
+        }
+    }
+
+    /// A generation is at its end: worth a checkpoint soon.
+    pub fn generation_ended(&self) {
+        self.lock().dirty = true;
+        if let Some(checkpoints) = self.checkpoints.upgrade() {
+            checkpoints.touch(0, true);
+        }
+    }
+
+    /// What a checkpoint says of this chain, if that changed since it was asked last.
+    pub fn take_saved(&self) -> Option<Saved> {
+        let mut inner = self.lock();
+        if !std::mem::take(&mut inner.dirty) {
+            return None;
+        }
+        inner.saved()
+    }
+}
+
+impl Inner {
+    /// The file and content offset of a position.
+    pub fn span_of(&self, position: u64) -> Option<&Span> {
+        self.spans.iter().rev().find(|span| span.start <= position)
+    }
+
+    /// Lets go of files whose everything was delivered. The last span always stays.
+    pub fn prune(&mut self) {
+        let mark = self.tracker.mark();
+        let needed = mark.hold.unwrap_or(mark.done).min(mark.done);
+        // The span before `needed` stays too while the next one has no content to be recognised by.
+        while self.spans.len() > 1 && self.spans[1].start <= needed && self.spans[1].head.is_known() {
+            self.spans.pop_front();
+        }
+    }
+
+    /// Whether a file is part of what was not delivered yet.
+    pub fn holds(&self, id: FileId) -> bool {
+        self.spans.iter().any(|span| span.held.id == id)
+    }
+
+    fn saved(&mut self) -> Option<Saved> {
+        for span in &mut self.spans {
+            if !span.held.gz && (span.head.len as usize) < HEAD_BYTES {
+                // A file that can not be read keeps the mark it has.
+                span.head = identity::head_of(&span.held.file).unwrap_or(span.head);
+            }
+        }
+        let mark = self.tracker.mark();
+        let done = self.place(mark.done, Some(mark.tail))?;
+        let hold = match mark.hold {
+            Some(hold) if hold < mark.done => self.place(hold, None).map(|place| (place, mark.done - hold)),
+            _ => None,
+        };
+        Some(Saved { done, hold })
+    }
+
+    fn place(&self, position: u64, tail: Option<identity::Mark>) -> Option<Place> {
+        let at = self.spans.iter().rposition(|span| span.start <= position)?;
+        // At the border of two files the newer one says more, but only if it has content to be recognised by.
+        let older = at > 0 && self.spans[at].start == position && !self.spans[at].head.is_known();
+        let span = &self.spans[if older { at - 1 } else { at }];
+        let offset = span.from + (position - span.start);
+        let tail = match tail {
+            _ if offset == 0 => identity::Mark::default(),
+            // Taken when the range was read; at the first position of a span it is of the file before.
+            Some(tail) if tail.is_known() && position > span.start => tail,
+            _ if span.held.gz => identity::Mark::default(),
+            _ => identity::tail_of(&span.held.file, offset).unwrap_or_default(),
+        };
+        let size = identity::look(&span.held.file).map_or(0, |look| look.size);
+        Some(Place {
+            id: span.held.id,
+            name: span.held.name.clone(),
+            head: span.head,
+            tail,
+            offset,
+            size,
+            complete: older,
+        })
+    }
+}
+
+/// Settles one range when its last receipt is.
+pub struct RangeWaiter {
+    /// Whose range.
+    pub progress: Arc<Progress>,
+    /// Its number.
+    pub number: u64,
+}
+
+impl Waiter for RangeWaiter {
+    fn settled(&self, worst: Outcome) {
+        self.progress.settle(self.number, worst.is_final());
+    }
+}

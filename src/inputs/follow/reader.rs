@@ -1,0 +1,324 @@
+//! A reader thread: owns the chains whose number it is dealt, and gives each its turn.
+//!
+//! Chains with data take turns of one quantum. One without is looked at again after 1 ms, then 2, 4, ...; after 60 ms
+//! without data its file gets a one-shot inotify watch and costs nothing until it grows (and one look every 10 s, should
+//! the watch not tell). So a busy file costs its writer nothing and a slow one is read at once. Where a watch can not be
+//! had, the looks go on, every 250 ms at last.
+//!
+//! A reader that waits for memory or for a sink's queue holds all its chains up: the opener is another thread, and
+//! goes on holding what is rotated meanwhile.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use super::chain::{About, Chain, Context, Rules, Seed, Turn};
+use super::generations::Held;
+use super::inotify::{self, Bell, Watcher};
+use super::startup::Startup;
+use crate::inputs::Outlet;
+
+const LOOK_MIN: Duration = Duration::from_millis(1);
+const LOOK_MAX: Duration = Duration::from_millis(250);
+/// So long without data makes a chain idle.
+const IDLE_AFTER: Duration = Duration::from_millis(60);
+const SAFETY_LOOK: Duration = Duration::from_secs(10);
+
+/// What the opener tells a reader. Its number of messages is bounded by the files that it may hold open.
+pub enum News {
+    /// A chain, or more generations of one that is there.
+    Found {
+        /// Number of the chain.
+        chain: u64,
+        /// To start it with. For a chain that is there only the generations count.
+        seed: Box<Seed>,
+        /// Part of the first listing.
+        first: bool,
+    },
+    /// More generations.
+    More {
+        /// Number of the chain.
+        chain: u64,
+        /// Oldest first.
+        generations: Vec<Arc<Held>>,
+    },
+    /// Name, image, labels or tag changed.
+    About {
+        /// Number of the chain.
+        chain: u64,
+        /// What its records carry from now on.
+        about: About,
+    },
+    /// The container is gone.
+    Gone {
+        /// Number of the chain.
+        chain: u64,
+    },
+    /// Everything that is there was sent, and nothing more will be.
+    Listed,
+    /// It is not to be followed after all.
+    Leave {
+        /// Number of the chain.
+        chain: u64,
+    },
+}
+
+/// The sending end of one reader.
+#[derive(Clone)]
+pub struct Line {
+    /// Never blocks.
+    pub news: mpsc::Sender<News>,
+    /// Rung after sending.
+    pub bell: Arc<Bell>,
+    /// Chains that have ended by themselves, for the opener to forget.
+    pub ended: Arc<std::sync::Mutex<Vec<u64>>>,
+}
+
+struct Seat {
+    chain: Chain,
+    /// When to look next; `None`: it is in the ready queue.
+    due: Option<Instant>,
+    look: Duration,
+    quiet_since: Option<Instant>,
+    watch: Option<i32>,
+}
+
+/// See the header.
+pub struct Reader {
+    outlet: Outlet,
+    rules: Arc<Rules>,
+    news: mpsc::Receiver<News>,
+    line: Line,
+    watcher: Option<Watcher>,
+    seats: HashMap<u64, Seat>,
+    ready: VecDeque<u64>,
+    timers: BinaryHeap<Reverse<(Instant, u64)>>,
+    watched: HashMap<i32, u64>,
+    buf: Vec<u8>,
+    startup: Arc<Startup>,
+    /// No more news will come.
+    listed: bool,
+}
+
+impl Reader {
+    /// A reader at the other end of `line`.
+    pub fn new(
+        outlet: Outlet,
+        rules: Arc<Rules>,
+        news: mpsc::Receiver<News>,
+        line: Line,
+        startup: Arc<Startup>,
+    ) -> Reader {
+        Reader {
+            outlet,
+            rules,
+            news,
+            line,
+            watcher: Watcher::new().ok(),
+            seats: HashMap::new(),
+            ready: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            watched: HashMap::new(),
+            buf: Vec::new(),
+            startup,
+            listed: false,
+        }
+    }
+
+    /// The same with nothing but looks.
+    pub fn without_watcher(mut self) -> Reader {
+        self.watcher = None;
+        self
+    }
+
+    /// Reads until the word to stop, or until all that was listed is read.
+    pub fn run(mut self) {
+        while !self.outlet.stop.is_set() {
+            self.hear();
+            if self.listed && self.seats.is_empty() {
+                return;
+            }
+            let now = Instant::now();
+            while let Some(Reverse((due, chain))) = self.timers.peek().copied()
+                && due <= now
+            {
+                self.timers.pop();
+                // A timer whose chain was woken meanwhile is stale.
+                if self.seats.get(&chain).is_some_and(|seat| seat.due == Some(due)) {
+                    self.wake(chain);
+                }
+            }
+            if let Some(chain) = self.ready.pop_front() {
+                self.turn(chain);
+                continue;
+            }
+            let timeout = self.timers.peek().map_or(SAFETY_LOOK, |Reverse((due, _))| {
+                due.saturating_duration_since(Instant::now()).min(SAFETY_LOOK)
+            });
+            if !timeout.is_zero() {
+                // An idle reader needs no buffer.
+                if timeout >= LOOK_MAX {
+                    self.buf = Vec::new();
+                }
+                inotify::wait(&self.line.bell, self.watcher.as_ref(), timeout);
+            }
+            self.line.bell.quiet();
+            self.grown();
+        }
+    }
+
+    fn wake(&mut self, chain: u64) {
+        if let Some(seat) = self.seats.get_mut(&chain)
+            && seat.due.take().is_some()
+        {
+            self.ready.push_back(chain);
+        }
+    }
+
+    /// Files that were idle and grew.
+    fn grown(&mut self) {
+        let mut chains = Vec::new();
+        let mut all = false;
+        if let Some(watcher) = &self.watcher {
+            watcher.drain(|event| {
+                all |= event.is_overflow();
+                chains.extend(self.watched.remove(&event.watch));
+            });
+        }
+        if all {
+            chains.extend(self.watched.drain().map(|(_, chain)| chain));
+        }
+        for chain in chains {
+            if let Some(seat) = self.seats.get_mut(&chain) {
+                // One-shot: it is gone by now.
+                seat.watch = None;
+                seat.look = LOOK_MIN;
+                seat.quiet_since = None;
+            }
+            self.wake(chain);
+        }
+    }
+
+    fn hear(&mut self) {
+        while let Ok(news) = self.news.try_recv() {
+            match news {
+                News::Found { chain, seed, first } => self.found(chain, *seed, first),
+                News::More { chain, generations } => {
+                    self.change(chain, |seat| seat.chain.push(generations));
+                }
+                News::About { chain, about } => self.change(chain, |seat| seat.chain.set_about(about)),
+                News::Gone { chain } => self.change(chain, |seat| seat.chain.set_gone()),
+                News::Listed => self.listed = true,
+                News::Leave { chain } => self.leave(chain),
+            }
+        }
+    }
+
+    fn found(&mut self, number: u64, seed: Seed, first: bool) {
+        let (chain, opening) = Chain::new(seed, &self.rules, &self.outlet);
+        if first {
+            self.startup.add(opening);
+        }
+        self.outlet.counters().open.fetch_add(1, Relaxed);
+        let seat = Seat { chain, due: None, look: LOOK_MIN, quiet_since: None, watch: None };
+        self.seats.insert(number, seat);
+        self.ready.push_back(number);
+    }
+
+    fn change(&mut self, chain: u64, change: impl FnOnce(&mut Seat)) {
+        if let Some(seat) = self.seats.get_mut(&chain) {
+            change(seat);
+            seat.look = LOOK_MIN;
+            seat.quiet_since = None;
+            let watch = seat.watch.take();
+            self.unwatch(watch);
+            self.wake(chain);
+        }
+    }
+
+    fn unwatch(&mut self, watch: Option<i32>) {
+        if let (Some(watch), Some(watcher)) = (watch, &self.watcher) {
+            self.watched.remove(&watch);
+            watcher.remove(watch);
+        }
+    }
+
+    fn leave(&mut self, number: u64) {
+        if let Some(seat) = self.seats.remove(&number) {
+            self.unwatch(seat.watch);
+            self.ready.retain(|chain| *chain != number);
+            self.outlet.counters().open.fetch_sub(1, Relaxed);
+            // Who reads once may follow next time.
+            if let Some(checkpoints) = self.outlet.checkpoints.as_ref().filter(|_| !self.outlet.once) {
+                checkpoints.forget(&self.rules.input, seat.chain.key());
+            }
+        }
+    }
+
+    fn turn(&mut self, number: u64) {
+        let Some(seat) = self.seats.get_mut(&number) else { return };
+        let before = seat.chain.position();
+        let turn = seat.chain.turn(&mut Context { outlet: &self.outlet, buf: &mut self.buf });
+        let now = Instant::now();
+        if seat.chain.position() != before {
+            seat.look = LOOK_MIN;
+            seat.quiet_since = None;
+        }
+        match turn {
+            Turn::Again => self.ready.push_back(number),
+            Turn::Sleep(time) => self.sleep(number, now + time),
+            Turn::Idle => {
+                let quiet = now.duration_since(*seat.quiet_since.get_or_insert(now));
+                if quiet < IDLE_AFTER {
+                    let look = seat.look;
+                    seat.look = (look * 2).min(LOOK_MAX);
+                    self.sleep(number, now + look);
+                } else {
+                    seat.look = LOOK_MAX;
+                    self.rest(number, now);
+                }
+            }
+            Turn::Ended => {
+                self.leave(number);
+                self.line.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(number);
+            }
+        }
+    }
+
+    fn sleep(&mut self, number: u64, until: Instant) {
+        if let Some(seat) = self.seats.get_mut(&number) {
+            seat.due = Some(until);
+            self.timers.push(Reverse((until, number)));
+        }
+    }
+
+    /// An idle chain: its file is watched. It is read once more after that, since it may have grown in between.
+    fn rest(&mut self, number: u64, now: Instant) {
+        let Some(seat) = self.seats.get_mut(&number) else { return };
+        if seat.watch.is_some() {
+            self.sleep(number, now + SAFETY_LOOK);
+            return;
+        }
+        let Some(held) = seat.chain.file() else {
+            // Nothing to read at all: the opener will tell.
+            self.sleep(number, now + SAFETY_LOOK);
+            return;
+        };
+        // The link in /proc leads to the file itself, whatever its name is by now.
+        let path = PathBuf::from(format!("/proc/self/fd/{}", held.file.as_raw_fd()));
+        let added = self.watcher.as_ref().and_then(|watcher| watcher.add(&path, inotify::GROWTH).ok());
+        match added {
+            Some(watch) if !self.watched.contains_key(&watch) => {
+                seat.watch = Some(watch);
+                self.watched.insert(watch, number);
+                self.ready.push_back(number);
+            }
+            // No watch to be had, or two chains on one file.
+            _ => self.sleep(number, now + LOOK_MAX),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Where to go on after a restart: finds the place of a checkpoint in what is there now.
+//!
+//! The same file (device, inode, birth time) with the same content before the place is sure. The same content under
+//! another identity is a copy, a restored backup, another device number after a reboot, or the generation compressed
+//! meanwhile. The same file with other content was rewritten in place: from its start. Nothing of that: the generation
+//! is gone, and the oldest one that is there is read from its head.
+
+use std::sync::Arc;
+
+use super::checkpoint::{Place, Saved};
+use super::generations::Held;
+use super::source::has_marks;
+
+/// What became of a stored place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is there: go on in this generation at this offset.
+    Found,
+    /// The file is there, but was truncated or rewritten: read it from its head.
+    Rewritten,
+    /// The generation is gone: read everything that is there.
+    Gone,
+    /// The generation is gone, but it had been read to its end: nothing was missed.
+    GoneComplete,
+}
+
+/// Where a chain starts reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Index of the generation.
+    pub at: usize,
+    /// Content offset in it.
+    pub offset: u64,
+    /// This many bytes from there on were delivered before: read for an unfinished line only.
+    pub replay: u64,
+    /// What became of the stored place.
+    pub fate: Fate,
+}
+
+/// Finds the start of a chain that has a checkpoint. `generations` are those that exist, oldest first.
+pub fn find(generations: &[Arc<Held>], saved: &Saved) -> Start {
+    if let Some((hold, ahead)) = &saved.hold
+        && let Some(at) = locate(generations, hold)
+    {
+        return Start { at, offset: hold.offset, replay: *ahead, fate: Fate::Found };
+    }
+    if let Some(at) = locate(generations, &saved.done) {
+        return Start { at, offset: saved.done.offset, replay: 0, fate: Fate::Found };
+    }
+    let same_file = |held: &Arc<Held>| held.id == saved.done.id;
+    if let Some(at) = generations.iter().position(same_file) {
+        return Start { at, offset: 0, replay: 0, fate: Fate::Rewritten };
+    }
+    let fate = if saved.done.complete { Fate::GoneComplete } else { Fate::Gone };
+    Start { at: 0, offset: 0, replay: 0, fate }
+}
+
+fn locate(generations: &[Arc<Held>], place: &Place) -> Option<usize> {
+    let fits = |held: &Arc<Held>| has_marks(held, place.head, place.tail, place.offset);
+    let same = generations.iter().position(|held| held.id == place.id && fits(held));
+    same.or_else(|| {
+        // By content alone: only if there is content to go by. The newest first, for its tail is nearest.
+        let known = place.head.is_known() && (place.tail.is_known() || place.offset == 0);
+        known.then(|| generations.iter().rposition(fits)).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::super::identity::{self, FileId};
+    use super::super::{generations, source};
+    use super::*;
+
+    fn held(dir: &Path, name: &str, content: &[u8]) -> Arc<Held> {
+        fs::write(dir.join(name), content).expect("written");
+        generations::open(&dir.join(name)).expect("opens")
+    }
+
+    fn place(held: &Arc<Held>, offset: u64) -> Place {
+        Place {
+            id: held.id,
+            name: held.name.clone(),
+            head: source::head_of(held).expect("read"),
+            tail: identity::tail_of(&held.file, offset).expect("read"),
+            offset,
+            size: 0,
+            complete: false,
+        }
+    }
+
+    #[test]
+    fn a_copy_is_found_by_content_and_a_reused_inode_is_not_taken_for_the_file() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let old = held(dir.path(), "a", b"one\ntwo\nthree\n");
+        let new = held(dir.path(), "b", b"four\nfive\nsix\n");
+        let mut stored = place(&old, 8);
+        assert_eq!(find(&[Arc::clone(&old), Arc::clone(&new)], &stored.clone().into()).offset, 8);
+        // The new file got the old inode.
+        stored.id = new.id;
+        let start = find(&[Arc::clone(&old), Arc::clone(&new)], &stored.clone().into());
+        assert_eq!((start.at, start.offset, start.fate), (0, 8, Fate::Found));
+        let start = find(&[new], &stored.into());
+        assert_eq!((start.at, start.offset, start.fate), (0, 0, Fate::Rewritten));
+    }
+
+    #[test]
+    fn two_files_with_the_same_first_bytes_are_told_apart() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let header = vec![b'#'; 4096];
+        let a = held(dir.path(), "a", &[&header[..], b"one\n"].concat());
+        let b = held(dir.path(), "b", &[&header[..], b"two\n"].concat());
+        let mut stored = place(&a, 4100);
+        stored.id = FileId::default();
+        assert_eq!(find(&[b, a], &stored.into()).at, 1);
+    }
+
+    #[test]
+    fn a_generation_that_is_gone_means_the_oldest_one_from_its_head() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let gone = held(dir.path(), "a", b"one\n");
+        let rest = [held(dir.path(), "b", b"two\n"), held(dir.path(), "c", b"three\n")];
+        let mut stored = place(&gone, 4);
+        assert_eq!(find(&rest, &stored.clone().into()), Start { at: 0, offset: 0, replay: 0, fate: Fate::Gone });
+        stored.complete = true;
+        assert_eq!(find(&rest, &stored.into()).fate, Fate::GoneComplete);
+    }
+
+    impl From<Place> for Saved {
+        fn from(done: Place) -> Saved {
+            Saved { done, hold: None }
+        }
+    }
+}

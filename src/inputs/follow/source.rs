@@ -1,0 +1,342 @@
+//! Bytes of one held generation, from an offset on: plain files by `pread` into the reader's buffer, compressed ones
+//! through a decoder.
+//!
+//! A plain read starts [`TAIL_BYTES`] before the offset and compares what it finds there with what was read there
+//! before. A file that is shorter, or has other bytes there, was rewritten in place. No unfinished line is kept in
+//! memory: it is read again when there is more of it.
+//!
+//! Limits: the buffer grows up to one line of the largest allowed length, and shrinks again. A compressed file is
+//! decoded as a stream, so a decompression bomb costs time but no memory.
+
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::generations::Held;
+use super::identity::{self, HEAD_BYTES, Mark, TAIL_BYTES};
+
+/// Bytes of one read. More gains nothing (measured: no faster past 64 KiB), less costs calls.
+pub const BLOCK: usize = 256 << 10;
+
+/// One generation being read.
+pub struct Source {
+    /// The file.
+    pub held: Arc<Held>,
+    /// Content offset of the next byte that was not consumed.
+    pub offset: u64,
+    /// Content bytes seen so far, consumed or not.
+    pub seen: u64,
+    tail: [u8; TAIL_BYTES],
+    tail_len: usize,
+    gz: Option<Gz>,
+    /// Bytes were left on purpose: the next read finds them even if there are no more.
+    left: bool,
+}
+
+struct Gz {
+    decoder: MultiGzDecoder<BufReader<Pread>>,
+    /// Decoded but not consumed: less than a block and one line.
+    pending: Vec<u8>,
+    ended: bool,
+    /// Why it ended early.
+    damage: Option<io::Error>,
+}
+
+struct Pread {
+    held: Arc<Held>,
+    at: u64,
+}
+
+impl Read for Pread {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let got = self.held.file.read_at(buf, self.at)?;
+        self.at += got as u64;
+        Ok(got)
+    }
+}
+
+/// What a read found. The new bytes are those of [`Source::data`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// This many bytes lie after the offset, more of them than at the last read, or the buffer is full.
+    Bytes(usize),
+    /// Nothing new; this many bytes of an unfinished line lie after the offset.
+    End(usize),
+    /// The file was truncated or rewritten in place.
+    Rewritten,
+}
+
+impl Source {
+    /// Reads `held` from `offset` on. For a compressed file everything before it is decoded and skipped.
+    pub fn open(held: Arc<Held>, offset: u64) -> io::Result<Source> {
+        let mut source =
+            Source { held, offset, seen: offset, tail: [0; TAIL_BYTES], tail_len: 0, gz: None, left: false };
+        if source.held.gz {
+            let mut gz = Gz { decoder: decoder(&source.held), pending: Vec::new(), ended: false, damage: None };
+            let skipped = io::copy(&mut (&mut gz.decoder).take(offset), &mut io::sink());
+            if !matches!(skipped, Ok(n) if n == offset) {
+                gz.ended = true;
+                gz.damage = Some(skipped.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+            }
+            source.gz = Some(gz);
+        } else {
+            let len = offset.min(TAIL_BYTES as u64) as usize;
+            let got = identity::read_at(&source.held.file, &mut source.tail[..len], offset - len as u64)?;
+            // A file shorter than the offset is met by the first read.
+            source.tail_len = if got == len { len } else { TAIL_BYTES.min(len) };
+        }
+        Ok(source)
+    }
+
+    /// The mark of the content before the offset, as far as it was read here.
+    pub fn tail(&self) -> Mark {
+        Mark::of(&self.tail[..self.tail_len])
+    }
+
+    /// Bytes of the last read were not looked at: the next one is to find them again.
+    pub fn leave(&mut self) {
+        self.left = true;
+    }
+
+    /// Whether the content ended early because the compressed file is damaged. Said once.
+    pub fn take_damage(&mut self) -> Option<io::Error> {
+        self.gz.as_mut().and_then(|gz| gz.damage.take())
+    }
+
+    /// Reads more. The bytes after the offset are then `data(buf, n)`. `line_max` bounds how far an unfinished line
+    /// makes the buffer grow.
+    pub fn read(&mut self, buf: &mut Vec<u8>, line_max: usize) -> io::Result<Found> {
+        let pending = (self.seen - self.offset) as usize;
+        let left = std::mem::take(&mut self.left) && pending > 0;
+        // Room for what is known to be there, a block more, and never more than one line needs.
+        let room = (pending + BLOCK).min(line_max + BLOCK);
+        if let Some(gz) = &mut self.gz {
+            return Ok(match gz.read(room, &mut self.seen) {
+                Found::End(n) if left => Found::Bytes(n),
+                found => found,
+            });
+        }
+        let wanted = self.tail_len + room;
+        if buf.len() < wanted || buf.len() > 2 * wanted.max(BLOCK + TAIL_BYTES) {
+            buf.resize(wanted, 0);
+            buf.shrink_to_fit();
+        }
+        let got = identity::read_at(&self.held.file, &mut buf[..wanted], self.offset - self.tail_len as u64)?;
+        if got < self.tail_len || buf[..self.tail_len] != self.tail[..self.tail_len] {
+            return Ok(Found::Rewritten);
+        }
+        let new = got - self.tail_len;
+        if new < pending {
+            // Cut behind the offset: what remains is the same file, so far.
+            self.seen = self.offset + new as u64;
+            return Ok(Found::Rewritten);
+        }
+        let grown = new > pending || left;
+        self.seen = self.offset + new as u64;
+        Ok(if grown { Found::Bytes(new) } else { Found::End(new) })
+    }
+
+    /// The `n` bytes after the offset that the last read found.
+    pub fn data<'b>(&'b self, buf: &'b [u8], n: usize) -> &'b [u8] {
+        match &self.gz {
+            Some(gz) => &gz.pending[..n],
+            None => &buf[self.tail_len..self.tail_len + n],
+        }
+    }
+
+    /// Moves the offset over the first `n` of `data`, which are in `buf` as the last read left it.
+    pub fn consume(&mut self, buf: &[u8], n: usize) {
+        let kept = self.tail_len;
+        let data = match &self.gz {
+            Some(gz) => &gz.pending[..n],
+            None => &buf[kept..kept + n],
+        };
+        if n >= TAIL_BYTES {
+            self.tail.copy_from_slice(&data[n - TAIL_BYTES..]);
+            self.tail_len = TAIL_BYTES;
+        } else {
+            let keep = kept.min(TAIL_BYTES - n);
+            self.tail.copy_within(kept - keep..kept, 0);
+            self.tail[keep..keep + n].copy_from_slice(data);
+            self.tail_len = keep + n;
+        }
+        self.offset += n as u64;
+        if let Some(gz) = &mut self.gz {
+            gz.pending.drain(..n);
+        }
+    }
+}
+
+impl Gz {
+    fn read(&mut self, room: usize, seen: &mut u64) -> Found {
+        let before = self.pending.len();
+        if !self.ended && before < room {
+            let mut limited = (&mut self.decoder).take((room - before) as u64);
+            match limited.read_to_end(&mut self.pending) {
+                Ok(got) => self.ended = got < room - before,
+                // What was decoded before the damage stays.
+                Err(error) => {
+                    self.ended = true;
+                    self.damage = Some(error);
+                }
+            }
+        }
+        *seen += (self.pending.len() - before) as u64;
+        if self.pending.len() > before { Found::Bytes(self.pending.len()) } else { Found::End(before) }
+    }
+}
+
+fn decoder(held: &Arc<Held>) -> MultiGzDecoder<BufReader<Pread>> {
+    MultiGzDecoder::new(BufReader::with_capacity(32 << 10, Pread { held: Arc::clone(held), at: 0 }))
+}
+
+/// The head mark of a generation's content. Of a damaged compressed file: of what can be decoded.
+pub fn head_of(held: &Arc<Held>) -> io::Result<Mark> {
+    if !held.gz {
+        return identity::head_of(&held.file);
+    }
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    let _ = decoder(held).take(HEAD_BYTES as u64).read_to_end(&mut head);
+    Ok(Mark::of(&head))
+}
+
+/// Whether the content of `held` has these marks: `head` at its start, `tail` before `offset`.
+pub fn has_marks(held: &Arc<Held>, head: Mark, tail: Mark, offset: u64) -> bool {
+    if !held.gz {
+        let mut bytes = [0; HEAD_BYTES];
+        let len = (head.len as usize).min(HEAD_BYTES);
+        let head_is =
+            identity::read_at(&held.file, &mut bytes[..len], 0).is_ok_and(|got| Mark::of(&bytes[..got]) == head);
+        let long_enough = identity::look(&held.file).is_ok_and(|look| look.size >= offset);
+        let tail_is = !tail.is_known() || mark_before(&held.file, offset, tail.len) == Some(tail);
+        return (head_is || !head.is_known()) && long_enough && tail_is;
+    }
+    let mut decoder = decoder(held);
+    let mut bytes = Vec::with_capacity(HEAD_BYTES);
+    let got = (&mut decoder).take(u64::from(head.len).min(HEAD_BYTES as u64)).read_to_end(&mut bytes);
+    if got.is_err() || Mark::of(&bytes) != head {
+        return false;
+    }
+    // Most files are no match, and are left above. Decode up to the tail, keeping its last bytes.
+    let mut last = bytes;
+    let mut block = [0; 16 << 10];
+    let mut at = last.len() as u64;
+    if at > offset {
+        last.truncate(usize::try_from(offset).unwrap_or(0));
+        at = offset;
+    }
+    while at < offset {
+        let want = block.len().min(usize::try_from(offset - at).unwrap_or(usize::MAX));
+        match decoder.read(&mut block[..want]) {
+            Ok(0) | Err(_) => return false,
+            Ok(n) => {
+                last.extend_from_slice(&block[..n]);
+                last.drain(..last.len().saturating_sub(TAIL_BYTES));
+                at += n as u64;
+            }
+        }
+    }
+    let from = last.len().saturating_sub(tail.len as usize);
+    !tail.is_known() || Mark::of(&last[from..]) == tail
+}
+
+fn mark_before(file: &std::fs::File, offset: u64, len: u32) -> Option<Mark> {
+    let mut bytes = [0; TAIL_BYTES];
+    let len = (len as usize).min(TAIL_BYTES);
+    let start = offset.checked_sub(len as u64)?;
+    let got = identity::read_at(file, &mut bytes[..len], start).ok()?;
+    (got == len).then(|| Mark::of(&bytes[..len]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::path::Path;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::super::generations;
+    use super::*;
+
+    fn held(path: &Path) -> Arc<Held> {
+        generations::open(path).expect("opens")
+    }
+
+    fn gz(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).expect("in memory");
+        encoder.finish().expect("in memory")
+    }
+
+    #[test]
+    fn an_unfinished_line_is_read_again_when_there_is_more_of_it() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let path = dir.path().join("a");
+        fs::write(&path, b"one\ntw").expect("written");
+        let mut s = Source::open(held(&path), 0).expect("opens");
+        let mut buf = Vec::new();
+        assert_eq!(s.read(&mut buf, 1 << 20).expect("read"), Found::Bytes(6));
+        s.consume(&buf, 4);
+        assert_eq!(s.read(&mut buf, 1 << 20).expect("read"), Found::End(2));
+        fs::OpenOptions::new().append(true).open(&path).expect("there").write_all(b"o\n").expect("written");
+        assert_eq!(s.read(&mut buf, 1 << 20).expect("read"), Found::Bytes(4));
+        assert_eq!(s.data(&buf, 4), b"two\n");
+    }
+
+    #[test]
+    fn other_bytes_before_the_offset_or_fewer_bytes_are_a_rewrite() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let path = dir.path().join("a");
+        for after in [&b""[..], b"x", b"ONE\nTWO\nTHREE\n", b"\0\0\0\0\0\0\0\0new\n"] {
+            fs::write(&path, b"one\ntwo\n").expect("written");
+            let mut s = Source::open(held(&path), 0).expect("opens");
+            let mut buf = Vec::new();
+            assert_eq!(s.read(&mut buf, 1 << 20).expect("read"), Found::Bytes(8));
+            s.consume(&buf, 8);
+            fs::write(&path, after).expect("truncated in place");
+            assert_eq!(s.read(&mut buf, 1 << 20).expect("read"), Found::Rewritten, "{after:?}");
+        }
+    }
+
+    #[test]
+    fn a_compressed_generation_has_the_content_and_marks_of_the_plain_one() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let content: Vec<u8> = (0..50_000u32).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
+        let (half, rest) = content.split_at(content.len() / 2);
+        // Two members, as `cat a.gz b.gz` makes them.
+        fs::write(dir.path().join("a.gz"), [gz(half), gz(rest)].concat()).expect("written");
+        fs::write(dir.path().join("a"), &content).expect("written");
+        let (packed, plain) = (held(&dir.path().join("a.gz")), held(&dir.path().join("a")));
+        let head = head_of(&plain).expect("read");
+        assert_eq!(head_of(&packed).expect("read"), head);
+        for offset in [1, 63, 64, 1024, 1025, 100_000, content.len() as u64] {
+            let tail = identity::tail_of(&plain.file, offset).expect("read");
+            assert!(has_marks(&packed, head, tail, offset) && has_marks(&plain, head, tail, offset), "{offset}");
+            let wrong = Mark { hash: tail.hash ^ 1, ..tail };
+            assert!(!has_marks(&packed, head, wrong, offset) && !has_marks(&plain, head, wrong, offset));
+        }
+        let mut s = Source::open(packed, 100_000).expect("opens");
+        let (mut buf, mut out) = (Vec::new(), Vec::new());
+        while let Found::Bytes(n) = s.read(&mut buf, 1 << 20).expect("read") {
+            out.extend_from_slice(s.data(&buf, n));
+            s.consume(&buf, n);
+        }
+        assert!(out == content[100_000..]);
+    }
+
+    #[test]
+    fn the_valid_part_of_a_damaged_gz_is_read_and_the_damage_said_once() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let mut bytes = gz(&b"0123456789\n".repeat(1000));
+        let at = bytes.len() - 6;
+        bytes[at] ^= 0xff;
+        fs::write(dir.path().join("a.gz"), bytes).expect("written");
+        let mut s = Source::open(held(&dir.path().join("a.gz")), 0).expect("opens");
+        let mut buf = Vec::new();
+        assert_eq!(s.read(&mut buf, 1 << 20).expect("read"), Found::Bytes(11_000));
+        assert!(s.take_damage().is_some() && s.take_damage().is_none());
+    }
+}

@@ -1,0 +1,229 @@
+//! The checkpoint file's text: one JSON object a line, each behind the CRC32C of its bytes, so that a damaged line costs
+//! one record and a person can read the rest.
+//!
+//! ```text
+//! 9a3c01f2 {"longshore":"checkpoints","version":1,"seq":17,"records":2}
+//! 0b51e77d {"input":"containers","key":"<id>","seen":1764000000,"done":{...},"hold":{...},"ahead":4096}
+//! ```
+//!
+//! Pure. A version field counts only under a valid CRC: elsewhere it is damage.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use super::identity::{FileId, Mark};
+
+/// The version that this build writes and reads.
+pub const VERSION: u64 = 1;
+
+/// A place in a file, and how to recognise the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Who it was.
+    pub id: FileId,
+    /// The name that it had when it was opened.
+    pub name: String,
+    /// Its head.
+    pub head: Mark,
+    /// The content before `offset`; unknown at 0 and, sometimes, within compressed files.
+    pub tail: Mark,
+    /// Bytes of content before the place.
+    pub offset: u64,
+    /// Bytes of the file when this was saved.
+    pub size: u64,
+    /// The place is the file's end, and a newer generation follows.
+    pub complete: bool,
+}
+
+/// How far one chain was delivered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// Everything before it was delivered.
+    pub done: Place,
+    /// Where an unfinished line starts, and how many bytes of content lie between that and `done`.
+    pub hold: Option<(Place, u64)>,
+}
+
+/// An input's name and the chain's key within it (container id or path).
+pub type Key = (String, String);
+
+/// A stored record: the chain, and the second since 1970 when it was last followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// How far.
+    pub saved: Saved,
+    /// Seconds since 1970.
+    pub seen: i64,
+}
+
+/// What a text held.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// Number of the save; `None` where the header is damaged.
+    pub seq: Option<u64>,
+    /// The records that are whole.
+    pub entries: HashMap<Key, Entry>,
+    /// Lines (or missing records) that are damaged.
+    pub damaged: u64,
+    /// A version that this build does not know.
+    pub newer: Option<u64>,
+}
+
+/// Writes everything.
+pub fn write(seq: u64, entries: &HashMap<Key, Entry>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512 * (entries.len() + 1));
+    let header = json!({"longshore": "checkpoints", "version": VERSION, "seq": seq, "records": entries.len()});
+    line(&header, &mut out);
+    for ((input, key), entry) in entries {
+        let mut record = json!({"input": input, "key": key, "seen": entry.seen, "done": place_json(&entry.saved.done)});
+        if let Some((hold, ahead)) = &entry.saved.hold {
+            record["hold"] = place_json(hold);
+            record["ahead"] = json!(ahead);
+        }
+        line(&record, &mut out);
+    }
+    out
+}
+
+fn line(value: &Value, out: &mut Vec<u8>) {
+    let text = value.to_string();
+    out.extend_from_slice(format!("{:08x} ", crc32c::crc32c(text.as_bytes())).as_bytes());
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'\n');
+}
+
+/// Reads what is whole.
+pub fn read(bytes: &[u8]) -> Parsed {
+    let mut parsed = Parsed::default();
+    let mut promised = 0;
+    for (number, line) in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate() {
+        let Some(value) = checked(line) else {
+            parsed.damaged += 1;
+            continue;
+        };
+        if number == 0 && value["longshore"] == "checkpoints" {
+            match value["version"].as_u64() {
+                Some(VERSION) => {}
+                other => {
+                    parsed.newer = Some(other.unwrap_or(0));
+                    return parsed;
+                }
+            }
+            parsed.seq = value["seq"].as_u64();
+            promised = value["records"].as_u64().unwrap_or(0);
+            continue;
+        }
+        match entry(&value) {
+            Some((key, entry)) => {
+                parsed.entries.insert(key, entry);
+            }
+            None => parsed.damaged += 1,
+        }
+    }
+    // Lines that are gone altogether are damage too.
+    let missing = promised.saturating_sub(parsed.entries.len() as u64);
+    parsed.damaged = parsed.damaged.max(missing);
+    parsed
+}
+
+fn checked(line: &[u8]) -> Option<Value> {
+    let (crc, text) = line.split_at_checked(9)?;
+    let crc = u32::from_str_radix(std::str::from_utf8(crc.strip_suffix(b" ")?).ok()?, 16).ok()?;
+    if crc != crc32c::crc32c(text) {
+        return None;
+    }
+    serde_json::from_slice(text).ok()
+}
+
+fn entry(value: &Value) -> Option<(Key, Entry)> {
+    let key = (value["input"].as_str()?.to_owned(), value["key"].as_str()?.to_owned());
+    let hold = match value.get("hold") {
+        Some(hold) => Some((place(hold)?, value["ahead"].as_u64()?)),
+        None => None,
+    };
+    let saved = Saved { done: place(&value["done"])?, hold };
+    Some((key, Entry { saved, seen: value["seen"].as_i64()? }))
+}
+
+fn place_json(place: &Place) -> Value {
+    json!({
+        "name": place.name, "dev": place.id.dev, "ino": place.id.ino, "btime": place.id.btime,
+        "head": [place.head.len, place.head.hash], "tail": [place.tail.len, place.tail.hash],
+        "offset": place.offset, "size": place.size, "complete": place.complete,
+    })
+}
+
+fn place(value: &Value) -> Option<Place> {
+    let mark = |value: &Value| Some(Mark { len: u32::try_from(value[0].as_u64()?).ok()?, hash: value[1].as_u64()? });
+    Some(Place {
+        id: FileId { dev: value["dev"].as_u64()?, ino: value["ino"].as_u64()?, btime: value["btime"].as_i64()? },
+        name: value["name"].as_str()?.to_owned(),
+        head: mark(&value["head"])?,
+        tail: mark(&value["tail"])?,
+        offset: value["offset"].as_u64()?,
+        size: value["size"].as_u64()?,
+        complete: value["complete"].as_bool()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn some(key: &str, offset: u64) -> (Key, Entry) {
+        let done = Place {
+            id: FileId { dev: 1 << 32 | 7, ino: u64::MAX, btime: -5 },
+            name: "a\"\n".to_owned(),
+            head: Mark::of(b"head"),
+            tail: Mark::of(b"tail"),
+            offset,
+            size: offset + 9,
+            complete: offset.is_multiple_of(2),
+        };
+        let hold = (offset > 5).then(|| (Place { offset: 5, ..done.clone() }, offset - 5));
+        (("in".to_owned(), key.to_owned()), Entry { saved: Saved { done, hold }, seen: 1_764_000_000 })
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let entries: HashMap<Key, Entry> = (0..9).map(|n| some(&format!("k{n}"), n)).collect();
+        let parsed = read(&write(17, &entries));
+        assert_eq!((parsed.seq, parsed.damaged, parsed.newer), (Some(17), 0, None));
+        assert_eq!(parsed.entries, entries);
+    }
+
+    #[test]
+    fn a_newer_version_counts_only_under_a_valid_checksum() {
+        let mut text = Vec::new();
+        line(&json!({"longshore": "checkpoints", "version": 9, "seq": 1, "records": 0}), &mut text);
+        assert_eq!(read(&text).newer, Some(9));
+        text[0] ^= 1;
+        let parsed = read(&text);
+        assert_eq!((parsed.newer, parsed.seq, parsed.damaged), (None, None, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn a_flipped_bit_costs_one_line_and_no_record_is_ever_wrong(at in 0usize..10_000, bit in 0u8..8) {
+            let entries: HashMap<Key, Entry> = (0..5).map(|n| some(&format!("k{n}"), n * 3)).collect();
+            let mut text = write(1, &entries);
+            let at = at % text.len();
+            text[at] ^= 1 << bit;
+            let parsed = read(&text);
+            prop_assert!(parsed.damaged >= 1 || parsed.entries == entries);
+            // A flip that makes a line break cuts one line in two; a flip of one joins two.
+            prop_assert!(parsed.entries.len() >= 3);
+            for (key, entry) in &parsed.entries {
+                prop_assert_eq!(Some(entry), entries.get(key));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+            read(&bytes);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Plain files.
+
+use super::*;
+
+#[test]
+fn plain_files_are_followed_through_rename_and_late_writes() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let path = dir.path().join("app.log");
+    fs::write(&path, "one\r\ntwo\nunfin").expect("written");
+    let node = Node::at(Some(&dir.path().join("data")));
+    node.start("file", &format!("paths = [\"{}/*.log\"]\ntag = \"app\"", dir.path().display()));
+    assert_eq!(node.wait_for(2), ["one", "two"]);
+    let mut old = OpenOptions::new().append(true).open(&path).expect("opens");
+    old.write_all(b"ished\n").expect("written");
+    fs::rename(&path, dir.path().join("app.log.1")).expect("renamed");
+    old.write_all(b"still here\n").expect("written");
+    assert_eq!(node.wait_for(4)[2..], ["unfinished", "still here"]);
+    fs::write(&path, "new file\n").expect("written");
+    assert_eq!(node.wait_for(5)[4], "new file");
+    old.write_all(b"late\n").expect("written");
+    assert_eq!(node.wait_for(6)[5], "late");
+    OpenOptions::new().append(true).open(&path).expect("opens").write_all(b"on\n").expect("written");
+    assert_eq!(node.wait_for(7)[6], "on");
+    assert_eq!(node.all()[0].tag, "app");
+    node.shut_down();
+    // After a restart nothing of it comes again.
+    let node = Node::at(Some(&dir.path().join("data")));
+    node.start("file", &format!("paths = [\"{}/*.log\"]", dir.path().display()));
+    std::thread::sleep(Duration::from_millis(300));
+    OpenOptions::new().append(true).open(&path).expect("opens").write_all(b"again\n").expect("written");
+    assert_eq!(node.wait_for(1), ["again"]);
+    node.shut_down();
+}
+
+#[test]
+fn start_at_the_tail_counts_only_for_files_of_the_first_start() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    fs::write(dir.path().join("a.log"), "old\nhalf a li").expect("written");
+    let settings = format!("paths = [\"{}/*.log\"]\nstart = \"tail\"", dir.path().display());
+    let node = Node::at(Some(&dir.path().join("data")));
+    node.start("file", &settings);
+    std::thread::sleep(Duration::from_millis(300));
+    fs::write(dir.path().join("b.log"), "head of b\n").expect("written");
+    node.wait_for(1);
+    let mut a = OpenOptions::new().append(true).open(dir.path().join("a.log")).expect("opens");
+    a.write_all(b"ne\nnew\n").expect("written");
+    assert_eq!(node.wait_for(2), ["head of b", "new"]);
+    node.shut_down();
+    fs::write(dir.path().join("c.log"), "head of c\n").expect("written");
+    let node = Node::at(Some(&dir.path().join("data")));
+    node.start("file", &settings);
+    assert_eq!(node.wait_for(1), ["head of c"]);
+    node.shut_down();
+}
+
+#[test]
+fn a_fifo_a_folder_and_a_forbidden_file_are_reported_and_the_others_go_on() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    fs::create_dir(dir.path().join("folder.log")).expect("made");
+    let fifo = dir.path().join("fifo.log");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).expect("made");
+    // A dangling link stands for what can not be opened, since tests may run as root.
+    std::os::unix::fs::symlink(dir.path().join("loop.log"), dir.path().join("loop.log")).expect("linked");
+    fs::write(dir.path().join("good.log"), "good\n").expect("written");
+    let node = Node::new();
+    node.start("file", &format!("paths = [\"{}/*.log\"]", dir.path().display()));
+    assert_eq!(node.wait_for(1), ["good"]);
+    let (health, reason) = node.metrics.checks().remove("input in").expect("a check");
+    assert_eq!(health, Health::Warn);
+    assert!(reason.contains("2 files can not be read"), "{reason}");
+}
+
+#[test]
+fn a_line_beyond_the_limit_is_cut_and_counted_also_over_a_restart() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let path = dir.path().join("a.log");
+    let settings = format!("paths = [\"{}/*.log\"]\nline_max = \"1kB\"", dir.path().display());
+    fs::write(&path, [b"first\n".to_vec(), b"x".repeat(700_000)].concat()).expect("written");
+    let node = Node::at(Some(&dir.path().join("data")));
+    node.start("file", &settings);
+    let long = "x".repeat(1000);
+    assert_eq!(node.wait_for(2), ["first", &long]);
+    node.shut_down();
+    let mut file = OpenOptions::new().append(true).open(&path).expect("opens");
+    file.write_all(&[b"x".repeat(700_000), b"\nlast\n".to_vec()].concat()).expect("written");
+    let node = Node::at(Some(&dir.path().join("data")));
+    node.start("file", &settings);
+    assert_eq!(node.wait_for(1), ["last"]);
+    node.shut_down();
+}
+
+#[test]
+fn many_files_are_read_while_one_is_written_at_full_speed() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    for n in 0..200 {
+        fs::write(dir.path().join(format!("{n}.log")), format!("cold {n}\n")).expect("written");
+    }
+    let node = Node::new();
+    node.start("file", &format!("paths = [\"{}/*.log\"]\nreaders = 2", dir.path().display()));
+    let mut hot = File::create(dir.path().join("hot.log")).expect("made");
+    let block = "hot line of some length, again and again\n".repeat(1000);
+    for _ in 0..100 {
+        hot.write_all(block.as_bytes()).expect("written");
+    }
+    node.wait(|arrived| arrived.len() >= 100_200);
+    assert_eq!(node.all().iter().filter(|record| record.log.starts_with("cold")).count(), 200);
+}
+
+#[test]
+fn a_plain_file_that_was_rotated_and_compressed_while_stopped_is_read_to_its_end_first() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let path = dir.path().join("app.log");
+    fs::write(dir.path().join("app.log.1"), "older, not asked for\n").expect("written");
+    fs::write(&path, "one\ntwo\n").expect("written");
+    let settings = format!("paths = [\"{}/*.log\"]", dir.path().display());
+    let node = Node::at(Some(&dir.path().join("data")));
+    node.start("file", &settings);
+    assert_eq!(node.wait_for(2), ["one", "two"]);
+    node.shut_down();
+    let content = [fs::read(&path).expect("there"), b"three\n".to_vec()].concat();
+    fs::rename(dir.path().join("app.log.1"), dir.path().join("app.log.2")).expect("renamed");
+    fs::remove_file(&path).expect("removed");
+    let mut encoder = GzEncoder::new(File::create(dir.path().join("app.log.1.gz")).expect("made"), Compression::fast());
+    encoder.write_all(&content).expect("written");
+    encoder.finish().expect("written");
+    fs::write(&path, "four\n").expect("written");
+    let node = Node::at(Some(&dir.path().join("data")));
+    node.start("file", &settings);
+    assert_eq!(node.wait_for(2), ["three", "four"]);
+    node.shut_down();
+}
+
+#[test]
+fn reading_files_once_ends_with_their_unfinished_lines() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    fs::write(dir.path().join("a.log"), "one\ntwo\nunfin").expect("written");
+    fs::write(dir.path().join("b.log"), "").expect("written");
+    let node = Node::new();
+    node.outlet.lock().expect("no panic").as_mut().expect("there").once = true;
+    node.start("file", &format!("paths = [\"{}/*.log\"]", dir.path().display()));
+    assert!(node.workers.join(Instant::now() + Duration::from_secs(10)), "it does not end by itself");
+    assert_eq!(node.wait_for(3), ["one", "two", "unfin"]);
+}

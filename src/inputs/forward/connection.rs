@@ -1,0 +1,540 @@
+//! One connection of the forward input: socket to batches.
+//!
+//! It reads only while it holds memory of the budget, and holds none while it is idle; between two parts of a frame it
+//! holds what was read of it. What is read is decoded at once, and sent on as soon as the socket has no more, so that
+//! an ack is as quick as the sinks.
+//! Limits: a stall within a frame ([`Settings::stall`](super::Settings)), none between frames, since closing an idle
+//! connection costs Docker a line; buffers of unfinished frames share a quarter of the budget.
+//! Memory is never waited for without end by somebody who holds some: only as many connections read at once as a
+//! sixteenth of the budget has read buffers ([`Held::turn`]), and one of these that gets no memory for its next batch
+//! within [`HOLDER_WAIT`] overdraws. Otherwise many senders could each hold a buffer and wait for the others'.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::net::{tcp, unix};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::batch::{Batch, Receipt};
+use crate::budget::Permit;
+use crate::codec::forward::{Decoder, LostReason, Step};
+use crate::inputs::{Ack, Outlet};
+use crate::metrics::{Metrics, Oddity};
+use crate::pipeline::{JoinRule, Lane};
+use crate::record::{Origin, Timestamp};
+
+use super::acks::Acks;
+use super::{Complaints, Settings};
+
+/// Bytes that are read at once.
+const READ: usize = 128 << 10;
+/// Bytes of one batch.
+const BATCH: usize = 256 << 10;
+/// A connection with a turn waits this long for its next batch before it overdraws the budget.
+const HOLDER_WAIT: Duration = Duration::from_secs(1);
+/// A connection that has read so much gives its turn to one that waits, once little of a frame is left in its buffer.
+const TURN: usize = 1 << 20;
+/// Frames above this are decoded as they arrive while memory is short.
+const WHOLE_WHEN_SHORT: usize = 32 << 10;
+/// Pieces of a line wait this long for the next one, when the sender waits for their ack and sends nothing.
+const JOIN_WAIT_ACKED: Duration = Duration::from_millis(250);
+/// The same when it does not wait for one.
+const JOIN_WAIT: Duration = Duration::from_secs(30);
+/// After the sender's end or a mistake, what is still to be acknowledged is waited for so long.
+const LAST_ACKS: Duration = Duration::from_secs(60);
+/// What is still in the socket at the end is read and thrown away for so long, so that no reset eats the last ack.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// The reading half of either kind of socket.
+pub(super) enum Reader {
+    Tcp(tcp::OwnedReadHalf),
+    Unix(unix::OwnedReadHalf),
+}
+
+impl Reader {
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Reader::Tcp(socket) => socket.readable().await,
+            Reader::Unix(socket) => socket.readable().await,
+        }
+    }
+
+    fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Reader::Tcp(socket) => socket.try_read(into),
+            Reader::Unix(socket) => socket.try_read(into),
+        }
+    }
+}
+
+/// Bytes read and not used yet, paid for by permits.
+#[derive(Debug, Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    from: usize,
+    to: usize,
+    permits: Vec<Permit>,
+}
+
+impl Buffer {
+    fn data(&self) -> &[u8] {
+        &self.bytes[self.from..self.to]
+    }
+
+    fn len(&self) -> usize {
+        self.to - self.from
+    }
+
+    fn used(&mut self, bytes: usize) {
+        self.from += bytes;
+        if self.from == self.to {
+            (self.from, self.to) = (0, 0);
+        }
+    }
+
+    /// Room to read into: moves the rest to the front only when that frees at least as much as it moves, or there is
+    /// no other room, so that it costs O(1) a byte.
+    fn room(&mut self) -> &mut [u8] {
+        if self.from > 0 && (self.to == self.bytes.len() || self.from >= self.len()) {
+            self.bytes.copy_within(self.from..self.to, 0);
+            (self.from, self.to) = (0, self.to - self.from);
+        }
+        &mut self.bytes[self.to..]
+    }
+
+    /// Takes memory that `permit` pays for.
+    fn grow(&mut self, permit: Permit) {
+        self.bytes.resize(self.bytes.len() + permit.bytes(), 0);
+        self.permits.push(permit);
+    }
+
+    /// Keeps the bytes that are there and gives the rest of the memory back.
+    fn shrink(&mut self) {
+        let kept = self.data().to_vec();
+        if let Some(mut permit) = self.permits.pop().filter(|_| !kept.is_empty()) {
+            self.permits.clear();
+            permit.resize(kept.len());
+            self.permits.push(permit);
+        } else {
+            self.permits.clear();
+        }
+        (self.from, self.to) = (0, kept.len());
+        self.bytes = kept;
+    }
+}
+
+/// What the connections of one input share of the budget: bytes that idle ones hold of unfinished frames, and turns
+/// to read.
+#[derive(Debug)]
+pub(super) struct Held {
+    bytes: AtomicUsize,
+    max: usize,
+    turns: Semaphore,
+}
+
+impl Held {
+    pub(super) fn new(budget: usize) -> Held {
+        let turns = Semaphore::new((budget / 16 / READ).max(2));
+        Held { bytes: AtomicUsize::new(0), max: budget / 4, turns }
+    }
+
+    /// A turn to read, first come first served; it ends when it is dropped.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Fails only when the semaphore is closed, which nobody does.
+        self.turns.acquire().await.ok()
+    }
+
+    /// Whether no turn is left: others may wait for one.
+    fn is_busy(&self) -> bool {
+        self.turns.available_permits() == 0
+    }
+}
+
+/// A share of [`Held`].
+struct Share<'h>(&'h Held, usize);
+
+impl Held {
+    fn take(&self, bytes: usize) -> Option<Share<'_>> {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let share = Share(self, bytes);
+        (before + bytes <= self.max).then_some(share)
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.0.bytes.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+enum End {
+    /// The sender closed it.
+    Closed,
+    /// The word to stop was said.
+    Stop,
+    /// The acks say so.
+    Broken(&'static str),
+    /// A message for the log.
+    Fault(Oddity, String),
+}
+
+/// What an idle connection woke up for.
+enum Woken {
+    Readable,
+    /// Pieces wait no longer; whether that is because of their acks.
+    Flush(bool),
+    End(End),
+}
+
+/// One connection.
+pub(super) struct Connection {
+    pub(super) reader: Reader,
+    pub(super) peer: String,
+    pub(super) outlet: Outlet,
+    pub(super) settings: Arc<Settings>,
+    pub(super) acks: Arc<Acks>,
+    pub(super) held: Arc<Held>,
+    pub(super) complaints: Arc<Complaints>,
+}
+
+/// The parts that change while it is read.
+struct Work {
+    lane: Lane,
+    origin: Arc<Origin>,
+    decoder: Decoder,
+    buffer: Buffer,
+    /// Number and handle of the frame at hand, when some of its records are on their way already.
+    split: Option<(u64, Receipt)>,
+}
+
+impl Connection {
+    /// Reads until the end; `writer` is the task that writes the acks.
+    pub(super) async fn serve(self, writer: tokio::task::JoinHandle<()>) {
+        let mut work = Work {
+            lane: self.outlet.lane(JoinRule::Forward),
+            origin: Arc::new(Origin { peer: Some(self.peer.clone()), ..Origin::default() }),
+            decoder: Decoder::new(self.settings.limits, self.settings.docker),
+            buffer: Buffer::default(),
+            split: None,
+        };
+        let end = self.read(&mut work).await;
+        if work.lane.is_waiting() {
+            self.flush(&mut work, false).await;
+        }
+        drop(work);
+        let Connection { reader, peer, outlet, acks, complaints, .. } = self;
+        let (input, metrics) = (outlet.input, Arc::clone(&outlet.metrics));
+        // The queues of the sinks end when the last outlet is gone; the acks need the socket alone.
+        drop(outlet);
+        match &end {
+            End::Closed | End::Stop => (),
+            End::Broken(why) => complaints.say(&peer, format_args!("closed without an ack: {why}")),
+            End::Fault(oddity, message) => {
+                count(&metrics, input, *oddity);
+                complaints.say(&peer, format_args!("{message}"));
+            }
+        }
+        if matches!(end, End::Broken(_)) {
+            writer.abort();
+            return;
+        }
+        acks.close();
+        let patience = if matches!(end, End::Stop) { Duration::MAX } else { LAST_ACKS };
+        let abort = writer.abort_handle();
+        if tokio::time::timeout(patience, writer).await.is_err() {
+            abort.abort();
+        }
+        if !matches!(end, End::Closed) {
+            let _ = tokio::time::timeout(LINGER, drain(&reader)).await;
+        }
+    }
+
+    async fn read(&self, work: &mut Work) -> End {
+        let mut turn = None;
+        loop {
+            let share = self.go_idle(work);
+            if share.is_some() || work.buffer.len() == 0 {
+                turn = None;
+            }
+            let woken = self.wait(work).await;
+            match woken {
+                Woken::End(end) => return end,
+                Woken::Flush(for_acks) => {
+                    self.flush(work, for_acks).await;
+                    continue;
+                }
+                Woken::Readable => (),
+            }
+            if turn.is_none() {
+                turn = tokio::select! {
+                    turn = self.held.turn() => turn,
+                    () = self.outlet.stop.wait() => return End::Stop,
+                    () = self.acks.until_broken() => return End::Broken(self.acks.broken().unwrap_or_default()),
+                };
+            }
+            let mut batch = tokio::select! {
+                batch = self.outlet.batch(READ + BATCH, &work.origin) => batch,
+                () = self.outlet.stop.wait() => return End::Stop,
+                () = self.acks.until_broken() => return End::Broken(self.acks.broken().unwrap_or_default()),
+            };
+            drop(share);
+            // One wait for both, so that nobody waits for the one while holding the other.
+            let got = batch.permit().bytes();
+            let for_buffer = READ.min(got / 2);
+            let mut permit = batch.permit().budget().empty_permit();
+            batch.permit_mut().resize(got - for_buffer);
+            permit.grow(for_buffer);
+            work.buffer.grow(permit);
+            let (batch, end) = self.fill(work, batch).await;
+            if !(batch.is_empty() && batch.tally.bytes == 0 && batch.receipts.0.is_empty()) {
+                self.ship(work, batch).await;
+            }
+            if let Some(end) = end {
+                return end;
+            }
+            if work.buffer.len() == 0 {
+                turn = None;
+            }
+            tokio::select! {
+                () = self.acks.until_room() => (),
+                () = self.outlet.stop.wait() => return End::Stop,
+            }
+        }
+    }
+
+    /// Gives back all memory but the part of a frame that was read. `None` without such a part, or where the share of
+    /// the idle ones is used up: then the connection keeps its turn until the frame is whole, since what was read can
+    /// not be given back to the socket.
+    fn go_idle<'s>(&'s self, work: &mut Work) -> Option<Share<'s>> {
+        if work.buffer.len() == 0 {
+            work.buffer = Buffer::default();
+            return None;
+        }
+        work.buffer.shrink();
+        self.held.take(work.buffer.len())
+    }
+
+    async fn wait(&self, work: &Work) -> Woken {
+        let stalls = work.decoder.is_mid_frame() || work.buffer.len() > 0;
+        let flushes = work.lane.is_waiting();
+        let for_acks = self.acks.is_waiting();
+        let join_wait = if for_acks { JOIN_WAIT_ACKED } else { JOIN_WAIT };
+        let wait = match (stalls, flushes) {
+            (true, true) => join_wait.min(self.settings.stall),
+            (true, false) => self.settings.stall,
+            (false, true) => join_wait,
+            (false, false) => Duration::MAX,
+        };
+        let silence =
+            async { if wait == Duration::MAX { std::future::pending().await } else { tokio::time::sleep(wait).await } };
+        tokio::select! {
+            biased;
+            () = self.outlet.stop.wait() => Woken::End(End::Stop),
+            () = self.acks.until_broken() => Woken::End(End::Broken(self.acks.broken().unwrap_or_default())),
+            ready = self.reader.readable() => match ready {
+                Ok(()) => Woken::Readable,
+                Err(_) => Woken::End(End::Closed),
+            },
+            () = silence => {
+                if flushes {
+                    return Woken::Flush(for_acks);
+                }
+                let message = format!("closed: nothing came for {wait:?} within a frame");
+                Woken::End(End::Fault(Oddity::FrameStalled, message))
+            }
+        }
+    }
+
+    /// Reads and decodes until the socket has no more; ships full batches on the way.
+    async fn fill(&self, work: &mut Work, mut batch: Batch) -> (Batch, Option<End>) {
+        let mut now = Timestamp::now();
+        let mut taken = 0;
+        loop {
+            let read = match work.buffer.room() {
+                [] => {
+                    let (more, end) = self.grow(work, batch, now).await;
+                    batch = more;
+                    match end {
+                        Some(end) => return (batch, Some(end)),
+                        None => continue,
+                    }
+                }
+                room => self.reader.try_read(room),
+            };
+            match read {
+                Ok(0) => return (batch, Some(End::Closed)),
+                Ok(bytes) => {
+                    work.buffer.to += bytes;
+                    taken += bytes;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (batch, None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return (batch, Some(End::Closed)),
+            }
+            let end;
+            (batch, end) = self.decode(work, batch, now).await;
+            if end.is_some() {
+                return (batch, end);
+            }
+            if self.outlet.stop.is_set() {
+                return (batch, Some(End::Stop));
+            }
+            if taken >= TURN && work.buffer.len() <= READ / 8 && self.held.is_busy() {
+                return (batch, None);
+            }
+            now = Timestamp::now();
+        }
+    }
+
+    /// Decodes what is in the buffer.
+    async fn decode(&self, work: &mut Work, mut batch: Batch, now: Timestamp) -> (Batch, Option<End>) {
+        loop {
+            let (used, step) = work.decoder.decode(work.buffer.data(), &mut batch, now);
+            work.buffer.used(used);
+            match step {
+                Step::NeedMore => return (batch, None),
+                Step::FrameEnd => self.frame_ended(work, &mut batch),
+                Step::Full => {
+                    if work.decoder.is_mid_frame() && self.settings.ack == Ack::Delivered {
+                        // The chunk id comes last: the frame gets its place among the acks now.
+                        let (_, receipt) = work.split.get_or_insert_with(|| self.acks.open());
+                        batch.receipts.push(receipt.clone());
+                    }
+                    self.ship(work, batch).await;
+                    // A connection with much to say lets the others speak.
+                    tokio::task::yield_now().await;
+                    batch = self.next_batch(work).await;
+                    if let Some(why) = self.acks.broken() {
+                        return (batch, Some(End::Broken(why)));
+                    }
+                }
+                Step::Lost(lost) => {
+                    let rest = work.buffer.data();
+                    let rest = &rest[..rest.len().min(32)];
+                    let hex: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
+                    let message = match hint(lost.reason, rest) {
+                        Some(hint) => format!("closed: {hint} (byte {}, {hex})", lost.offset),
+                        None => format!("closed: {} at byte {} ({hex})", lost.reason, lost.offset),
+                    };
+                    return (batch, Some(End::Fault(Oddity::FramingLost, message)));
+                }
+            }
+        }
+    }
+
+    fn frame_ended(&self, work: &mut Work, batch: &mut Batch) {
+        let chunk = work.decoder.chunk();
+        match (work.split.take(), chunk, self.settings.ack) {
+            (Some((number, receipt)), chunk, _) => {
+                self.acks.end(number, chunk);
+                batch.receipts.push(receipt);
+            }
+            (None, Some(chunk), Ack::Accepted) => self.acks.accept(chunk),
+            (None, Some(chunk), _) => {
+                let (number, receipt) = self.acks.open();
+                self.acks.end(number, Some(chunk));
+                batch.receipts.push(receipt);
+            }
+            (None, None, _) => (),
+        }
+    }
+
+    /// Makes room for a frame or entry that is larger than the buffer: with memory that is free; else by decoding the
+    /// frame as it arrives; else by sending on what there is and waiting for memory.
+    async fn grow(&self, work: &mut Work, batch: Batch, now: Timestamp) -> (Batch, Option<End>) {
+        let more = work.buffer.bytes.len().max(READ);
+        if let Some(permit) = self.outlet.budget.try_acquire(more) {
+            work.buffer.grow(permit);
+            return (batch, None);
+        }
+        let before = work.buffer.len();
+        work.decoder.set_whole_max(WHOLE_WHEN_SHORT);
+        let (mut batch, end) = self.decode(work, batch, now).await;
+        work.decoder.set_whole_max(self.settings.limits.whole_max);
+        if end.is_some() || work.buffer.len() < before {
+            return (batch, end);
+        }
+        if !batch.is_empty() {
+            if work.decoder.is_mid_frame() && self.settings.ack == Ack::Delivered {
+                let (_, receipt) = work.split.get_or_insert_with(|| self.acks.open());
+                batch.receipts.push(receipt.clone());
+            }
+            self.ship(work, batch).await;
+            batch = self.next_batch(work).await;
+        }
+        match tokio::time::timeout(self.settings.stall, self.outlet.budget.acquire(more)).await {
+            Ok(permit) => {
+                work.buffer.grow(permit);
+                (batch, None)
+            }
+            Err(_) => {
+                let message = format!("closed: no memory for an entry of more than {before} bytes");
+                (batch, Some(End::Fault(Oddity::ConnectionRefused, message)))
+            }
+        }
+    }
+
+    /// The next batch of a connection that holds a read buffer.
+    async fn next_batch(&self, work: &Work) -> Batch {
+        match tokio::time::timeout(HOLDER_WAIT, self.outlet.batch(BATCH, &work.origin)).await {
+            Ok(batch) => batch,
+            Err(_) => {
+                let mut permit = self.outlet.budget.empty_permit();
+                permit.grow(BATCH);
+                Batch::new(permit, self.outlet.input, Arc::clone(&work.origin))
+            }
+        }
+    }
+
+    async fn ship(&self, work: &mut Work, mut batch: Batch) {
+        // Receipts are in the batch already: pieces of lines that wait take clones of them along.
+        self.outlet.apply(&mut work.lane, &mut batch);
+        self.outlet.send(batch).await;
+    }
+
+    /// Sends the pieces of lines that wait for their end on as they are.
+    async fn flush(&self, work: &mut Work, for_acks: bool) {
+        let mut batch = self.outlet.batch(BATCH, &work.origin).await;
+        let now = Timestamp::now();
+        match for_acks {
+            true => self.outlet.pipeline.flush_unjoined(&mut work.lane, &mut batch, now),
+            false => self.outlet.pipeline.flush(&mut work.lane, &mut batch, now),
+        }
+        self.outlet.send(batch).await;
+    }
+}
+
+/// What a sender that speaks something else should be told.
+fn hint(reason: LostReason, first: &[u8]) -> Option<&'static str> {
+    let LostReason::NotAFrame(_) = reason else { return None };
+    match first {
+        [0x16, 0x03, ..] => Some("a TLS hello on a port without TLS; TLS is not supported yet, use tcp://"),
+        [b'S', b'S', b'H', b'-', ..] => Some("SSH on the forward port"),
+        [b'{' | b'[', ..] => Some("JSON on the forward port; the forward protocol is MessagePack"),
+        [b'G' | b'P' | b'H' | b'D' | b'O', second, ..] if second.is_ascii_uppercase() => {
+            Some("HTTP on the forward port; it speaks the Fluentd forward protocol only")
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn count(metrics: &Metrics, input: u16, oddity: Oddity) {
+    metrics.inputs[usize::from(input)].oddities[oddity as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+async fn drain(reader: &Reader) {
+    let started = Instant::now();
+    let mut nowhere = vec![0; 16 << 10];
+    while started.elapsed() < LINGER && reader.readable().await.is_ok() {
+        match reader.try_read(&mut nowhere) {
+            Ok(0) => return,
+            Ok(_) => tokio::task::yield_now().await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
+            Err(_) => return,
+        }
+    }
+}

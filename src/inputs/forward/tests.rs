@@ -1,0 +1,283 @@
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::batch::{Outcome, Shipment};
+use crate::budget::Budget;
+use crate::metrics::Metrics;
+use crate::pipeline::Pipeline;
+use crate::pipeline::route::{Port, Router};
+use crate::record::TagGlob;
+use crate::settings::Doc;
+use crate::workers::Stop;
+
+const FRAME: &[u8] = b"\x93\xa1t\x91\x92\x01\x81\xa1a\x01\x81\xa5chunk\xa1c";
+const ACK: &[u8] = b"\x81\xa3ack\xa1c";
+
+fn read_config(text: &str) -> (Box<dyn Input>, Vec<String>) {
+    let doc = Doc::new("c.toml", text, |_| None);
+    let table = toml::de::DeTable::parse(text).expect("valid TOML");
+    let section = Section::new(&doc, table.get_ref(), "inputs.f", table.span());
+    let input = (KIND.read)(&section, "f");
+    section.finish();
+    (input, doc.findings().iter().map(|finding| doc.render(finding)).collect())
+}
+
+/// A running input on a Unix socket whose sink is the test.
+struct Node {
+    runtime: tokio::runtime::Runtime,
+    workers: Arc<Workers>,
+    stop: Stop,
+    metrics: Arc<Metrics>,
+    budget: Arc<Budget>,
+    sink: mpsc::Receiver<Shipment>,
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Node {
+    fn start(more: &str) -> Node {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("f.sock");
+        let (input, found) = read_config(&format!("listen = [\"unix://{}\"]\n{more}", path.display()));
+        assert!(found.is_empty(), "{found:?}");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("one");
+        let metrics = Arc::new(Metrics::new(&[("f", "forward")], &[("s", "stdout")]));
+        let (queue, sink) = mpsc::channel(1);
+        let port = Port { sink: 0, globs: vec![TagGlob::new("**")], queue };
+        let (budget, stop, workers) = (Budget::new(32 << 20), Stop::default(), Arc::<Workers>::default());
+        let outlet = Outlet {
+            input: 0,
+            metrics: Arc::clone(&metrics),
+            budget: Arc::clone(&budget),
+            pipeline: Arc::new(Pipeline::default()),
+            router: Arc::new(Router::new(vec![port], Arc::clone(&metrics))),
+            stop: stop.clone(),
+            runtime: runtime.handle().clone(),
+            checkpoints: None,
+            once: false,
+        };
+        input.start(outlet, &workers).expect("a free path");
+        Node { runtime, workers, stop, metrics, budget, sink, path, _folder: folder }
+    }
+
+    fn connect(&self) -> UnixStream {
+        let socket = UnixStream::connect(&self.path).expect("it listens");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        socket
+    }
+
+    fn take(&mut self) -> Shipment {
+        self.runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(20), self.sink.recv()).await.expect("in time").expect("a batch")
+        })
+    }
+
+    fn odd(&self, what: Oddity) -> u64 {
+        self.metrics.inputs[0].oddities[what as usize].load(Relaxed)
+    }
+
+    fn ends(&self) -> bool {
+        self.workers.join(Instant::now() + Duration::from_secs(20))
+    }
+}
+
+fn read_exact(socket: &mut UnixStream, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    socket.read_exact(&mut bytes).expect("an answer");
+    bytes
+}
+
+#[test]
+fn an_ack_comes_when_the_sink_has_taken_the_records_and_not_before() {
+    let mut node = Node::start("");
+    let mut socket = node.connect();
+    socket.write_all(&FRAME[..5]).expect("written");
+    std::thread::sleep(Duration::from_millis(30));
+    socket.write_all(&FRAME[5..]).expect("written");
+    let shipment = node.take();
+    assert_eq!(shipment.batch.len(), 1);
+    socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+    assert!(socket.read(&mut [0; 9]).is_err(), "nothing yet");
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    shipment.receipts.settle(Outcome::Delivered);
+    drop(shipment.batch);
+    assert_eq!(read_exact(&mut socket, ACK.len()), ACK);
+    // An idle connection holds no memory.
+    for _ in 0..100 {
+        std::thread::sleep(Duration::from_millis(10));
+        if node.budget.used() == 0 {
+            break;
+        }
+    }
+    assert_eq!(node.budget.used(), 0);
+    assert_eq!(node.metrics.inputs[0].open.load(Relaxed), 1);
+}
+
+#[test]
+fn what_was_read_is_acknowledged_after_the_word_to_stop_and_then_the_connection_ends() {
+    let mut node = Node::start("");
+    let mut socket = node.connect();
+    socket.write_all(FRAME).expect("written");
+    let shipment = node.take();
+    node.stop.set();
+    // The queue ends although the ack is still due.
+    assert!(node.runtime.block_on(node.sink.recv()).is_none());
+    shipment.receipts.settle(Outcome::Delivered);
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).expect("a plain end");
+    assert_eq!(answer, ACK);
+    drop(socket);
+    assert!(node.ends());
+    assert!(!node.path.exists());
+}
+
+#[test]
+fn what_nobody_took_closes_the_connection_without_an_ack() {
+    let mut node = Node::start("");
+    let mut socket = node.connect();
+    socket.write_all(FRAME).expect("written");
+    drop(node.take());
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    assert_eq!(answer, b"");
+}
+
+#[test]
+fn accepted_acks_at_once_and_an_empty_frame_is_acked_too() {
+    let node = Node::start("ack = \"accepted\"");
+    let mut socket = node.connect();
+    socket.write_all(FRAME).expect("written");
+    assert_eq!(read_exact(&mut socket, ACK.len()), ACK);
+    let node = Node::start("");
+    let mut socket = node.connect();
+    socket.write_all(b"\x93\xa1t\x90\x81\xa5chunk\xa1c").expect("written");
+    assert_eq!(read_exact(&mut socket, ACK.len()), ACK);
+}
+
+#[test]
+fn a_stall_within_a_frame_and_lost_framing_end_the_connection_and_are_counted() {
+    let node = Node::start("stall = \"50ms\"");
+    for (bytes, counter) in [(&FRAME[..9], Oddity::FrameStalled), (b"GET / HTTP/1.1\r\n", Oddity::FramingLost)] {
+        let mut socket = node.connect();
+        socket.write_all(bytes).expect("written");
+        let _ = socket.read_to_end(&mut Vec::new());
+        assert_eq!(node.odd(counter), 1, "{}", counter.name());
+    }
+    let mut idle = node.connect();
+    std::thread::sleep(Duration::from_millis(200));
+    idle.set_nonblocking(true).expect("set");
+    assert_eq!(idle.read(&mut [0]).map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock), "no idle timeout");
+}
+
+#[test]
+fn connections_above_the_limit_are_closed_and_counted() {
+    let node = Node::start("connections_max = 1");
+    let _first = node.connect();
+    std::thread::sleep(Duration::from_millis(100));
+    let mut second = node.connect();
+    assert_eq!(second.read(&mut [0]).expect("closed"), 0);
+    assert_eq!(node.odd(Oddity::ConnectionRefused), 1);
+}
+
+#[test]
+fn the_send_client_and_the_input_understand_each_other() {
+    let mut node = Node::start("");
+    let options = crate::send::SendOptions {
+        to: format!("unix://{}", node.path.display()),
+        json: true,
+        records_max: 100,
+        ..crate::send::SendOptions::default()
+    };
+    let text: String = (0..1000).map(|n| format!("{{\"n\":{n},\"a\":[1,-2,\"\\u00e9\"]}}\n")).collect();
+    let text = text + "no json";
+    let sending = node.runtime.spawn(async move { crate::send::send(&options, text.as_bytes()).await });
+    let mut rows = 0;
+    while rows < 1001 {
+        let shipment = node.take();
+        rows += shipment.batch.len();
+        shipment.receipts.settle(Outcome::Delivered);
+    }
+    let summary = node.runtime.block_on(sending).expect("no panic").expect("sent");
+    assert_eq!((summary.records, summary.frames, summary.again, summary.not_json), (1001, 11, 0, 1));
+}
+
+#[test]
+fn more_than_the_budget_flows_through_and_stays_within_it() {
+    let mut node = Node::start("");
+    let mut entry = b"\x92\x01\x81\xa1a\xda\x03\xe8".to_vec();
+    entry.extend([b'x'; 1000]);
+    let blob = entry.repeat(64 << 10);
+    let mut frame = vec![0x93, 0xa1, b't', 0xc6];
+    frame.extend((blob.len() as u32).to_be_bytes());
+    frame.extend(&blob[..]);
+    frame.extend(b"\x81\xa5chunk\xa1c");
+    let small = node.budget.total();
+    assert!(frame.len() > small);
+    // Above `frame_max` in one frame it would be refused: 66 MB do fit it.
+    let mut socket = node.connect();
+    let sender = std::thread::spawn(move || {
+        let _ = socket.write_all(&frame);
+        read_exact(&mut socket, ACK.len())
+    });
+    let mut rows = 0;
+    while rows < 64 << 10 {
+        let shipment = node.take();
+        rows += shipment.batch.len();
+        shipment.receipts.settle(Outcome::Delivered);
+    }
+    assert_eq!(sender.join().expect("no panic"), ACK);
+    assert!(node.budget.used_peak() <= small, "{} of {small}", node.budget.used_peak());
+}
+
+#[test]
+fn more_senders_than_the_budget_has_read_buffers_do_not_wait_for_each_other() {
+    const SENDERS: usize = 400;
+    const FRAMES: usize = 8;
+    let mut node = Node::start("");
+    let mut entry = b"\x92\x01\x81\xa1a\xda\x03\xe8".to_vec();
+    entry.extend([b'x'; 1000]);
+    let blob = entry.repeat(90);
+    let mut frame = vec![0x93, 0xa1, b't', 0xc6];
+    frame.extend((blob.len() as u32).to_be_bytes());
+    frame.extend(&blob[..]);
+    frame.push(0x80);
+    let bytes = Arc::new(frame.repeat(FRAMES));
+    // Every one of them has more to say than a batch holds, and all of them say it at once.
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|_| {
+            let (mut socket, bytes) = (node.connect(), Arc::clone(&bytes));
+            std::thread::spawn(move || socket.write_all(&bytes).is_ok())
+        })
+        .collect();
+    let mut rows = 0;
+    while rows < SENDERS * FRAMES * 90 {
+        let shipment = node.take();
+        rows += shipment.batch.len();
+        shipment.receipts.settle(Outcome::Delivered);
+    }
+    assert!(senders.into_iter().all(|sender| sender.join().expect("no panic")));
+    let (peak, total) = (node.budget.used_peak(), node.budget.total());
+    assert!(peak <= total + total / 8, "{peak} of {total}");
+}
+
+#[test]
+fn mistakes_in_the_section_say_the_way_out() {
+    let cases = [
+        ("listen = \"127.0.0.1:24224\"", "write \"tcp://127.0.0.1:24224\""),
+        ("listen = \"tls://0.0.0.0:24224\"", "TLS is not supported yet"),
+        ("listen = \"unix://f.sock\"", "absolute path"),
+        ("listen = []", "at least one address"),
+        ("ack = \"durable\"", "needs the disk log, which does not exist yet"),
+        ("ack = \"deliverd\"", "did you mean \"delivered\"?"),
+        ("frame_max = 5", "has no unit"),
+        ("frame_mx = \"5MiB\"", "did you mean `frame_max`?"),
+    ];
+    for (text, message) in cases {
+        let (_, found) = read_config(text);
+        assert!(found.len() == 1 && found[0].contains(message), "{text}: {found:?}");
+    }
+    assert!(read_config("").1.is_empty());
+}

@@ -1,0 +1,162 @@
+//! Inputs make batches; they know no step, buffer or sink. An input is one file and its row in [`INPUTS`].
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use tokio::runtime::Handle;
+
+use crate::batch::{Batch, Shipment};
+use crate::budget::{Budget, Permit};
+use crate::metrics::{InputMetrics, Metrics};
+use crate::pipeline::route::Router;
+use crate::pipeline::{JoinRule, Lane, Pipeline};
+use crate::record::{Origin, Timestamp};
+use crate::settings::Section;
+use crate::workers::{Stop, Workers};
+
+use follow::checkpoint::Checkpoints;
+
+pub mod docker; // json-file logs of containers, with their names
+pub mod file; // plain, NDJSON, CRI and json-file files
+pub mod follow; // files through their generations: opener, chains, checkpoints
+pub mod forward; // the forward protocol over sockets, with acks
+pub mod stdin; // standard input
+
+/// When the origin of records learns that they are safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// When every matching sink has taken them.
+    Delivered,
+    /// As soon as they are in memory: a crash loses what was not delivered.
+    Accepted,
+}
+
+/// What an input needs of the node. One for each input, cloned into its threads and tasks.
+#[derive(Clone, Debug)]
+pub struct Outlet {
+    /// The input's number in the metrics.
+    pub input: u16,
+    /// All counters.
+    pub metrics: Arc<Metrics>,
+    /// The memory budget.
+    pub budget: Arc<Budget>,
+    /// The steps.
+    pub pipeline: Arc<Pipeline>,
+    /// The way to the sinks.
+    pub router: Arc<Router>,
+    /// The word to stop reading.
+    pub stop: Stop,
+    /// The runtime, for tasks, and for threads that wait.
+    pub runtime: Handle,
+    /// End when everything that is there now was read, instead of waiting for more (`longshore tail --no-follow`).
+    pub once: bool,
+    /// Where followed files were left. `None`: nothing is remembered (`longshore tail`).
+    pub checkpoints: Option<Arc<Checkpoints>>,
+}
+
+impl Outlet {
+    /// This input's counters.
+    pub fn counters(&self) -> &InputMetrics {
+        &self.metrics.inputs[usize::from(self.input)]
+    }
+
+    /// State for one stream of records.
+    pub fn lane(&self, rule: JoinRule) -> Lane {
+        self.pipeline.lane(rule)
+    }
+
+    /// An empty batch of this input that may hold `bytes`; waits for memory.
+    pub async fn batch(&self, bytes: usize, origin: &Arc<Origin>) -> Batch {
+        let permit = match self.budget.try_acquire(bytes) {
+            Some(permit) => permit,
+            None => self.paused(self.budget.acquire(bytes)).await,
+        };
+        Batch::new(permit, self.input, Arc::clone(origin))
+    }
+
+    /// The same for a thread. `None` when the word to stop came first.
+    pub fn batch_blocking(&self, bytes: usize, origin: &Arc<Origin>) -> Option<Batch> {
+        let permit: Option<Permit> = match self.budget.try_acquire(bytes) {
+            Some(permit) => Some(permit),
+            None => self.runtime.block_on(self.paused(async {
+                tokio::select! {
+                    permit = self.budget.acquire(bytes) => Some(permit),
+                    () = self.stop.wait() => None,
+                }
+            })),
+        };
+        permit.map(|permit| Batch::new(permit, self.input, Arc::clone(origin)))
+    }
+
+    /// Runs the steps. Afterwards the caller adds its receipts and calls `send`.
+    pub fn apply(&self, lane: &mut Lane, batch: &mut Batch) {
+        self.pipeline.apply(lane, batch, Timestamp::now());
+    }
+
+    /// Offers a batch to the sinks; waits for room in their queues.
+    pub async fn send(&self, batch: Batch) {
+        for (queue, shipment) in self.router.route(batch) {
+            if let Err(error) = queue.try_send(shipment) {
+                // A closed queue means that its sink has given up (the time to stop is over): the shipment is dropped
+                // unsettled, so its origin hears "not delivered".
+                let _ = self.paused(queue.send(error.into_inner())).await;
+            }
+        }
+    }
+
+    /// The same for a thread.
+    pub fn send_blocking(&self, batch: Batch) {
+        for (queue, shipment) in self.router.route(batch) {
+            if let Err(error) = queue.try_send(shipment) {
+                let started = Instant::now();
+                let _: Result<(), tokio::sync::mpsc::error::SendError<Shipment>> =
+                    queue.blocking_send(error.into_inner());
+                self.count_pause(started);
+            }
+        }
+    }
+
+    async fn paused<T>(&self, waiting: impl Future<Output = T>) -> T {
+        let started = Instant::now();
+        let done = waiting.await;
+        self.count_pause(started);
+        done
+    }
+
+    fn count_pause(&self, started: Instant) {
+        let ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.counters().paused_ns.fetch_add(ns, Relaxed);
+    }
+}
+
+/// A configured input. `start` opens what it needs (an error ends the start of the node), spawns its threads in
+/// `workers` or tasks on the outlet's runtime, and returns. It ends when the word to stop was said, or when its input
+/// is at an end: its threads and tasks end, and drop their outlets.
+pub trait Input: Send {
+    /// The tags that its records can have, as patterns ([`TagGlob`](crate::record::TagGlob)): to warn of a sink that
+    /// nothing reaches.
+    fn tags(&self) -> Vec<String>;
+
+    /// Whether what was read and not delivered comes again at the next start: true for files whose checkpoint waits for
+    /// delivery. Otherwise records that are left at the end are lost, but for senders that resend what was not acked.
+    fn gives_again(&self) -> bool {
+        false
+    }
+
+    /// Starts reading.
+    fn start(self: Box<Self>, outlet: Outlet, workers: &Arc<Workers>) -> io::Result<()>;
+}
+
+/// One kind of input: its `type` in the configuration, and how to make one from its section. `read` does no I/O; it
+/// reports mistakes to the section's document and returns something even then.
+pub struct InputKind {
+    /// The `type`.
+    pub name: &'static str,
+    /// Reads the section of the input called by that name. `type` is read by the caller, `finish` is called by it.
+    pub read: fn(&Section<'_, '_>, &str) -> Box<dyn Input>,
+}
+
+/// Every input of this build. A new one adds its file, its `mod` line and its row here.
+pub const INPUTS: &[InputKind] = &[docker::KIND, file::KIND, forward::KIND, stdin::KIND];
