@@ -13,6 +13,10 @@ pub mod codec; // bytes <-> records, pure
 pub mod inputs; // docker, file, stdin, forward
 pub mod pipeline; // join, parse, ..., route: Batch in, Batch out
 
+pub mod backoff; // when to try again, pure
+pub mod delivery; // one loop a sink: queue, requests, retries, settling
+pub mod sinks; // stdout, file, http
+
 // The node.
 pub mod log; // the own log on standard error
 pub mod settings; // reading configuration: sections, units, findings with their place

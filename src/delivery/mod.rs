@@ -1,0 +1,456 @@
+//! Delivery: one loop a sink, in the sink's own thread, that takes shipments from a bounded queue, makes requests of
+//! them, has the sink send them, tries again, and settles and counts what came of it. The decisions are in `plan.rs`.
+//!
+//! - Every receipt is settled once all rows of its shipment ended; what is dropped unsettled counts as not delivered.
+//! - The loop ends when the queue has ended and everything is delivered or rejected, or when it is told to give up.
+//! - A failing sink is seen in the health check `sink.NAME`: warn at the first failure, fail after 10 s (at once for
+//!   faults of configuration, and when nothing that is under way was answered for 10 s), pass at the next success. Failures are logged once in 30 s, refused records once a
+//!   second.
+//!
+//! Counters: delivered, rejected by pair; requests, retries, bytes, last_success, failing_since, queued by sink.
+
+mod plan;
+
+use std::io;
+use std::panic::resume_unwind;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+
+use crate::batch::{Outcome, Shipment};
+use crate::metrics::{Health, Metrics, SinkMetrics};
+use crate::record::Timestamp;
+use crate::sinks::request::{Part, Request};
+use crate::sinks::{Durable, Reply, SendError, Sink};
+use crate::workers::{Stop, Workers};
+use plan::{End, Meaning, Next, Plan, State};
+
+/// How long a sink may fail before its health check does.
+const FAIL_AFTER: Duration = Duration::from_secs(10);
+/// The same failure is logged this often at most.
+const SAY_FAILURE: Duration = Duration::from_secs(30);
+/// Refused records are logged this often at most.
+const SAY_REFUSED: Duration = Duration::from_secs(1);
+/// Records refused in a row, with nothing taken in between, that make the health check warn.
+const REFUSED_WARN: u64 = 100;
+
+/// What ends a sink's work.
+#[derive(Clone, Debug)]
+pub struct Stops {
+    /// "Stop reading", for the whole node: said by a sink whose destination is gone for good, such as a closed pipe.
+    pub read: Stop,
+    /// "Give up": the time for draining is over. What is not delivered by then is dropped unsettled.
+    pub give_up: Stop,
+}
+
+/// The way to a running sink from other threads. Clones are the same sink.
+#[derive(Clone)]
+pub struct SinkHandle {
+    shared: Arc<Shared>,
+    durable: Option<Arc<dyn Durable>>,
+    metrics: Arc<Metrics>,
+    number: usize,
+}
+
+#[derive(Default)]
+struct Shared {
+    reopen: Notify,
+    closed: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl SinkHandle {
+    /// Makes everything that was delivered so far survive a loss of power: to be called before a checkpoint that rests
+    /// on it is saved. Blocks for as long as the disk takes. After an error the checkpoint must not be saved, now or
+    /// later in this run ([`Durable::sync`]).
+    pub fn sync(&self) -> io::Result<()> {
+        self.durable.as_ref().map_or(Ok(()), |durable| durable.sync())
+    }
+
+    /// Has the sink close and open its files again, soon.
+    pub fn reopen(&self) {
+        self.shared.reopen.notify_one();
+    }
+
+    /// Whether the destination is gone for good (a closed pipe): the sink has said the word to stop, and the program
+    /// ends quietly with exit code 0.
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.load(Acquire)
+    }
+
+    /// Whether the loop has ended.
+    pub fn has_ended(&self) -> bool {
+        self.shared.ended.load(Acquire)
+    }
+
+    /// Records that were offered to the sink and have no end yet: after the loop has ended, those it gave up.
+    pub fn undelivered(&self) -> u64 {
+        self.metrics.sinks[self.number].pairs.iter().map(|pair| pair.in_flight()).sum()
+    }
+}
+
+/// Opens a sink and starts its loop in a thread of its own. `number` is the sink's index in the metrics. An error means
+/// that it could not be opened; its text says where and what to do.
+pub fn spawn(
+    mut sink: Box<dyn Sink>,
+    queue: mpsc::Receiver<Shipment>,
+    metrics: Arc<Metrics>,
+    number: usize,
+    stops: Stops,
+    workers: &Workers,
+) -> io::Result<SinkHandle> {
+    let name = metrics.sinks[number].name.clone();
+    sink.start().map_err(|error| io::Error::new(error.kind(), format!("sinks.{name}: {error}")))?;
+    let plan = Plan::new(sink.limits(), fastrand::u64(..));
+    let handle = SinkHandle { shared: Arc::default(), durable: sink.durable(), metrics: Arc::clone(&metrics), number };
+    let check = format!("sink.{name}");
+    metrics.check(&check, Health::Pass, "");
+    let mut delivery = Delivery {
+        sink,
+        plan,
+        queue,
+        metrics,
+        number,
+        stops,
+        check,
+        handle: handle.clone(),
+        failing: None,
+        unanswered: None,
+        said_failure: None,
+        said_refused: None,
+        refused_unsaid: 0,
+        refused_in_a_row: 0,
+        closed: false,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    workers.spawn(&format!("sink-{name}"), move || {
+        let _ending = Ending {
+            shared: Arc::clone(&delivery.handle.shared),
+            metrics: Arc::clone(&delivery.metrics),
+            check: delivery.check.clone(),
+            read: delivery.stops.read.clone(),
+        };
+        runtime.block_on(delivery.run());
+        // Name look-ups run in threads that can not be stopped; nobody waits for them.
+        runtime.shutdown_background();
+    })?;
+    Ok(handle)
+}
+
+/// Marks the end of the loop, however it comes. A sink that died of a bug stops the node: to go on reading for a sink
+/// that takes nothing would only look like work.
+struct Ending {
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    check: String,
+    read: Stop,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.metrics.check(
+                &self.check,
+                Health::Fail,
+                "the sink stopped because of a bug in longshore; see its log",
+            );
+            self.read.set();
+        }
+        self.shared.ended.store(true, Release);
+    }
+}
+
+struct Failing {
+    since: Instant,
+    cause: String,
+    /// The health check says "fail" already.
+    told: bool,
+}
+
+struct Delivery {
+    sink: Box<dyn Sink>,
+    plan: Plan,
+    queue: mpsc::Receiver<Shipment>,
+    metrics: Arc<Metrics>,
+    number: usize,
+    stops: Stops,
+    /// Name of the health check.
+    check: String,
+    handle: SinkHandle,
+    failing: Option<Failing>,
+    /// Since when something has been under way without any answer.
+    unanswered: Option<Instant>,
+    said_failure: Option<Instant>,
+    said_refused: Option<Instant>,
+    refused_unsaid: u64,
+    refused_in_a_row: u64,
+    closed: bool,
+}
+
+type Tried = (Request, Result<Reply, SendError>);
+
+impl Delivery {
+    async fn run(&mut self) {
+        let give_up = self.stops.give_up.clone();
+        let mut give_up = pin!(give_up.wait());
+        let mut tries: JoinSet<Tried> = JoinSet::new();
+        let mut ended = false;
+        loop {
+            self.counters().queued.store(self.queue.len() as u64, Relaxed);
+            let wake = self.send_all(&mut tries);
+            self.unanswered = match self.unanswered {
+                _ if tries.is_empty() => None,
+                since => since.or_else(|| Some(Instant::now())),
+            };
+            if ended && self.plan.is_empty() {
+                break;
+            }
+            let upkeep = self.sink.tick().map(|wait| Instant::now() + wait);
+            let fails = match &self.failing {
+                Some(failing) => (!failing.told).then_some(failing.since),
+                None => self.unanswered,
+            };
+            let fails = fails.map(|since| since + FAIL_AFTER);
+            let wake = [wake, upkeep, fails].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                () = &mut give_up => break,
+                Some(tried) = tries.join_next(), if !tries.is_empty() => match tried {
+                    Ok((request, outcome)) => {
+                        self.unanswered = None;
+                        self.finish(request, outcome);
+                    }
+                    // A bug in a sink: the thread ends as if the panic had been its own.
+                    Err(error) => resume_unwind(error.into_panic()),
+                },
+                shipment = self.queue.recv(), if !ended && self.plan.has_room() => match shipment {
+                    Some(shipment) => self.take_all(shipment),
+                    None => {
+                        ended = true;
+                        self.plan.close(Instant::now());
+                    }
+                },
+                () = self.handle.shared.reopen.notified() => self.sink.reopen(),
+                () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
+            }
+            self.check_failing();
+            if self.closed {
+                break;
+            }
+        }
+        self.end(tries).await;
+    }
+
+    /// Takes a shipment and all that wait behind it, as far as one request goes.
+    fn take_all(&mut self, first: Shipment) {
+        let now = Instant::now();
+        let mut next = Some(first);
+        while let Some(shipment) = next {
+            if let Err(receipts) = self.plan.take(shipment, now) {
+                receipts.settle(Outcome::Delivered);
+            }
+            next = if self.plan.has_room() { self.queue.try_recv().ok() } else { None };
+        }
+    }
+
+    /// Starts everything that may be sent now. Returns when there will be more.
+    fn send_all(&mut self, tries: &mut JoinSet<Tried>) -> Option<Instant> {
+        loop {
+            let mut request = match self.plan.next(Instant::now()) {
+                Next::Send(request) => request,
+                Next::Wait(until) => return until,
+            };
+            if request.body().is_none() {
+                let rest = self.sink.prepare(&mut request, self.plan.bytes_max());
+                if !rest.is_empty() {
+                    self.plan.take_back(rest, Instant::now());
+                }
+            }
+            if request.tries > 0 {
+                self.counters().retries.fetch_add(1, Relaxed);
+            }
+            let sending = self.sink.send(&mut request);
+            for (input, tally) in request.tallies.drain(..) {
+                self.metrics.add(input, &tally);
+            }
+            request.tallied = true;
+            tries.spawn(async move { (request, sending.await) });
+        }
+    }
+
+    fn finish(&mut self, request: Request, outcome: Result<Reply, SendError>) {
+        if let Ok(reply) = &outcome {
+            let counters = self.counters();
+            counters.requests.fetch_add(1, Relaxed);
+            counters.bytes.fetch_add(reply.bytes, Relaxed);
+        }
+        let Meaning { ended, state, shrunk } = self.plan.finish(request, outcome, Instant::now());
+        let mut refused = 0;
+        for (part, end) in ended {
+            refused += if end == End::Delivered { 0 } else { part.rows.len() as u64 };
+            self.settle(part, end);
+        }
+        if let Some(bytes) = shrunk {
+            let sink = &self.counters().name;
+            tracing::warn!(
+                sink,
+                bytes,
+                "the destination calls requests of this size too large; batch.size is now less"
+            );
+        }
+        match state {
+            State::Works => self.works(),
+            State::Refused(cause) => {
+                self.answers();
+                self.refused(refused, &cause);
+            }
+            State::Fails { cause, fault, again } => {
+                if refused > 0 {
+                    self.refused(refused, &cause);
+                }
+                self.fails(cause, fault, again);
+            }
+            State::Closed => {
+                self.closed = true;
+                self.handle.shared.closed.store(true, Release);
+                self.stops.read.set();
+            }
+        }
+    }
+
+    fn settle(&self, part: Part, end: End) {
+        let pair = &self.counters().pairs[usize::from(part.batch.input)];
+        let counter = match end {
+            End::Delivered => &pair.delivered,
+            End::Rejected(reason) => &pair.rejected[reason as usize],
+        };
+        counter.fetch_add(part.rows.len() as u64, Relaxed);
+        part.receipts.settle(end.outcome());
+    }
+
+    fn counters(&self) -> &SinkMetrics {
+        &self.metrics.sinks[self.number]
+    }
+
+    fn works(&mut self) {
+        let now = u64::try_from(Timestamp::now().0).unwrap_or(0);
+        self.counters().last_success.store(now, Relaxed);
+        let was_refusing = self.refused_in_a_row >= REFUSED_WARN;
+        self.refused_in_a_row = 0;
+        if was_refusing {
+            self.metrics.check(&self.check, Health::Pass, "");
+        }
+        self.answers();
+    }
+
+    /// The destination answered: whatever failed before works again.
+    fn answers(&mut self) {
+        if let Some(failing) = self.failing.take() {
+            self.said_failure = None;
+            self.counters().failing_since.store(0, Relaxed);
+            self.metrics.check(&self.check, Health::Pass, "");
+            tracing::info!(
+                sink = self.counters().name,
+                seconds = failing.since.elapsed().as_secs(),
+                "the sink works again"
+            );
+        }
+    }
+
+    fn refused(&mut self, records: u64, cause: &str) {
+        self.refused_in_a_row += records;
+        self.refused_unsaid += records;
+        let quiet = self.said_refused.is_some_and(|said| said.elapsed() < SAY_REFUSED);
+        if records > 0 && !quiet {
+            let records = std::mem::take(&mut self.refused_unsaid);
+            self.said_refused = Some(Instant::now());
+            tracing::warn!(sink = self.counters().name, records, cause, "records were rejected for good");
+        }
+        if self.refused_in_a_row >= REFUSED_WARN {
+            let text = format!("{} records in a row were rejected; last: {cause}", self.refused_in_a_row);
+            self.metrics.check(&self.check, Health::Warn, text);
+        }
+    }
+
+    fn fails(&mut self, cause: String, fault: bool, again: Instant) {
+        let now = Instant::now();
+        let quiet = self.said_failure.is_some_and(|said| now.duration_since(said) < SAY_FAILURE);
+        if !quiet {
+            self.said_failure = Some(now);
+            let sink = &self.counters().name;
+            let next_try = format!("{:.1}s", again.saturating_duration_since(now).as_secs_f32());
+            if fault {
+                tracing::error!(
+                    sink,
+                    cause,
+                    next_try,
+                    "the sink is paused until somebody puts this right; nothing is lost"
+                );
+            } else {
+                tracing::warn!(sink, cause, next_try, "the sink fails and tries again; nothing is lost");
+            }
+        }
+        if self.failing.is_none() {
+            let stamp = u64::try_from(Timestamp::now().0).unwrap_or(0);
+            self.counters().failing_since.store(stamp, Relaxed);
+        }
+        let since = self.failing.as_ref().map_or(now, |failing| failing.since);
+        let told = fault || self.failing.as_ref().is_some_and(|failing| failing.told);
+        self.metrics.check(&self.check, if told { Health::Fail } else { Health::Warn }, cause.clone());
+        self.failing = Some(Failing { since, cause, told });
+    }
+
+    /// A warning that lasts becomes a failure, and so does silence: a destination that takes connections and never
+    /// answers would else look well until the first try runs out of time.
+    fn check_failing(&mut self) {
+        let silent = self.unanswered.filter(|since| self.failing.is_none() && since.elapsed() >= FAIL_AFTER);
+        if let Some(since) = silent {
+            let cause = format!("no answer for {FAIL_AFTER:?}");
+            let ago = u64::try_from(since.elapsed().as_nanos()).unwrap_or(0);
+            let stamp = u64::try_from(Timestamp::now().0).unwrap_or(0).saturating_sub(ago);
+            self.counters().failing_since.store(stamp, Relaxed);
+            self.metrics.check(&self.check, Health::Fail, cause.clone());
+            tracing::warn!(sink = self.counters().name, cause, "the sink still waits for its destination");
+            self.failing = Some(Failing { since, cause, told: true });
+        }
+        if let Some(failing) = self.failing.as_mut().filter(|f| !f.told && f.since.elapsed() >= FAIL_AFTER) {
+            failing.told = true;
+            self.metrics.check(&self.check, Health::Fail, failing.cause.clone());
+        }
+    }
+
+    /// Drops what is left, unsettled: its origin hears "not delivered".
+    async fn end(&mut self, mut tries: JoinSet<Tried>) {
+        self.queue.close();
+        // What has just come back counts; the rest is cut off.
+        while let Some(Ok((request, outcome))) = tries.try_join_next() {
+            self.finish(request, outcome);
+        }
+        tries.shutdown().await;
+        while self.queue.try_recv().is_ok() {}
+        self.counters().queued.store(0, Relaxed);
+        // Frees what is gathered, waiting and halved.
+        self.plan = Plan::new(self.sink.limits(), 0);
+        self.sink.reopen();
+        let records = self.handle.undelivered();
+        if records > 0 && !self.closed {
+            let cause = self.failing.as_ref().map_or("", |failing| failing.cause.as_str());
+            let sink = &self.counters().name;
+            tracing::warn!(
+                sink,
+                records,
+                cause,
+                "stopped before these records were delivered; they are not acknowledged"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

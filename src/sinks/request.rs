@@ -1,0 +1,295 @@
+//! A [`Request`]: the records of one write or POST, from one or several batches, with what is kept between its tries.
+//!
+//! A shipment may end up in several requests (it was larger than one, or it was halved), so each [`Part`] has its own
+//! clones of the receipts; the last one settles.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::batch::{Batch, Receipts, Shipment};
+use crate::budget::Permit;
+use crate::metrics::Tally;
+
+/// Some rows of one batch.
+#[derive(Debug)]
+pub struct Part {
+    /// The records, shared.
+    pub batch: Arc<Batch>,
+    /// Which of them, in order: indexes of rows. Never empty.
+    pub rows: Vec<u32>,
+    /// Who waits.
+    pub receipts: Receipts,
+}
+
+impl Part {
+    /// The rows of a shipment that are for this sink. `Err` with the receipts when there are none.
+    pub fn of(shipment: Shipment) -> Result<Part, Receipts> {
+        let wanted = |at: &u32| shipment.wants(*at as usize);
+        // A batch holds fewer rows than bytes, and those fit a u32.
+        let rows: Vec<u32> = (0..shipment.batch.len() as u32).filter(wanted).collect();
+        if rows.is_empty() {
+            return Err(shipment.receipts);
+        }
+        Ok(Part { batch: shipment.batch, rows, receipts: shipment.receipts })
+    }
+
+    /// The bytes that the rows cost in memory, about: what requests are measured by before they are encoded.
+    pub fn cost(&self) -> usize {
+        let all = self.batch.len().max(1) as u64;
+        (self.batch.cost() as u64 * self.rows.len() as u64 / all) as usize
+    }
+
+    /// The same part with other rows.
+    pub(crate) fn with(&self, rows: Vec<u32>) -> Part {
+        Part { batch: Arc::clone(&self.batch), rows, receipts: self.receipts.clone() }
+    }
+
+    /// Cuts off the rows from `at` on.
+    fn split_off(&mut self, at: usize) -> Part {
+        let rest = self.rows.split_off(at);
+        self.with(rest)
+    }
+}
+
+/// What is sent at once.
+#[derive(Debug)]
+pub struct Request {
+    /// The records, in order. Never empty.
+    pub parts: Vec<Part>,
+    /// Names this request to a destination that can tell a repetition: the same for all its tries.
+    pub key: u128,
+    /// Tries that failed.
+    pub tries: u32,
+    /// Bytes of the body that a stream has taken already: the next try goes on from there.
+    pub written: usize,
+    /// Oddities met while encoding, by input; counted once, whatever the number of tries.
+    pub(crate) tallies: Vec<(u16, Tally)>,
+    /// Whether the oddities were counted already, by this request or the one that it was split from.
+    pub(crate) tallied: bool,
+    body: Option<Bytes>,
+    /// Bytes of the body before compression: what the limit of a request counts.
+    plain: usize,
+    permit: Option<Permit>,
+}
+
+impl Request {
+    /// A request of these parts, of which there is at least one.
+    pub fn new(parts: Vec<Part>, key: u128) -> Request {
+        Request {
+            parts,
+            key,
+            tries: 0,
+            written: 0,
+            tallies: Vec::new(),
+            tallied: false,
+            body: None,
+            plain: 0,
+            permit: None,
+        }
+    }
+
+    /// The number of records.
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.rows.len()).sum()
+    }
+
+    /// Whether there is no record, which is never so for a request on its way.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes that the records cost in memory: a guess of what they are encoded.
+    pub fn cost(&self) -> usize {
+        self.parts.iter().map(Part::cost).sum()
+    }
+
+    /// All rows in order, with the index of their part.
+    pub fn rows(&self) -> impl Iterator<Item = (usize, &Batch, usize)> {
+        self.parts
+            .iter()
+            .enumerate()
+            .flat_map(|(at, part)| part.rows.iter().map(move |row| (at, &*part.batch, *row as usize)))
+    }
+
+    /// The encoded body of an earlier try.
+    pub fn body(&self) -> Option<&Bytes> {
+        self.body.as_ref()
+    }
+
+    /// Bytes of the body before compression; 0 while there is no body.
+    pub fn plain(&self) -> usize {
+        self.plain
+    }
+
+    /// Keeps the encoded body for further tries; `plain` is its size before compression. It is paid for from the
+    /// budget of the records.
+    pub fn keep_body(&mut self, body: Bytes, plain: usize) {
+        if let Some(part) = self.parts.first() {
+            let permit = self.permit.get_or_insert_with(|| part.batch.permit().budget().empty_permit());
+            permit.resize(body.len());
+        }
+        self.plain = plain;
+        self.body = Some(body);
+    }
+
+    /// Notes oddities met while rows of `input` were encoded, and empties the tally.
+    pub fn note(&mut self, input: u16, tally: &mut Tally) {
+        let seen = tally.oddities.iter().any(|count| *count > 0);
+        if seen && !self.tallied {
+            self.tallies.push((input, std::mem::take(tally)));
+        } else if seen {
+            *tally = Tally::default();
+        }
+    }
+
+    /// Cuts off the records from number `at` on. The body, if there was one, is forgotten.
+    pub fn split_off(&mut self, mut at: usize) -> Vec<Part> {
+        self.body = None;
+        self.permit = None;
+        for index in 0..self.parts.len() {
+            let rows = self.parts[index].rows.len();
+            if at < rows {
+                let mut rest = Vec::with_capacity(self.parts.len() - index);
+                let keep = if at > 0 {
+                    rest.push(self.parts[index].split_off(at));
+                    index + 1
+                } else {
+                    index
+                };
+                rest.extend(self.parts.drain(keep..));
+                return rest;
+            }
+            at -= rows;
+        }
+        Vec::new()
+    }
+
+    /// Two requests of half the records each. Of one record: that one and nothing.
+    pub fn halve(mut self, keys: (u128, u128)) -> (Request, Option<Request>) {
+        let rest = self.split_off(self.len().div_ceil(2));
+        let again = |parts, key, tallied| Request { tallied, ..Request::new(parts, key) };
+        let second = (!rest.is_empty()).then(|| again(rest, keys.1, self.tallied));
+        (again(self.parts, keys.0, self.tallied), second)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::batch::{Outcome, Receipt, RowHead, Waiter};
+    use crate::budget::Budget;
+    use crate::record::{Container, Field, Form, Origin, Stream, Timestamp};
+
+    /// What became of a shipment, once it is known.
+    #[derive(Clone, Default)]
+    pub(crate) struct Seen(Arc<Mutex<Vec<Outcome>>>);
+
+    impl Waiter for Seen {
+        fn settled(&self, worst: Outcome) {
+            self.0.lock().expect("not poisoned").push(worst);
+        }
+    }
+
+    impl Seen {
+        pub(crate) fn outcomes(&self) -> Vec<Outcome> {
+            self.0.lock().expect("not poisoned").clone()
+        }
+    }
+
+    /// A batch of records `{"n": text}`, each as (tag, text), at 2026-11-23T10:15:00Z and later by a second each.
+    pub(crate) fn batch(budget: &Arc<Budget>, records: &[(&str, &str)]) -> Batch {
+        let container =
+            Container { id: "c0ffee".repeat(11)[..64].to_owned(), name: "web".to_owned(), ..Container::default() };
+        let origin = Origin { container: Some(container), ..Origin::default() };
+        let mut batch = Batch::new(budget.empty_permit(), 0, Arc::new(origin));
+        for (at, (tag, text)) in records.iter().enumerate() {
+            let tag = batch.tag_index(tag).expect("few tags");
+            let mark = batch.fields_mark();
+            let key = batch.push_bytes(b"n");
+            let value = batch.push_bytes(text.as_bytes());
+            batch.push_field(Field::new(key, Form::Text, value));
+            let time = Timestamp(1_795_428_900_000_000_000 + at as i64 * 1_000_000_000);
+            batch.push_row(mark, RowHead { stream: Stream::Stdout, ..RowHead::at(time, tag) });
+        }
+        batch
+    }
+
+    pub(crate) fn shipment(budget: &Arc<Budget>, records: &[(&str, &str)]) -> (Shipment, Seen) {
+        let seen = Seen::default();
+        let receipts = Receipts(vec![Receipt::new(Box::new(seen.clone()))]);
+        (Shipment { batch: Arc::new(batch(budget, records)), receipts, tags: u64::MAX }, seen)
+    }
+
+    pub(crate) fn request(budget: &Arc<Budget>, texts: &[&str]) -> Request {
+        let records: Vec<(&str, &str)> = texts.iter().map(|text| ("t", *text)).collect();
+        Request::new(vec![Part::of(shipment(budget, &records).0).expect("rows")], 1)
+    }
+
+    fn texts(request: &Request) -> Vec<String> {
+        let text = |batch: &Batch, row: usize| {
+            let field = batch.find(row, b"n").expect("a field n");
+            String::from_utf8_lossy(batch.value(field).bytes).into_owned()
+        };
+        request.rows().map(|(_, batch, row)| text(batch, row)).collect()
+    }
+
+    #[test]
+    fn only_the_rows_of_wanted_tags_are_sent() {
+        let budget = Budget::new(1 << 20);
+        let (mut shipped, _) = shipment(&budget, &[("a", "1"), ("b", "2"), ("a", "3")]);
+        shipped.tags = 1;
+        let part = Part::of(shipped).expect("rows");
+        assert_eq!(part.rows, [0, 2]);
+        let (mut none, _) = shipment(&budget, &[("a", "1")]);
+        none.tags = 0;
+        assert!(Part::of(none).is_err());
+    }
+
+    #[test]
+    fn halving_keeps_order_and_ends_at_one_record() {
+        let budget = Budget::new(1 << 20);
+        let mut whole = request(&budget, &["1", "2", "3"]);
+        whole.parts.extend(request(&budget, &["4", "5"]).parts);
+        let (first, second) = whole.halve((2, 3));
+        let second = second.expect("two halves");
+        assert_eq!(
+            (texts(&first), texts(&second)),
+            (vec!["1".into(), "2".into(), "3".into()], vec!["4".into(), "5".into()])
+        );
+        let (one, more) = first.halve((4, 5));
+        assert_eq!((one.len(), more.expect("one more").len()), (2, 1));
+        let (single, none) = request(&budget, &["x"]).halve((6, 7));
+        assert_eq!(single.len(), 1);
+        assert!(none.is_none());
+    }
+
+    #[test]
+    fn a_shipment_that_was_split_settles_once_with_the_worst_of_its_parts() {
+        let budget = Budget::new(1 << 20);
+        let (shipped, seen) = shipment(&budget, &[("t", "1"), ("t", "2"), ("t", "3")]);
+        let mut request = Request::new(vec![Part::of(shipped).expect("rows")], 1);
+        let rest = request.split_off(1);
+        for part in request.parts {
+            part.receipts.settle(Outcome::Rejected);
+        }
+        assert!(seen.outcomes().is_empty());
+        for part in rest {
+            part.receipts.settle(Outcome::Delivered);
+        }
+        assert_eq!(seen.outcomes(), [Outcome::Rejected]);
+    }
+
+    #[test]
+    fn a_kept_body_is_paid_for_until_the_request_ends() {
+        let budget = Budget::new(1 << 20);
+        let mut request = request(&budget, &["1"]);
+        let before = budget.used();
+        request.keep_body(Bytes::from(vec![0; 5000]), 5000);
+        assert_eq!(budget.used() - before, 5000);
+        drop(request);
+        assert_eq!(budget.used(), 0);
+    }
+}
