@@ -18,8 +18,12 @@ pub mod delivery; // one loop a sink: queue, requests, retries, settling
 pub mod sinks; // stdout, file, http
 
 // The node.
+pub mod admin; // /live /ready /health /metrics
+pub mod config; // the whole file -> Config: every mistake at once
 pub mod log; // the own log on standard error
+pub mod run; // the only wiring
 pub mod settings; // reading configuration: sections, units, findings with their place
 pub mod workers; // named threads, and the word to stop
 
 // The command line.
+pub mod banner; // what is said at the start
