@@ -1,0 +1,292 @@
+//! The command line: its words, its help, and what each flag is called. What the words do is in `main.rs`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; for run: stopped, and everything that was read is delivered
+  1  the configuration is wrong, or the start or the command failed
+  2  wrong usage of the command line
+  3  not everything could be delivered before the time to stop was over
+A closed standard output (`longshore tail x | head`) is a success.";
+
+const MAIN_EXAMPLES: &str = "\
+Examples:
+  longshore run --config config.example.toml      the whole thing
+  longshore check config.toml                     all mistakes of a configuration at once
+  longshore tail /var/lib/docker/containers       all containers, no configuration
+  echo '{\"msg\":\"hello\"}' | longshore send --tag api.test
+  longshore healthcheck --ready                   for HEALTHCHECK in a container";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  longshore run --config config.example.toml
+  LOG_LEVEL=debug longshore run --config /etc/longshore.toml
+  longshore run --config config.toml --data-dir \"$(mktemp -d)\"    read everything again
+
+Signals: SIGTERM or SIGINT stops reading, delivers what was read, saves checkpoints and exits; a second one cuts that
+short. SIGHUP opens output files anew.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  longshore check config.toml
+  longshore check --explain config.toml           every setting in effect, and where it comes from
+  cat config.toml | longshore check -
+
+Warnings do not change the exit code.";
+
+const TAIL_EXAMPLES: &str = "\
+Examples:
+  longshore tail /var/log/app.log                 from its start, then what is appended
+  longshore tail --start tail '/var/log/app/*.log'
+  longshore tail /var/lib/docker/containers       Docker's folder is recognised
+  longshore tail --no-follow app.log | jq .level
+  kubectl logs x | longshore tail --format pretty -";
+
+const SEND_EXAMPLES: &str = "\
+Examples:
+  echo '{\"level\":\"info\",\"msg\":\"hello\"}' | longshore send --tag api.test
+  longshore send --to unix:///run/longshore/forward.sock --tag syslog --format text < /var/log/syslog
+  longshore send --to 10.0.0.5:24224 --rate 1000 < records.ndjson
+
+A line is one record: a JSON object, or with --format text (and where it is no JSON) {\"log\": line}. With --ack (the default) it exits
+0 only when the receiver has acknowledged every record.";
+
+const HEALTH_EXAMPLES: &str = "\
+Examples:
+  longshore healthcheck                           asks /live on 127.0.0.1:9600
+  longshore healthcheck --ready --config /etc/longshore.toml
+  HEALTHCHECK CMD [\"/longshore\", \"healthcheck\"]
+
+Exits 0 when the answer is 2xx, else 1 with the reason.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  longshore completions bash > /etc/bash_completion.d/longshore
+  longshore completions zsh > \"${fpath[1]}/_longshore\"
+  longshore completions fish > ~/.config/fish/completions/longshore.fish";
+
+/// Ships structured logs: Docker logs, files and the Fluentd forward protocol in; files and HTTP out.
+#[derive(Debug, Parser)]
+#[command(
+    name = "longshore",
+    version = env!("LONGSHORE_VERSION"),
+    after_help = format!("{MAIN_EXAMPLES}\n\n{EXIT_CODES}"),
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 110
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run with a configuration until told to stop
+    #[command(after_help = format!("{RUN_EXAMPLES}\n\n{EXIT_CODES}"))]
+    Run(Run),
+    /// Check a configuration: every mistake with its place, nothing is started
+    #[command(after_help = format!("{CHECK_EXAMPLES}\n\n{EXIT_CODES}"))]
+    Check(Check),
+    /// Follow files or Docker's folder to standard output, without a configuration
+    #[command(after_help = format!("{TAIL_EXAMPLES}\n\n{EXIT_CODES}"))]
+    Tail(Tail),
+    /// Send records from standard input to a forward receiver
+    #[command(after_help = format!("{SEND_EXAMPLES}\n\n{EXIT_CODES}"))]
+    Send(Send),
+    /// Ask a running longshore whether it is well
+    #[command(after_help = HEALTH_EXAMPLES)]
+    Healthcheck(Healthcheck),
+    /// Print a completion script for a shell
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(Completions),
+}
+
+/// Flags of the own log: stronger than LOG_LEVEL and LOG_FORMAT, which are stronger than the file.
+#[derive(Clone, Debug, Default, Args)]
+pub struct LogFlags {
+    /// Own log on standard error: error, warn, info, debug, trace [else $LOG_LEVEL, the file, info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Own log as text or json [else $LOG_FORMAT, the file, text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+/// `longshore run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The configuration file (TOML); `-` is standard input
+    #[arg(long, short, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Keep checkpoints in this folder instead of the file's [node] data_dir
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The own log.
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+/// `longshore check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The configuration file; `-` is standard input
+    #[arg(value_name = "FILE", required_unless_present = "config")]
+    pub file: Option<PathBuf>,
+    /// The same, as `run` has it
+    #[arg(long, short, value_name = "FILE", conflicts_with = "file")]
+    pub config: Option<PathBuf>,
+    /// Print every setting in effect with its origin (secrets never)
+    #[arg(long)]
+    pub explain: bool,
+}
+
+/// How `tail` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TailFormat {
+    /// One JSON object a line
+    Json,
+    /// For people
+    Pretty,
+}
+
+/// Where `tail` begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Start {
+    /// At the first line that is there
+    Head,
+    /// At the end: only new lines
+    Tail,
+}
+
+/// How the lines of a file are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LineFormat {
+    /// By the first line of each file
+    Auto,
+    /// Lines of text; a JSON object in one is parsed
+    Text,
+    /// A JSON object a line
+    Json,
+    /// Kubernetes: `TIME stdout F text`
+    Cri,
+    /// Docker's json-file
+    Docker,
+}
+
+/// `longshore tail`.
+#[derive(Debug, Args)]
+pub struct Tail {
+    /// Files, globs, a folder of Docker containers, or `-` for standard input
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value = "json")]
+    pub format: TailFormat,
+    /// Go on with what is appended (the default)
+    #[arg(long, short, overrides_with = "no_follow")]
+    pub follow: bool,
+    /// Stop at the end of what is there now
+    #[arg(long)]
+    pub no_follow: bool,
+    /// Where to begin
+    #[arg(long, value_enum, default_value = "head")]
+    pub start: Start,
+    /// How the files' lines are read
+    #[arg(long, value_enum, default_value = "auto")]
+    pub lines: LineFormat,
+    /// The own log.
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+/// How `send` reads its lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SendFormat {
+    /// Each line is the record {"log": line}
+    Text,
+    /// Each line is a JSON object
+    Json,
+}
+
+/// `longshore send`.
+#[derive(Debug, Args)]
+pub struct Send {
+    /// The receiver: HOST:PORT, tcp://HOST:PORT or unix:///PATH
+    #[arg(long, value_name = "ADDRESS", default_value = "tcp://127.0.0.1:24224")]
+    pub to: String,
+    /// The tag of the records
+    #[arg(long, short, default_value = "longshore.send")]
+    pub tag: String,
+    /// What the lines are
+    #[arg(long, short, value_enum, default_value = "json")]
+    pub format: SendFormat,
+    /// Wait for the receiver's acknowledgement (the default)
+    #[arg(long, action = ArgAction::SetTrue, overrides_with = "no_ack")]
+    pub ack: bool,
+    /// Do not wait: faster, and nobody knows what arrived
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub no_ack: bool,
+    /// Records a second, at most [default: no limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: Option<u64>,
+}
+
+/// `longshore healthcheck`.
+#[derive(Debug, Args)]
+pub struct Healthcheck {
+    /// Ask /ready (started, not stopping) instead of /live (a restart would not help)
+    #[arg(long)]
+    pub ready: bool,
+    /// Take the address from this configuration's [telemetry] listen
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The address itself [default: 127.0.0.1:9600]
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "config")]
+    pub address: Option<SocketAddr>,
+}
+
+/// `longshore completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_has_examples() {
+        Cli::command().debug_assert();
+        let mut command = Cli::command();
+        for sub in command.get_subcommands_mut() {
+            let help = sub.render_help().to_string();
+            assert!(help.contains("Examples:\n  "), "{help}");
+        }
+        let help = command.render_help().to_string();
+        assert!(help.contains("Exit codes:\n  0  ") && help.contains("\n  3  "), "{help}");
+    }
+
+    #[test]
+    fn wrong_usage_is_an_error_of_kind_2_and_help_is_none() {
+        for words in
+            [&["longshore", "run"][..], &["longshore", "chek"], &["longshore", "tail"], &["longshore", "check"]]
+        {
+            assert_eq!(Cli::try_parse_from(words).expect_err("wrong usage").exit_code(), 2, "{words:?}");
+        }
+        assert_eq!(Cli::try_parse_from(["longshore", "--version"]).expect_err("not a command").exit_code(), 0);
+        let send = Cli::try_parse_from(["longshore", "send", "--no-ack", "--ack"]).expect("the last one wins");
+        assert!(matches!(send.command, Command::Send(Send { ack: true, no_ack: false, .. })));
+    }
+}

@@ -1,0 +1,178 @@
+//! The program: reads the command line, calls what it names, and ends with its exit code.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+use longshore::cli::{Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, SendFormat, Tail};
+use longshore::config::{self, Config, Overrides, Report};
+use longshore::{healthcheck, log, run, send, tail};
+
+/// The configuration is wrong, or the start or the command failed.
+const FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output, mistakes to standard error; a closed one is no mistake.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    ExitCode::from(match cli.command {
+        Command::Run(args) => run(args),
+        Command::Check(args) => check(&args),
+        Command::Tail(args) => tail(&args),
+        Command::Send(args) => send(&args),
+        Command::Healthcheck(args) => healthcheck(&args),
+        Command::Completions(args) => completions(&args),
+    })
+}
+
+fn run(args: Run) -> u8 {
+    let overrides = overrides(args.log, args.data_dir);
+    let program = std::env::args().next().unwrap_or_else(|| "longshore".to_owned());
+    match config::load(&args.config, &overrides) {
+        Ok(config) => start(config, run::Options { once: false, program: Some(program) }),
+        Err(report) => refuse(&report),
+    }
+}
+
+/// Starts the log, says the warnings, runs.
+fn start(config: Config, options: run::Options) -> u8 {
+    log::start(config.telemetry.log);
+    for warning in &config.warnings.findings {
+        tracing::warn!("{}: {}", warning.place, warning.message);
+    }
+    run::run(config, options)
+}
+
+fn overrides(flags: LogFlags, data_dir: Option<PathBuf>) -> Overrides {
+    Overrides { log_level: flags.log_level, log_format: flags.log_format, data_dir }
+}
+
+fn check(args: &Check) -> u8 {
+    let file = args.file.as_deref().or(args.config.as_deref()).unwrap_or(Path::new("-"));
+    match config::load(file, &Overrides::default()) {
+        Ok(config) => {
+            log::tell(&config.warnings.render(log::color_wanted()));
+            let explained = if args.explain { format!("{}\n", config.explain()) } else { String::new() };
+            print(&format!("{explained}{}: ok: {}\n", config.file, config.summary()))
+        }
+        Err(report) => refuse(&report),
+    }
+}
+
+fn tail(args: &Tail) -> u8 {
+    let scratch = match Scratch::new() {
+        Ok(scratch) => scratch,
+        Err(error) => return fail(&format!("tail: no folder for temporary data: {error}; set TMPDIR")),
+    };
+    let overrides = overrides(args.log.clone(), Some(scratch.0.clone()));
+    let text = match tail::document(args) {
+        Ok(text) => text,
+        Err(message) => return fail(&format!("tail: {message}")),
+    };
+    match config::load_text("tail", &text, &overrides) {
+        Ok(config) => start(config, run::Options { once: args.no_follow, program: None }),
+        Err(report) => refuse(&report),
+    }
+}
+
+fn send(args: &Send) -> u8 {
+    let options = send::SendOptions {
+        to: args.to.clone(),
+        tag: args.tag.clone(),
+        json: args.format == SendFormat::Json,
+        ack: !args.no_ack,
+        rate: args.rate,
+        ..send::SendOptions::default()
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("send: {error}")),
+    };
+    let code = match runtime.block_on(send::send(&options, tokio::io::stdin())) {
+        Ok(sent) => {
+            let acked = if options.ack { ", all acknowledged" } else { "" };
+            log::tell(&format!("longshore: sent {} records in {} frames{acked}\n", sent.records, sent.frames));
+            0
+        }
+        Err(error) => fail(&format!("send: {error}")),
+    };
+    // A read of standard input that is still waiting must not hold up the end.
+    runtime.shutdown_background();
+    code
+}
+
+fn healthcheck(args: &Healthcheck) -> u8 {
+    let listen = match (&args.config, args.address) {
+        (_, Some(address)) => Ok(Some(address)),
+        (Some(file), None) => config::listen_of(file),
+        (None, None) => Ok(config::LISTEN_DEFAULT.parse().ok()),
+    };
+    let address = match listen {
+        Ok(Some(address)) => address,
+        Ok(None) => return fail("healthcheck: [telemetry] listen is \"off\": there is nothing to ask"),
+        Err(report) => return refuse(&report),
+    };
+    match healthcheck::ask(address, if args.ready { "/ready" } else { "/live" }) {
+        Ok(answer) => print(&format!("{answer}\n")),
+        Err(message) => fail(&format!("healthcheck: {message}")),
+    }
+}
+
+fn completions(args: &Completions) -> u8 {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "longshore", &mut script);
+    print(&String::from_utf8_lossy(&script))
+}
+
+/// Prints to standard output. A reader that went away has seen what it wanted.
+fn print(text: &str) -> u8 {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => 0,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(error) => fail(&format!("standard output: {error}")),
+    }
+}
+
+fn fail(message: &str) -> u8 {
+    log::tell(&format!("longshore: {}\n", log::Escaped(message)));
+    FAILED
+}
+
+fn refuse(report: &Report) -> u8 {
+    log::tell(&report.render(log::color_wanted()));
+    FAILED
+}
+
+/// A folder for one run, removed at its end: `tail` keeps no checkpoints.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> io::Result<Scratch> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let mut tries = 0;
+        loop {
+            let path = std::env::temp_dir().join(format!("longshore-tail-{}-{tries}", std::process::id()));
+            // Made new and for this user alone: a folder that is there already may be somebody else's.
+            match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Scratch(path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < 100 => tries += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays is an empty folder under the temporary ones.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
