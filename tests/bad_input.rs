@@ -1,0 +1,209 @@
+//! Input that nobody should write, and that is written: none of it may end in a panic, a hang or a silent loss.
+
+use std::fs::{self, File, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::docker_folder::{app_line, config};
+use crate::file_input;
+use crate::harness::containers::Container;
+use crate::harness::engine::has_program;
+use crate::harness::records::{line_count, lines, records};
+use crate::harness::{PATIENCE, PROGRAM, Spawned, folder, node, skip};
+
+fn odd(node: &crate::harness::Node, kind: &str) -> u64 {
+    node.metric("longshore_input_oddities_total", &[("kind", kind)])
+}
+
+#[test]
+fn a_line_of_20_mb_is_cut_and_counted_and_the_next_line_is_whole() {
+    let dir = folder();
+    let mut file = File::create(dir.path().join("a.log")).expect("writable");
+    file.write_all(b"before\n").expect("writable");
+    for _ in 0..20 {
+        file.write_all(&[b'x'; 1_000_000]).expect("writable");
+    }
+    file.write_all(b"\nafter\n").expect("writable");
+    let out = dir.path().join("out.ndjson");
+    let mut node = node(dir.path(), &file_input::config(dir.path(), "text", "")).start();
+    node.wait_for("three records", |_| line_count(&out) >= 3);
+    assert_eq!(odd(&node, "line_cut"), 1);
+    node.stop_well();
+    let records = records(&out);
+    let long = records[1]["log"].as_str().expect("text");
+    assert!((1_000_000..=1 << 20).contains(&long.len()), "cut at 1 MiB, not at {}", long.len());
+    assert_eq!((records[0]["log"].as_str(), records[2]["log"].as_str()), (Some("before"), Some("after")));
+}
+
+#[test]
+fn torn_and_nul_filled_docker_lines_cost_no_neighbour() {
+    let dir = folder();
+    let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
+    web.line(&app_line(0), "stdout");
+    // A crash of the machine leaves zeros; a full disk leaves half a record glued to the next one.
+    web.raw(&[0; 5_000]);
+    web.line(&app_line(1), "stdout");
+    web.raw(br#"{"log":"half of a rec"#);
+    web.line(&app_line(2), "stdout");
+    web.raw(b"this is no record\n");
+    web.raw(b"{\"log\":\"no end\n");
+    web.raw(b"{}\n\n[]\n");
+    web.line(&app_line(3), "stdout");
+    let out = dir.path().join("out.ndjson");
+    let mut node = node(dir.path(), &config(dir.path())).start();
+    node.wait_for("the last record", |_| records(&out).iter().any(|record| record["seq"] == 3));
+    assert!(odd(&node, "nul_run") >= 1 && odd(&node, "torn_line") >= 1 && odd(&node, "line_not_docker") >= 1);
+    node.stop_well();
+    let records = records(&out);
+    let seqs: Vec<u64> = records.iter().filter_map(|record| record["seq"].as_u64()).collect();
+    assert_eq!(seqs, [0, 1, 2, 3]);
+    assert!(records.iter().any(|record| record["log"] == "this is no record"), "{records:?}");
+    assert!(records.iter().any(|record| record.to_string().contains("half of a rec")), "{records:?}");
+}
+
+#[test]
+fn invalid_utf8_is_replaced_in_the_output_and_counted() {
+    let dir = folder();
+    fs::write(dir.path().join("a.log"), b"a\xff\xfeb\nok \xe2\x82\n\xf0\x9f\x92\xa9\n").expect("writable");
+    let out = dir.path().join("out.ndjson");
+    let mut node = node(dir.path(), &file_input::config(dir.path(), "text", "")).start();
+    node.wait_for("three records", |_| line_count(&out) >= 3);
+    node.stop_well();
+    let logs: Vec<_> = records(&out).iter().map(|record| record["log"].clone()).collect();
+    assert_eq!(logs, ["a\u{fffd}\u{fffd}b", "ok \u{fffd}", "\u{1f4a9}"]);
+}
+
+#[test]
+fn hostile_json_is_kept_as_text_and_exact_json_exactly() {
+    let dir = folder();
+    let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep_object = format!("{{\"a\":{deep}}}");
+    let kept: Vec<String> = [
+        "not json",
+        "{\"a\":1",
+        "{\"a\":1}}",
+        "{\"a\":01}",
+        "{\"a\":NaN}",
+        "{'a':1}",
+        "[1,2]",
+        "\"text\"",
+        "12",
+        "null",
+        "",
+        "{\"a\":\"\u{1}\"}",
+        "{\"a\":\"\\x\"}",
+        "{\"a\":\"\\ud800\"}x",
+        "{,}",
+        "{\"a\":1,}",
+        &deep,
+        &deep_object,
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for text in &kept {
+        if text.len() > 16_000 {
+            web.long_line(text, "stdout");
+        } else {
+            web.line(text, "stdout");
+        }
+    }
+    let exact = r#"{"max":18446744073709551615,"odd":9007199254740993,"huge":1e400,"neg":-0.0,"same":1,"same":2}"#;
+    web.line(exact, "stdout");
+    let out = dir.path().join("out.ndjson");
+    let mut node = node(dir.path(), &config(dir.path())).start();
+    node.wait_for("all records", |_| line_count(&out) > kept.len());
+    node.assert_ledger_closes();
+    node.stop_well();
+    let lines = lines(&out);
+    for (text, line) in kept.iter().zip(&lines) {
+        let record = crate::harness::records::parse(line);
+        assert_eq!(record["log"].as_str(), Some(text.as_str()), "kept as text: {text:.60}");
+    }
+    let last = lines.last().expect("there are lines");
+    assert!(last.starts_with(exact.trim_end_matches('}')), "members are copied as they stand: {last}");
+}
+
+#[test]
+fn a_data_folder_that_another_longshore_holds_is_refused() {
+    let dir = folder();
+    let body = file_input::config(dir.path(), "text", "");
+    let mut first = node(dir.path(), &body).start();
+    let mut second = node(dir.path(), &body).without_waiting().start();
+    assert_eq!(second.wait_exit(PATIENCE), 1);
+    let log = second.log();
+    let data = dir.path().join("data");
+    assert!(
+        log.contains("already used") && log.contains(data.to_str().expect("UTF-8")),
+        "which folder, and why:\n{log}"
+    );
+    first.stop_well();
+}
+
+#[test]
+fn a_folder_without_permission_is_reported_with_the_user_or_capability_that_is_needed() {
+    if !rustix::process::getuid().is_root() || !has_program("setpriv") {
+        return skip("needs root and setpriv, to become another user");
+    }
+    let dir = folder();
+    // The test's folder and a copy of the program are open to all; the container's folder is not.
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("it is ours");
+    let program = dir.path().join("longshore");
+    fs::copy(PROGRAM, &program).expect("the program can be copied");
+    let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
+    web.line(&app_line(0), "stdout");
+    fs::set_permissions(&web.dir, Permissions::from_mode(0o700)).expect("it is ours");
+    let start = node(dir.path(), &config(dir.path()));
+    let log = run_as_nobody(dir.path(), &program, &start.write_config());
+    assert!(log.to_lowercase().contains("permission denied"), "{log}");
+    assert!(log.contains(&web.id[..12]), "the folder is named:\n{log}");
+    assert!(log.contains("root") || log.contains("CAP_DAC_READ_SEARCH"), "what is needed is said:\n{log}");
+}
+
+/// Runs the program as user 65534 for two seconds; its log.
+fn run_as_nobody(dir: &Path, program: &Path, config: &Path) -> String {
+    let log = dir.join("nobody.log");
+    let mut node = Spawned::start(
+        Command::new("setpriv")
+            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"])
+            .arg(program)
+            .arg("run")
+            .arg("--config")
+            .arg(config)
+            .current_dir(dir)
+            .stderr(File::create(&log).expect("writable")),
+    );
+    crate::harness::wait_for("a message about the folder", PATIENCE, || {
+        let text = fs::read_to_string(&log).unwrap_or_default().to_lowercase();
+        text.contains("permission denied") || node.0.try_wait().is_ok_and(|status| status.is_some())
+    });
+    drop(node);
+    String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned()
+}
+
+#[test]
+fn a_damaged_gz_generation_gives_its_readable_part_and_is_counted() {
+    let dir = folder();
+    let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
+    for seq in 0..3_000 {
+        web.line(&app_line(seq), "stdout");
+    }
+    web.rotate(4);
+    web.compress(1);
+    let gz = web.path(".1.gz");
+    let whole = fs::read(&gz).expect("it is there");
+    fs::write(&gz, &whole[..whole.len() / 2]).expect("writable");
+    web.line(&app_line(9_999), "stdout");
+    let out = dir.path().join("out.ndjson");
+    let mut node = node(dir.path(), &config(dir.path())).start();
+    node.wait_for("the newest record", |_| records(&out).iter().any(|record| record["seq"] == 9_999));
+    node.wait_for("the count", |node| odd(node, "gz_damaged") >= 1);
+    node.stop_well();
+    let records = records(&out);
+    assert!(records.len() > 100, "the readable part came out, not {} records", records.len());
+    assert_eq!(records[0]["seq"], json!(0));
+}

@@ -1,0 +1,72 @@
+//! Published forward clients against the program: `fluent-logger` of PyPI and `@fluent-org/logger` of npm. Every record
+//! that they say they sent is there once.
+//!
+//! `LONGSHORE_CLIENTS` names a folder with `python` (what `pip install --target` made) and `node/node_modules`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::forward_input::config;
+use crate::harness::records::{assert_each_once, at, line_count, records};
+use crate::harness::{folder, free_port, node, run_command, skip, told};
+
+fn clients() -> Option<PathBuf> {
+    let found = std::env::var_os("LONGSHORE_CLIENTS").map(PathBuf::from);
+    if found.is_none() {
+        skip("no published clients: .ci/run installs them and sets LONGSHORE_CLIENTS");
+    }
+    found
+}
+
+/// Runs a client script against the program; `tags` get `count` records each.
+fn exchange(command: &mut Command, count: u64, tags: &[&str]) -> Vec<serde_json::Value> {
+    let dir = folder();
+    let port = free_port();
+    let mut node = node(dir.path(), &config(dir.path(), port)).start();
+    let output = run_command(command.args(["127.0.0.1", &port.to_string(), &count.to_string()]), b"");
+    assert!(output.status.success(), "{}\nlog:\n{}", told(&output), node.log());
+    let out = dir.path().join("out.ndjson");
+    let total = tags.len() as u64 * count;
+    node.wait_for("all records", |_| line_count(&out) as u64 >= total);
+    node.assert_ledger_closes();
+    assert_eq!(node.metric("longshore_input_rejected_total", &[]), 0);
+    node.stop_well();
+    let records = records(&out);
+    let expected: BTreeMap<String, u64> = tags.iter().map(|tag| ((*tag).to_owned(), count)).collect();
+    assert_each_once(&records, "tag", "seq", &expected);
+    records
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+}
+
+#[test]
+fn the_python_logger_of_pypi_delivers_every_record_in_its_three_ways() {
+    let Some(clients) = clients() else { return };
+    let mut command = Command::new("python3");
+    command.env("PYTHONPATH", clients.join("python")).arg(script("python_client.py"));
+    let records = exchange(&mut command, 2_000, &["py.sync", "py.nano", "py.async"]);
+    for record in &records {
+        assert_eq!(record["text"], json!("gr\u{fc}\u{df}e \u{2713}"));
+        assert_eq!(record["nested"], json!({"list": [1, 2.5, null, true]}));
+        assert_eq!(at(record, "big"), Some(&json!(1u64 << 63)));
+    }
+    let nano = records.iter().filter(|record| record["tag"] == "py.nano");
+    let fractions = nano.filter(|record| !record["time"].as_str().is_some_and(|time| time.ends_with(".000000000Z")));
+    assert!(fractions.count() > 1_000, "EventTime keeps its fraction");
+}
+
+#[test]
+fn the_node_logger_of_npm_gets_an_ack_for_every_frame_of_every_mode() {
+    let Some(clients) = clients() else { return };
+    let mut command = Command::new("node");
+    command.env("NODE_PATH", clients.join("node/node_modules")).arg(script("node_client.js"));
+    let tags = ["node.Message", "node.Forward", "node.PackedForward", "node.CompressedPackedForward"];
+    let records = exchange(&mut command, 3_000, &tags);
+    let odd = records.iter().find(|record| record["seq"] == 7).expect("it came");
+    assert_eq!(odd["time"], json!("2023-11-14T22:13:20.000000007Z"));
+}

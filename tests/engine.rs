@@ -1,0 +1,152 @@
+//! A real Docker engine: its json-file logs tailed, and its fluentd driver's lines received. Counted to the last line.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::docker_folder;
+use crate::forward_input;
+use crate::harness::engine::Engine;
+use crate::harness::records::{Numbers, at, line_count, records};
+use crate::harness::{folder, free_port, node};
+
+/// A program for the containers' awk: `lines` numbered JSON lines.
+fn counter(lines: u64) -> String {
+    format!(
+        r#"BEGIN {{ for (seq = 0; seq < {lines}; seq++) printf "{{\"level\":\"info\",\"seq\":%d,\"msg\":\"line number %d\"}}\n", seq, seq }}"#
+    )
+}
+
+/// A name that no other run of the tests uses at the same time.
+fn unique(stem: &str) -> String {
+    format!("{stem}-{}-{}", std::process::id(), free_port())
+}
+
+fn tail_config(dir: &Path, engine: &Engine) -> String {
+    let own = format!("{:?}", dir.join("containers"));
+    docker_folder::config(dir).replace(&own, &format!("{:?}", engine.containers()))
+}
+
+#[test]
+fn json_file_containers_are_tailed_to_the_last_line_through_rotations() {
+    let Some(engine) = Engine::find() else { return };
+    let dir = folder();
+    let mut node = node(dir.path(), &tail_config(dir.path(), &engine)).start();
+    let names = [unique("plain"), unique("rotated"), unique("packed")];
+    let rotated = ["--log-opt", "max-size=1m", "--log-opt", "max-file=5"];
+    let packed = ["--log-opt", "max-size=1m", "--log-opt", "max-file=5", "--log-opt", "compress=true"];
+    let options: [&[&str]; 3] = [&[], &rotated, &packed];
+    let containers: Vec<_> = names
+        .iter()
+        .zip(options)
+        .map(|(name, options)| engine.run(name, options, &["awk", &counter(20_000)]))
+        .collect();
+    for container in &containers {
+        assert_eq!(container.wait(), "0");
+    }
+    let out = dir.path().join("out.ndjson");
+    node.wait_for("60,000 lines", |_| line_count(&out) >= 60_000);
+    node.stop_well();
+    let records = records(&out);
+    let expected: BTreeMap<String, u64> = names.iter().map(|name| (name.clone(), 20_000)).collect();
+    let found = Numbers::of(&records, "container.name", "seq");
+    assert!(found.missing(&expected).is_empty(), "missing: {:?}", found.missing(&expected));
+    assert_eq!(found.repeats(), 0, "{:?}", found.duplicates());
+    let one = records.iter().find(|record| at(record, "container.name") == Some(&json!(names[0]))).expect("it came");
+    assert_eq!(at(one, "container.id"), Some(&json!(containers[0].id)));
+    assert_eq!(at(one, "container.image"), Some(&json!("longshore-test:1")));
+    assert_eq!(one["tag"], json!(format!("docker.{}", names[0])));
+    assert_eq!(one["stream"], json!("stdout"));
+}
+
+#[test]
+fn a_line_of_100_000_bytes_is_joined_from_a_json_file_log_and_from_the_fluentd_driver() {
+    let Some(engine) = Engine::find() else { return };
+    let dir = folder();
+    let port = free_port();
+    let socket = dir.path().join("f.sock");
+    let body = format!(
+        "{}\n[inputs.apps]\ntype = \"forward\"\nlisten = [\"tcp://127.0.0.1:{port}\", \"unix://{}\"]\n",
+        tail_config(dir.path(), &engine),
+        socket.display()
+    );
+    let mut node = node(dir.path(), &body).start();
+    let long = r#"BEGIN { for (i = 0; i < 10000; i++) printf "0123456789"; print ""; print "short" }"#;
+    let (tailed, sent) = (unique("tailed"), unique("sent"));
+    let address = format!("fluentd-address=127.0.0.1:{port}");
+    let driver = ["--log-driver=fluentd", "--log-opt", &address, "--log-opt", "tag=api.{{.Name}}"];
+    let containers = [engine.run(&tailed, &[], &["awk", long]), engine.run(&sent, &driver, &["awk", long])];
+    for container in &containers {
+        assert_eq!(container.wait(), "0");
+    }
+    let out = dir.path().join("out.ndjson");
+    let of = |name: &str| -> Vec<serde_json::Value> {
+        let all = records(&out);
+        all.into_iter().filter(|record| at(record, "container.name") == Some(&json!(name))).collect()
+    };
+    node.wait_for("two lines of each", |_| of(&tailed).len() >= 2 && of(&sent).len() >= 2);
+    node.stop_well();
+    for name in [&tailed, &sent] {
+        let lines = of(name);
+        assert_eq!(lines.len(), 2, "{name}");
+        assert_eq!(lines[0]["log"], json!("0123456789".repeat(10_000)), "{name}");
+        assert_eq!(lines[1]["log"], json!("short"), "{name}");
+    }
+    assert_eq!(of(&sent)[0]["tag"], json!(format!("api.{sent}")));
+}
+
+#[test]
+fn the_fluentd_driver_is_counted_to_the_last_of_50_000_lines() {
+    let Some(engine) = Engine::find() else { return };
+    let dir = folder();
+    let port = free_port();
+    let body = format!(
+        "{}\n[pipeline]\nsteps = [{{ join = \"docker_partial\" }}, {{ parse = \"json\" }}]\n",
+        forward_input::config(dir.path(), port)
+    );
+    let mut node = node(dir.path(), &body).start();
+    let address = format!("fluentd-address=127.0.0.1:{port}");
+    let plain = vec!["--log-driver=fluentd", "--log-opt", &address, "--log-opt", "tag=api.{{.Name}}"];
+    let acked = [&plain[..], &["--log-opt", "fluentd-request-ack=true"]].concat();
+    // Without `fluentd-async`: there the driver itself throws its queue away when the container ends.
+    let precise = [&plain[..], &["--log-opt", "fluentd-sub-second-precision=true"]].concat();
+    let runs = [(unique("plain"), plain, 50_000), (unique("acked"), acked, 2_000), (unique("precise"), precise, 5_000)];
+    let containers: Vec<_> =
+        runs.iter().map(|(name, options, lines)| engine.run(name, options, &["awk", &counter(*lines)])).collect();
+    for container in &containers {
+        assert_eq!(container.wait(), "0");
+    }
+    let out = dir.path().join("out.ndjson");
+    node.wait_for("57,000 lines", |_| line_count(&out) >= 57_000);
+    node.assert_ledger_closes();
+    node.stop_well();
+    let records = records(&out);
+    let expected: BTreeMap<String, u64> = runs.iter().map(|(name, _, lines)| (format!("api.{name}"), *lines)).collect();
+    let found = Numbers::of(&records, "tag", "seq");
+    assert!(found.missing(&expected).is_empty(), "missing: {:?}", found.missing(&expected));
+    assert_eq!(found.repeats(), 0, "{:?}", found.duplicates());
+    let one = records.iter().find(|record| record["tag"] == json!(format!("api.{}", runs[0].0))).expect("it came");
+    assert_eq!(at(one, "container.name"), Some(&json!(runs[0].0)), "without the leading slash");
+    assert_eq!(at(one, "container.id"), Some(&json!(containers[0].id)));
+    assert_eq!(one["stream"], json!("stdout"));
+    let precise = records.iter().filter(|record| record["tag"] == json!(format!("api.{}", runs[2].0)));
+    let fractions = precise.filter(|record| !record["time"].as_str().is_some_and(|time| time.ends_with(".000000000Z")));
+    assert!(fractions.count() > 4_000, "EventTime keeps its fraction");
+    assert!(one.get("log").is_none() && one.get("container_name").is_none(), "{one}");
+}
+
+#[test]
+fn a_container_that_lived_a_moment_and_was_removed_leaves_its_lines() {
+    let Some(engine) = Engine::find() else { return };
+    let dir = folder();
+    let mut node = node(dir.path(), &tail_config(dir.path(), &engine)).start();
+    node.wait_for("readiness", |node| node.get("/ready").is_some_and(|(status, _)| status == 200));
+    let name = unique("brief");
+    engine.docker(&["run", "--rm", "--network", "none", "--name", &name, "longshore-test:1", "awk", &counter(100)]);
+    let out = dir.path().join("out.ndjson");
+    let of_it = || records(&out).iter().filter(|record| at(record, "container.name") == Some(&json!(name))).count();
+    node.wait_for("its 100 lines", |_| of_it() >= 100);
+    node.stop_well();
+    assert_eq!(of_it(), 100);
+}

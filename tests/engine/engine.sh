@@ -1,0 +1,94 @@
+#!/bin/bash
+# A real Docker engine of the tests' own: started under DIR, with its own data root, socket and containerd, and stopped
+# by process id. It needs root, and Debian's docker.io and busybox-static (.ci/run installs them).
+#
+#   engine.sh start DIR   prints the seconds it took; afterwards LONGSHORE_ENGINE=DIR makes the tests use it
+#   engine.sh stop DIR    removes its containers, stops it, unmounts and deletes DIR
+#
+# In DIR: docker.sock, docker (a wrapper that talks to that socket), data/containers (Docker's own folder of logs).
+set -euo pipefail
+
+command=${1:?usage: engine.sh start|stop DIR}
+dir=${2:?usage: engine.sh start|stop DIR}
+# Debian's own client and daemon: a newer or older client elsewhere in PATH may not speak this engine's API.
+client=/usr/bin/docker
+daemon=/usr/sbin/dockerd
+
+# dockerd and its containerd die with the engine; a leftover of an aborted run is found by its pid file only.
+stop_pid() {
+    local file=$1 pid
+    [ -s "$file" ] || return 0
+    pid=$(cat "$file")
+    # The number may belong to another process by now: the command line says whether it is ours.
+    if ! tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF "$dir"; then return 0; fi
+    kill -TERM "$pid" 2>/dev/null || return 0
+    for _ in $(seq 100); do
+        [ -d "/proc/$pid" ] || return 0
+        sleep 0.1
+    done
+    echo "engine.sh: process $pid did not end within 10 s: killing it" >&2
+    kill -KILL "$pid" 2>/dev/null || true
+}
+
+start() {
+    [ "$(id -u)" = 0 ] || { echo "engine.sh: a Docker engine needs root" >&2; exit 1; }
+    [ -x "$daemon" ] && [ -x "$client" ] || { echo "engine.sh: no $daemon; install Debian's docker.io" >&2; exit 1; }
+    [ -x /bin/busybox ] || { echo "engine.sh: no /bin/busybox; install Debian's busybox-static" >&2; exit 1; }
+    local began
+    began=$(date +%s.%N)
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    # iptables and a bridge are not needed: the fluentd driver speaks from the engine's own process.
+    # vfs copies layers but works on any file system; the one image has a single layer of 2 MB.
+    ulimit -n 65536 2>/dev/null || true
+    "$daemon" \
+        --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/dockerd.pid" \
+        -H "unix://$dir/docker.sock" --storage-driver vfs --bridge none --iptables=false --ip6tables=false \
+        --log-level warn >"$dir/dockerd.log" 2>&1 </dev/null &
+    local pid=$!
+    printf '#!/bin/sh\nexec %s -H unix://%s/docker.sock "$@"\n' "$client" "$dir" >"$dir/docker"
+    chmod 755 "$dir/docker"
+    for _ in $(seq 600); do
+        if ! [ -d "/proc/$pid" ]; then
+            echo "engine.sh: dockerd ended at once:" >&2
+            tail -n 20 "$dir/dockerd.log" >&2
+            exit 1
+        fi
+        if "$dir/docker" version >/dev/null 2>&1; then break; fi
+        sleep 0.1
+    done
+    "$dir/docker" version >/dev/null || { tail -n 20 "$dir/dockerd.log" >&2; exit 1; }
+    mkdir -p "$dir/root/bin"
+    cp /bin/busybox "$dir/root/bin/busybox"
+    local applet
+    for applet in sh seq cat sleep echo printf awk tr head true yes; do ln -s busybox "$dir/root/bin/$applet"; done
+    tar -C "$dir/root" -c . | "$dir/docker" import - longshore-test:1 >/dev/null
+    rm -rf "$dir/root"
+    echo "engine started in $(date +%s.%N | awk -v began="$began" '{printf "%.1f", $1 - began}') s"
+}
+
+stop() {
+    [ -d "$dir" ] || return 0
+    if [ -S "$dir/docker.sock" ] && [ -x "$dir/docker" ]; then
+        local ids
+        ids=$(timeout 10 "$dir/docker" ps -aq 2>/dev/null || true)
+        # shellcheck disable=SC2086
+        [ -z "$ids" ] || timeout 60 "$dir/docker" rm -f $ids >/dev/null 2>&1 || true
+    fi
+    stop_pid "$dir/dockerd.pid"
+    stop_pid "$dir/exec/containerd/containerd.pid"
+    # What the engine left mounted (network namespaces, shm) must go before the folder can.
+    awk -v dir="$dir/" 'index($2, dir) == 1 {print $2}' /proc/mounts | sort -r | while read -r mount; do
+        umount -l "$mount" 2>/dev/null || true
+    done
+    rm -rf "$dir"
+}
+
+case $command in
+start) start ;;
+stop) stop ;;
+*)
+    echo "usage: engine.sh start|stop DIR" >&2
+    exit 2
+    ;;
+esac

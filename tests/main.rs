@@ -1,0 +1,30 @@
+//! The black-box tests: one binary that runs the program and looks at what comes out. A module for each behaviour.
+//!
+//! Two groups need more than a Rust toolchain, and say that they are skipped without it: `engine` (a real Docker
+//! engine, `LONGSHORE_ENGINE`) and `clients` (published forward clients, `LONGSHORE_CLIENTS`). `.ci/run` brings both,
+//! and sets `LONGSHORE_REQUIRE=1`, which makes a skip a failure.
+
+#![forbid(unsafe_code)]
+
+mod harness;
+
+mod bad_input;
+mod clients;
+mod command_line;
+mod config_errors;
+mod dead_sink;
+mod docker_folder;
+mod engine;
+mod example;
+mod file_input;
+mod file_sink;
+mod forward_bad;
+mod forward_input;
+mod full_disk;
+mod http_sink;
+mod ledger;
+mod memory;
+mod operation;
+mod restart;
+mod rotation;
+mod tidy;
