@@ -208,15 +208,6 @@ impl Batch {
         self.commit(bytes.len())
     }
 
-    /// Appends a copy of bytes that are in the arena already.
-    pub fn push_copy(&mut self, span: Span) -> Span {
-        let (from, len) = (span.at as usize, span.len as usize);
-        self.tail(len);
-        let used = self.tables.used;
-        self.tables.arena.copy_within(from..from + len, used);
-        self.commit(len)
-    }
-
     /// At least `room` writable bytes after those in use; [`commit`](Self::commit) makes the first of them part of
     /// the arena. What they hold before they are written is arbitrary.
     pub fn tail(&mut self, room: usize) -> &mut [u8] {

@@ -166,14 +166,6 @@ impl Decoder {
         self.has_chunk.then_some(&self.chunk)
     }
 
-    /// Bytes that the decoder itself holds.
-    pub fn memory(&self) -> usize {
-        match &self.state {
-            State::Blob(Blob { codec: BlobCodec::Packed(inflate), .. }) => inflate.window.capacity() + blob::INFLATER,
-            _ => 0,
-        }
-    }
-
     /// Decodes from `input` into `batch`; says how many bytes are done with. `now` is the time of receipt.
     pub fn decode(&mut self, input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Step) {
         let mut at = 0;

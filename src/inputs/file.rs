@@ -120,30 +120,6 @@ impl Input for Files {
     }
 }
 
-/// Follows these paths (files, globs, or folders in which everything is followed), from the head or the tail: for
-/// `longshore tail`.
-///
-/// # Errors
-/// A glob that can not be read.
-pub fn follow_paths(paths: &[String], format: Format, tail: bool) -> Result<Box<dyn Input>, String> {
-    let expand = |path: &String| {
-        if Path::new(path).is_dir() { format!("{}/*", path.trim_end_matches('/')) } else { path.clone() }
-    };
-    let paths: Result<Vec<Pattern>, String> = paths.iter().map(|path| Pattern::new(&expand(path))).collect();
-    Ok(Box::new(Files {
-        input: "tail".to_owned(),
-        paths: paths?,
-        exclude: Vec::new(),
-        format,
-        line_max: if format == Format::Docker { RECORD_MAX } else { LINE_MAX } as usize,
-        tag: Template::parse("tail").unwrap_or_default(),
-        ack: Ack::Delivered,
-        tail,
-        readers: 1,
-        watch: true,
-    }))
-}
-
 /// One of `paths`.
 #[derive(Debug)]
 struct Pattern {

@@ -51,12 +51,6 @@ fn read(section: &Section<'_, '_>, name: &str) -> Box<dyn Input> {
     })
 }
 
-/// Standard input without a configuration, for `longshore tail -`.
-pub fn plain(format: Format) -> Box<dyn Input> {
-    let tag = Template::parse("stdin").unwrap_or_default();
-    Box::new(Stdin { input: "stdin".to_owned(), format, line_max: 1 << 20, tag })
-}
-
 impl Input for Stdin {
     fn tags(&self) -> Vec<String> {
         vec![self.tag.pattern()]

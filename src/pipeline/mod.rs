@@ -129,12 +129,6 @@ impl Pipeline {
         Lane { rule, joiner: join::Joiner::default(), scratch: Scratch::default() }
     }
 
-    /// Whether a step reads the text of the field `key` as something else: then an input may as well unescape it at
-    /// once.
-    pub fn parses(&self, key: &str) -> bool {
-        self.steps.iter().any(|step| matches!(&step.action, Action::Parse(parse) if parse.from == key))
-    }
-
     /// Applies all steps to a batch. Pieces of lines that are not complete yet leave the batch and wait in the lane
     /// (with clones of its receipts, for the forward rule; a follower asks [`Lane::hold`] instead); a line that is
     /// completed becomes a record of this batch and brings the receipts of its pieces along. Sets `tally.received`.

@@ -172,11 +172,6 @@ pub const SINKS: &[SinkKind] = &[
     SinkKind { name: "http", read: http::read },
 ];
 
-/// A sink that prints records to standard output, without configuration: for `longshore tail`.
-pub fn to_stdout(pretty: bool) -> Box<dyn Sink> {
-    Box::new(stdout::Stdout::new(Added::ALL, pretty))
-}
-
 /// Reads `add`: which values are added to each record; all where it says nothing.
 pub fn read_added(section: &Section<'_, '_>) -> Added {
     let Some(names) = section.texts("add") else { return Added::ALL };

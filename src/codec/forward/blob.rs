@@ -17,9 +17,6 @@ use super::{Decoder, Flow, State, Step, Then};
 
 /// Bytes that are decompressed at once.
 const INFLATE_STEP: usize = 32 << 10;
-/// What a decoder holds beside its window, about.
-pub(super) const INFLATER: usize = 64 << 10;
-
 /// A blob of entries, and how much of it is still to come.
 #[derive(Debug)]
 pub(super) struct Blob {
@@ -39,7 +36,7 @@ pub(super) enum BlobCodec {
 #[derive(Debug)]
 pub(super) struct Inflate {
     inflater: Inflater,
-    pub(super) window: Vec<u8>,
+    window: Vec<u8>,
     from: usize,
     to: usize,
 }
