@@ -7,6 +7,7 @@ pub mod budget; // the one memory budget
 pub mod metrics; // counters, the ledger, health checks, text exposition
 pub mod receipt; // Receipt: how the origin of records learns what became of them
 pub mod record; // Tag, Timestamp, Span, Form, Value: what a record is made of
+pub mod record_id; // stable names of records
 
 // The way of a record.
 pub mod codec; // bytes <-> records, pure

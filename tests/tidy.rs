@@ -15,6 +15,7 @@ const LINES_MAX: usize = 600;
 /// Who may import whom: each module of the crate, and the modules that it may name. The order is the order of the data.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("record", &[]),
+    ("record_id", &[]),
     ("budget", &[]),
     ("settings", &[]),
     ("workers", &[]),
@@ -23,8 +24,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("healthcheck", &[]),
     ("metrics", &["budget"]),
     ("receipt", &[]),
-    ("batch", &["record", "receipt", "budget", "metrics"]),
-    ("codec", &["record", "batch", "budget", "metrics"]),
+    ("batch", &["record", "record_id", "receipt", "budget", "metrics"]),
+    ("codec", &["record", "record_id", "batch", "budget", "metrics"]),
     ("pipeline", &["record", "batch", "budget", "metrics", "settings", "codec", "log"]),
     ("inputs", &["record", "batch", "budget", "metrics", "settings", "codec", "pipeline", "workers", "backoff", "log"]),
     ("sinks", &["record", "batch", "budget", "metrics", "settings", "codec", "backoff", "log"]),
