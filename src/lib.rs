@@ -15,6 +15,7 @@ pub mod inputs; // docker, file, stdin, forward
 pub mod pipeline; // join, parse, ..., route: Batch in, Batch out
 
 pub mod backoff; // when to try again, pure
+pub mod buffer; // the disk log: byte strings that survive a power cut
 pub mod delivery; // one loop a sink: queue, requests, retries, settling
 pub mod sinks; // stdout, file, http
 

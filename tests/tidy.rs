@@ -29,7 +29,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("pipeline", &["record", "batch", "budget", "metrics", "settings", "codec", "log"]),
     ("inputs", &["record", "batch", "budget", "metrics", "settings", "codec", "pipeline", "workers", "backoff", "log"]),
     ("sinks", &["record", "batch", "budget", "metrics", "settings", "codec", "backoff", "log"]),
-    ("buffer", &["settings", "metrics"]),
+    ("buffer", &["workers"]),
     (
         "delivery",
         &["record", "batch", "budget", "metrics", "settings", "codec", "workers", "backoff", "sinks", "buffer", "log"],
