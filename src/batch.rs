@@ -166,6 +166,13 @@ impl Batch {
         self.places.push(origin);
     }
 
+    /// Gives each row its index as position: for records that have none.
+    pub(crate) fn number_rows(&mut self) {
+        for (at, row) in (0u32..).zip(&mut self.tables.rows) {
+            row.pos = at;
+        }
+    }
+
     /// What names row `at`, the same each time the record is read or sent.
     pub fn id_of(&self, at: usize) -> RecordId {
         id_at(&self.ids, self.tables.rows[at].pos)
@@ -576,6 +583,8 @@ pub struct Shipment {
     pub receipts: Receipts,
     /// One bit a tag of the batch: the rows of the others are not for this sink.
     pub tags: u64,
+    /// The records are in the disk log too: what the sink gives up is not lost.
+    pub logged: bool,
 }
 
 impl Shipment {

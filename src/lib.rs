@@ -4,7 +4,8 @@
 // What moves.
 pub mod batch; // Batch, the unit that moves
 pub mod budget; // the one memory budget
-pub mod metrics; // counters, the ledger, health checks, text exposition
+pub mod ledger; // what became of every record: the equations, saved and shown
+pub mod metrics; // counters, health checks, text exposition
 pub mod receipt; // Receipt: how the origin of records learns what became of them
 pub mod record; // Tag, Timestamp, Span, Form, Value: what a record is made of
 pub mod record_id; // stable names of records
@@ -12,6 +13,7 @@ pub mod record_id; // stable names of records
 // The way of a record.
 pub mod codec; // bytes <-> records, pure
 pub mod inputs; // docker, file, stdin, forward
+pub mod outbox; // where batches wait for sinks: queues, and the disk log behind them
 pub mod pipeline; // join, parse, ..., route: Batch in, Batch out
 
 pub mod backoff; // when to try again, pure
@@ -28,6 +30,7 @@ pub mod settings; // reading configuration: sections, units, findings with their
 pub mod workers; // named threads, and the word to stop
 
 // The command line.
+pub mod audit; // the ledger of a node, running or stopped
 pub mod banner; // what is said at the start
 pub mod cli; // its words
 pub mod healthcheck; // the client of /live and /ready

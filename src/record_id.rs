@@ -27,6 +27,17 @@ pub struct RecordId {
     pub number: u64,
 }
 
+impl RecordId {
+    /// Appends the text of the id.
+    pub fn write(self, out: &mut Vec<u8>) {
+        let digit = |number: u64, at: u32| b"0123456789abcdef"[(number >> (4 * at) & 15) as usize];
+        out.extend((0..16).rev().map(|at| digit(self.prefix, at)));
+        out.push(b'-');
+        let digits = (u64::BITS - self.number.leading_zeros()).div_ceil(4).max(1);
+        out.extend((0..digits).rev().map(|at| digit(self.number, at)));
+    }
+}
+
 impl fmt::Display for RecordId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}-{:x}", self.prefix, self.number)
@@ -70,6 +81,11 @@ mod tests {
         let later = [IdRun { from: 50, prefix: 3, first: 1000 }];
         assert_eq!(id_at(&later, 40), RecordId { prefix: 3, number: 990 });
         assert_eq!(id_at(&later, 50).to_string(), "0000000000000003-3e8");
+        for number in [0, 1, 15, 16, u64::MAX] {
+            let (id, mut text) = (RecordId { prefix: u64::MAX / 3, number }, Vec::new());
+            id.write(&mut text);
+            assert_eq!(text, id.to_string().into_bytes());
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod command_line;
 mod config_errors;
 mod dead_sink;
 mod docker_folder;
+mod durable;
 mod engine;
 mod example;
 mod file_input;

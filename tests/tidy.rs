@@ -23,18 +23,36 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("log", &[]),
     ("healthcheck", &[]),
     ("metrics", &["budget"]),
+    ("ledger", &["metrics"]),
     ("receipt", &[]),
     ("batch", &["record", "record_id", "receipt", "budget", "metrics"]),
     ("codec", &["record", "record_id", "batch", "budget", "metrics"]),
-    ("pipeline", &["record", "batch", "budget", "metrics", "settings", "codec", "log"]),
-    ("inputs", &["record", "batch", "budget", "metrics", "settings", "codec", "pipeline", "workers", "backoff", "log"]),
+    ("outbox", &["record", "batch", "budget", "metrics", "codec", "buffer", "workers", "log"]),
+    ("pipeline", &["record", "record_id", "batch", "budget", "metrics", "settings", "codec", "outbox", "log"]),
+    (
+        "inputs",
+        &[
+            "record",
+            "record_id",
+            "batch",
+            "budget",
+            "metrics",
+            "settings",
+            "codec",
+            "outbox",
+            "pipeline",
+            "workers",
+            "backoff",
+            "log",
+        ],
+    ),
     ("sinks", &["record", "batch", "budget", "metrics", "settings", "codec", "backoff", "log"]),
     ("buffer", &["workers"]),
     (
         "delivery",
-        &["record", "batch", "budget", "metrics", "settings", "codec", "workers", "backoff", "sinks", "buffer", "log"],
+        &["record", "batch", "budget", "metrics", "settings", "codec", "outbox", "workers", "backoff", "sinks", "log"],
     ),
-    ("admin", &["budget", "metrics", "log"]),
+    ("admin", &["budget", "ledger", "metrics", "outbox", "log"]),
     (
         "config",
         &[
@@ -49,7 +67,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] =
     &[("budget", "batch", "the budget keeps the tables of ended batches, so that the next batch need not allocate")];
 
 /// The top: these may name everything.
-const TOP: &[&str] = &["lib", "main", "run", "cli", "tail", "send", "banner"];
+const TOP: &[&str] = &["lib", "main", "run", "audit", "cli", "tail", "send", "banner"];
 
 /// What pure code does not use: files, sockets, threads, a runtime, a clock.
 const IMPURE: &[&str] = &[

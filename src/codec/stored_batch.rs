@@ -135,16 +135,18 @@ impl<'b> Arena<'b> {
             return Span::default();
         }
         let (from, to) = self.run;
-        let end = span.at + span.len;
-        if span.at < from || span.at > to.saturating_add(GAP_MAX) || from == to {
-            self.run = (span.at, end);
-            packed.extend_from_slice(&self.from[span.at as usize..end as usize]);
+        // With the byte on either side: quotes are what tells an encoder that a field stands there as it is written.
+        let start = span.at.saturating_sub(1);
+        let end = (span.at + span.len + 1).min(self.from.len() as u32);
+        if from == to || start < from || start > to.saturating_add(GAP_MAX) {
+            self.run = (start, end);
+            packed.extend_from_slice(&self.from[start as usize..end as usize]);
         } else if end > to {
             self.run.1 = end;
             packed.extend_from_slice(&self.from[to as usize..end as usize]);
         }
-        let start = packed.len() as u32 - (self.run.1 - self.run.0);
-        Span { at: start + (span.at - self.run.0), len: span.len }
+        let run_at = packed.len() as u32 - (self.run.1 - self.run.0);
+        Span { at: run_at + (span.at - self.run.0), len: span.len }
     }
 
     fn end(&self) -> &[u8] {
@@ -342,7 +344,12 @@ pub fn decode(bytes: &[u8], permit: Permit, input: u16) -> Result<Batch, Damage>
         if !inside(key) || !inside(value) || forms > 15 {
             return damage("a field lies outside of the batch, or has no known form");
         }
-        batch.push_field(Field { key, value, key_form: FORMS[usize::from(forms & 3)], form: FORMS[usize::from(forms >> 2)] });
+        batch.push_field(Field {
+            key,
+            value,
+            key_form: FORMS[usize::from(forms & 3)],
+            form: FORMS[usize::from(forms >> 2)],
+        });
     }
     let mut fields_at = 0u32;
     for row in rows.chunks_exact(ROW) {
@@ -373,7 +380,8 @@ pub fn decode(bytes: &[u8], permit: Permit, input: u16) -> Result<Batch, Damage>
 /// By their number, which is stored: a new one goes to the end.
 const FORMS: [Form; 4] = [Form::Json, Form::JsonStr, Form::Text, Form::Msg];
 const STREAMS: [Stream; 4] = [Stream::None, Stream::Stdout, Stream::Stderr, Stream::None];
-const _: () = assert!(Form::Json as u8 == 0 && Form::JsonStr as u8 == 1 && Form::Text as u8 == 2 && Form::Msg as u8 == 3);
+const _: () =
+    assert!(Form::Json as u8 == 0 && Form::JsonStr as u8 == 1 && Form::Text as u8 == 2 && Form::Msg as u8 == 3);
 const _: () = assert!(Stream::None as u8 == 0 && Stream::Stdout as u8 == 1 && Stream::Stderr as u8 == 2);
 
 /// What the fuzzer calls: any bytes are an error or a batch that can be encoded, stored again and sent.

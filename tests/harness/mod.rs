@@ -9,6 +9,7 @@ pub mod engine;
 pub mod forward;
 pub mod http;
 pub mod records;
+pub mod sender;
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -411,6 +412,13 @@ pub fn run_command(command: &mut Command, input: &[u8]) -> Output {
     assert!(guard.join().expect("the guard does not panic"), "the command took longer than {PATIENCE:?}");
     let _ = feeder.join();
     output
+}
+
+/// `longshore audit` of the node whose folder that is, running or not: it must close.
+pub fn audit_closes(dir: &Path) {
+    let config = dir.join("longshore.toml");
+    let output = run(dir, &["audit", "--config", config.to_str().expect("UTF-8")], b"");
+    assert!(output.status.success(), "the audit does not close: {}", told(&output));
 }
 
 /// Standard output and standard error of a finished command, for messages.

@@ -6,7 +6,12 @@ use crate::codec::json;
 use crate::record::{RowHead, Tag};
 
 fn fresh() -> Batch {
-    let container = Container { id: "ab".repeat(32), name: "web".into(), image: "a:1".into(), labels: vec![("k".into(), "v".into())] };
+    let container = Container {
+        id: "ab".repeat(32),
+        name: "web".into(),
+        image: "a:1".into(),
+        labels: vec![("k".into(), "v".into())],
+    };
     let origin = Origin { container: Some(container), file: Some("/a".into()), peer: None };
     let mut batch = Batch::new(Budget::new(1 << 20).empty_permit(), 3, Arc::new(origin));
     batch.base = 1 << 40;
@@ -48,7 +53,8 @@ fn read(bytes: &[u8]) -> Result<Batch, Damage> {
 /// Any batch: fields of all forms, several tags and origins, dropped rows, parsed text.
 fn any_batch() -> impl Strategy<Value = Batch> {
     let field = (prop::collection::vec(any::<u8>(), 0..12), prop::collection::vec(any::<u8>(), 0..40), 0usize..16);
-    let row = (any::<i64>(), 0u8..4, 0u8..3, prop::collection::vec(field, 0..5), any::<bool>(), 0usize..4, any::<u32>());
+    let row =
+        (any::<i64>(), 0u8..4, 0u8..3, prop::collection::vec(field, 0..5), any::<bool>(), 0usize..4, any::<u32>());
     prop::collection::vec(row, 0..20).prop_map(|rows| {
         let mut batch = fresh();
         let mut keep = Vec::new();
