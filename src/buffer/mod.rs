@@ -21,14 +21,32 @@
 //! is on the disk before the segment below it is removed. After a failed write or sync a file is never used again.
 
 use std::fmt;
-use std::io;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod books;
+mod core;
+pub mod cursor;
+mod folder;
+pub mod frame;
+pub mod io;
+mod level;
 mod log;
+#[cfg(test)]
+mod log_tests;
+mod meta;
+mod quarantine;
+mod read;
+mod recover;
+mod segment;
+mod totals;
 
 pub use log::Log;
+
+/// Of everything on the disk.
+const VERSION: u32 = 1;
 
 /// Number of one frame: from 1, in the order of [`Log::append`], never used twice.
 pub type Lsn = u64;
@@ -272,7 +290,7 @@ pub enum Read {
         records: u64,
     },
     /// The disk can not be read now; nothing is skipped. Try again later.
-    Failed(io::Error),
+    Failed(std::io::Error),
 }
 
 /// How the log is now, for metrics and health.
