@@ -267,6 +267,9 @@ pub struct SinkMetrics {
     pub failing_since: AtomicU64,
     /// Batches in the queue.
     pub queued: AtomicU64,
+    /// Nanoseconds since 1970 since when its thread is inside a call that may block (a write to a dead mount), 0 for
+    /// none.
+    pub inside_since: AtomicU64,
 }
 
 /// How a health check stands.
@@ -325,6 +328,7 @@ impl Metrics {
             last_success: AtomicU64::new(0),
             failing_since: AtomicU64::new(0),
             queued: AtomicU64::new(0),
+            inside_since: AtomicU64::new(0),
         };
         Metrics {
             inputs: inputs.iter().map(input).collect(),

@@ -33,7 +33,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "delivery",
         &["record", "batch", "budget", "metrics", "settings", "codec", "workers", "backoff", "sinks", "buffer", "log"],
     ),
-    ("admin", &["budget", "metrics", "log"]),
+    ("admin", &["record", "budget", "metrics", "log"]),
     (
         "config",
         &[

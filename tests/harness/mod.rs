@@ -86,6 +86,7 @@ pub struct Start<'a> {
     wrapper: Vec<String>,
     wait: bool,
     pipe_stdin: bool,
+    stdout: Option<Stdio>,
 }
 
 /// A node that is started with these inputs, steps and sinks; `[node]` and `[telemetry]` are added.
@@ -98,6 +99,7 @@ pub fn node<'a>(dir: &'a Path, body: &str) -> Start<'a> {
         wrapper: Vec::new(),
         wait: true,
         pipe_stdin: false,
+        stdout: None,
     }
 }
 
@@ -127,6 +129,12 @@ impl Start<'_> {
         self
     }
 
+    /// Standard output goes there instead of to a file.
+    pub fn with_stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.stdout = Some(stdout.into());
+        self
+    }
+
     /// The whole configuration, written to `longshore.toml` in the folder.
     pub fn write_config(&self) -> PathBuf {
         let path = self.dir.join("longshore.toml");
@@ -141,7 +149,7 @@ impl Start<'_> {
     }
 
     /// Starts it.
-    pub fn start(self) -> Node {
+    pub fn start(mut self) -> Node {
         let config = self.write_config();
         let log = numbered(self.dir, "log");
         let out = numbered(self.dir, "stdout");
@@ -151,7 +159,8 @@ impl Start<'_> {
         command.args(&words[1..]).arg("run").arg("--config").arg(&config).current_dir(self.dir);
         command.env_remove("LOG_LEVEL").env_remove("LOG_FORMAT");
         command.stdin(if self.pipe_stdin { Stdio::piped() } else { Stdio::null() });
-        command.stdout(File::create(&out).expect("a file for standard output"));
+        let file = || File::create(&out).expect("a file for standard output").into();
+        command.stdout(self.stdout.take().unwrap_or_else(file));
         command.stderr(File::create(&log).expect("a file for the log"));
         let child = command.spawn().expect("the program can be started");
         let telemetry = SocketAddr::from((Ipv4Addr::LOCALHOST, self.telemetry));
