@@ -15,6 +15,8 @@
 
 use std::io;
 use std::net::TcpListener as StdListener;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -34,6 +36,7 @@ use crate::log;
 use crate::metrics::{DropReason, Health, Metrics};
 use crate::pipeline::route::{Port, Router};
 use crate::record::TagGlob;
+use crate::service;
 use crate::workers::{Stop, Workers};
 
 /// Everything that was there was delivered, or is at rest in files.
@@ -53,6 +56,8 @@ const LET_GO: Duration = Duration::from_secs(2);
 /// then its group, and that must not cost what is still under way.
 const ONE_SIGNAL: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(20);
+/// The interval of what is switched off.
+const NEVER: Duration = Duration::from_secs(86_400);
 
 /// How to run.
 #[derive(Clone, Debug, Default)]
@@ -97,6 +102,27 @@ fn said(what: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
+/// What to do about a data folder that can not be written: in containers the commonest fault of a first start.
+fn with_way_out(data_dir: &Path, error: io::Error) -> io::Error {
+    let user = rustix::process::geteuid().as_raw();
+    let shown = data_dir.display();
+    let hint = match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            format!("[node] data_dir has to be writable: mount a volume or a tmpfs at {shown}")
+        }
+        io::ErrorKind::PermissionDenied => match std::fs::metadata(data_dir) {
+            Ok(found) => format!(
+                "{shown} belongs to uid {}, longshore runs as {user}: `chown {user} {shown}`, or run as its owner (the \
+                 receiver profile is 65532, the tailer profile is 0)",
+                found.uid()
+            ),
+            Err(_) => format!("longshore runs as uid {user}; make a folder of that user's and set [node] data_dir"),
+        },
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}; {hint}"))
+}
+
 impl Node {
     fn start(config: Config, options: &Options) -> io::Result<(Node, Signals)> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -111,7 +137,8 @@ impl Node {
         let handles: Arc<OnceLock<Vec<SinkHandle>>> = Arc::default();
         let to_sync = Arc::clone(&handles);
         let sync = move || to_sync.get().map_or(Ok(()), |handles| handles.iter().try_for_each(SinkHandle::sync));
-        let checkpoints = Checkpoints::open(&config.node.data_dir, Box::new(sync))?;
+        let checkpoints = Checkpoints::open(&config.node.data_dir, Box::new(sync))
+            .map_err(|error| with_way_out(&config.node.data_dir, error))?;
         let resumed = Resumed { files: checkpoints.resumed() };
         // For people: a log that programs read stays one object a line.
         let for_people = config.telemetry.log.format == log::Format::Text;
@@ -144,6 +171,7 @@ impl Node {
         match node.start_parts(config, options, budget) {
             Ok(()) => {
                 node.state.set(Phase::Running);
+                service::ready();
                 if let Some(banner) = banner {
                     log::tell(&banner);
                 }
@@ -212,6 +240,7 @@ impl Node {
     fn run_and_stop(self, mut signals: Signals) -> u8 {
         let why = self.runtime.block_on(self.wait_for_a_reason(&mut signals));
         self.state.set(Phase::Stopping);
+        service::stopping();
         self.stop.set();
         let deadline = Instant::now() + self.timeout;
         let in_flight = self.in_flight();
@@ -229,16 +258,22 @@ impl Node {
 
     async fn wait_for_a_reason(&self, signals: &mut Signals) -> Why {
         let mut look = tokio::time::interval(LOOK);
+        // A sign of life from where a worker that died is seen: a node that can not see that is not alive.
+        let watchdog = service::watchdog();
+        let mut alive = tokio::time::interval(watchdog.unwrap_or(NEVER));
         loop {
             tokio::select! {
                 told = signals.next() => match told {
                     Told::Stop(name) => return Why::Signal(name),
                     Told::Reopen => {
-                    tracing::info!("SIGHUP: sinks reopen their files");
-                    self.handles.get().into_iter().flatten().for_each(SinkHandle::reopen);
+                        service::reloading();
+                        tracing::info!("SIGHUP: sinks reopen their files");
+                        self.handles.get().into_iter().flatten().for_each(SinkHandle::reopen);
+                        service::ready();
                     }
                 },
                 () = self.stop.wait() => return Why::Closed,
+                _ = alive.tick(), if watchdog.is_some() => service::alive(),
                 _ = look.tick() => {
                     if self.has_failed() {
                         self.metrics.check(admin::WORKERS_CHECK, Health::Fail, "a worker panicked; see the log");

@@ -21,6 +21,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("log", &[]),
     ("healthcheck", &[]),
+    ("service", &[]),
     ("metrics", &["budget"]),
     ("receipt", &[]),
     ("batch", &["record", "receipt", "budget", "metrics"]),
