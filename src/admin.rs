@@ -33,6 +33,7 @@ use crate::ledger::Ledger;
 use crate::log::Limited;
 use crate::metrics::{Health, Metrics};
 use crate::outbox;
+use crate::record::Timestamp;
 
 /// Open connections, at most.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -45,6 +46,8 @@ pub const HEAD_MAX: usize = 16 << 10;
 pub const HEADERS_MAX: usize = 64;
 /// The check whose failure means that a restart helps.
 pub const WORKERS_CHECK: &str = "workers";
+/// A call into a sink, or a wait for memory, that lasts longer is a health check's business.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// What is answered.
 const PATHS: [&str; 5] = ["/live", "/ready", "/health", "/metrics", "/audit"];
 
@@ -91,9 +94,26 @@ impl State {
         }
     }
 
-    /// All checks, the phase among them as `node`.
+    /// All checks: those that were reported, the phase as `node`, and what those who are stuck can not report.
     fn checks(&self) -> BTreeMap<String, (Health, String)> {
         let mut checks = self.metrics.checks();
+        let now = u64::try_from(Timestamp::now().0).unwrap_or(0);
+        for sink in &self.metrics.sinks {
+            let since = sink.inside_since.load(Ordering::Relaxed);
+            let inside = Duration::from_nanos(if since == 0 { 0 } else { now.saturating_sub(since) });
+            if inside >= STUCK_AFTER {
+                let text = format!("a write has not returned for {} s; is its disk or mount dead?", inside.as_secs());
+                checks.insert(format!("sink.{}", sink.name), (Health::Fail, text));
+            }
+        }
+        let stuck = self.budget.stuck_for();
+        let memory = if stuck >= STUCK_AFTER {
+            let text = format!("all of it is held and reading has waited for {} s; see the sinks", stuck.as_secs());
+            (Health::Warn, text)
+        } else {
+            (Health::Pass, String::new())
+        };
+        checks.insert("memory".to_owned(), memory);
         let node = match self.phase() {
             Phase::Starting => (Health::Warn, "starting"),
             Phase::Running => (Health::Pass, ""),

@@ -26,6 +26,7 @@ pub mod admin; // /live /ready /health /metrics
 pub mod config; // the whole file -> Config: every mistake at once
 pub mod log; // the own log on standard error
 pub mod run; // the only wiring
+pub mod service; // what systemd is told
 pub mod settings; // reading configuration: sections, units, findings with their place
 pub mod workers; // named threads, and the word to stop
 

@@ -317,6 +317,9 @@ pub struct SinkMetrics {
     pub backlog_bytes: AtomicU64,
     /// Milliseconds since 1970 when the oldest of its backlog came, 0 for none.
     pub backlog_oldest_ms: AtomicU64,
+    /// Nanoseconds since 1970 since when its thread is inside a call that may block (a write to a dead mount), 0 for
+    /// none.
+    pub inside_since: AtomicU64,
 }
 
 /// How a health check stands.
@@ -381,6 +384,7 @@ impl Metrics {
             queued: AtomicU64::new(0),
             backlog_bytes: AtomicU64::new(0),
             backlog_oldest_ms: AtomicU64::new(0),
+            inside_since: AtomicU64::new(0),
         };
         Metrics {
             inputs: inputs.iter().map(input).collect(),

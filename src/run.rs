@@ -18,6 +18,7 @@
 
 use std::io;
 use std::net::TcpListener as StdListener;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -41,6 +42,7 @@ use crate::metrics::{DropReason, Health, Metrics, shift};
 use crate::outbox::{self, Behind, LogWatcher, Outbox, QUEUE_MAX, Settled, Watch, Way};
 use crate::pipeline::route::Router;
 use crate::record::TagGlob;
+use crate::service;
 use crate::workers::{Stop, Workers};
 
 /// Everything that was there was delivered, or is at rest in files.
@@ -66,6 +68,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const LOOK_AT_LOG: Duration = Duration::from_millis(250);
 /// The ledger is saved so often while it changes.
 const SAVE_LEDGER: Duration = Duration::from_secs(1);
+/// The interval of what is switched off.
+const NEVER: Duration = Duration::from_secs(86_400);
 
 /// How to run.
 #[derive(Clone, Debug, Default)]
@@ -118,6 +122,27 @@ fn said(what: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
+/// What to do about a data folder that can not be written: in containers the commonest fault of a first start.
+fn with_way_out(data_dir: &Path, error: io::Error) -> io::Error {
+    let user = rustix::process::geteuid().as_raw();
+    let shown = data_dir.display();
+    let hint = match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            format!("[node] data_dir has to be writable: mount a volume or a tmpfs at {shown}")
+        }
+        io::ErrorKind::PermissionDenied => match std::fs::metadata(data_dir) {
+            Ok(found) => format!(
+                "{shown} belongs to uid {}, longshore runs as {user}: `chown {user} {shown}`, or run as its owner (the \
+                 receiver profile is 65532, the tailer profile is 0)",
+                found.uid()
+            ),
+            Err(_) => format!("longshore runs as uid {user}; make a folder of that user's and set [node] data_dir"),
+        },
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}; {hint}"))
+}
+
 impl Node {
     fn start(config: Config, options: &Options) -> io::Result<(Node, Signals)> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -140,7 +165,8 @@ impl Node {
             }
             synced
         };
-        let checkpoints = Checkpoints::open(&config.node.data_dir, Box::new(sync))?;
+        let checkpoints = Checkpoints::open(&config.node.data_dir, Box::new(sync))
+            .map_err(|error| with_way_out(&config.node.data_dir, error))?;
         let resumed = Resumed { files: checkpoints.resumed() };
         // For people: a log that programs read stays one object a line.
         let for_people = config.telemetry.log.format == log::Format::Text;
@@ -186,6 +212,7 @@ impl Node {
         match node.start_parts(config, options, budget, &settled) {
             Ok(()) => {
                 node.state.set(Phase::Running);
+                service::ready();
                 if let Some(banner) = banner {
                     log::tell(&banner);
                 }
@@ -286,6 +313,7 @@ impl Node {
     fn run_and_stop(self, mut signals: Signals) -> u8 {
         let why = self.runtime.block_on(self.wait_for_a_reason(&mut signals));
         self.state.set(Phase::Stopping);
+        service::stopping();
         self.stop.set();
         let deadline = Instant::now() + self.timeout;
         let in_flight = self.in_flight();
@@ -306,13 +334,18 @@ impl Node {
         let mut look_at_log = tokio::time::interval(LOOK_AT_LOG);
         let mut save_ledger = tokio::time::interval(SAVE_LEDGER);
         let mut counted = 0;
+        // A sign of life from where a worker that died is seen: a node that can not see that is not alive.
+        let watchdog = service::watchdog();
+        let mut alive = tokio::time::interval(watchdog.unwrap_or(NEVER));
         loop {
             tokio::select! {
                 told = signals.next() => match told {
                     Told::Stop(name) => return Why::Signal(name),
                     Told::Reopen => {
-                    tracing::info!("SIGHUP: sinks reopen their files");
-                    self.handles.get().into_iter().flatten().for_each(SinkHandle::reopen);
+                        service::reloading();
+                        tracing::info!("SIGHUP: sinks reopen their files");
+                        self.handles.get().into_iter().flatten().for_each(SinkHandle::reopen);
+                        service::ready();
                     }
                 },
                 () = self.stop.wait() => return Why::Closed,
@@ -323,6 +356,7 @@ impl Node {
                         self.checkpoints.touch(0, false);
                     }
                 }
+                _ = alive.tick(), if watchdog.is_some() => service::alive(),
                 _ = look.tick() => {
                     if self.has_failed() {
                         self.metrics.check(admin::WORKERS_CHECK, Health::Fail, "a worker panicked; see the log");

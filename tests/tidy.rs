@@ -22,6 +22,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("backoff", &[]),
     ("log", &[]),
     ("healthcheck", &[]),
+    ("service", &[]),
     ("metrics", &["budget"]),
     ("ledger", &["metrics"]),
     ("receipt", &[]),
@@ -52,7 +53,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "delivery",
         &["record", "batch", "budget", "metrics", "settings", "codec", "outbox", "workers", "backoff", "sinks", "log"],
     ),
-    ("admin", &["budget", "ledger", "metrics", "outbox", "log"]),
+    ("admin", &["record", "budget", "ledger", "metrics", "outbox", "log"]),
     (
         "config",
         &[
@@ -320,4 +321,25 @@ fn the_source_has_no_unsafe_code_and_no_unfinished_part() {
         let text = fs::read_to_string(root().join(top)).expect("it is there");
         assert!(text.contains("#![forbid(unsafe_code)]"), "{top} does not forbid unsafe code");
     }
+}
+
+#[test]
+fn every_counter_and_every_reason_stands_in_the_documentation_and_nothing_else_does() {
+    use longshore::budget::Budget;
+    use longshore::metrics::{DropReason, Health, Metrics, Oddity, RejectReason};
+
+    let page = fs::read_to_string(root().join("docs/counters.md")).expect("the page is there");
+    let metrics = Metrics::new(&[("in", "stdin")], &[("out", "stdout")]);
+    metrics.check("node", Health::Pass, "");
+    let text = metrics.exposition(&Budget::new(1 << 20));
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let names = [Oddity::NAMES, RejectReason::NAMES, DropReason::NAMES].concat();
+    let counted: BTreeSet<&str> = families.chain(names).collect();
+
+    let first_cell = Regex::new(r"(?m)^\| `(\w+)` \|").expect("a valid pattern");
+    let told: BTreeSet<&str> =
+        first_cell.captures_iter(&page).map(|cell| cell.get(1).expect("a group").as_str()).collect();
+    let missing: Vec<_> = counted.difference(&told).collect();
+    let stale: Vec<_> = told.difference(&counted).collect();
+    assert!(missing.is_empty() && stale.is_empty(), "docs/counters.md: missing {missing:?}, no longer there {stale:?}");
 }

@@ -217,7 +217,7 @@ impl Delivery {
             if ended && self.plan.is_empty() {
                 break;
             }
-            let upkeep = self.sink.tick().map(|wait| Instant::now() + wait);
+            let upkeep = self.inside(|sink| sink.tick()).map(|wait| Instant::now() + wait);
             let fails = match &self.failing {
                 Some(failing) => (!failing.told).then_some(failing.since),
                 None => self.unanswered,
@@ -242,7 +242,7 @@ impl Delivery {
                         self.plan.close(Instant::now());
                     }
                 },
-                () = self.handle.shared.reopen.notified() => self.sink.reopen(),
+                () = self.handle.shared.reopen.notified() => self.inside(|sink| sink.reopen()),
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
             }
             self.check_failing();
@@ -273,7 +273,8 @@ impl Delivery {
                 Next::Wait(until) => return until,
             };
             if request.body().is_none() {
-                let rest = self.sink.prepare(&mut request, self.plan.bytes_max());
+                let bytes_max = self.plan.bytes_max();
+                let rest = self.inside(|sink| sink.prepare(&mut request, bytes_max));
                 if !rest.is_empty() {
                     self.plan.take_back(rest, Instant::now());
                 }
@@ -281,7 +282,7 @@ impl Delivery {
             if request.tries > 0 {
                 self.counters().retries.fetch_add(1, Relaxed);
             }
-            let sending = self.sink.send(&mut request);
+            let sending = self.inside(|sink| sink.send(&mut request));
             for (input, tally) in request.tallies.drain(..) {
                 self.metrics.add(input, &tally);
             }
@@ -341,6 +342,16 @@ impl Delivery {
         shift(from, counter, part.rows.len() as u64);
         drop(turn);
         part.receipts.settle(end.outcome());
+    }
+
+    /// Calls the sink, which may block for as long as a dead mount likes: others see since when (`admin.rs`), since
+    /// this thread can not tell them.
+    fn inside<T>(&mut self, call: impl FnOnce(&mut dyn Sink) -> T) -> T {
+        let now = u64::try_from(Timestamp::now().0).unwrap_or(0);
+        self.counters().inside_since.store(now, Relaxed);
+        let got = call(self.sink.as_mut());
+        self.counters().inside_since.store(0, Relaxed);
+        got
     }
 
     fn counters(&self) -> &SinkMetrics {
@@ -445,7 +456,7 @@ impl Delivery {
         self.counters().queued.store(0, Relaxed);
         // Frees what is gathered, waiting and halved.
         self.plan = Plan::new(self.sink.limits(), 0);
-        self.sink.reopen();
+        self.inside(|sink| sink.reopen());
         let records = self.handle.undelivered();
         if records > 0 && !self.closed {
             let cause = self.failing.as_ref().map_or("", |failing| failing.cause.as_str());

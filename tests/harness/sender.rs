@@ -79,9 +79,8 @@ struct Sender {
 
 impl Sender {
     fn send_until_acked(&mut self, chunk: u64) {
-        let record = |seq: u64| {
-            map(&[("p", self.name.as_str().into()), ("seq", seq.into()), ("pad", "x".repeat(100).into())])
-        };
+        let record =
+            |seq: u64| map(&[("p", self.name.as_str().into()), ("seq", seq.into()), ("pad", "x".repeat(100).into())]);
         let records: Vec<_> = (0..CHUNK).map(|at| (event_time(1_700_000_000, 0), record(chunk * CHUNK + at))).collect();
         let id = format!("{}-{chunk}", self.name);
         let frame = packed("t", &entries(&records), Some(option(&id, &[("size", CHUNK.into())])));
