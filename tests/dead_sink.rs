@@ -70,7 +70,7 @@ fn what_only_memory_held_makes_exit_code_3_within_the_time_and_is_not_acked() {
     let dir = folder();
     let port = free_port();
     let body = format!(
-        "[inputs.apps]\ntype = \"forward\"\nlisten = \"tcp://127.0.0.1:{port}\"\n{}",
+        "[inputs.apps]\ntype = \"forward\"\nack = \"delivered\"\nlisten = \"tcp://127.0.0.1:{port}\"\n{}",
         http("dead", "**", free_port())
     );
     let mut node = node(dir.path(), &body).with_node("shutdown_timeout = \"1s\"").start();

@@ -32,7 +32,8 @@ impl Settler {
         Settler { log: Arc::clone(log), deferred: AtomicU64::new(0), waiting: Mutex::default(), ask: OnceLock::new() }
     }
 
-    fn settle(&self, port: usize, lsn: Lsn) {
+    /// A port is done with a frame.
+    pub fn settle(&self, port: usize, lsn: Lsn) {
         if self.deferred.load(Ordering::Acquire) >> port & 1 == 0 {
             self.log.settle(port, lsn);
             return;
