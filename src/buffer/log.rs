@@ -304,6 +304,12 @@ where
         }
     }
 
+    /// Has the cursors saved at once: for who has just synced what the settled frames rest on.
+    pub fn save_soon(&self) {
+        self.inner.lock().wanted = true;
+        self.inner.work.notify_one();
+    }
+
     /// How the log is now.
     pub fn status(&self) -> Status {
         let inner = &*self.inner;

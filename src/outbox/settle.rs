@@ -85,8 +85,12 @@ impl Settled {
             waiting.truncate(RUNS_MAX);
             return;
         }
+        let some = !before.0.is_empty();
         for (port, from, to) in before.0 {
             (from..=to).for_each(|lsn| self.0.log.settle(port, lsn));
+        }
+        if some {
+            self.0.log.save_soon();
         }
     }
 }
