@@ -28,6 +28,8 @@ use std::time::Duration;
 
 mod books;
 mod core;
+#[cfg(test)]
+mod crash_tests;
 pub mod cursor;
 mod folder;
 pub mod frame;
@@ -41,6 +43,8 @@ mod quarantine;
 mod read;
 mod recover;
 mod segment;
+#[cfg(test)]
+mod sim;
 mod totals;
 
 pub use log::Log;
