@@ -17,6 +17,7 @@
 mod blob;
 mod entries;
 mod entry;
+pub mod handshake; // the shared key: HELO, PING, PONG
 mod lost;
 mod options;
 mod time;
