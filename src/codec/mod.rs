@@ -14,6 +14,7 @@ pub mod msgpack; // bounded reader; MessagePack to JSON
 pub mod ndjson; // rows to JSON lines
 pub mod text; // one line of a plain or `json` file
 pub mod time; // RFC 3339 and friends
+pub mod x509; // when a certificate ends
 
 #[cfg(test)]
 mod corpus; // seeds of the fuzz targets, replayed
