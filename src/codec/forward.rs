@@ -18,6 +18,7 @@ mod blob;
 pub mod encode;
 mod entries;
 mod entry;
+pub mod handshake; // the shared key: HELO, PING, PONG
 mod lost;
 mod options;
 mod time;
