@@ -201,6 +201,12 @@ impl Link {
         self.opened
     }
 
+    /// Says that nothing more will come.
+    pub async fn close(mut self) {
+        // Everything that was asked for is acknowledged: an error here changes nothing.
+        let _ = timeout(CONNECT_WAIT, self.socket.shutdown()).await;
+    }
+
     /// Whether it may be used for another exchange.
     pub fn is_kept(&self) -> bool {
         self.kept

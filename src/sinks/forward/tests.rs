@@ -410,6 +410,8 @@ fn of_two_receivers_the_one_that_is_there_takes_everything_until_the_other_is_ba
         let (stream, _) = listener.accept().expect("the probe");
         std::thread::spawn(move || Peer { stream, seen, held: Vec::new() }.serve());
         frames.recv_timeout(PATIENCE).expect("a frame at the one that came back");
+        // Who drops it ends the connection.
+        frames
     });
     let deadline = std::time::Instant::now() + PATIENCE;
     while rig.sink.pool.servers.lock().expect("not poisoned").is_down(0) {
@@ -419,7 +421,7 @@ fn of_two_receivers_the_one_that_is_there_takes_everything_until_the_other_is_ba
     for n in 0..3 {
         rig.send(&mut request(&budget, &[&n.to_string()])).expect("taken");
     }
-    server.join().expect("it got a request");
+    drop(server.join().expect("it got a request"));
 }
 
 #[test]
