@@ -27,6 +27,7 @@ pub mod workers; // named threads, and the word to stop
 
 // The command line.
 pub mod banner; // what is said at the start
+pub mod checkpoints; // `checkpoints list|set|forget`
 pub mod cli; // its words
 pub mod healthcheck; // the client of /live and /ready
 pub mod send; // the forward client

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use longshore::cli::{Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, SendFormat, Tail};
 use longshore::config::{self, Config, Overrides, Report};
-use longshore::{healthcheck, log, run, send, tail};
+use longshore::{checkpoints, healthcheck, log, run, send, tail};
 
 /// The configuration is wrong, or the start or the command failed.
 const FAILED: u8 = 1;
@@ -28,6 +28,10 @@ fn main() -> ExitCode {
         Command::Tail(args) => tail(&args),
         Command::Send(args) => send(&args),
         Command::Healthcheck(args) => healthcheck(&args),
+        Command::Checkpoints(words) => match checkpoints::run(&words) {
+            Ok(text) => print(&text),
+            Err(message) => fail(&format!("checkpoints: {message}")),
+        },
         Command::Completions(args) => completions(&args),
     })
 }

@@ -23,6 +23,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 pub use explain::Setting;
+pub use node::DATA_DIR_DEFAULT;
 pub use report::{Report, Shown, plural};
 
 use crate::inputs::{INPUTS, Input, InputKind};

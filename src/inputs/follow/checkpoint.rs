@@ -330,6 +330,30 @@ impl Checkpoints {
     }
 }
 
+/// What is stored in a data folder. Takes no lock: another longshore may be at work there.
+///
+/// # Errors
+/// The checkpoints are of a newer version.
+pub fn stored(data_dir: &Path) -> io::Result<HashMap<Key, Entry>> {
+    Ok(load(&data_dir.join(FILE))?.entries)
+}
+
+/// Changes what is stored, under the folder's lock. Nothing is written where `change` says that something is wrong.
+///
+/// # Errors
+/// The folder is used by a longshore, or can not be written.
+pub fn edit<T, E>(
+    data_dir: &Path,
+    change: impl FnOnce(&mut HashMap<Key, Entry>) -> Result<T, E>,
+) -> io::Result<Result<T, E>> {
+    let checkpoints = Checkpoints::open(data_dir, Box::new(|| Ok(())))?;
+    let changed = change(&mut checkpoints.lock().entries);
+    if changed.is_ok() {
+        checkpoints.save()?;
+    }
+    Ok(changed)
+}
+
 fn lock(folder: &Path) -> io::Result<File> {
     let path = folder.join("lock");
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
