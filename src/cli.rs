@@ -89,6 +89,16 @@ Examples:
 For each input: received = dropped + passed. For each input and sink: routed = delivered + rejected + dropped + returned
 + buffered + in flight. A running node is asked through its [telemetry] listen; of a stopped one the data folder is read.";
 
+const CHECKPOINTS_EXAMPLES: &str = "\
+Examples:
+  longshore checkpoints list --config /etc/longshore.toml
+  longshore checkpoints list --data-dir /var/lib/longshore --json | jq .
+  longshore checkpoints set files /var/log/app.log --end         skip what is there now
+  longshore checkpoints set containers 0123456789ab --offset 0 --file /var/lib/docker/containers/ID/ID-json.log
+  longshore checkpoints forget files /var/log/app.log            read it again from its head
+
+`set` and `forget` need longshore to be stopped; `list` does not. A key may be cut short where that is unique.";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   longshore completions bash > /etc/bash_completion.d/longshore
@@ -136,6 +146,9 @@ pub enum Command {
     /// Print what became of every record: per input and sink, and whether it adds up
     #[command(after_help = format!("{AUDIT_EXAMPLES}\n\n{EXIT_CODES}"))]
     Audit(Audit),
+    /// Show, move or remove the places where followed files were left
+    #[command(subcommand, after_help = CHECKPOINTS_EXAMPLES)]
+    Checkpoints(Checkpoints),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(Completions),
@@ -430,6 +443,63 @@ pub struct Bench {
     /// How to report
     #[arg(long, value_enum, default_value = "text")]
     pub format: BenchFormat,
+}
+
+/// Where checkpoints are.
+#[derive(Debug, Args)]
+pub struct CheckpointsWhere {
+    /// The configuration whose [node] data_dir it is
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The folder itself [default: /var/lib/longshore]
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// `longshore checkpoints`.
+#[derive(Debug, Subcommand)]
+pub enum Checkpoints {
+    /// Print where each container and file was left
+    #[command(after_help = CHECKPOINTS_EXAMPLES)]
+    List {
+        /// The folder.
+        #[command(flatten)]
+        place: CheckpointsWhere,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say where the next start goes on
+    #[command(after_help = CHECKPOINTS_EXAMPLES)]
+    Set {
+        /// The folder.
+        #[command(flatten)]
+        place: CheckpointsWhere,
+        /// The input's name in the configuration
+        input: String,
+        /// The container's id or the file's path, as `list` shows it
+        key: String,
+        /// The file that the place is in [default: the key, if it is a path]
+        #[arg(long, value_name = "PATH")]
+        file: Option<PathBuf>,
+        /// Bytes before the place: the start of a line
+        #[arg(long, value_name = "N", required_unless_present = "end", default_value_if("end", "true", "0"))]
+        offset: u64,
+        /// After the last whole line
+        #[arg(long, conflicts_with = "offset")]
+        end: bool,
+    },
+    /// Remove a place: the next start reads from the head
+    #[command(after_help = CHECKPOINTS_EXAMPLES)]
+    Forget {
+        /// The folder.
+        #[command(flatten)]
+        place: CheckpointsWhere,
+        /// The input's name in the configuration
+        input: String,
+        /// The container's id or the file's path, as `list` shows it
+        key: String,
+    },
 }
 
 /// `longshore completions`.

@@ -11,7 +11,7 @@ use longshore::cli::{
     Audit, AuditFormat, Bench, BenchFormat, Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, Tail,
 };
 use longshore::config::{self, Config, Overrides, Report};
-use longshore::{audit, healthcheck, log, run, send, tail};
+use longshore::{audit, checkpoints, healthcheck, log, run, send, tail};
 
 /// The configuration is wrong, or the start or the command failed.
 const FAILED: u8 = 1;
@@ -33,6 +33,10 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench(&args),
         Command::Healthcheck(args) => healthcheck(&args),
         Command::Audit(args) => audit(&args),
+        Command::Checkpoints(words) => match checkpoints::run(&words) {
+            Ok(text) => print(&text),
+            Err(message) => fail(&format!("checkpoints: {message}")),
+        },
         Command::Completions(args) => completions(&args),
     })
 }
