@@ -125,7 +125,7 @@ impl Bench {
     }
 
     fn until(&self, what: impl Fn() -> bool) {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         while !what() {
             assert!(started.elapsed() < SOON, "it takes too long");
             std::thread::sleep(Duration::from_millis(2));
@@ -134,7 +134,7 @@ impl Bench {
 
     fn close(self) {
         self.give_up.set();
-        self.log.close(std::time::Instant::now() + SOON).expect("closed");
+        self.log.close(Instant::now() + SOON).expect("closed");
     }
 }
 
