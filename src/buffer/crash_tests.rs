@@ -239,7 +239,6 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize) -> u64 {
                 if rng.bool() {
                     core.seal();
                 }
-                *io.state() = io.state().clone();
                 drop(core);
                 core = open_live(&io, full);
                 watch(&core, &mut rng);
