@@ -239,9 +239,8 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize) -> u64 {
                 if rng.bool() {
                     core.seal();
                 }
-                *io.state() = io.state().clone();
                 drop(core);
-                core = open_live(&io, full);
+                core = open(&io, full, 100);
                 watch(&core, &mut rng);
                 walks = (0..READERS).map(|reader| Walk::new(reader, core.seed())).collect();
                 (after, in_hand) = ([0; READERS], Default::default());
@@ -251,10 +250,6 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize) -> u64 {
     }
     let states = *states.lock().expect("no panic");
     states
-}
-
-fn open_live(io: &Arc<SimFs>, full: Full) -> Core<SimFs> {
-    open(io, full, 100)
 }
 
 fn setting(name: &str, default: u64) -> u64 {
