@@ -27,6 +27,7 @@ use crate::codec::msgpack::{self, Fault, Head, Skip};
 use crate::metrics::{Oddity, RejectReason};
 use crate::record::{Tag, Timestamp};
 
+pub use blob::Need;
 use blob::{Blob, BlobCodec};
 use entries::{Entries, Stop};
 use entry::{Filler, Taken};
@@ -74,7 +75,9 @@ pub enum Step {
     NeedMore,
     /// The batch is full; go on with a fresh one. The frame may go on in it ([`Decoder::is_mid_frame`]).
     Full,
-    /// A frame ended that had a chunk id ([`Decoder::chunk`]) or whose rows are in more than one batch.
+    /// Decompression needs memory: go on after [`Decoder::grant`].
+    NeedsMemory(Need),
+    /// A frame ended that had a chunk id ([`Decoder::chunk`]) or whose rows may be in more than one batch.
     FrameEnd,
     /// The framing is lost: nothing more can be read from this connection.
     Lost(Lost),
@@ -190,7 +193,8 @@ impl Decoder {
             match flow {
                 None => (),
                 Some(step) => {
-                    self.split |= step == Step::Full && self.is_mid_frame();
+                    // Whenever the caller has the batch, it may send its rows on.
+                    self.split |= self.is_mid_frame();
                     return (at, step);
                 }
             }
@@ -491,6 +495,7 @@ pub fn fuzz_one(data: &[u8]) {
             match step {
                 Step::NeedMore if to == data.len() => break,
                 Step::NeedMore => to = (to + piece).min(data.len()),
+                Step::NeedsMemory(need) => decoder.grant(need),
                 Step::Full => return None,
                 Step::FrameEnd => (),
                 Step::Lost(why) => lost = Some(why.offset),

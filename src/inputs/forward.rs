@@ -8,6 +8,7 @@
 //! `connection_refused`, and those of the codec.
 
 mod acks;
+mod codec_memory;
 mod connection;
 
 use std::collections::HashMap;

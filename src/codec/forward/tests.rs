@@ -109,6 +109,12 @@ fn run_with(bytes: &[u8], pieces: &[usize], limits: Limits, room: usize, mut see
                 take(&batch, &mut seen);
                 batch = fresh();
             }
+            Step::NeedsMemory(need) => {
+                if let Need::Codec(_) = need {
+                    assert!(decoder.memory().0 <= 64 << 10, "only the window may be there while it asks");
+                }
+                decoder.grant(need);
+            }
             Step::FrameEnd => seen.chunks.extend(decoder.chunk().map(<[u8]>::to_vec)),
             Step::Lost(lost) => {
                 seen.lost = Some(lost.reason);
