@@ -416,6 +416,9 @@ impl Connection {
             if self.outlet.stop.is_set() {
                 return (batch, Some(End::Stop));
             }
+            if !self.acks.has_room() {
+                return (batch, None);
+            }
             if taken >= TURN && work.buffer.len() <= READ / 8 && self.held.is_busy() {
                 return (batch, None);
             }
