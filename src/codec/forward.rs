@@ -9,6 +9,11 @@
 //! of it; a larger one as it arrives, entry by entry, so that it never has to fit in memory. Either way each byte is
 //! looked at a bounded number of times, also if it arrives alone.
 //!
+//! The options come last. Of a frame that is decoded when it is whole they are read first. Of a larger one the blob's
+//! first byte alone decides: what neither begins an entry nor is gzip or zstd (metrics of Fluent Bit, an unknown codec)
+//! is passed over and rejected with the reason that the options give. What begins as entries is read as records, and
+//! options that say otherwise at the end (`fluent_signal`, an unknown `compressed`) come too late: `options_late`.
+//!
 //! Bad data within good framing is rejected, counted, and its frame ends as any other; a loss of framing ends the
 //! connection ([`Step::Lost`]).
 //! Limits: [`Limits`], all settings of the input. Counters: `RejectReason` and `Oddity` of the batch's tally.
@@ -32,6 +37,7 @@ use blob::{Blob, BlobCodec};
 use entries::{Entries, Stop};
 use entry::{Filler, Taken};
 pub use lost::{Lost, LostReason};
+use options::Declared;
 
 /// Elements of a frame, at most; what is after the options means nothing.
 const ARITY_MAX: usize = 16;
@@ -104,6 +110,15 @@ enum Then {
     Tail(usize, bool),
 }
 
+/// The blob of a frame whose options are still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arriving {
+    /// Its records are on their way.
+    Entries,
+    /// It is passed over.
+    Refused,
+}
+
 /// What the first two elements say.
 enum Kind {
     Message,
@@ -127,6 +142,8 @@ pub struct Decoder {
     chunk: Vec<u8>,
     has_chunk: bool,
     split: bool,
+    /// What the blob of a frame that is decoded as it arrives turned out to be.
+    arriving: Option<Arriving>,
     /// Elements after the second one of the frame.
     tail_after: usize,
     /// Bytes used since the start of the connection, and at the start of the frame.
@@ -148,6 +165,7 @@ impl Decoder {
             chunk: Vec::new(),
             has_chunk: false,
             split: false,
+            arriving: None,
             tail_after: 0,
             offset: 0,
             frame_at: 0,
@@ -227,7 +245,7 @@ impl Decoder {
             return (0, Some(Step::Full));
         }
         self.frame_at = self.offset;
-        (self.has_chunk, self.split) = (false, false);
+        (self.has_chunk, self.split, self.arriving) = (false, false, None);
         if count < 2 {
             batch.tally.reject(RejectReason::BadFrame);
             self.state = State::Skim(Skip::values(count as u64), Then::Tail(0, false));
@@ -365,7 +383,9 @@ impl Decoder {
         match kind {
             Kind::Blob(len) => {
                 self.state = State::Blob(Blob { left: len as u64, codec: BlobCodec::Unknown });
-                if whole && let Some(reason) = self.judge(&input[body..], len, count, batch) {
+                if !whole {
+                    self.arriving = Some(Arriving::Entries);
+                } else if let Some(reason) = self.judge(&input[body..], len, count, batch) {
                     batch.tally.reject(reason);
                     self.skim_blob(len as u64);
                 }
@@ -428,16 +448,29 @@ impl Decoder {
     fn tail(&mut self, input: &[u8], batch: &mut Batch) -> (usize, Flow) {
         let State::Tail(left, with_options) = self.state else { return (0, None) };
         if left == 0 {
+            if self.arriving.take() == Some(Arriving::Refused) {
+                batch.tally.reject(RejectReason::BadEntry);
+            }
             self.state = State::Between;
             self.entries = Entries::default();
             return (0, (self.has_chunk || self.split).then_some(Step::FrameEnd));
         }
         if !with_options {
+            if self.arriving.take() == Some(Arriving::Refused) {
+                batch.tally.reject(RejectReason::BadEntry);
+            }
             self.state = State::Skim(Skip::values(left as u64), Then::Tail(0, false));
             return (0, None);
         }
         match options::read(input) {
             Ok((options, used)) if used <= OPTIONS_MAX => {
+                match self.arriving.take() {
+                    Some(Arriving::Refused) => batch.tally.reject(options.refusal()),
+                    Some(Arriving::Entries) if options.not_logs || options.declared == Declared::Unknown => {
+                        batch.tally.odd(Oddity::OptionsLate);
+                    }
+                    _ => (),
+                }
                 if let Some(chunk) = options.chunk {
                     self.chunk.clear();
                     self.chunk.extend_from_slice(&input[chunk]);

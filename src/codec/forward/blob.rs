@@ -14,7 +14,7 @@ use crate::record::Timestamp;
 
 use super::entries::Stop;
 use super::options::{self, Declared};
-use super::{Decoder, Flow, State, Step, Then};
+use super::{Arriving, Decoder, Flow, State, Step, Then};
 
 /// Decompressed bytes that are held, as long as they are enough for an entry.
 const WINDOW: usize = 64 << 10;
@@ -100,7 +100,7 @@ impl Decoder {
         if agree {
             return None;
         }
-        let entries = matches!(first, 0x00 | 0x90..=0x9f | 0xdc | 0xdd);
+        let entries = begins_entries(first);
         match (sniffed, options.declared) {
             (None, Declared::Unknown) => return Some(RejectReason::UnknownCodec),
             (None, _) if !entries => return Some(RejectReason::BadCompression),
@@ -129,6 +129,10 @@ impl Decoder {
                     let inflater = Inflater::new(codec, self.limits.inflate);
                     let inflate = Inflate { inflater, window: Vec::new(), from: 0, to: 0, larger: None };
                     blob.codec = BlobCodec::Packed(Box::new(inflate));
+                } else if self.arriving.is_some() && there.first().is_some_and(|first| !begins_entries(*first)) {
+                    self.arriving = Some(Arriving::Refused);
+                    let left = blob.left;
+                    self.skim_blob(left);
                 }
                 (0, None)
             }
@@ -203,6 +207,11 @@ impl Decoder {
 enum Paused {
     For(Need),
     Error(InflateError),
+}
+
+/// Whether a plain blob may begin with this byte: an array, or padding.
+fn begins_entries(first: u8) -> bool {
+    matches!(first, 0x00 | 0x90..=0x9f | 0xdc | 0xdd)
 }
 
 impl Inflate {
