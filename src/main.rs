@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
-use longshore::cli::{Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, SendFormat, Tail};
+use longshore::bench::{self, generate::Recipe};
+use longshore::cli::{
+    Audit, AuditFormat, Bench, BenchFormat, Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, Tail,
+};
 use longshore::config::{self, Config, Overrides, Report};
-use longshore::{healthcheck, log, run, send, tail};
+use longshore::{audit, checkpoints, healthcheck, log, run, send, tail};
 
 /// The configuration is wrong, or the start or the command failed.
 const FAILED: u8 = 1;
@@ -27,7 +30,13 @@ fn main() -> ExitCode {
         Command::Check(args) => check(&args),
         Command::Tail(args) => tail(&args),
         Command::Send(args) => send(&args),
+        Command::Bench(args) => bench(&args),
         Command::Healthcheck(args) => healthcheck(&args),
+        Command::Audit(args) => audit(&args),
+        Command::Checkpoints(words) => match checkpoints::run(&words) {
+            Ok(text) => print(&text),
+            Err(message) => fail(&format!("checkpoints: {message}")),
+        },
         Command::Completions(args) => completions(&args),
     })
 }
@@ -83,29 +92,43 @@ fn tail(args: &Tail) -> u8 {
 }
 
 fn send(args: &Send) -> u8 {
-    let options = send::SendOptions {
-        to: args.to.clone(),
-        tag: args.tag.clone(),
-        json: args.format == SendFormat::Json,
-        ack: !args.no_ack,
-        rate: args.rate,
-        ..send::SendOptions::default()
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("send: {error}")),
-    };
-    let code = match runtime.block_on(send::send(&options, tokio::io::stdin())) {
-        Ok(sent) => {
-            let acked = if options.ack { ", all acknowledged" } else { "" };
-            log::tell(&format!("longshore: sent {} records in {} frames{acked}\n", sent.records, sent.frames));
+    match send::options(args).and_then(|options| send::run(&options)) {
+        Ok(told) => {
+            log::tell(&format!("longshore: {told}\n"));
             0
         }
-        Err(error) => fail(&format!("send: {error}")),
+        Err(message) => fail(&format!("send: {message}")),
+    }
+}
+
+fn bench(args: &Bench) -> u8 {
+    let options = bench::Options {
+        works: args.works.clone(),
+        recipe: Recipe { shape: args.shape, line_size: args.line_size },
+        records: args.records,
+        repeats: args.repeats.into(),
+        containers: args.containers as usize,
+        connections: args.connections as usize,
+        rate: args.rate.map(f64::from),
+        seconds: args.seconds.into(),
+        peers: args.peer.clone(),
+        dir: args.dir.clone(),
+        scale: args.scale.clone(),
+        svg: args.svg.clone(),
     };
-    // A read of standard input that is still waiting must not hold up the end.
-    runtime.shutdown_background();
-    code
+    let done = match bench::run(&options, &|text| log::tell(&format!("{text}\n"))) {
+        Ok(done) => done,
+        Err(error) => return fail(&format!("bench: {error}")),
+    };
+    let report = match args.format {
+        BenchFormat::Json => format!("{}\n", done.json()),
+        BenchFormat::Text => done.outcomes.iter().map(bench::report::Outcome::text).collect(),
+    };
+    match print(&report) {
+        0 if done.is_whole() => 0,
+        0 => fail("bench: records are missing or wrong"),
+        code => code,
+    }
 }
 
 fn healthcheck(args: &Healthcheck) -> u8 {
@@ -122,6 +145,21 @@ fn healthcheck(args: &Healthcheck) -> u8 {
     match healthcheck::ask(address, if args.ready { "/ready" } else { "/live" }) {
         Ok(answer) => print(&format!("{answer}\n")),
         Err(message) => fail(&format!("healthcheck: {message}")),
+    }
+}
+
+fn audit(args: &Audit) -> u8 {
+    let overrides = overrides(LogFlags::default(), args.data_dir.clone());
+    let config = match config::load(&args.config, &overrides) {
+        Ok(config) => config,
+        Err(report) => return refuse(&report),
+    };
+    match audit::audit(&config) {
+        Ok(found) => {
+            let text = if args.format == AuditFormat::Json { found.json() } else { found.text() };
+            print(&text).max(u8::from(!found.closes()))
+        }
+        Err(message) => fail(&format!("audit: {message}")),
     }
 }
 
