@@ -84,6 +84,8 @@ catalogue! {
         KeyNotText = "key_not_text",
         /// A frame said one codec and held another.
         CodecSniffed = "codec_sniffed",
+        /// Options that say "no logs" or name an unknown codec came after the frame's records had gone on.
+        OptionsLate = "options_late",
         /// A chunk id that is no text was echoed as it was.
         ChunkNotText = "chunk_not_text",
         /// A batch inside an entry was unwrapped.
