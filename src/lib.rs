@@ -20,6 +20,7 @@ pub mod sinks; // stdout, file, http
 // The node.
 pub mod admin; // /live /ready /health /metrics
 pub mod config; // the whole file -> Config: every mistake at once
+pub mod handover; // listening sockets from one process to the next
 pub mod log; // the own log on standard error
 pub mod run; // the only wiring
 pub mod settings; // reading configuration: sections, units, findings with their place

@@ -11,10 +11,11 @@
 //! 4. checkpoints are saved a last time
 //!
 //! At the deadline, or at a second signal, the sinks give up: what they hold is "not delivered", so files are read
-//! again next time and unacked chunks are sent again. SIGHUP has the sinks reopen their files.
+//! again next time and unacked chunks are sent again. A longshore whose listening sockets were taken ([`handover`])
+//! stops in the same way. SIGHUP has the sinks reopen their files.
 
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -28,8 +29,9 @@ use crate::banner::{self, Resumed, View};
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::delivery::{self, SinkHandle, Stops};
-use crate::inputs::Outlet;
+use crate::handover;
 use crate::inputs::follow::checkpoint::Checkpoints;
+use crate::inputs::{Outlet, inherited};
 use crate::log;
 use crate::metrics::{DropReason, Health, Metrics};
 use crate::pipeline::route::{Port, Router};
@@ -61,6 +63,8 @@ pub struct Options {
     pub once: bool,
     /// How the program was called, for the text of the start; none without that text.
     pub program: Option<String>,
+    /// Take the sockets and the place of the longshore that runs with the same data folder.
+    pub take_over: bool,
 }
 
 /// Runs until told to stop, or until all inputs are at an end. Returns the exit code.
@@ -85,6 +89,8 @@ struct Node {
     stop: Stop,
     /// "Give up", for the sinks.
     give_up: Stop,
+    /// "Another longshore has our listening sockets."
+    handed: Stop,
     inputs: Arc<Workers>,
     sinks: Workers,
     saver: Workers,
@@ -95,6 +101,33 @@ struct Node {
 
 fn said(what: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// Binds; while the process before is about to end, tries again for a moment.
+fn bind(address: SocketAddr, patient: bool) -> io::Result<StdListener> {
+    let deadline = Instant::now() + LET_GO;
+    loop {
+        match StdListener::bind(address) {
+            Err(error) if patient && error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(LOOK);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Takes the running longshore's sockets, and waits for its end: until it lets go of the data folder.
+fn take_over(config: &Config) -> io::Result<()> {
+    let data_dir = &config.node.data_dir;
+    match handover::take(data_dir).map_err(|error| said("--take-over", error))? {
+        Some(sockets) => tracing::info!(sockets, "took over listening sockets; waiting for the end of the longshore before"),
+        None => tracing::info!("--take-over: no longshore runs with this data folder; nothing to take"),
+    }
+    let deadline = Instant::now() + config.node.shutdown_timeout + 2 * LET_GO;
+    while Checkpoints::is_locked(data_dir) && Instant::now() < deadline {
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
 }
 
 impl Node {
@@ -111,6 +144,10 @@ impl Node {
         let handles: Arc<OnceLock<Vec<SinkHandle>>> = Arc::default();
         let to_sync = Arc::clone(&handles);
         let sync = move || to_sync.get().map_or(Ok(()), |handles| handles.iter().try_for_each(SinkHandle::sync));
+        inherited::read_environment();
+        if options.take_over {
+            take_over(&config)?;
+        }
         let checkpoints = Checkpoints::open(&config.node.data_dir, Box::new(sync))?;
         let resumed = Resumed { files: checkpoints.resumed() };
         // For people: a log that programs read stays one object a line.
@@ -134,15 +171,23 @@ impl Node {
             handles,
             stop: Stop::default(),
             give_up: Stop::default(),
+            handed: Stop::default(),
             inputs: Arc::default(),
             sinks: Workers::default(),
             saver: Workers::default(),
             timeout: config.node.shutdown_timeout,
             give_again: config.inputs.iter().map(|input| input.part.gives_again()).collect(),
         };
+        let data_dir = config.node.data_dir.clone();
         // Whatever was started before an error is stopped again.
         match node.start_parts(config, options, budget) {
             Ok(()) => {
+                for address in inherited::close_rest() {
+                    tracing::warn!(address, "a listening socket that was given to us is in no `listen`; it was closed");
+                }
+                if let Err(error) = handover::offer(&data_dir, node.runtime.handle(), node.handed.clone()) {
+                    tracing::warn!(%error, "`longshore run --take-over` can not take our listening sockets");
+                }
                 node.state.set(Phase::Running);
                 if let Some(banner) = banner {
                     log::tell(&banner);
@@ -160,7 +205,7 @@ impl Node {
 
     fn start_parts(&self, config: Config, options: &Options, budget: Arc<Budget>) -> io::Result<()> {
         let admin = config.telemetry.listen.map(|address| {
-            let listener = StdListener::bind(address).and_then(|listener| {
+            let listener = bind(address, options.take_over).and_then(|listener| {
                 listener.set_nonblocking(true)?;
                 Ok(listener)
             });
@@ -239,6 +284,7 @@ impl Node {
                     }
                 },
                 () = self.stop.wait() => return Why::Closed,
+                () = self.handed.wait() => return Why::HandedOver,
                 _ = look.tick() => {
                     if self.has_failed() {
                         self.metrics.check(admin::WORKERS_CHECK, Health::Fail, "a worker panicked; see the log");
@@ -347,6 +393,7 @@ enum Why {
     EndOfInput,
     /// A sink said that nobody reads its output any more.
     Closed,
+    HandedOver,
     Panic,
 }
 
@@ -356,6 +403,7 @@ impl Why {
             Why::Signal(name) => name,
             Why::EndOfInput => "the inputs are at their end",
             Why::Closed => "the output was closed",
+            Why::HandedOver => "another longshore took over",
             Why::Panic => "a worker panicked",
         }
     }
