@@ -13,22 +13,25 @@
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
 };
 
+use crate::inputs::follow::checkpoint::Checkpoints;
 use crate::inputs::inherited::{self, SOCKETS_MAX};
 use crate::workers::Stop;
 
 /// How long one step may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(20);
 const TAKEN: u8 = b'!';
 
 fn place(data_dir: &Path) -> PathBuf {
@@ -98,11 +101,42 @@ fn give(mut taker: &UnixStream) -> io::Result<usize> {
     }
 }
 
-/// Takes the sockets of the longshore that works in this folder; how many. `None` if there is none.
+/// Takes the running longshore's sockets, and waits for its end: until it lets go of the data folder.
 ///
 /// # Errors
 /// It does not answer as it should; then it goes on.
-pub fn take(data_dir: &Path) -> io::Result<Option<usize>> {
+pub fn take_over(data_dir: &Path, patience: Duration) -> io::Result<()> {
+    match take(data_dir).map_err(|error| io::Error::new(error.kind(), format!("--take-over: {error}")))? {
+        Some(sockets) => {
+            tracing::info!(sockets, "took over listening sockets; waiting for the end of the longshore before");
+        }
+        None => tracing::info!("--take-over: no longshore runs with this data folder; nothing to take"),
+    }
+    let deadline = Instant::now() + patience;
+    while Checkpoints::is_locked(data_dir) && Instant::now() < deadline {
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Binds; `patient`: while the process before is about to end, tries again for a moment.
+///
+/// # Errors
+/// Those of the system.
+pub fn bind(address: SocketAddr, patient: bool) -> io::Result<TcpListener> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if patient && error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(LOOK);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The sockets of the longshore that works in this folder; how many. `None` if there is none.
+fn take(data_dir: &Path) -> io::Result<Option<usize>> {
     let mut giver = match UnixStream::connect(place(data_dir)) {
         Ok(giver) => giver,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {

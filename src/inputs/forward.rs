@@ -31,7 +31,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use crate::codec::forward::handshake::HOST_MAX;
-use crate::inputs::{Input, InputKind, Outlet};
+use crate::inputs::{Ack, Input, InputKind, Outlet};
 use crate::settings::Section;
 use crate::workers::Workers;
 
@@ -59,6 +59,10 @@ impl Input for Forward {
     fn tags(&self) -> Vec<String> {
         // The tag is the sender's.
         vec!["**".to_owned()]
+    }
+
+    fn is_durable(&self) -> bool {
+        self.settings.ack == Ack::Durable
     }
 
     fn start(self: Box<Self>, outlet: Outlet, workers: &Arc<Workers>) -> io::Result<()> {

@@ -175,7 +175,7 @@ pub const SINKS: &[SinkKind] = &[
 /// Reads `add`: which values are added to each record; all where it says nothing.
 pub fn read_added(section: &Section<'_, '_>) -> Added {
     let Some(names) = section.texts("add") else { return Added::ALL };
-    let mut added = Added { stream: false, time: false, container: false, file: false, tag: false };
+    let mut added = Added::NONE;
     for (name, span) in names {
         match name.as_str() {
             "stream" => added.stream = true,
@@ -183,8 +183,9 @@ pub fn read_added(section: &Section<'_, '_>) -> Added {
             "container" => added.container = true,
             "file" => added.file = true,
             "tag" => added.tag = true,
+            "id" => added.id = true,
             other => {
-                let known = ["stream", "time", "container", "file", "tag"];
+                let known = ["stream", "time", "container", "file", "tag", "id"];
                 let near = crate::settings::nearest(other, &known);
                 let hint = near.map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
                 let message = format!("\"{}\" is not one of \"{}\"{hint}", other.escape_debug(), known.join("\", \""));

@@ -26,25 +26,8 @@ pub(super) struct Settings {
 
 /// Reads all keys. Reports mistakes, and returns something even then.
 pub(super) fn read(section: &Section<'_, '_>) -> Settings {
-    #[derive(Clone, Copy)]
-    enum Word {
-        Now(Ack),
-        Later,
-    }
-    let words =
-        [("delivered", Word::Now(Ack::Delivered)), ("accepted", Word::Now(Ack::Accepted)), ("durable", Word::Later)];
-    let ack = match section.choice("ack", &words) {
-        Some(Word::Now(ack)) => ack,
-        Some(Word::Later) => {
-            section.error(
-                "ack",
-                "\"durable\" needs the disk log, which does not exist yet; write \"delivered\" (the ack is sent when \
-                 every matching sink has taken the records)",
-            );
-            Ack::Delivered
-        }
-        None => Ack::Delivered,
-    };
+    let words = [("durable", Ack::Durable), ("delivered", Ack::Delivered), ("accepted", Ack::Accepted)];
+    let ack = section.choice("ack", &words).unwrap_or(Ack::Durable);
     let usual = Limits::default();
     let size = |key, usual: u64, max: u64| section.size(key, 1..max + 1).unwrap_or(usual);
     let inflate = crate::codec::gzip::Limits {
