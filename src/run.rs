@@ -19,7 +19,6 @@
 //! sinks reopen their files.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
