@@ -50,10 +50,12 @@ const SEND_EXAMPLES: &str = "\
 Examples:
   echo '{\"level\":\"info\",\"msg\":\"hello\"}' | longshore send --tag api.test
   longshore send --to unix:///run/longshore/forward.sock --tag syslog --format text < /var/log/syslog
-  longshore send --to 10.0.0.5:24224 --rate 1000 < records.ndjson
+  longshore send --to tls://logs.example.com --ca ca.pem --shared-key-file key --compress zstd < records.ndjson
+  longshore send --rate 10000 --count 600000 --connections 4 < records.ndjson    load: a minute of these records
+  longshore send --mode message --count 1000 < /dev/null                         as loggers send, one ack a record
 
-A line is one record: a JSON object, or with --format text (and where it is no JSON) {\"log\": line}. With --ack (the default) it exits
-0 only when the receiver has acknowledged every record.";
+A line is one record: a JSON object, or with --format text (and where it is no JSON) {\"log\": line}. With acks (the
+default) it exits 0 only when the receiver has acknowledged every record. Figures are told on standard error.";
 
 const HEALTH_EXAMPLES: &str = "\
 Examples:
@@ -231,10 +233,32 @@ pub enum SendFormat {
     Json,
 }
 
+/// How the frames of `send` look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SendMode {
+    /// One record a frame
+    Message,
+    /// An array of entries
+    Forward,
+    /// Entries back to back
+    Packed,
+    /// The same, compressed
+    Compressed,
+}
+
+/// How entries of `send` are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SendCompression {
+    /// Every receiver knows it
+    Gzip,
+    /// Faster and smaller; longshore and Fluentd 1.19
+    Zstd,
+}
+
 /// `longshore send`.
 #[derive(Debug, Args)]
 pub struct Send {
-    /// The receiver: HOST:PORT, tcp://HOST:PORT or unix:///PATH
+    /// The receiver: HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH
     #[arg(long, value_name = "ADDRESS", default_value = "tcp://127.0.0.1:24224")]
     pub to: String,
     /// The tag of the records
@@ -249,9 +273,55 @@ pub struct Send {
     /// Do not wait: faster, and nobody knows what arrived
     #[arg(long, action = ArgAction::SetTrue)]
     pub no_ack: bool,
+    /// Seconds to wait for an ack before the frame is sent again
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub ack_timeout: u64,
+    /// How frames look
+    #[arg(long, value_enum, default_value = "packed")]
+    pub mode: SendMode,
+    /// Compress the entries of each frame
+    #[arg(long, value_enum)]
+    pub compress: Option<SendCompression>,
+    /// Records in one frame, at most
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = parse_batch)]
+    pub batch: usize,
     /// Records a second, at most [default: no limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: Option<u64>,
+    /// Send N records in all: the lines over and over, or made-up ones where there are none [default: each line once]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Connections at once; more than one does not keep the order
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub connections: u16,
+    /// For tls://: trust these certificates (PEM) and no others [default: the machine's]
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// For tls://: the client's certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert_key")]
+    pub cert: Option<PathBuf>,
+    /// For tls://: the client's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub cert_key: Option<PathBuf>,
+    /// For tls://: the name in the receiver's certificate [default: the host of --to]
+    #[arg(long, value_name = "NAME")]
+    pub server_name: Option<String>,
+    /// The file with the key that this side and the receiver share
+    #[arg(long, value_name = "FILE")]
+    pub shared_key_file: Option<PathBuf>,
+    /// The user, where the receiver asks for one
+    #[arg(long, value_name = "NAME", requires = "password_file", requires = "shared_key_file")]
+    pub user: Option<String>,
+    /// The file with the user's password
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub password_file: Option<PathBuf>,
+}
+
+fn parse_batch(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=1_000_000) => Ok(count),
+        _ => Err("expected a number from 1 to 1000000".to_owned()),
+    }
 }
 
 /// `longshore healthcheck`.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 use longshore::cli::{
-    Audit, AuditFormat, Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, SendFormat, Tail,
+    Audit, AuditFormat, Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, Tail,
 };
 use longshore::config::{self, Config, Overrides, Report};
 use longshore::{audit, healthcheck, log, run, send, tail};
@@ -86,29 +86,13 @@ fn tail(args: &Tail) -> u8 {
 }
 
 fn send(args: &Send) -> u8 {
-    let options = send::SendOptions {
-        to: args.to.clone(),
-        tag: args.tag.clone(),
-        json: args.format == SendFormat::Json,
-        ack: !args.no_ack,
-        rate: args.rate,
-        ..send::SendOptions::default()
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("send: {error}")),
-    };
-    let code = match runtime.block_on(send::send(&options, tokio::io::stdin())) {
-        Ok(sent) => {
-            let acked = if options.ack { ", all acknowledged" } else { "" };
-            log::tell(&format!("longshore: sent {} records in {} frames{acked}\n", sent.records, sent.frames));
+    match send::options(args).and_then(|options| send::run(&options)) {
+        Ok(told) => {
+            log::tell(&format!("longshore: {told}\n"));
             0
         }
-        Err(error) => fail(&format!("send: {error}")),
-    };
-    // A read of standard input that is still waiting must not hold up the end.
-    runtime.shutdown_background();
-    code
+        Err(message) => fail(&format!("send: {message}")),
+    }
 }
 
 fn healthcheck(args: &Healthcheck) -> u8 {

@@ -73,6 +73,10 @@ catalogue! {
         TimeClamped = "time_clamped",
         /// A float that JSON can not write (NaN, infinities) became null.
         NotFinite = "not_finite",
+        /// A JSON number that MessagePack can not hold (beyond 64 bits, beyond a float) was sent as text.
+        NumberAsText = "number_as_text",
+        /// A JSON number with more digits than a float 64 has was sent as the nearest float.
+        NumberRounded = "number_rounded",
         /// A map key that is no text was written as text.
         KeyNotText = "key_not_text",
         /// A frame said one codec and held another.

@@ -15,6 +15,7 @@
 //! Format: <https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1>, and what senders really write.
 
 mod blob;
+pub mod encode;
 mod entries;
 mod entry;
 pub mod handshake; // the shared key: HELO, PING, PONG

@@ -283,12 +283,17 @@ fn added_key(batch: &Batch, at: usize, key: &str, own: bool, out: &mut Vec<u8>) 
 
 #[cold]
 fn moved_aside(batch: &Batch, at: usize, key: &str, out: &mut Vec<u8>) {
+    out.resize(out.len() + underscores(batch, at, key), b'_');
+}
+
+/// How many `_` before an added key it takes, one at least, to be no key of the record's own.
+pub(crate) fn underscores(batch: &Batch, at: usize, key: &str) -> usize {
     let mut moved = format!("_{key}");
     // Ends: the record has a finite number of keys.
     while batch.find(at, moved.as_bytes()).is_some() {
         moved.insert(0, '_');
     }
-    out.resize(out.len() + moved.len() - key.len(), b'_');
+    moved.len() - key.len()
 }
 
 fn quoted(text: &str, out: &mut Vec<u8>) {

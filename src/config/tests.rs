@@ -107,7 +107,7 @@ c.toml:22:8: error: buffer.size: 1 has no unit; write "1MiB"
 c.toml:23:8: error: buffer.full: "blok" is not one of "block", "drop_oldest", "drop_newest"; did you mean "block"?
   23 | full = "blok"
      |        ^^^^^^
-c.toml:26:8: error: sinks.out.type: "console" is not one of "stdout", "file", "http"; did you mean "stdout"?
+c.toml:26:8: error: sinks.out.type: "console" is not one of "stdout", "file", "http", "forward"; did you mean "stdout"?
   26 | type = "console"
      |        ^^^^^^^^^
 c.toml:29:10: error: telemetry.listen: "localhost:9600" is not an address and port; write "127.0.0.1:9600", or "off"
