@@ -25,6 +25,7 @@ mod forward_bad;
 mod forward_input;
 mod forward_security;
 mod forward_sink;
+mod forward_upgrade;
 mod full_disk;
 mod http_sink;
 mod ledger;
