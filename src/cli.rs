@@ -8,9 +8,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for run: stopped, and everything that was read is delivered
-  1  the configuration is wrong, or the start or the command failed
+  1  the configuration is wrong, or the start or the command failed; for audit: it does not close
   2  wrong usage of the command line
-  3  not everything could be delivered before the time to stop was over
+  3  not everything could be delivered before the time to stop was over: a backlog stays in the disk log
 A closed standard output (`longshore tail x | head`) is a success.";
 
 const MAIN_EXAMPLES: &str = "\
@@ -65,6 +65,14 @@ Examples:
 
 Exits 0 when the answer is 2xx, else 1 with the reason.";
 
+const AUDIT_EXAMPLES: &str = "\
+Examples:
+  longshore audit --config /etc/longshore.toml    the ledger for people; exit 1 if it does not close
+  longshore audit --config c.toml --format json | jq .pairs
+
+For each input: received = dropped + passed. For each input and sink: routed = delivered + rejected + dropped + returned
++ buffered + in flight. A running node is asked through its [telemetry] listen; of a stopped one the data folder is read.";
+
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   longshore completions bash > /etc/bash_completion.d/longshore
@@ -106,6 +114,9 @@ pub enum Command {
     /// Ask a running longshore whether it is well
     #[command(after_help = HEALTH_EXAMPLES)]
     Healthcheck(Healthcheck),
+    /// Print what became of every record: per input and sink, and whether it adds up
+    #[command(after_help = format!("{AUDIT_EXAMPLES}\n\n{EXIT_CODES}"))]
+    Audit(Audit),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(Completions),
@@ -321,6 +332,29 @@ pub struct Healthcheck {
     /// The address itself [default: 127.0.0.1:9600]
     #[arg(long, value_name = "IP:PORT", conflicts_with = "config")]
     pub address: Option<SocketAddr>,
+}
+
+/// How `audit` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AuditFormat {
+    /// The equations, for people
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// `longshore audit`.
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// The node's configuration file
+    #[arg(long, short, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The node's data folder, where it was started with --data-dir
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: AuditFormat,
 }
 
 /// `longshore completions`.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
-use longshore::cli::{Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, Tail};
+use longshore::cli::{Audit, AuditFormat, Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, Tail};
 use longshore::config::{self, Config, Overrides, Report};
-use longshore::{healthcheck, log, run, send, tail};
+use longshore::{audit, healthcheck, log, run, send, tail};
 
 /// The configuration is wrong, or the start or the command failed.
 const FAILED: u8 = 1;
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Tail(args) => tail(&args),
         Command::Send(args) => send(&args),
         Command::Healthcheck(args) => healthcheck(&args),
+        Command::Audit(args) => audit(&args),
         Command::Completions(args) => completions(&args),
     })
 }
@@ -106,6 +107,21 @@ fn healthcheck(args: &Healthcheck) -> u8 {
     match healthcheck::ask(address, if args.ready { "/ready" } else { "/live" }) {
         Ok(answer) => print(&format!("{answer}\n")),
         Err(message) => fail(&format!("healthcheck: {message}")),
+    }
+}
+
+fn audit(args: &Audit) -> u8 {
+    let overrides = overrides(LogFlags::default(), args.data_dir.clone());
+    let config = match config::load(&args.config, &overrides) {
+        Ok(config) => config,
+        Err(report) => return refuse(&report),
+    };
+    match audit::audit(&config) {
+        Ok(found) => {
+            let text = if args.format == AuditFormat::Json { found.json() } else { found.text() };
+            print(&text).max(u8::from(!found.closes()))
+        }
+        Err(message) => fail(&format!("audit: {message}")),
     }
 }
 

@@ -37,7 +37,8 @@ const CONFIG: &str = "config.v2.json";
 const CONFIG_MAX: u64 = 8 << 20;
 const TAG_MAX: usize = 4 << 10;
 const RECORD_MAX: u64 = 4 << 20;
-const HINT: &str = "; Docker's files belong to root: run as uid 0, or give the program CAP_DAC_READ_SEARCH";
+const HINT: &str = "; Docker's files belong to root: run as uid 0 (the tailer profile: no capability is \
+                    needed), or give the program CAP_DAC_READ_SEARCH";
 
 struct Docker {
     input: String,

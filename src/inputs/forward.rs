@@ -87,25 +87,8 @@ fn read(section: &Section<'_, '_>, _name: &str) -> Box<dyn Input> {
     if section.has("listen") && listen.is_empty() && section.texts("listen").is_some_and(|texts| texts.is_empty()) {
         section.error("listen", "expected at least one address, such as \"tcp://127.0.0.1:24224\"");
     }
-    #[derive(Clone, Copy)]
-    enum Word {
-        Now(Ack),
-        Later,
-    }
-    let words =
-        [("delivered", Word::Now(Ack::Delivered)), ("accepted", Word::Now(Ack::Accepted)), ("durable", Word::Later)];
-    let ack = match section.choice("ack", &words) {
-        Some(Word::Now(ack)) => ack,
-        Some(Word::Later) => {
-            section.error(
-                "ack",
-                "\"durable\" needs the disk log, which does not exist yet; write \"delivered\" (the ack is sent when \
-                 every matching sink has taken the records)",
-            );
-            Ack::Delivered
-        }
-        None => Ack::Delivered,
-    };
+    let words = [("durable", Ack::Durable), ("delivered", Ack::Delivered), ("accepted", Ack::Accepted)];
+    let ack = section.choice("ack", &words).unwrap_or(Ack::Durable);
     let usual = Limits::default();
     let size = |key, usual: u64, max: u64| section.size(key, 1..max + 1).unwrap_or(usual);
     let inflate = crate::codec::gzip::Limits {
@@ -176,6 +159,10 @@ impl Input for Forward {
     fn tags(&self) -> Vec<String> {
         // The tag is the sender's.
         vec!["**".to_owned()]
+    }
+
+    fn is_durable(&self) -> bool {
+        self.settings.ack == Ack::Durable
     }
 
     fn start(self: Box<Self>, outlet: Outlet, workers: &Arc<Workers>) -> io::Result<()> {

@@ -89,6 +89,7 @@ fn group(request: &mut Request, encoder: &mut Encoder, bytes_max: usize) -> (Vec
     }
     groups.retain(|group| group.count > 0);
     let rest = if full { request.split_off(rows) } else { Vec::new() };
+    request.key_by_ids();
     (groups, rest)
 }
 
@@ -131,7 +132,7 @@ mod tests {
     use crate::codec::forward::{Decoder, Limits, Step};
     use crate::sinks::request::tests::{batch, shipment};
 
-    const NOTHING: Added = Added { stream: false, time: false, container: false, file: false, tag: false };
+    const NOTHING: Added = Added::NONE;
     const PLAIN: Shape = Shape { acks: true, compression: Compression::None, mode: Mode::Packed };
 
     /// The records of a body as our own decoder reads them: tag and `n`.
@@ -210,7 +211,7 @@ mod tests {
             odd.fields_mut(row)[0].form = crate::record::Form::Json;
         }
         let receipts = crate::batch::Receipts::default();
-        let mut rest = vec![Part { batch: Arc::new(odd), rows: vec![0, 1, 2], receipts }];
+        let mut rest = vec![Part { batch: Arc::new(odd), rows: vec![0, 1, 2], receipts, logged: false }];
         let mut encoder = Encoder::new(NOTHING, TimeForm::Event);
         let mut counted = 0;
         while !rest.is_empty() {

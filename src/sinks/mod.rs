@@ -189,7 +189,7 @@ pub fn read_added(section: &Section<'_, '_>) -> Added {
 /// The same for a sink that adds others where it says nothing.
 pub fn read_added_or(section: &Section<'_, '_>, usual: Added) -> Added {
     let Some(names) = section.texts("add") else { return usual };
-    let mut added = Added { stream: false, time: false, container: false, file: false, tag: false };
+    let mut added = Added::NONE;
     for (name, span) in names {
         match name.as_str() {
             "stream" => added.stream = true,
@@ -197,8 +197,9 @@ pub fn read_added_or(section: &Section<'_, '_>, usual: Added) -> Added {
             "container" => added.container = true,
             "file" => added.file = true,
             "tag" => added.tag = true,
+            "id" => added.id = true,
             other => {
-                let known = ["stream", "time", "container", "file", "tag"];
+                let known = ["stream", "time", "container", "file", "tag", "id"];
                 let near = crate::settings::nearest(other, &known);
                 let hint = near.map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
                 let message = format!("\"{}\" is not one of \"{}\"{hint}", other.escape_debug(), known.join("\", \""));

@@ -193,7 +193,8 @@ impl Encoder {
             + usize::from(time.is_some())
             + usize::from(container.is_some())
             + usize::from(file.is_some())
-            + usize::from(tag.is_some());
+            + usize::from(tag.is_some())
+            + usize::from(self.added.id);
         write::map(batch.fields(at).len() + added, out);
         self.own_fields(batch, at, out);
         if added == 0 {
@@ -218,6 +219,12 @@ impl Encoder {
         if let Some(tag) = tag {
             added_key(batch, at, "tag", row.has(OWN_TAG), out);
             write::text(tag.as_bytes(), out);
+        }
+        if self.added.id {
+            self.text.clear();
+            batch.id_of(at).write(&mut self.text);
+            write::text(b"longshore_id", out);
+            write::text(&self.text, out);
         }
     }
 
@@ -352,7 +359,7 @@ pub fn fuzz_one(data: &[u8]) {
             }
         }
     };
-    let nothing = Added { stream: false, time: false, container: false, file: false, tag: false };
+    let nothing = Added::NONE;
     let mut first = fresh();
     decode(data, &mut first);
     let (mut entries, mut encoder) = (Vec::new(), Encoder::new(nothing, TimeForm::Event));

@@ -10,7 +10,7 @@ use crate::budget::Budget;
 use crate::codec::json;
 use crate::record::{Origin, Stream};
 
-const NOTHING: Added = Added { stream: false, time: false, container: false, file: false, tag: false };
+const NOTHING: Added = Added::NONE;
 const NOW: Timestamp = Timestamp(1_795_428_900_000_000_007);
 
 fn batch_of(origin: Origin) -> Batch {

@@ -17,7 +17,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
@@ -42,6 +42,9 @@ const CHECK: &str = "checkpoints";
 /// Makes what was delivered durable, before a checkpoint says so.
 pub type SyncHook = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
 
+/// The ledger at this moment, to be saved with the checkpoints.
+pub type LedgerHook = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
+
 /// All checkpoints of the node. One for all inputs.
 pub struct Checkpoints {
     folder: PathBuf,
@@ -53,6 +56,7 @@ pub struct Checkpoints {
     saving: Mutex<()>,
     wake: Condvar,
     metrics: Mutex<Option<Arc<Metrics>>>,
+    ledger: OnceLock<LedgerHook>,
     started: Instant,
     /// No record is dropped for its age before that much time has passed since the start.
     settle_in: Duration,
@@ -72,6 +76,8 @@ struct State {
     closed: bool,
     /// Damaged records that were met at the start.
     damaged: u64,
+    /// The ledger of the last save, as it was read.
+    ledger: Option<serde_json::Value>,
 }
 
 impl std::fmt::Debug for Checkpoints {
@@ -109,9 +115,21 @@ impl Checkpoints {
             saving: Mutex::new(()),
             wake: Condvar::new(),
             metrics: Mutex::new(None),
+            ledger: OnceLock::new(),
             started: Instant::now(),
             settle_in: SETTLE_IN,
         }))
+    }
+
+    /// What is saved beside the checkpoints, in the same file: it never runs behind them.
+    pub fn carry(&self, ledger: LedgerHook) {
+        // Set once, by the wiring.
+        let _ = self.ledger.set(ledger);
+    }
+
+    /// The ledger that was saved with them, once.
+    pub fn take_ledger(&self) -> Option<serde_json::Value> {
+        self.lock().ledger.take()
     }
 
     /// Where health warnings go.
@@ -284,7 +302,9 @@ impl Checkpoints {
             state.entries.retain(|_, entry| entry.seen >= oldest);
         }
         state.seq += 1;
-        stored::write(state.seq, &state.entries)
+        // After the chains were asked: what their marks cover is counted in it.
+        let ledger = self.ledger.get().map(|ledger| ledger());
+        stored::write(state.seq, &state.entries, ledger)
     }
 
     fn save_when_needed(&self) {
@@ -382,12 +402,14 @@ fn load(path: &Path) -> io::Result<State> {
     if let Some(bak) = bak {
         state.seq = bak.seq.unwrap_or(0);
         state.entries = bak.entries;
+        state.ledger = bak.ledger;
         tracing::warn!(path = %path.display(), records = state.entries.len(), "checkpoints are damaged or missing; what is whole is used, the rest comes from the previous save");
     }
     let Some(main) = main else { return Ok(state) };
     state.seq = state.seq.max(main.seq.unwrap_or(0));
     state.damaged = main.damaged.saturating_sub(if state.entries.is_empty() { 0 } else { main.damaged });
     state.entries.extend(main.entries);
+    state.ledger = main.ledger.or(state.ledger);
     if existed && !whole && state.entries.is_empty() {
         tracing::error!(path = %path.display(), "neither the checkpoints nor their previous save can be read; files are read from their head, lines may be delivered twice");
     }

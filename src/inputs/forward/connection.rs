@@ -24,6 +24,7 @@ use crate::inputs::{Ack, Outlet};
 use crate::metrics::{Metrics, Oddity};
 use crate::pipeline::{JoinRule, Lane};
 use crate::record::{Origin, Timestamp};
+use crate::record_id::{IdRun, prefix_of};
 
 use super::acks::Acks;
 use super::{Complaints, Settings};
@@ -209,6 +210,8 @@ struct Work {
     buffer: Buffer,
     /// Number and handle of the frame at hand, when some of its records are on their way already.
     split: Option<(u64, Receipt)>,
+    /// Rows of the batch that frames before the one at hand have filled.
+    named: usize,
 }
 
 impl Connection {
@@ -220,6 +223,7 @@ impl Connection {
             decoder: Decoder::new(self.settings.limits, self.settings.docker),
             buffer: Buffer::default(),
             split: None,
+            named: 0,
         };
         let end = self.read(&mut work).await;
         if work.lane.is_waiting() {
@@ -399,7 +403,7 @@ impl Connection {
                 Step::NeedMore => return (batch, None),
                 Step::FrameEnd => self.frame_ended(work, &mut batch),
                 Step::Full => {
-                    if work.decoder.is_mid_frame() && self.settings.ack == Ack::Delivered {
+                    if work.decoder.is_mid_frame() && self.settings.ack != Ack::Accepted {
                         // The chunk id comes last: the frame gets its place among the acks now.
                         let (_, receipt) = work.split.get_or_insert_with(|| self.acks.open());
                         batch.receipts.push(receipt.clone());
@@ -428,6 +432,16 @@ impl Connection {
 
     fn frame_ended(&self, work: &mut Work, batch: &mut Batch) {
         let chunk = work.decoder.chunk();
+        // A chunk id comes last, so only the records of a frame that is whole in this batch can be named by it.
+        let rows = std::mem::replace(&mut work.named, batch.len())..batch.len();
+        if !rows.is_empty() {
+            let prefix = match chunk {
+                Some(chunk) if work.split.is_none() => prefix_of(&[b"chunk", chunk]),
+                _ => fastrand::u64(..),
+            };
+            // At most a batch's rows, which fit a u32.
+            batch.ids.push(IdRun { from: rows.start as u32, prefix, first: 0 });
+        }
         match (work.split.take(), chunk, self.settings.ack) {
             (Some((number, receipt)), chunk, _) => {
                 self.acks.end(number, chunk);
@@ -459,7 +473,7 @@ impl Connection {
             return (batch, end);
         }
         if !batch.is_empty() {
-            if work.decoder.is_mid_frame() && self.settings.ack == Ack::Delivered {
+            if work.decoder.is_mid_frame() && self.settings.ack != Ack::Accepted {
                 let (_, receipt) = work.split.get_or_insert_with(|| self.acks.open());
                 batch.receipts.push(receipt.clone());
             }
@@ -492,7 +506,14 @@ impl Connection {
 
     async fn ship(&self, work: &mut Work, mut batch: Batch) {
         // Receipts are in the batch already: pieces of lines that wait take clones of them along.
+        let named = std::mem::take(&mut work.named);
+        if named < batch.len() {
+            // The frame goes on in the next batch.
+            batch.ids.push(IdRun { from: named as u32, prefix: fastrand::u64(..), first: 0 });
+        }
+        batch.number_rows();
         self.outlet.apply(&mut work.lane, &mut batch);
+        batch.durable = self.settings.ack == Ack::Durable;
         self.outlet.send(batch).await;
     }
 
@@ -504,6 +525,7 @@ impl Connection {
             true => self.outlet.pipeline.flush_unjoined(&mut work.lane, &mut batch, now),
             false => self.outlet.pipeline.flush(&mut work.lane, &mut batch, now),
         }
+        batch.durable = self.settings.ack == Ack::Durable;
         self.outlet.send(batch).await;
     }
 }

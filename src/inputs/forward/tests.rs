@@ -270,7 +270,6 @@ fn mistakes_in_the_section_say_the_way_out() {
         ("listen = \"tls://0.0.0.0:24224\"", "TLS is not supported yet"),
         ("listen = \"unix://f.sock\"", "absolute path"),
         ("listen = []", "at least one address"),
-        ("ack = \"durable\"", "needs the disk log, which does not exist yet"),
         ("ack = \"deliverd\"", "did you mean \"delivered\"?"),
         ("frame_max = 5", "has no unit"),
         ("frame_mx = \"5MiB\"", "did you mean `frame_max`?"),
