@@ -97,6 +97,10 @@ catalogue! {
         FrameStalled = "frame_stalled",
         /// A connection was closed because a limit (connections, memory) was reached.
         ConnectionRefused = "connection_refused",
+        /// A connection was closed because its handshake (TLS or shared key) failed or did not end in time.
+        HandshakeFailed = "handshake_failed",
+        /// A connection was closed because its address is in no network that is let in.
+        NotAllowed = "not_allowed",
         /// A piece of a split line (pieces are not records).
         Piece = "piece",
         /// Pieces that never got their end went on as one record.
@@ -348,6 +352,8 @@ pub struct Metrics {
     pub buffer: BufferMetrics,
     turn: RwLock<()>,
     checks: Mutex<BTreeMap<String, (Health, String)>>,
+    /// By input and file: seconds since 1970 when a certificate ends.
+    certificates: Mutex<BTreeMap<(String, String), i64>>,
     started: std::time::Instant,
 }
 
@@ -396,6 +402,7 @@ impl Metrics {
             buffer: BufferMetrics::default(),
             turn: RwLock::new(()),
             checks: Mutex::default(),
+            certificates: Mutex::default(),
             started: std::time::Instant::now(),
         }
     }
@@ -446,6 +453,12 @@ impl Metrics {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Notes when the certificate in a file ends, in seconds since 1970.
+    pub fn certificate(&self, input: &str, file: &str, ends: i64) {
+        let mut all = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert((input.to_owned(), file.to_owned()), ends);
+    }
+
     /// The Prometheus text exposition of everything.
     pub fn exposition(&self, budget: &crate::budget::Budget) -> String {
         let mut out = Exposition(String::with_capacity(16 << 10));
@@ -466,6 +479,11 @@ impl Metrics {
         out.family("longshore_health", "gauge", "Health checks: 0 pass, 1 warn, 2 fail.");
         for (name, (health, _)) in self.checks() {
             out.sample("longshore_health", &[("check", &name)], health as u64);
+        }
+        let name = "longshore_certificate_expiry_timestamp_seconds";
+        out.family(name, "gauge", "When a certificate ends.");
+        for ((input, file), ends) in self.certificates.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            out.sample(name, &[("input", input), ("file", file)], u64::try_from(*ends).unwrap_or(0));
         }
         out.0
     }

@@ -15,6 +15,7 @@ pub mod ndjson; // rows to JSON lines
 pub mod stored_batch; // a batch as bytes for the disk log, and back
 pub mod text; // one line of a plain or `json` file
 pub mod time; // RFC 3339 and friends
+pub mod x509; // when a certificate ends
 
 #[cfg(test)]
 mod corpus; // seeds of the fuzz targets, replayed

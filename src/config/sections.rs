@@ -197,6 +197,11 @@ fn about(section: &Section<'_, '_>, kind: &str) -> Vec<String> {
     for (_, key, default) in ABOUT.iter().filter(|(of, _, _)| *of == kind) {
         let text = |value: &Spanned<DeValue<'_>>| match value.get_ref() {
             DeValue::String(text) => Some(explain::without_password(text)),
+            // A listener with rules of its own.
+            DeValue::Table(table) => match table.get("address").map(Spanned::get_ref) {
+                Some(DeValue::String(text)) => Some(explain::without_password(text)),
+                _ => None,
+            },
             _ => None,
         };
         match section.table().get(*key) {

@@ -22,6 +22,7 @@ pub mod docker; // json-file logs of containers, with their names
 pub mod file; // plain, NDJSON, CRI and json-file files
 pub mod follow; // files through their generations: opener, chains, checkpoints
 pub mod forward; // the forward protocol over sockets, with acks
+pub mod inherited; // listening sockets of systemd or of the process before
 pub mod stdin; // standard input
 
 /// When the origin of records learns that they are safe.

@@ -4,6 +4,7 @@
 //! the range that the kernel gives to clients, so that two tests never race for one. Limit: a test's process is killed
 //! when its [`Node`] is dropped; nothing is left running.
 
+pub mod certificates;
 pub mod containers;
 pub mod engine;
 pub mod forward;

@@ -3,7 +3,7 @@
 //! It reads only while it holds memory of the budget, and holds none while it is idle; between two parts of a frame it
 //! holds what was read of it. What is read is decoded at once, and sent on as soon as the socket has no more, so that
 //! an ack is as quick as the sinks.
-//! Limits: a stall within a frame ([`Settings::stall`](super::Settings)), none between frames, since closing an idle
+//! Limits: a stall within a frame ([`Settings::stall`]), none between frames, since closing an idle
 //! connection costs Docker a line; buffers of unfinished frames share a quarter of the budget.
 //! Memory is never waited for without end by somebody who holds some: only as many connections read at once as a
 //! sixteenth of the budget has read buffers ([`Held::turn`]), and one of these that gets no memory for its next batch
@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::net::{tcp, unix};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::batch::{Batch, Receipt};
@@ -27,7 +26,10 @@ use crate::record::{Origin, Timestamp};
 use crate::record_id::{IdRun, prefix_of};
 
 use super::acks::Acks;
-use super::{Complaints, Settings};
+use super::complaints::Complaints;
+use super::hint;
+use super::settings::Settings;
+use super::socket::Reader;
 
 /// Bytes that are read at once.
 const READ: usize = 128 << 10;
@@ -47,28 +49,6 @@ const JOIN_WAIT: Duration = Duration::from_secs(30);
 const LAST_ACKS: Duration = Duration::from_secs(60);
 /// What is still in the socket at the end is read and thrown away for so long, so that no reset eats the last ack.
 const LINGER: Duration = Duration::from_millis(500);
-
-/// The reading half of either kind of socket.
-pub(super) enum Reader {
-    Tcp(tcp::OwnedReadHalf),
-    Unix(unix::OwnedReadHalf),
-}
-
-impl Reader {
-    async fn readable(&self) -> io::Result<()> {
-        match self {
-            Reader::Tcp(socket) => socket.readable().await,
-            Reader::Unix(socket) => socket.readable().await,
-        }
-    }
-
-    fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Reader::Tcp(socket) => socket.try_read(into),
-            Reader::Unix(socket) => socket.try_read(into),
-        }
-    }
-}
 
 /// Bytes read and not used yet, paid for by permits.
 #[derive(Debug, Default)]
@@ -534,13 +514,8 @@ impl Connection {
 fn hint(reason: LostReason, first: &[u8]) -> Option<&'static str> {
     let LostReason::NotAFrame(_) = reason else { return None };
     match first {
-        [0x16, 0x03, ..] => Some("a TLS hello on a port without TLS; TLS is not supported yet, use tcp://"),
-        [b'S', b'S', b'H', b'-', ..] => Some("SSH on the forward port"),
         [b'{' | b'[', ..] => Some("JSON on the forward port; the forward protocol is MessagePack"),
-        [b'G' | b'P' | b'H' | b'D' | b'O', second, ..] if second.is_ascii_uppercase() => {
-            Some("HTTP on the forward port; it speaks the Fluentd forward protocol only")
-        }
-        _ => None,
+        _ => hint::of(first),
     }
 }
 

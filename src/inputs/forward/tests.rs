@@ -1,12 +1,15 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::batch::{Outcome, Shipment};
 use crate::budget::Budget;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Oddity};
 use crate::pipeline::Pipeline;
 use crate::pipeline::route::{Port, Router};
 use crate::record::TagGlob;
@@ -267,7 +270,7 @@ fn more_senders_than_the_budget_has_read_buffers_do_not_wait_for_each_other() {
 fn mistakes_in_the_section_say_the_way_out() {
     let cases = [
         ("listen = \"127.0.0.1:24224\"", "write \"tcp://127.0.0.1:24224\""),
-        ("listen = \"tls://0.0.0.0:24224\"", "TLS is not supported yet"),
+        ("listen = \"tls://0.0.0.0:24224\"", "TLS needs a certificate; write { address = "),
         ("listen = \"unix://f.sock\"", "absolute path"),
         ("listen = []", "at least one address"),
         ("ack = \"deliverd\"", "did you mean \"delivered\"?"),
