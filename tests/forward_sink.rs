@@ -203,3 +203,76 @@ fn what_nobody_takes_is_an_error_and_a_wrong_section_is_told() {
     assert_eq!(checked.status.code(), Some(1));
     assert!(said.contains("did you mean `servers`?") && said.contains("`servers` is missing"), "{said}");
 }
+
+#[test]
+fn longshore_to_longshore_through_tls_with_client_certificate_key_and_user() {
+    let dir = folder();
+    let (front, behind) = (free_port(), free_port());
+    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
+    let file = |name: &str| tls.join(name).to_str().expect("UTF-8").to_owned();
+    let (ca, cert, key) = (file("ca.pem"), file("server.pem"), file("server.key"));
+    let out = dir.path().join("out.ndjson");
+    let listen = format!(
+        "[{{ address = \"tls://127.0.0.1:{behind}\", cert = {cert:?}, key = {key:?}, client_ca = {ca:?}, \
+         shared_key = \"sekret\", users = [{{ name = \"alice\", password = \"pw\" }}] }}]"
+    );
+    let body =
+        format!("[inputs.apps]\ntype = \"forward\"\nlisten = {listen}\n[sinks.out]\ntype = \"file\"\npath = {out:?}\n");
+    let mut receiver = node(dir.path(), &body).start();
+    let (client_cert, client_key) = (file("client.pem"), file("client.key"));
+    let secured = |shared_key: &str, password: &str| {
+        format!(
+            "ca = {ca:?}\ncert = {client_cert:?}\nkey = {client_key:?}\nshared_key = {shared_key:?}\nuser = \"alice\"\n\
+             password = {password:?}\ncompression = \"gzip\"\n"
+        )
+    };
+    let servers = format!("\"tls://localhost:{behind}\"");
+    let mut good = relay(&dir.path().join("good"), front, &servers, &secured("sekret", "pw"));
+    let to = format!("tcp://127.0.0.1:{front}");
+    let sent = run(dir.path(), &["send", "--to", &to, "--tag", "a.b", "--batch", "100"], &numbers(2_000));
+    assert!(sent.status.success(), "{}\n{}", told(&sent), good.log());
+    assert_eq!(seqs(&out), (0..2_000).collect::<Vec<_>>());
+    good.assert_ledger_closes();
+    good.stop_well();
+    // A wrong password or key is a fault that somebody has to put right: told with the way out, and nothing is lost.
+    for (name, shared_key, password, expected) in
+        [("user", "sekret", "no", "username/password mismatch"), ("key", "other", "pw", "shared_key mismatch")]
+    {
+        let mut wrong = relay(&dir.path().join(name), front, &servers, &secured(shared_key, password));
+        let mut client = Client::tcp(front);
+        client.send(&message("t", event_time(1_700_000_000, 0), map(&[("seq", 1.into())]), None));
+        wrong.wait_for("the fault", |node| node.log().contains(expected));
+        assert!(wrong.log().contains("paused until somebody puts this right"), "{}", wrong.log());
+        assert!(!wrong.log().contains("sekret"), "{}", wrong.log());
+        wrong.kill();
+    }
+    // And the same from the command line.
+    fs::write(dir.path().join("shared"), "sekret\n").expect("writable");
+    fs::write(dir.path().join("password"), "pw\n").expect("writable");
+    let to = format!("tls://127.0.0.1:{behind}");
+    let flags = [
+        "send",
+        "--to",
+        &to,
+        "--ca",
+        &ca,
+        "--cert",
+        &client_cert,
+        "--cert-key",
+        &client_key,
+        "--shared-key-file",
+        "shared",
+        "--user",
+        "alice",
+        "--password-file",
+        "password",
+        "--server-name",
+        "localhost",
+        "--connections",
+        "2",
+    ];
+    let sent = run(dir.path(), &flags, &numbers(1_000));
+    assert!(sent.status.success(), "{}", told(&sent));
+    assert_eq!(line_count(&out), 3_000);
+    receiver.stop_well();
+}
