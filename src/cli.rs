@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::bench::generate::Shape;
+use crate::bench::scale::Axis;
+use crate::bench::work::Work;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for run: stopped, and everything that was read is delivered
@@ -57,6 +61,18 @@ Examples:
 A line is one record: a JSON object, or with --format text (and where it is no JSON) {\"log\": line}. With acks (the
 default) it exits 0 only when the receiver has acknowledged every record. Figures are told on standard error.";
 
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  longshore bench                                 every work, three times each
+  longshore bench docker-file --records 1000000
+  longshore bench docker-file forward-file --peer fluent-bit=/usr/bin/fluent-bit --peer vector=/usr/bin/vector
+  longshore bench line-file --shape escaped --format json
+  longshore bench --scale line-size --scale containers --svg plots
+
+Every shipper is a process of its own and gets the same input; every record of its output is parsed and compared. CPU
+time is user and system time of that process. Runs take turns, figures are medians. Exits 1 if anything is missing or
+wrong, of anybody.";
+
 const HEALTH_EXAMPLES: &str = "\
 Examples:
   longshore healthcheck                           asks /live on 127.0.0.1:9600
@@ -72,6 +88,16 @@ Examples:
 
 For each input: received = dropped + passed. For each input and sink: routed = delivered + rejected + dropped + returned
 + buffered + in flight. A running node is asked through its [telemetry] listen; of a stopped one the data folder is read.";
+
+const CHECKPOINTS_EXAMPLES: &str = "\
+Examples:
+  longshore checkpoints list --config /etc/longshore.toml
+  longshore checkpoints list --data-dir /var/lib/longshore --json | jq .
+  longshore checkpoints set files /var/log/app.log --end         skip what is there now
+  longshore checkpoints set containers 0123456789ab --offset 0 --file /var/lib/docker/containers/ID/ID-json.log
+  longshore checkpoints forget files /var/log/app.log            read it again from its head
+
+`set` and `forget` need longshore to be stopped; `list` does not. A key may be cut short where that is unique.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -111,12 +137,18 @@ pub enum Command {
     /// Send records from standard input to a forward receiver
     #[command(after_help = format!("{SEND_EXAMPLES}\n\n{EXIT_CODES}"))]
     Send(Send),
+    /// Measure: throughput, CPU time, memory, latency, losses; beside peers if asked
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(Bench),
     /// Ask a running longshore whether it is well
     #[command(after_help = HEALTH_EXAMPLES)]
     Healthcheck(Healthcheck),
     /// Print what became of every record: per input and sink, and whether it adds up
     #[command(after_help = format!("{AUDIT_EXAMPLES}\n\n{EXIT_CODES}"))]
     Audit(Audit),
+    /// Show, move or remove the places where followed files were left
+    #[command(subcommand, after_help = CHECKPOINTS_EXAMPLES)]
+    Checkpoints(Checkpoints),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(Completions),
@@ -355,6 +387,119 @@ pub struct Audit {
     /// How to print
     #[arg(long, value_enum, default_value = "text")]
     pub format: AuditFormat,
+}
+
+/// How `bench` reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchFormat {
+    /// A table a work
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// `longshore bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// What is measured; everything without it
+    #[arg(value_enum, value_name = "WORK")]
+    pub works: Vec<Work>,
+    /// Records of one run
+    #[arg(long, short = 'n', default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub records: u64,
+    /// Runs of each shipper at each work
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub repeats: u16,
+    /// What the records look like
+    #[arg(long, value_enum, default_value = "normal")]
+    pub shape: Shape,
+    /// Fill records up to about so many bytes, 1 MiB at most
+    #[arg(long, value_name = "BYTES")]
+    pub line_size: Option<usize>,
+    /// Containers that the lines are dealt out to
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub containers: u32,
+    /// Connections of forward senders
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    pub connections: u32,
+    /// Records a second while latency is measured, after the backlog [default: 5000; rotate: 100000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// Seconds for which latency is measured; 0 leaves it out
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(..=3600))]
+    pub seconds: u16,
+    /// Another shipper on the same work: fluent-bit=PATH, vector=PATH, longshore=PATH (another build)
+    #[arg(long, value_name = "KIND=PATH")]
+    pub peer: Vec<String>,
+    /// Where input and output are written, and removed again [default: the folder of temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Instead of works: measure over a row of points and draw it
+    #[arg(long, value_enum, value_name = "AXIS", conflicts_with = "works")]
+    pub scale: Vec<Axis>,
+    /// Where --scale writes its plots
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub svg: PathBuf,
+    /// How to report
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: BenchFormat,
+}
+
+/// Where checkpoints are.
+#[derive(Debug, Args)]
+pub struct CheckpointsWhere {
+    /// The configuration whose [node] data_dir it is
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The folder itself [default: /var/lib/longshore]
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// `longshore checkpoints`.
+#[derive(Debug, Subcommand)]
+pub enum Checkpoints {
+    /// Print where each container and file was left
+    #[command(after_help = CHECKPOINTS_EXAMPLES)]
+    List {
+        /// The folder.
+        #[command(flatten)]
+        place: CheckpointsWhere,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say where the next start goes on
+    #[command(after_help = CHECKPOINTS_EXAMPLES)]
+    Set {
+        /// The folder.
+        #[command(flatten)]
+        place: CheckpointsWhere,
+        /// The input's name in the configuration
+        input: String,
+        /// The container's id or the file's path, as `list` shows it
+        key: String,
+        /// The file that the place is in [default: the key, if it is a path]
+        #[arg(long, value_name = "PATH")]
+        file: Option<PathBuf>,
+        /// Bytes before the place: the start of a line
+        #[arg(long, value_name = "N", required_unless_present = "end", default_value_if("end", "true", "0"))]
+        offset: u64,
+        /// After the last whole line
+        #[arg(long, conflicts_with = "offset")]
+        end: bool,
+    },
+    /// Remove a place: the next start reads from the head
+    #[command(after_help = CHECKPOINTS_EXAMPLES)]
+    Forget {
+        /// The folder.
+        #[command(flatten)]
+        place: CheckpointsWhere,
+        /// The input's name in the configuration
+        input: String,
+        /// The container's id or the file's path, as `list` shows it
+        key: String,
+    },
 }
 
 /// `longshore completions`.

@@ -33,6 +33,8 @@ pub mod workers; // named threads, and the word to stop
 // The command line.
 pub mod audit; // the ledger of a node, running or stopped
 pub mod banner; // what is said at the start
+pub mod bench; // generator, the real program, a sink that checks: `longshore bench`
+pub mod checkpoints; // `checkpoints list|set|forget`
 pub mod cli; // its words
 pub mod healthcheck; // the client of /live and /ready
 pub mod send; // the forward client

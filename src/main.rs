@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
-use longshore::cli::{Audit, AuditFormat, Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, Tail};
+use longshore::bench::{self, generate::Recipe};
+use longshore::cli::{
+    Audit, AuditFormat, Bench, BenchFormat, Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, Tail,
+};
 use longshore::config::{self, Config, Overrides, Report};
-use longshore::{audit, healthcheck, log, run, send, tail};
+use longshore::{audit, checkpoints, healthcheck, log, run, send, tail};
 
 /// The configuration is wrong, or the start or the command failed.
 const FAILED: u8 = 1;
@@ -27,8 +30,13 @@ fn main() -> ExitCode {
         Command::Check(args) => check(&args),
         Command::Tail(args) => tail(&args),
         Command::Send(args) => send(&args),
+        Command::Bench(args) => bench(&args),
         Command::Healthcheck(args) => healthcheck(&args),
         Command::Audit(args) => audit(&args),
+        Command::Checkpoints(words) => match checkpoints::run(&words) {
+            Ok(text) => print(&text),
+            Err(message) => fail(&format!("checkpoints: {message}")),
+        },
         Command::Completions(args) => completions(&args),
     })
 }
@@ -90,6 +98,36 @@ fn send(args: &Send) -> u8 {
             0
         }
         Err(message) => fail(&format!("send: {message}")),
+    }
+}
+
+fn bench(args: &Bench) -> u8 {
+    let options = bench::Options {
+        works: args.works.clone(),
+        recipe: Recipe { shape: args.shape, line_size: args.line_size },
+        records: args.records,
+        repeats: args.repeats.into(),
+        containers: args.containers as usize,
+        connections: args.connections as usize,
+        rate: args.rate.map(f64::from),
+        seconds: args.seconds.into(),
+        peers: args.peer.clone(),
+        dir: args.dir.clone(),
+        scale: args.scale.clone(),
+        svg: args.svg.clone(),
+    };
+    let done = match bench::run(&options, &|text| log::tell(&format!("{text}\n"))) {
+        Ok(done) => done,
+        Err(error) => return fail(&format!("bench: {error}")),
+    };
+    let report = match args.format {
+        BenchFormat::Json => format!("{}\n", done.json()),
+        BenchFormat::Text => done.outcomes.iter().map(bench::report::Outcome::text).collect(),
+    };
+    match print(&report) {
+        0 if done.is_whole() => 0,
+        0 => fail("bench: records are missing or wrong"),
+        code => code,
     }
 }
 

@@ -24,6 +24,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 pub use explain::Setting;
+pub use node::DATA_DIR_DEFAULT;
 pub use report::{Report, Shown, plural};
 
 use crate::buffer::Full;

@@ -1,0 +1,300 @@
+//! `longshore bench`: generator, the real program, and a sink that checks every record, in one command.
+//!
+//! What is measured is a process of its own (this program's `run` with a configuration made for the work, or a peer), so
+//! that CPU time and memory are the shipper's alone. Shippers take turns, repeat by repeat, on the same input.
+//! [`measure`] says what a run is, [`shipper`] how each is configured, [`verify`] what is checked.
+//!
+//! Everything is written below one folder, which is removed at the end. Limits: [`RECORDS_MAX`] records of
+//! [`LINE_MAX`] bytes.
+
+pub mod child;
+pub mod generate;
+pub mod load;
+pub mod measure;
+pub mod plot;
+pub mod receive;
+pub mod report;
+pub mod scale;
+pub mod shipper;
+pub mod verify;
+pub mod work;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum as _;
+
+use generate::{Recipe, Shape};
+use measure::{Load, Sample, Task};
+use plot::Series;
+use report::{Figures, Outcome};
+use scale::Axis;
+use shipper::{Kind, Plan, Shipper};
+use work::{From, Work};
+
+/// Records of one run, at most.
+pub const RECORDS_MAX: u64 = 100_000_000;
+/// Bytes of a line, at most: what a file input keeps by default.
+pub const LINE_MAX: usize = 1 << 20;
+/// Docker splits what is longer.
+const DOCKER_LINE_MAX: usize = 16 << 10;
+/// Records a second of `rotate`: some 35 MB/s, so a file of 1 MiB lasts for 30 ms.
+const ROTATE_RATE: f64 = 100_000.0;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// All without one.
+    pub works: Vec<Work>,
+    /// What the records look like.
+    pub recipe: Recipe,
+    /// Records of the backlog.
+    pub records: u64,
+    /// Runs of each shipper at each work.
+    pub repeats: usize,
+    /// Containers.
+    pub containers: usize,
+    /// Connections of senders.
+    pub connections: usize,
+    /// Records a second while latency is taken; a default of each work without it.
+    pub rate: Option<f64>,
+    /// Seconds for which latency is taken.
+    pub seconds: f64,
+    /// `KIND=PATH` each.
+    pub peers: Vec<String>,
+    /// Where everything is written; the folder for temporary files without it.
+    pub dir: Option<PathBuf>,
+    /// Instead of works: what is varied, and the folder of the plots.
+    pub scale: Vec<Axis>,
+    /// Where plots go.
+    pub svg: PathBuf,
+}
+
+/// What came of it: the report, and whether nothing is missing or wrong.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// By work.
+    pub outcomes: Vec<Outcome>,
+    /// Files of plots.
+    pub plots: Vec<PathBuf>,
+}
+
+impl Done {
+    /// Whether nothing is missing or wrong.
+    pub fn is_whole(&self) -> bool {
+        self.outcomes.iter().all(Outcome::is_whole)
+    }
+
+    /// The report for programs.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "version": env!("LONGSHORE_VERSION"),
+            "machine": machine(),
+            "works": self.outcomes.iter().map(Outcome::json).collect::<Vec<_>>(),
+            "plots": self.plots,
+        })
+    }
+}
+
+/// A folder that goes with the bench.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(dir: Option<&Path>) -> Result<Scratch, String> {
+        let parent = dir.map_or_else(std::env::temp_dir, Path::to_owned);
+        let path = parent.join(format!("longshore-bench-{}", std::process::id()));
+        fs::create_dir_all(&parent).and_then(|()| fs::create_dir(&path)).map_err(|error| {
+            format!(
+                "{}: {error}; choose another folder with --dir, or remove what an earlier bench left",
+                path.display()
+            )
+        })?;
+        // Configurations name paths from the root: shippers run in folders of their own.
+        path.canonicalize().map(Scratch).map_err(|error| format!("{}: {error}", path.display()))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays lies under the temporary files.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs it. `tell` gets progress, the machine and the configurations of peers, a line or more at a time.
+pub fn run(options: &Options, tell: &dyn Fn(&str)) -> Result<Done, String> {
+    if options.records > RECORDS_MAX || options.recipe.line_size.is_some_and(|size| size > LINE_MAX) {
+        return Err(format!("at most {RECORDS_MAX} records of {LINE_MAX} bytes"));
+    }
+    let own = std::env::current_exe().map_err(|error| format!("the path of this program: {error}"))?;
+    let mut shippers = vec![Shipper { name: "longshore".to_owned(), kind: Kind::Longshore, program: own }];
+    for peer in &options.peers {
+        shippers.push(Shipper::peer(peer)?);
+    }
+    let scratch = Scratch::new(options.dir.as_deref())?;
+    tell(&machine());
+    let base = Task {
+        work: Work::DockerFile,
+        recipe: options.recipe,
+        records: options.records,
+        containers: options.containers,
+        connections: options.connections,
+        sinks: 1,
+        cores: None,
+        rate: options.rate.unwrap_or(5000.0),
+        trickle: 0,
+        dir: scratch.0.clone(),
+    };
+    let mut done = Done { outcomes: Vec::new(), plots: Vec::new() };
+    for axis in &options.scale {
+        let (outcomes, plot) = plot_axis(*axis, &base, options, &shippers, tell)?;
+        done.outcomes.extend(outcomes);
+        done.plots.push(plot);
+    }
+    if options.scale.is_empty() {
+        let all: Vec<Work> = Work::value_variants()
+            .iter()
+            .copied()
+            .filter(|work| *work != Work::RegexFile || options.recipe.shape == Shape::Normal)
+            .collect();
+        for work in if options.works.is_empty() { &all } else { &options.works } {
+            let task = task_of(*work, &base, options)?;
+            done.outcomes.push(compare(&task, options.repeats, &shippers, tell)?);
+        }
+    }
+    Ok(done)
+}
+
+fn task_of(work: Work, base: &Task, options: &Options) -> Result<Task, String> {
+    let long = options.recipe.line_size.is_some_and(|size| size > DOCKER_LINE_MAX);
+    if work.parses_json() && long {
+        return Err(format!("{}: Docker splits lines above {DOCKER_LINE_MAX} bytes; take line-file", work.name()));
+    }
+    if work == Work::RegexFile && options.recipe.shape != Shape::Normal {
+        return Err("regex-file: its pattern fits lines of the shape `normal` only".to_owned());
+    }
+    let rate = options.rate.unwrap_or(if work == Work::Rotate { ROTATE_RATE } else { base.rate });
+    Ok(Task { work, rate, trickle: (rate * options.seconds) as u64, ..base.clone() })
+}
+
+/// Runs all shippers in turn, as often as asked.
+fn compare(task: &Task, repeats: usize, shippers: &[Shipper], tell: &dyn Fn(&str)) -> Result<Outcome, String> {
+    let mut load = Load::make(task)?;
+    let bytes = bytes_of(task);
+    let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); shippers.len()];
+    for shipper in shippers.iter().filter(|shipper| shipper.kind != Kind::Longshore) {
+        let plan = Plan {
+            work: task.work,
+            dir: "DIR".into(),
+            input: if task.work.from() == From::Docker { "INPUT".into() } else { "INPUT/input.log".into() },
+            port: 24224,
+            http_port: 8080,
+            sinks: 1,
+        };
+        for (name, text) in shipper::setup(shipper.kind, &plan).files {
+            tell(&format!("--- {} {name} for {}\n{text}---", shipper.name, task.work.name()));
+        }
+    }
+    for repeat in 0..repeats {
+        for (shipper, samples) in shippers.iter().zip(&mut samples) {
+            let sample = measure::measure(task, shipper, &mut load)?;
+            tell(&format!(
+                "{} {}/{repeats} {}: {:.2} s, {:.2} CPU s, {:.1} MB",
+                task.work.name(),
+                repeat + 1,
+                shipper.name,
+                sample.seconds,
+                sample.cpu,
+                sample.peak as f64 / 1e6
+            ));
+            samples.push(sample);
+        }
+    }
+    let figures = shippers
+        .iter()
+        .zip(&samples)
+        .map(|(shipper, samples)| Figures::of(&shipper.name, samples, task.records, bytes));
+    let examples = shippers.iter().zip(&samples).filter_map(|(shipper, samples)| {
+        let example = samples.iter().find_map(|sample| sample.example.clone())?;
+        Some(format!("{}: {example}", shipper.name))
+    });
+    Ok(Outcome {
+        work: task.work.name(),
+        about: about(task, bytes),
+        repeats,
+        figures: figures.collect(),
+        examples: examples.collect(),
+    })
+}
+
+/// Bytes of the whole input, from a sample of its records.
+fn bytes_of(task: &Task) -> u64 {
+    let step = (task.records / 1000).max(1);
+    let (mut text, mut count) = (Vec::new(), 0u64);
+    for seq in (0..task.records).step_by(step as usize) {
+        task.work.input(&task.recipe, seq, &mut text);
+        count += 1;
+    }
+    (text.len() as f64 / count.max(1) as f64 * task.records as f64) as u64
+}
+
+fn about(task: &Task, bytes: u64) -> String {
+    let each = bytes / task.records.max(1);
+    let whence = match task.work.from() {
+        From::Docker => format!("{} containers", task.containers),
+        From::Lines => "one file".to_owned(),
+        From::Packed | From::Messages => format!("{} connections", task.connections),
+    };
+    let sinks = if task.sinks > 1 { format!(", {} sinks", task.sinks) } else { String::new() };
+    let cores = task.cores.map_or(String::new(), |cores| format!(", {cores} cores"));
+    let shape = task.recipe.shape.to_possible_value().map_or(String::new(), |known| known.get_name().to_owned());
+    format!(
+        "{} records of {each} B ({:.1} MB), shape {shape}, {whence}{sinks}{cores}",
+        task.records,
+        bytes as f64 / 1e6
+    )
+}
+
+/// Runs one axis and draws it.
+fn plot_axis(
+    axis: Axis,
+    base: &Task,
+    options: &Options,
+    shippers: &[Shipper],
+    tell: &dyn Fn(&str),
+) -> Result<(Vec<Outcome>, PathBuf), String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (mut outcomes, mut names) = (Vec::new(), Vec::new());
+    for (name, task) in axis.points(base, cores) {
+        outcomes.push(compare(&task, options.repeats, shippers, tell)?);
+        names.push(name);
+    }
+    let of = |figures: &Figures| if axis.counts_bytes() { figures.megabytes } else { figures.per_second };
+    let of_cpu = |figures: &Figures| {
+        if axis.counts_bytes() { 1000.0 / figures.cpu_per_gigabyte } else { figures.per_cpu_second }
+    };
+    let mut series = Vec::new();
+    for (nth, shipper) in shippers.iter().enumerate() {
+        let by = |of: &dyn Fn(&Figures) -> f64| outcomes.iter().map(|outcome| of(&outcome.figures[nth])).collect();
+        series.push(Series { name: format!("{}, a second", shipper.name), values: by(&of) });
+        series.push(Series { name: format!("{}, a CPU second", shipper.name), values: by(&of_cpu) });
+    }
+    let unit = if axis.counts_bytes() { "MB" } else { "records" };
+    let title = format!("{} by {}", axis.work().name(), axis.name());
+    let text = plot::svg(&title, axis.name(), unit, &names, &series);
+    let path = options.svg.join(format!("{}.svg", axis.name()));
+    let written = fs::create_dir_all(&options.svg).and_then(|()| fs::write(&path, text));
+    written.map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok((outcomes, path))
+}
+
+/// The processor, its cores, the kernel: figures without them say nothing.
+fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let info = read("/proc/cpuinfo");
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown processor");
+    let model = model.trim_start_matches(|c: char| c.is_whitespace() || c == ':');
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!("longshore {} on {model}, {cores} cores, Linux {}", env!("LONGSHORE_VERSION"), kernel.trim())
+}

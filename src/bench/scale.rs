@@ -1,0 +1,94 @@
+//! Scaling: one work over a row of points (cores, containers, line sizes, connections, sinks), as a plot.
+//!
+//! Each point moves about the same number of bytes or records, so that a whole row takes a few minutes.
+
+use clap::ValueEnum;
+
+use super::measure::Task;
+use super::work::Work;
+
+/// What is varied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Axis {
+    /// Cores that the shipper may use: 1, 2, ... all
+    Cores,
+    /// Containers: 1, 10, 100, 1000
+    Containers,
+    /// Bytes of a line: 64 to 1 MiB
+    LineSize,
+    /// Connections of forward senders: 1, 10, 100, 1000, 5000
+    Connections,
+    /// File sinks that each get every record: 1, 2, 4
+    Sinks,
+}
+
+/// Bytes that a point of `line-size` moves, at most.
+const POINT_BYTES: u64 = 256 << 20;
+
+impl Axis {
+    /// Its name in files and titles.
+    pub fn name(self) -> &'static str {
+        match self {
+            Axis::Cores => "cores",
+            Axis::Containers => "containers",
+            Axis::LineSize => "line-size",
+            Axis::Connections => "connections",
+            Axis::Sinks => "sinks",
+        }
+    }
+
+    /// The work that shows it.
+    pub fn work(self) -> Work {
+        match self {
+            Axis::Cores | Axis::Containers | Axis::Sinks => Work::DockerFile,
+            Axis::LineSize => Work::LineFile,
+            Axis::Connections => Work::ForwardFile,
+        }
+    }
+
+    /// Whether the plot counts bytes; else records.
+    pub fn counts_bytes(self) -> bool {
+        self == Axis::LineSize
+    }
+
+    /// The points of the row: what stands at the axis, and the task there.
+    pub fn points(self, base: &Task, cores: usize) -> Vec<(String, Task)> {
+        let base = Task { work: self.work(), trickle: 0, ..base.clone() };
+        let task = |change: &dyn Fn(&mut Task)| {
+            let mut task = base.clone();
+            change(&mut task);
+            task
+        };
+        let counts = |counts: &[usize], change: fn(&mut Task, usize)| {
+            counts.iter().map(|count| (count.to_string(), task(&|task| change(task, *count)))).collect()
+        };
+        match self {
+            Axis::Cores => {
+                let all: Vec<usize> = (0..).map(|n| 1 << n).take_while(|count| *count <= cores).collect();
+                counts(&all, |task, count| {
+                    task.cores = Some(count);
+                    task.containers = task.containers.max(4);
+                })
+            }
+            Axis::Containers => counts(&[1, 10, 100, 1000], |task, count| task.containers = count),
+            Axis::Connections => counts(&[1, 10, 100, 1000, 5000], |task, count| task.connections = count),
+            Axis::Sinks => counts(&[1, 2, 4], |task, count| task.sinks = count),
+            Axis::LineSize => [64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20]
+                .into_iter()
+                .map(|size| {
+                    let name = if size < 1 << 10 { format!("{size} B") } else { format!("{} KiB", size >> 10) };
+                    let records = (base.records * 500).min(POINT_BYTES) / size as u64;
+                    (
+                        name,
+                        task(&|task| {
+                            // The longest line that is kept is one of 1 MiB with its number before it.
+                            task.recipe.line_size = Some(size - 1);
+                            task.recipe.shape = super::generate::Shape::Text;
+                            task.records = records.max(50);
+                        }),
+                    )
+                })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Who is measured, and the configuration that each gets for a work: the same input, the same steps, the same output,
+//! buffers large enough that nobody waits for a setting.
+//!
+//! Fluent Bit: `tail` with 1 MiB reads and a position database, as longshore has its checkpoints; `Flush 0.2` (its
+//! default is 1 s) so that its latency is its own. Vector: its defaults, one `remap` with the same parsing.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::work::{From, PATTERN, Work};
+
+/// A kind of program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// This one, or another build of it.
+    Longshore,
+    /// Fluent Bit 2 or later.
+    FluentBit,
+    /// Vector 0.30 or later.
+    Vector,
+}
+
+/// One that is measured.
+#[derive(Clone, Debug)]
+pub struct Shipper {
+    /// Its name in the report.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Its program.
+    pub program: PathBuf,
+}
+
+impl Shipper {
+    /// Reads `KIND=PATH` of the command line.
+    pub fn peer(text: &str) -> Result<Shipper, String> {
+        let (kind, path) = text.split_once('=').ok_or_else(|| format!("{text:?}: expected KIND=PATH"))?;
+        let known = match kind {
+            "fluent-bit" => Kind::FluentBit,
+            "vector" => Kind::Vector,
+            "longshore" => Kind::Longshore,
+            _ => return Err(format!("{kind:?}: expected fluent-bit, vector or longshore")),
+        };
+        let program = PathBuf::from(path);
+        if !program.is_file() {
+            return Err(format!("{path}: no such program"));
+        }
+        let name = if known == Kind::Longshore { "longshore (other)" } else { kind };
+        Ok(Shipper { name: name.to_owned(), kind: known, program })
+    }
+}
+
+/// Where one run reads and writes.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What is done.
+    pub work: Work,
+    /// The folder of this run: configuration, state, outputs.
+    pub dir: PathBuf,
+    /// The folder of containers, or the plain file.
+    pub input: PathBuf,
+    /// Where it listens, for the forward works.
+    pub port: u16,
+    /// Where the HTTP endpoint is, for the HTTP works.
+    pub http_port: u16,
+    /// Number of outputs; only longshore is asked for more than one.
+    pub sinks: usize,
+}
+
+impl Plan {
+    /// The file of output `nth`: written by the shipper, or by the HTTP endpoint.
+    pub fn output(&self, nth: usize) -> PathBuf {
+        self.dir.join(format!("out{nth}.ndjson"))
+    }
+}
+
+/// The files of a configuration (name, text), and the arguments of the program.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Below the folder of the run.
+    pub files: Vec<(&'static str, String)>,
+    /// Behind the program's name.
+    pub args: Vec<String>,
+}
+
+/// How `kind` is told to do the work.
+pub fn setup(kind: Kind, plan: &Plan) -> Setup {
+    match kind {
+        Kind::Longshore => longshore(plan),
+        Kind::FluentBit => fluent_bit(plan),
+        Kind::Vector => vector(plan),
+    }
+}
+
+fn longshore(plan: &Plan) -> Setup {
+    let mut text = format!("[node]\ndata_dir = {:?}\n\n[inputs.in]\n", plan.dir.join("data"));
+    let input = &plan.input;
+    let _ = match plan.work.from() {
+        From::Docker => writeln!(text, "type = \"docker\"\npath = {input:?}"),
+        From::Lines => writeln!(text, "type = \"file\"\npaths = [{input:?}]"),
+        From::Packed | From::Messages => writeln!(
+            text,
+            "type = \"forward\"\nlisten = [\"tcp://127.0.0.1:{}\"]\nconnections_max = 16384\npeer_connections_max = 16384\nack = \"delivered\"",
+            plan.port
+        ),
+    };
+    let pattern = format!("  {{ parse = \"regex\", pattern = '{PATTERN}' }},\n");
+    let steps = match (plan.work, plan.work.from()) {
+        (Work::RegexFile, _) => pattern.as_str(),
+        (_, From::Docker | From::Messages) => "  { join = \"docker_partial\" },\n  { parse = \"json\" },\n",
+        _ => "",
+    };
+    let _ = writeln!(text, "\n[pipeline]\nsteps = [\n{steps}]");
+    for nth in 0..plan.sinks {
+        let _ = if plan.work.to_http() {
+            writeln!(text, "\n[sinks.out{nth}]\ntype = \"http\"\nurl = \"http://127.0.0.1:{}/{nth}\"", plan.http_port)
+        } else {
+            writeln!(text, "\n[sinks.out{nth}]\ntype = \"file\"\npath = {:?}", plan.output(nth))
+        };
+    }
+    text.push_str("\n[telemetry]\nlisten = \"off\"\nlog = { level = \"warn\" }\n");
+    let args = ["run", "--config", "longshore.toml"].map(str::to_owned).to_vec();
+    Setup { files: vec![("longshore.toml", text)], args }
+}
+
+fn fluent_bit(plan: &Plan) -> Setup {
+    let mut text = String::from(
+        "[SERVICE]\n    Flush 0.2\n    Grace 5\n    Daemon off\n    Log_Level error\n    Parsers_File parsers.conf\n\n[INPUT]\n",
+    );
+    let state = plan.dir.display();
+    let tail = |path: &str, more: &str| {
+        format!(
+            "    Name tail\n    Path {path}\n    Tag bench\n    Read_from_Head true\n    DB {state}/tail.db\n    Buffer_Chunk_Size 1M\n    Buffer_Max_Size 8M\n    Mem_Buf_Limit 256M\n    Refresh_Interval 1\n{more}"
+        )
+    };
+    text.push_str(&match plan.work.from() {
+        From::Docker => tail(&format!("{}/*/*-json.log", plan.input.display()), "    Parser docker\n"),
+        From::Lines => tail(&plan.input.display().to_string(), ""),
+        From::Packed | From::Messages => format!(
+            "    Name forward\n    Listen 127.0.0.1\n    Port {}\n    Buffer_Chunk_Size 1M\n    Buffer_Max_Size 64M\n",
+            plan.port
+        ),
+    });
+    let parser = if plan.work == Work::RegexFile { "access" } else { "inner" };
+    if plan.work.parses_json() || plan.work == Work::RegexFile {
+        let _ = write!(
+            text,
+            "\n[FILTER]\n    Name parser\n    Match *\n    Key_Name log\n    Parser {parser}\n    Reserve_Data On\n"
+        );
+    }
+    text.push_str("\n[OUTPUT]\n    Match *\n");
+    let _ = if plan.work.to_http() {
+        writeln!(
+            text,
+            "    Name http\n    Host 127.0.0.1\n    Port {}\n    URI /0\n    Format json_lines\n    Workers 2\n    Retry_Limit no_limits",
+            plan.http_port
+        )
+    } else {
+        writeln!(text, "    Name file\n    Path {state}\n    File out0.ndjson\n    Format plain")
+    };
+    let parsers = format!(
+        "[PARSER]\n    Name docker\n    Format json\n    Time_Key time\n    Time_Format %Y-%m-%dT%H:%M:%S.%L\n    Time_Keep On\n\n[PARSER]\n    Name inner\n    Format json\n\n[PARSER]\n    Name access\n    Format regex\n    Regex {PATTERN}\n"
+    );
+    let args = ["-c", "fluent-bit.conf"].map(str::to_owned).to_vec();
+    Setup { files: vec![("fluent-bit.conf", text), ("parsers.conf", parsers)], args }
+}
+
+fn vector(plan: &Plan) -> Setup {
+    let mut text = format!("data_dir = {:?}\n\n[sources.in]\n", plan.dir.join("data"));
+    let include = match plan.work.from() {
+        From::Docker => plan.input.join("*/*-json.log"),
+        _ => plan.input.clone(),
+    };
+    let _ = match plan.work.from() {
+        From::Docker | From::Lines => writeln!(
+            text,
+            "type = \"file\"\ninclude = [{include:?}]\nread_from = \"beginning\"\nmax_line_bytes = 8388608\nglob_minimum_cooldown_ms = 1000\n\n[sources.in.fingerprint]\nstrategy = \"device_and_inode\""
+        ),
+        From::Packed | From::Messages => {
+            writeln!(text, "type = \"fluent\"\nmode = \"tcp\"\naddress = \"127.0.0.1:{}\"", plan.port)
+        }
+    };
+    let source = match plan.work.from() {
+        From::Docker => {
+            "outer = object!(parse_json!(string!(.message)))\n.stream = outer.stream\n.time = outer.time\ninner, err = parse_json(string!(outer.log))\nif err == null && is_object(inner) { . = merge(., object!(inner)) } else { .log = outer.log }\ndel(.message)\n".to_owned()
+        }
+        From::Messages => {
+            "inner, err = parse_json(string!(.log))\nif err == null && is_object(inner) { . = merge(., object!(inner))\n  del(.log) }\n".to_owned()
+        }
+        From::Lines if plan.work == Work::RegexFile => {
+            format!(". = merge(., parse_regex!(string!(.message), r'{PATTERN}'))\ndel(.message)\n")
+        }
+        From::Lines => ".log = del(.message)\n".to_owned(),
+        From::Packed => String::new(),
+    };
+    let last = if source.is_empty() {
+        "in"
+    } else {
+        let _ = writeln!(text, "\n[transforms.parse]\ntype = \"remap\"\ninputs = [\"in\"]\nsource = '''\n{source}'''");
+        "parse"
+    };
+    let _ = if plan.work.to_http() {
+        writeln!(
+            text,
+            "\n[sinks.out]\ntype = \"http\"\ninputs = [\"{last}\"]\nuri = \"http://127.0.0.1:{}/0\"\nframing.method = \"newline_delimited\"\nencoding.codec = \"json\"\nbatch.max_bytes = 1048576\nacknowledgements.enabled = true",
+            plan.http_port
+        )
+    } else {
+        writeln!(
+            text,
+            "\n[sinks.out]\ntype = \"file\"\ninputs = [\"{last}\"]\npath = {:?}\nencoding.codec = \"json\"\nacknowledgements.enabled = true",
+            plan.output(0)
+        )
+    };
+    let args = ["--quiet", "--config", "vector.toml"].map(str::to_owned).to_vec();
+    Setup { files: vec![("vector.toml", text)], args }
+}
+
+/// Writes a configuration into the folder of its run.
+pub fn write(setup: &Setup, dir: &Path) -> Result<(), String> {
+    for (name, text) in &setup.files {
+        let path = dir.join(name);
+        std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+
+    use super::*;
+    use crate::config::{self, Overrides};
+
+    #[test]
+    fn our_own_configuration_of_every_work_is_valid() {
+        for work in Work::value_variants() {
+            let dir = tempfile::tempdir().expect("a folder");
+            let input = dir.path().join("in");
+            let plan = Plan { work: *work, dir: dir.path().into(), input, port: 24224, http_port: 9000, sinks: 2 };
+            let setup = setup(Kind::Longshore, &plan);
+            let (name, text) = &setup.files[0];
+            let read = config::load_text(name, text, &Overrides::default());
+            assert!(
+                read.is_ok(),
+                "{}:\n{text}\n{}",
+                work.name(),
+                read.err().map_or(String::new(), |r| r.render(false))
+            );
+        }
+    }
+
+    #[test]
+    fn a_peer_is_a_known_kind_and_a_program_that_is_there() {
+        assert!(Shipper::peer("fluent-bit").is_err());
+        assert!(Shipper::peer("logstash=/bin/true").is_err());
+        assert!(Shipper::peer("vector=/nowhere/vector").is_err());
+        let program = std::env::current_exe().expect("known");
+        let peer = Shipper::peer(&format!("fluent-bit={}", program.display())).expect("a peer");
+        assert_eq!((peer.name.as_str(), peer.kind), ("fluent-bit", Kind::FluentBit));
+    }
+}

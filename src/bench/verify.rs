@@ -1,0 +1,155 @@
+//! What came out, against what went in: every line is parsed as JSON by a reader that is not our own, finds its record
+//! by its number, and has to have that record's fields. The same for every shipper.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, ErrorKind};
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::generate::Recipe;
+use super::work::Work;
+
+/// How the output of one run looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Records that are not there.
+    pub missing: u64,
+    /// Lines of a record that was there already.
+    pub twice: u64,
+    /// Lines that are no JSON, have no known number, or other fields than the record.
+    pub wrong: u64,
+}
+
+impl Verdict {
+    /// Adds another one.
+    pub fn add(&mut self, other: Verdict) {
+        self.missing += other.missing;
+        self.twice += other.twice;
+        self.wrong += other.wrong;
+    }
+}
+
+/// Checks an output that has to hold the records `0..records`. An example of a wrong line comes along.
+pub fn verify(path: &Path, work: Work, recipe: &Recipe, records: u64) -> io::Result<(Verdict, Option<String>)> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Ok((Verdict { missing: records, ..Verdict::default() }, None));
+        }
+        Err(error) => return Err(error),
+    };
+    let mut seen = vec![false; usize::try_from(records).map_err(io::Error::other)?];
+    let (mut verdict, mut example) = (Verdict::default(), None);
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let mut line = Vec::new();
+    while {
+        line.clear();
+        reader.read_until(b'\n', &mut line)? > 0
+    } {
+        let fields = serde_json::from_slice::<Map<String, Value>>(&line).unwrap_or_default();
+        let place = number_of(&fields).and_then(|seq| Some((seq, seen.get_mut(usize::try_from(seq).ok()?)?)));
+        let good = place.as_ref().is_some_and(|(seq, _)| holds(&fields, &work.expected(recipe, *seq)));
+        match place {
+            Some((_, seen)) if good => verdict.twice += u64::from(std::mem::replace(seen, true)),
+            _ => {
+                verdict.wrong += 1;
+                let start = &line[..line.len().min(400)];
+                example.get_or_insert_with(|| String::from_utf8_lossy(start).trim_end().to_owned());
+            }
+        }
+    }
+    verdict.missing = seen.iter().filter(|seen| !**seen).count() as u64;
+    Ok((verdict, example))
+}
+
+/// The number of a record: a field of its own, or at the start of a text.
+fn number_of(fields: &Map<String, Value>) -> Option<u64> {
+    match fields.get("seq") {
+        Some(Value::String(text)) => text.parse().ok(),
+        Some(number) => number.as_u64(),
+        None => {
+            let text = fields.get("log")?.as_str()?.strip_prefix("seq=")?;
+            text.split(' ').next()?.parse().ok()
+        }
+    }
+}
+
+/// The same number anywhere in an encoded line, without parsing it: for the time at which it arrived.
+pub fn number_in(line: &[u8]) -> Option<u64> {
+    let at = memchr::memmem::find(line, b"seq").map(|at| &line[at + 3..])?;
+    let digits = at.strip_prefix(b"=").or_else(|| at.strip_prefix(b"\":"))?;
+    let digits = digits.trim_ascii_start();
+    let digits = digits.strip_prefix(b"\"").unwrap_or(digits);
+    let len = digits.iter().take_while(|digit| digit.is_ascii_digit()).count();
+    std::str::from_utf8(&digits[..len]).ok()?.parse().ok()
+}
+
+fn holds(fields: &Map<String, Value>, expected: &Map<String, Value>) -> bool {
+    !expected.is_empty() && expected.iter().all(|(key, value)| fields.get(key).is_some_and(|found| same(found, value)))
+}
+
+/// Whether two values are the same record content. `12` and `12.0` are; so is a text with the line break that Docker
+/// puts behind it.
+fn same(found: &Value, expected: &Value) -> bool {
+    match (found, expected) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::String(a), Value::String(b)) => a.strip_suffix('\n').unwrap_or(a) == b,
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => a.len() == b.len() && holds(a, b),
+        _ => found == expected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::generate::Shape;
+    use super::*;
+
+    const RECIPE: Recipe = Recipe { shape: Shape::Normal, line_size: None };
+
+    fn check(lines: &[String], records: u64) -> Verdict {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("out");
+        std::fs::write(&path, lines.concat()).expect("written");
+        verify(&path, Work::DockerFile, &RECIPE, records).expect("read").0
+    }
+
+    fn line(seq: u64) -> String {
+        format!("{}\n", Value::Object(Work::DockerFile.expected(&RECIPE, seq)))
+    }
+
+    #[test]
+    fn missing_repeated_and_changed_records_are_told_apart() {
+        assert_eq!(check(&[line(0), line(1), line(2)], 3), Verdict::default());
+        assert_eq!(check(&[line(2), line(0), line(2)], 3), Verdict { missing: 1, twice: 1, wrong: 0 });
+        let changed = line(1).replace("request handled", "request mangled");
+        assert_eq!(check(&[line(0), changed], 2), Verdict { missing: 1, twice: 0, wrong: 1 });
+        let unparsed = "{\"log\":\"{\\\"seq\\\":1}\\n\"}\n".to_owned();
+        assert_eq!(check(&[line(0), unparsed], 2), Verdict { missing: 1, twice: 0, wrong: 1 });
+        assert_eq!(check(&[line(0), "{\"seq\":".to_owned()], 1), Verdict { missing: 0, twice: 0, wrong: 1 });
+        assert_eq!(check(&[line(5)], 2), Verdict { missing: 2, twice: 0, wrong: 1 });
+    }
+
+    #[test]
+    fn numbers_and_texts_may_be_written_in_another_way() {
+        let value = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+        assert!(same(&value("12.0"), &value("12")));
+        assert!(!same(&value("12.5"), &value("12")));
+        assert!(same(&value("\"a\\n\""), &value("\"a\"")));
+        assert!(!same(&value("{\"a\":1,\"b\":2}"), &value("{\"a\":1}")));
+    }
+
+    #[test]
+    fn the_number_is_found_in_any_encoding() {
+        for (line, seq) in [
+            ("{\"seq\":12,\"a\":1}", Some(12)),
+            ("{\"a\":1,\"seq\": \"13\"}", Some(13)),
+            ("{\"seq\":\"14\"}", Some(14)),
+            ("{\"log\":\"seq=15 x\"}", Some(15)),
+            ("{}", None),
+        ] {
+            assert_eq!(number_in(line.as_bytes()), seq, "{line}");
+        }
+    }
+}
