@@ -69,7 +69,9 @@ fn a_record_is_the_same_with_a_relay_in_between() {
         client.expect_ack("c2");
     }
     let out = |name: &str| dir.path().join(name).join("out.ndjson");
-    // The acks came back through both nodes, so everything is there.
+    // An ack says that the record is safe; on its way it may still be.
+    one.wait_for("the records", |_| line_count(&out("direct")) >= 2);
+    two.wait_for("the records", |_| line_count(&out("behind")) >= 2);
     let (direct, behind) = (records(&out("direct")), records(&out("behind")));
     assert_eq!(direct.len(), 2);
     let sorted = |records: &[Value]| {
@@ -102,9 +104,13 @@ fn a_receiver_that_is_killed_and_comes_back_costs_no_record() {
     let mut second = receiver(&dir.path().join("behind"), behind);
     let sent = sender.join().expect("the sender does not panic");
     assert!(sent.status.success(), "{}\n{}", told(&sent), relay.log());
-    let mut seqs = seqs(&out);
-    seqs.dedup();
-    assert_eq!(seqs, (0..10_000).collect::<Vec<_>>(), "every record that was acknowledged is there");
+    let distinct = || {
+        let mut seqs = seqs(&out);
+        seqs.dedup();
+        seqs
+    };
+    second.wait_for("every record that was acknowledged", |_| distinct().len() >= 10_000);
+    assert_eq!(distinct(), (0..10_000).collect::<Vec<_>>());
     assert!(relay.log().contains("sink=up"), "the failure is told:\n{}", relay.log());
     relay.assert_ledger_closes();
     relay.stop_well();
@@ -122,7 +128,9 @@ fn of_two_receivers_a_dead_one_holds_up_nothing() {
     let mut relay = relay(&dir.path().join("relay"), front, &servers, "");
     let sent = run(dir.path(), &["send", "--to", &format!("127.0.0.1:{front}"), "--tag", "t"], &numbers(2_000));
     assert!(sent.status.success(), "{}", told(&sent));
-    assert_eq!(seqs(&dir.path().join("behind").join("out.ndjson")), (0..2_000).collect::<Vec<_>>());
+    let out = dir.path().join("behind").join("out.ndjson");
+    receiver.wait_for("the records", |_| out.exists() && line_count(&out) >= 2_000);
+    assert_eq!(seqs(&out), (0..2_000).collect::<Vec<_>>());
     let log = relay.log();
     assert!(log.contains("a receiver fails") && log.contains(&dead.to_string()), "{log}");
     assert_eq!(relay.metric("longshore_sink_retries_total", &[("sink", "up")]), 0, "the other one is tried at once");
@@ -156,7 +164,7 @@ fn every_mode_of_send_delivers_every_record_and_says_so() {
         assert_eq!(said.contains("all acknowledged"), !flags.contains(&"--no-ack"), "{said}");
         assert_eq!(said.contains("ack p50 "), !flags.contains(&"--no-ack"), "{said}");
         expected += 200;
-        receiver.wait_for("the records", |_| line_count(&out) == expected);
+        receiver.wait_for("the records", |_| out.exists() && line_count(&out) == expected);
     }
     let wrong = run(dir.path(), &["send", "--to", &to, "--mode", "message", "--compress", "gzip"], b"");
     assert_eq!(wrong.status.code(), Some(1), "{}", told(&wrong));
@@ -176,12 +184,13 @@ fn send_is_a_load_generator_with_a_rate() {
     assert!(sent.status.success(), "{}", told(&sent));
     assert!(start.elapsed() > Duration::from_millis(1800), "1000 records at 500/s take two seconds");
     let out = dir.path().join("out.ndjson");
+    receiver.wait_for("the records", |_| out.exists() && line_count(&out) >= 1_000);
     let seqs = seqs(&out);
     let of = |seq| seqs.iter().filter(|found| **found == seq).count();
     assert_eq!((of(0), of(1), of(2), seqs.len()), (334, 333, 333, 1000), "the three lines over and over");
     let sent = run(dir.path(), &["send", "--to", &to, "--count", "5000"], b"");
     assert!(sent.status.success(), "{}", told(&sent));
-    assert_eq!(line_count(&out), 6_000, "made-up records where there are none");
+    receiver.wait_for("made-up records where there are none", |_| line_count(&out) >= 6_000);
     receiver.stop_well();
 }
 
@@ -231,6 +240,7 @@ fn longshore_to_longshore_through_tls_with_client_certificate_key_and_user() {
     let to = format!("tcp://127.0.0.1:{front}");
     let sent = run(dir.path(), &["send", "--to", &to, "--tag", "a.b", "--batch", "100"], &numbers(2_000));
     assert!(sent.status.success(), "{}\n{}", told(&sent), good.log());
+    receiver.wait_for("the records", |_| out.exists() && line_count(&out) >= 2_000);
     assert_eq!(seqs(&out), (0..2_000).collect::<Vec<_>>());
     good.assert_ledger_closes();
     good.stop_well();
@@ -273,6 +283,6 @@ fn longshore_to_longshore_through_tls_with_client_certificate_key_and_user() {
     ];
     let sent = run(dir.path(), &flags, &numbers(1_000));
     assert!(sent.status.success(), "{}", told(&sent));
-    assert_eq!(line_count(&out), 3_000);
+    receiver.wait_for("the records", |_| line_count(&out) >= 3_000);
     receiver.stop_well();
 }
