@@ -105,7 +105,7 @@ Examples:
   longshore completions zsh > \"${fpath[1]}/_longshore\"
   longshore completions fish > ~/.config/fish/completions/longshore.fish";
 
-/// Ships structured logs: Docker logs, files and the Fluentd forward protocol in; files and HTTP out.
+/// Ships structured logs: Docker logs, files and the Fluentd forward protocol in; files, HTTP and forward out.
 #[derive(Debug, Parser)]
 #[command(
     name = "longshore",
