@@ -2,9 +2,10 @@
 //! loopback unless configured otherwise.
 //!
 //! - `/live` 200, and 503 only when a restart helps: a thread of the node has died.
-//! - `/ready` 200 from when everything was started until the word to stop.
+//! - `/ready` 200 from when everything was started until the word to stop, and 503 while the disk log can not be written.
 //! - `/health` JSON: `status` is `healthy`, `degraded` (a warning; still 200) or `unhealthy` (503), with each check.
 //! - `/metrics` the Prometheus text format 0.0.4.
+//! - `/audit` the ledger of this moment as JSON.
 //!
 //! Limits: [`CONNECTIONS_MAX`] connections (more are closed at once), [`CONNECTION_TIME`] for each, 5 s for the head
 //! of a request, [`HEAD_MAX`] bytes and [`HEADERS_MAX`] headers of it; bodies are not read.
@@ -28,8 +29,11 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::budget::Budget;
+use crate::ledger::Ledger;
 use crate::log::Limited;
 use crate::metrics::{Health, Metrics};
+use crate::outbox;
+use crate::record::Timestamp;
 
 /// Open connections, at most.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -42,8 +46,10 @@ pub const HEAD_MAX: usize = 16 << 10;
 pub const HEADERS_MAX: usize = 64;
 /// The check whose failure means that a restart helps.
 pub const WORKERS_CHECK: &str = "workers";
+/// A call into a sink, or a wait for memory, that lasts longer is a health check's business.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// What is answered.
-const PATHS: [&str; 4] = ["/live", "/ready", "/health", "/metrics"];
+const PATHS: [&str; 5] = ["/live", "/ready", "/health", "/metrics", "/audit"];
 
 static REFUSED: Limited = Limited::new(2);
 static ACCEPT_FAILED: Limited = Limited::new(2);
@@ -88,9 +94,26 @@ impl State {
         }
     }
 
-    /// All checks, the phase among them as `node`.
+    /// All checks: those that were reported, the phase as `node`, and what those who are stuck can not report.
     fn checks(&self) -> BTreeMap<String, (Health, String)> {
         let mut checks = self.metrics.checks();
+        let now = u64::try_from(Timestamp::now().0).unwrap_or(0);
+        for sink in &self.metrics.sinks {
+            let since = sink.inside_since.load(Ordering::Relaxed);
+            let inside = Duration::from_nanos(if since == 0 { 0 } else { now.saturating_sub(since) });
+            if inside >= STUCK_AFTER {
+                let text = format!("a write has not returned for {} s; is its disk or mount dead?", inside.as_secs());
+                checks.insert(format!("sink.{}", sink.name), (Health::Fail, text));
+            }
+        }
+        let stuck = self.budget.stuck_for();
+        let memory = if stuck >= STUCK_AFTER {
+            let text = format!("all of it is held and reading has waited for {} s; see the sinks", stuck.as_secs());
+            (Health::Warn, text)
+        } else {
+            (Health::Pass, String::new())
+        };
+        checks.insert("memory".to_owned(), memory);
         let node = match self.phase() {
             Phase::Starting => (Health::Warn, "starting"),
             Phase::Running => (Health::Pass, ""),
@@ -121,7 +144,10 @@ impl State {
             })
             .collect();
         let version = env!("LONGSHORE_VERSION");
-        (code, format!("{}\n", serde_json::json!({ "status": status, "checks": shown, "version": version })))
+        let ledger = Ledger::of(&self.metrics);
+        let ledger = serde_json::json!({ "closes": ledger.closes(), "buffered": ledger.buffered().0 });
+        let answer = serde_json::json!({ "status": status, "checks": shown, "ledger": ledger, "version": version });
+        (code, format!("{answer}\n"))
     }
 
     fn live(&self) -> (StatusCode, String) {
@@ -134,7 +160,11 @@ impl State {
     fn ready(&self) -> (StatusCode, String) {
         match self.phase() {
             Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()),
-            Phase::Running => (StatusCode::OK, "ready\n".to_owned()),
+            // Nothing is acknowledged then: who can send elsewhere should.
+            Phase::Running => match self.metrics.checks().remove(outbox::CHECK) {
+                Some((Health::Fail, reason)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+                _ => (StatusCode::OK, "ready\n".to_owned()),
+            },
             Phase::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned()),
         }
     }
@@ -151,6 +181,9 @@ impl State {
             "/live" => reply(text, self.live()),
             "/ready" => reply(text, self.ready()),
             "/health" => reply("application/json", self.health()),
+            "/audit" => {
+                reply("application/json", (StatusCode::OK, format!("{}\n", Ledger::of(&self.metrics).to_json())))
+            }
             "/metrics" => respond(
                 StatusCode::OK,
                 "text/plain; version=0.0.4; charset=utf-8",
@@ -298,7 +331,10 @@ mod tests {
         let metrics = get(address, "/metrics").await;
         assert!(metrics.contains("text/plain; version=0.0.4") && metrics.contains("longshore_uptime_seconds"));
         let missing = get(address, "/").await;
-        assert!(missing.starts_with("HTTP/1.1 404 ") && missing.contains("/live /ready /health /metrics"), "{missing}");
+        assert!(
+            missing.starts_with("HTTP/1.1 404 ") && missing.contains("/live /ready /health /metrics /audit"),
+            "{missing}"
+        );
         let post = "POST /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
         let refused = ask(address, post).await.to_lowercase();
         assert!(refused.starts_with("http/1.1 405 ") && refused.contains("allow: get, head"), "{refused}");

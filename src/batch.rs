@@ -26,6 +26,7 @@ pub use crate::record::{
     Row, RowHead,
 };
 use crate::record::{Field, OWN_ALL, Origin, PLACES_MAX, Span, Tag, Value};
+use crate::record_id::{IdRun, RecordId, id_at};
 
 /// Tags in one batch, at most: the route of a batch is one bit a tag.
 pub const TAGS_MAX: usize = 64;
@@ -72,6 +73,10 @@ pub struct Batch {
     pub tally: Tally,
     /// Which input it came from: index into the metrics.
     pub input: u16,
+    /// What names its records, by their position; in the order of the positions.
+    pub ids: Vec<IdRun>,
+    /// Its origin is told that it is safe once it is in the disk log (`ack = "durable"`).
+    pub durable: bool,
     tags: Vec<Tag>,
     /// Origins of rows that came from elsewhere than `origin`: containers behind one connection.
     places: Vec<Arc<Origin>>,
@@ -92,6 +97,8 @@ impl Batch {
             receipts: Receipts::default(),
             tally: Tally::default(),
             input,
+            ids: Vec::new(),
+            durable: false,
             tags: Vec::new(),
             places: Vec::new(),
             log_key: None,
@@ -147,6 +154,28 @@ impl Batch {
         }
         self.places.push(Arc::clone(origin));
         u8::try_from(self.places.len()).ok()
+    }
+
+    /// The other origins, by their place less one.
+    pub(crate) fn places(&self) -> &[Arc<Origin>] {
+        &self.places
+    }
+
+    /// Adds the next of the other origins of a stored batch.
+    pub(crate) fn restore_place(&mut self, origin: Arc<Origin>) {
+        self.places.push(origin);
+    }
+
+    /// Gives each row its index as position: for records that have none.
+    pub(crate) fn number_rows(&mut self) {
+        for (at, row) in (0u32..).zip(&mut self.tables.rows) {
+            row.pos = at;
+        }
+    }
+
+    /// What names row `at`, the same each time the record is read or sent.
+    pub fn id_of(&self, at: usize) -> RecordId {
+        id_at(&self.ids, self.tables.rows[at].pos)
     }
 
     // --- Tags.
@@ -451,6 +480,9 @@ impl Batch {
         for row in &mut self.tables.rows {
             row.pos += shift;
         }
+        for run in &mut self.ids {
+            run.from = run.from.saturating_add(shift);
+        }
         self.base = base;
         true
     }
@@ -475,6 +507,12 @@ impl Batch {
     }
 
     // --- Memory.
+
+    /// Room for a stored batch's tables, which are as large as is known.
+    pub(crate) fn reserve(&mut self, rows: usize, fields: usize) {
+        self.tables.rows.reserve(rows);
+        self.tables.fields.reserve(fields);
+    }
 
     /// Ends filling: small content moves out of a large arena, which goes back to be recycled, and the permit shrinks
     /// to what the batch really holds. Without it a thousand batches of one line each would hold a thousand arenas.
@@ -545,6 +583,8 @@ pub struct Shipment {
     pub receipts: Receipts,
     /// One bit a tag of the batch: the rows of the others are not for this sink.
     pub tags: u64,
+    /// The records are in the disk log too: what the sink gives up is not lost.
+    pub logged: bool,
 }
 
 impl Shipment {

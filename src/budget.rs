@@ -10,6 +10,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
@@ -29,6 +30,26 @@ pub struct Budget {
     debt: Mutex<usize>,
     used_peak: AtomicUsize,
     recycled: Mutex<Recycled>,
+    queue: Mutex<Queue>,
+}
+
+/// Those who wait for bytes.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: usize,
+    /// When the last of them got some, or the first began to wait.
+    moved: Option<Instant>,
+}
+
+/// One of them.
+struct Place<'b>(&'b Budget);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.waiting -= 1;
+        queue.moved = Some(Instant::now());
+    }
 }
 
 /// Arenas kept for reuse, and the bytes that they hold.
@@ -47,6 +68,7 @@ impl Budget {
             debt: Mutex::new(0),
             used_peak: AtomicUsize::new(0),
             recycled: Mutex::default(),
+            queue: Mutex::default(),
         })
     }
 
@@ -66,11 +88,28 @@ impl Budget {
         self.used_peak.load(Ordering::Relaxed)
     }
 
+    /// How long those who wait have waited without one of them getting anything; zero while nobody does. Long, it means
+    /// that whoever holds the memory (a sink that delivers nothing) does not let go of it.
+    pub fn stuck_for(&self) -> Duration {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.moved.filter(|_| queue.waiting > 0).map_or(Duration::ZERO, |moved| moved.elapsed())
+    }
+
+    fn stand_in_line(&self) -> Place<'_> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.waiting == 0 {
+            queue.moved = Some(Instant::now());
+        }
+        queue.waiting += 1;
+        Place(self)
+    }
+
     /// Takes `bytes`, waiting for them. A wish above a quarter of the budget is cut to that, so that one taker can not
     /// hold everything; the permit says how much it got.
     pub async fn acquire(self: &Arc<Self>, bytes: usize) -> Permit {
         let bytes = bytes.clamp(1, (self.total / 4).max(1));
         let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let _place = self.stand_in_line();
         if let Ok(permit) = self.permits.acquire_many(wanted).await {
             permit.forget();
         }
@@ -198,6 +237,26 @@ mod tests {
         permit.resize(999);
         assert_eq!(budget.used(), 999);
         assert!(budget.try_acquire(1).is_some());
+    }
+
+    #[tokio::test]
+    async fn waiting_counts_from_the_last_time_that_somebody_got_something() {
+        let budget = Budget::new(1000);
+        let mut held = budget.empty_permit();
+        held.grow(1000);
+        assert_eq!(budget.stuck_for(), Duration::ZERO, "nobody waits");
+        let nap = Duration::from_millis(20);
+        assert!(tokio::time::timeout(nap, budget.acquire(100)).await.is_err());
+        assert_eq!(budget.stuck_for(), Duration::ZERO, "nobody waits any more");
+        let waiting = tokio::spawn({
+            let budget = Arc::clone(&budget);
+            async move { budget.acquire(100).await.bytes() }
+        });
+        tokio::time::sleep(nap).await;
+        assert!(budget.stuck_for() > Duration::ZERO);
+        drop(held);
+        assert_eq!(waiting.await.expect("no panic"), 100);
+        assert_eq!(budget.stuck_for(), Duration::ZERO);
     }
 
     #[tokio::test]

@@ -12,9 +12,9 @@ use crate::bench::work::Work;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for run: stopped, and everything that was read is delivered
-  1  the configuration is wrong, or the start or the command failed
+  1  the configuration is wrong, or the start or the command failed; for audit: it does not close
   2  wrong usage of the command line
-  3  not everything could be delivered before the time to stop was over
+  3  not everything could be delivered before the time to stop was over: a backlog stays in the disk log
 A closed standard output (`longshore tail x | head`) is a success.";
 
 const MAIN_EXAMPLES: &str = "\
@@ -54,10 +54,12 @@ const SEND_EXAMPLES: &str = "\
 Examples:
   echo '{\"level\":\"info\",\"msg\":\"hello\"}' | longshore send --tag api.test
   longshore send --to unix:///run/longshore/forward.sock --tag syslog --format text < /var/log/syslog
-  longshore send --to 10.0.0.5:24224 --rate 1000 < records.ndjson
+  longshore send --to tls://logs.example.com --ca ca.pem --shared-key-file key --compress zstd < records.ndjson
+  longshore send --rate 10000 --count 600000 --connections 4 < records.ndjson    load: a minute of these records
+  longshore send --mode message --count 1000 < /dev/null                         as loggers send, one ack a record
 
-A line is one record: a JSON object, or with --format text (and where it is no JSON) {\"log\": line}. With --ack (the default) it exits
-0 only when the receiver has acknowledged every record.";
+A line is one record: a JSON object, or with --format text (and where it is no JSON) {\"log\": line}. With acks (the
+default) it exits 0 only when the receiver has acknowledged every record. Figures are told on standard error.";
 
 const BENCH_EXAMPLES: &str = "\
 Examples:
@@ -78,6 +80,24 @@ Examples:
   HEALTHCHECK CMD [\"/longshore\", \"healthcheck\"]
 
 Exits 0 when the answer is 2xx, else 1 with the reason.";
+
+const AUDIT_EXAMPLES: &str = "\
+Examples:
+  longshore audit --config /etc/longshore.toml    the ledger for people; exit 1 if it does not close
+  longshore audit --config c.toml --format json | jq .pairs
+
+For each input: received = dropped + passed. For each input and sink: routed = delivered + rejected + dropped + returned
++ buffered + in flight. A running node is asked through its [telemetry] listen; of a stopped one the data folder is read.";
+
+const CHECKPOINTS_EXAMPLES: &str = "\
+Examples:
+  longshore checkpoints list --config /etc/longshore.toml
+  longshore checkpoints list --data-dir /var/lib/longshore --json | jq .
+  longshore checkpoints set files /var/log/app.log --end         skip what is there now
+  longshore checkpoints set containers 0123456789ab --offset 0 --file /var/lib/docker/containers/ID/ID-json.log
+  longshore checkpoints forget files /var/log/app.log            read it again from its head
+
+`set` and `forget` need longshore to be stopped; `list` does not. A key may be cut short where that is unique.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -123,6 +143,12 @@ pub enum Command {
     /// Ask a running longshore whether it is well
     #[command(after_help = HEALTH_EXAMPLES)]
     Healthcheck(Healthcheck),
+    /// Print what became of every record: per input and sink, and whether it adds up
+    #[command(after_help = format!("{AUDIT_EXAMPLES}\n\n{EXIT_CODES}"))]
+    Audit(Audit),
+    /// Show, move or remove the places where followed files were left
+    #[command(subcommand, after_help = CHECKPOINTS_EXAMPLES)]
+    Checkpoints(Checkpoints),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(Completions),
@@ -235,10 +261,32 @@ pub enum SendFormat {
     Json,
 }
 
+/// How the frames of `send` look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SendMode {
+    /// One record a frame
+    Message,
+    /// An array of entries
+    Forward,
+    /// Entries back to back
+    Packed,
+    /// The same, compressed
+    Compressed,
+}
+
+/// How entries of `send` are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SendCompression {
+    /// Every receiver knows it
+    Gzip,
+    /// Faster and smaller; longshore and Fluentd 1.19
+    Zstd,
+}
+
 /// `longshore send`.
 #[derive(Debug, Args)]
 pub struct Send {
-    /// The receiver: HOST:PORT, tcp://HOST:PORT or unix:///PATH
+    /// The receiver: HOST:PORT, tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH
     #[arg(long, value_name = "ADDRESS", default_value = "tcp://127.0.0.1:24224")]
     pub to: String,
     /// The tag of the records
@@ -253,9 +301,55 @@ pub struct Send {
     /// Do not wait: faster, and nobody knows what arrived
     #[arg(long, action = ArgAction::SetTrue)]
     pub no_ack: bool,
+    /// Seconds to wait for an ack before the frame is sent again
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub ack_timeout: u64,
+    /// How frames look
+    #[arg(long, value_enum, default_value = "packed")]
+    pub mode: SendMode,
+    /// Compress the entries of each frame
+    #[arg(long, value_enum)]
+    pub compress: Option<SendCompression>,
+    /// Records in one frame, at most
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = parse_batch)]
+    pub batch: usize,
     /// Records a second, at most [default: no limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: Option<u64>,
+    /// Send N records in all: the lines over and over, or made-up ones where there are none [default: each line once]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Connections at once; more than one does not keep the order
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub connections: u16,
+    /// For tls://: trust these certificates (PEM) and no others [default: the machine's]
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// For tls://: the client's certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert_key")]
+    pub cert: Option<PathBuf>,
+    /// For tls://: the client's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub cert_key: Option<PathBuf>,
+    /// For tls://: the name in the receiver's certificate [default: the host of --to]
+    #[arg(long, value_name = "NAME")]
+    pub server_name: Option<String>,
+    /// The file with the key that this side and the receiver share
+    #[arg(long, value_name = "FILE")]
+    pub shared_key_file: Option<PathBuf>,
+    /// The user, where the receiver asks for one
+    #[arg(long, value_name = "NAME", requires = "password_file", requires = "shared_key_file")]
+    pub user: Option<String>,
+    /// The file with the user's password
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub password_file: Option<PathBuf>,
+}
+
+fn parse_batch(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=1_000_000) => Ok(count),
+        _ => Err("expected a number from 1 to 1000000".to_owned()),
+    }
 }
 
 /// `longshore healthcheck`.
@@ -270,6 +364,29 @@ pub struct Healthcheck {
     /// The address itself [default: 127.0.0.1:9600]
     #[arg(long, value_name = "IP:PORT", conflicts_with = "config")]
     pub address: Option<SocketAddr>,
+}
+
+/// How `audit` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AuditFormat {
+    /// The equations, for people
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// `longshore audit`.
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// The node's configuration file
+    #[arg(long, short, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The node's data folder, where it was started with --data-dir
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: AuditFormat,
 }
 
 /// How `bench` reports.
@@ -326,6 +443,63 @@ pub struct Bench {
     /// How to report
     #[arg(long, value_enum, default_value = "text")]
     pub format: BenchFormat,
+}
+
+/// Where checkpoints are.
+#[derive(Debug, Args)]
+pub struct CheckpointsWhere {
+    /// The configuration whose [node] data_dir it is
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The folder itself [default: /var/lib/longshore]
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// `longshore checkpoints`.
+#[derive(Debug, Subcommand)]
+pub enum Checkpoints {
+    /// Print where each container and file was left
+    #[command(after_help = CHECKPOINTS_EXAMPLES)]
+    List {
+        /// The folder.
+        #[command(flatten)]
+        place: CheckpointsWhere,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say where the next start goes on
+    #[command(after_help = CHECKPOINTS_EXAMPLES)]
+    Set {
+        /// The folder.
+        #[command(flatten)]
+        place: CheckpointsWhere,
+        /// The input's name in the configuration
+        input: String,
+        /// The container's id or the file's path, as `list` shows it
+        key: String,
+        /// The file that the place is in [default: the key, if it is a path]
+        #[arg(long, value_name = "PATH")]
+        file: Option<PathBuf>,
+        /// Bytes before the place: the start of a line
+        #[arg(long, value_name = "N", required_unless_present = "end", default_value_if("end", "true", "0"))]
+        offset: u64,
+        /// After the last whole line
+        #[arg(long, conflicts_with = "offset")]
+        end: bool,
+    },
+    /// Remove a place: the next start reads from the head
+    #[command(after_help = CHECKPOINTS_EXAMPLES)]
+    Forget {
+        /// The folder.
+        #[command(flatten)]
+        place: CheckpointsWhere,
+        /// The input's name in the configuration
+        input: String,
+        /// The container's id or the file's path, as `list` shows it
+        key: String,
+    },
 }
 
 /// `longshore completions`.

@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use longshore::bench::{self, generate::Recipe};
 use longshore::cli::{
-    Bench, BenchFormat, Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, SendFormat, Tail,
+    Audit, AuditFormat, Bench, BenchFormat, Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, Tail,
 };
 use longshore::config::{self, Config, Overrides, Report};
-use longshore::{healthcheck, log, run, send, tail};
+use longshore::{audit, checkpoints, healthcheck, log, run, send, tail};
 
 /// The configuration is wrong, or the start or the command failed.
 const FAILED: u8 = 1;
@@ -32,6 +32,11 @@ fn main() -> ExitCode {
         Command::Send(args) => send(&args),
         Command::Bench(args) => bench(&args),
         Command::Healthcheck(args) => healthcheck(&args),
+        Command::Audit(args) => audit(&args),
+        Command::Checkpoints(words) => match checkpoints::run(&words) {
+            Ok(text) => print(&text),
+            Err(message) => fail(&format!("checkpoints: {message}")),
+        },
         Command::Completions(args) => completions(&args),
     })
 }
@@ -87,29 +92,13 @@ fn tail(args: &Tail) -> u8 {
 }
 
 fn send(args: &Send) -> u8 {
-    let options = send::SendOptions {
-        to: args.to.clone(),
-        tag: args.tag.clone(),
-        json: args.format == SendFormat::Json,
-        ack: !args.no_ack,
-        rate: args.rate,
-        ..send::SendOptions::default()
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("send: {error}")),
-    };
-    let code = match runtime.block_on(send::send(&options, tokio::io::stdin())) {
-        Ok(sent) => {
-            let acked = if options.ack { ", all acknowledged" } else { "" };
-            log::tell(&format!("longshore: sent {} records in {} frames{acked}\n", sent.records, sent.frames));
+    match send::options(args).and_then(|options| send::run(&options)) {
+        Ok(told) => {
+            log::tell(&format!("longshore: {told}\n"));
             0
         }
-        Err(error) => fail(&format!("send: {error}")),
-    };
-    // A read of standard input that is still waiting must not hold up the end.
-    runtime.shutdown_background();
-    code
+        Err(message) => fail(&format!("send: {message}")),
+    }
 }
 
 fn bench(args: &Bench) -> u8 {
@@ -156,6 +145,21 @@ fn healthcheck(args: &Healthcheck) -> u8 {
     match healthcheck::ask(address, if args.ready { "/ready" } else { "/live" }) {
         Ok(answer) => print(&format!("{answer}\n")),
         Err(message) => fail(&format!("healthcheck: {message}")),
+    }
+}
+
+fn audit(args: &Audit) -> u8 {
+    let overrides = overrides(LogFlags::default(), args.data_dir.clone());
+    let config = match config::load(&args.config, &overrides) {
+        Ok(config) => config,
+        Err(report) => return refuse(&report),
+    };
+    match audit::audit(&config) {
+        Ok(found) => {
+            let text = if args.format == AuditFormat::Json { found.json() } else { found.text() };
+            print(&text).max(u8::from(!found.closes()))
+        }
+        Err(message) => fail(&format!("audit: {message}")),
     }
 }
 

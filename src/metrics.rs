@@ -3,9 +3,14 @@
 //! The ledger, per input and sink, in records after joining:
 //!
 //! ```text
-//! input   received = dropped{reason} + unrouted + routed to at least one sink
-//! pair    routed   = delivered + rejected{reason} + dropped{reason} + in_flight
+//! input   received = dropped{reason} + passed                  passed: routed to at least one sink
+//! pair    routed   = delivered + rejected{reason} + dropped{reason} + returned + buffered + in_flight
 //! ```
+//!
+//! `in_flight` is in memory: `held`, which is nowhere else, and `logged`, which is in the disk log too. `buffered` is in
+//! the disk log only. `returned` was given back to its origin, which gives it again: what was in memory only when the
+//! node stopped or died. Every term is counted by itself, so that the equation can fail; a record goes from one term to
+//! another within one hold of [`Metrics::turn`], so that it never fails for a moment only.
 //!
 //! Counters are atomics that are added to once a batch, not once a record. The catalogue of what can be counted is
 //! the enums below: a new row there is a new series, nothing else has to change.
@@ -13,7 +18,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Defines an enum whose rows are the label values of one series.
 macro_rules! catalogue {
@@ -68,6 +73,10 @@ catalogue! {
         TimeClamped = "time_clamped",
         /// A float that JSON can not write (NaN, infinities) became null.
         NotFinite = "not_finite",
+        /// A JSON number that MessagePack can not hold (beyond 64 bits, beyond a float) was sent as text.
+        NumberAsText = "number_as_text",
+        /// A JSON number with more digits than a float 64 has was sent as the nearest float.
+        NumberRounded = "number_rounded",
         /// A map key that is no text was written as text.
         KeyNotText = "key_not_text",
         /// A frame said one codec and held another.
@@ -88,6 +97,10 @@ catalogue! {
         FrameStalled = "frame_stalled",
         /// A connection was closed because a limit (connections, memory) was reached.
         ConnectionRefused = "connection_refused",
+        /// A connection was closed because its handshake (TLS or shared key) failed or did not end in time.
+        HandshakeFailed = "handshake_failed",
+        /// A connection was closed because its address is in no network that is let in.
+        NotAllowed = "not_allowed",
         /// A piece of a split line (pieces are not records).
         Piece = "piece",
         /// Pieces that never got their end went on as one record.
@@ -116,6 +129,10 @@ catalogue! {
         Unrouted = "unrouted",
         /// Not delivered when the time for shutting down was over, and the input can not give it again.
         Shutdown = "shutdown",
+        /// The disk log was full, and the policy (`full`, or `required = false` of the sink) was to drop.
+        BufferFull = "buffer_full",
+        /// Bytes of the disk log were damaged or missing.
+        BufferDamaged = "buffer_damaged",
     }
 }
 
@@ -207,6 +224,8 @@ pub struct InputMetrics {
     pub kind: &'static str,
     /// Records after joining, before any step.
     pub received: AtomicU64,
+    /// Records that at least one sink wanted.
+    pub passed: AtomicU64,
     /// Bytes read.
     pub bytes: AtomicU64,
     /// Batches made.
@@ -236,14 +255,49 @@ pub struct Pair {
     pub rejected: [AtomicU64; RejectReason::COUNT],
     /// By [`DropReason`].
     pub dropped: [AtomicU64; DropReason::COUNT],
+    /// Given back to their origin.
+    pub returned: AtomicU64,
+    /// In the disk log and not in memory.
+    pub buffered: AtomicU64,
+    /// In memory and nowhere else.
+    pub held: AtomicU64,
+    /// In memory, and in the disk log too.
+    pub logged: AtomicU64,
 }
 
 impl Pair {
-    /// Records that are on their way.
+    /// Records in memory.
     pub fn in_flight(&self) -> u64 {
-        let ended: u64 = self.delivered.load(Relaxed) + sum(&self.rejected) + sum(&self.dropped);
-        self.routed.load(Relaxed).saturating_sub(ended)
+        self.held.load(Relaxed) + self.logged.load(Relaxed)
     }
+
+    /// Records that have an end.
+    pub fn ended(&self) -> u64 {
+        self.delivered.load(Relaxed) + sum(&self.rejected) + sum(&self.dropped) + self.returned.load(Relaxed)
+    }
+}
+
+/// Moves records from one term of a pair to another; to be called within a [`Metrics::turn`].
+pub fn shift(from: &AtomicU64, to: &AtomicU64, records: u64) {
+    from.fetch_sub(records, Relaxed);
+    to.fetch_add(records, Relaxed);
+}
+
+/// How the disk log is; copied from it four times a second.
+#[derive(Debug, Default)]
+pub struct BufferMetrics {
+    /// Bytes on the disk, at most; 0 where there is no disk log.
+    pub size: AtomicU64,
+    /// Bytes on the disk.
+    pub bytes: AtomicU64,
+    /// Segments.
+    pub segments: AtomicU64,
+    /// Commits since the start.
+    pub commits: AtomicU64,
+    /// Nanoseconds of all commits.
+    pub commit_ns: AtomicU64,
+    /// Failed writes and syncs since the start.
+    pub failures: AtomicU64,
 }
 
 /// Everything that is counted for one sink.
@@ -267,6 +321,13 @@ pub struct SinkMetrics {
     pub failing_since: AtomicU64,
     /// Batches in the queue.
     pub queued: AtomicU64,
+    /// Bytes of its backlog in the disk log.
+    pub backlog_bytes: AtomicU64,
+    /// Milliseconds since 1970 when the oldest of its backlog came, 0 for none.
+    pub backlog_oldest_ms: AtomicU64,
+    /// Nanoseconds since 1970 since when its thread is inside a call that may block (a write to a dead mount), 0 for
+    /// none.
+    pub inside_since: AtomicU64,
 }
 
 /// How a health check stands.
@@ -287,7 +348,12 @@ pub struct Metrics {
     pub inputs: Vec<InputMetrics>,
     /// By sink number.
     pub sinks: Vec<SinkMetrics>,
+    /// The disk log.
+    pub buffer: BufferMetrics,
+    turn: RwLock<()>,
     checks: Mutex<BTreeMap<String, (Health, String)>>,
+    /// By input and file: seconds since 1970 when a certificate ends.
+    certificates: Mutex<BTreeMap<(String, String), i64>>,
     started: std::time::Instant,
 }
 
@@ -306,6 +372,7 @@ impl Metrics {
             name: (*name).to_owned(),
             kind,
             received: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             batches: AtomicU64::new(0),
             oddities: zeros(),
@@ -325,11 +392,17 @@ impl Metrics {
             last_success: AtomicU64::new(0),
             failing_since: AtomicU64::new(0),
             queued: AtomicU64::new(0),
+            backlog_bytes: AtomicU64::new(0),
+            backlog_oldest_ms: AtomicU64::new(0),
+            inside_since: AtomicU64::new(0),
         };
         Metrics {
             inputs: inputs.iter().map(input).collect(),
             sinks: sinks.iter().map(sink).collect(),
+            buffer: BufferMetrics::default(),
+            turn: RwLock::new(()),
             checks: Mutex::default(),
+            certificates: Mutex::default(),
             started: std::time::Instant::now(),
         }
     }
@@ -349,6 +422,21 @@ impl Metrics {
         to.received.fetch_add(u64::from(tally.received), Relaxed);
     }
 
+    /// Whoever moves records between terms of the ledger holds this meanwhile. Never held while something waits.
+    pub fn turn(&self) -> RwLockReadGuard<'_, ()> {
+        self.turn.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// While this is held, no record is between two terms.
+    pub fn still(&self) -> RwLockWriteGuard<'_, ()> {
+        self.turn.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The terms of an input and a sink.
+    pub fn pair(&self, input: u16, sink: usize) -> &Pair {
+        &self.sinks[sink].pairs[usize::from(input)]
+    }
+
     /// Sets a named health check.
     pub fn check(&self, name: &str, health: Health, reason: impl Into<String>) {
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -363,6 +451,12 @@ impl Metrics {
     /// All health checks, by name.
     pub fn checks(&self) -> BTreeMap<String, (Health, String)> {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes when the certificate in a file ends, in seconds since 1970.
+    pub fn certificate(&self, input: &str, file: &str, ends: i64) {
+        let mut all = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert((input.to_owned(), file.to_owned()), ends);
     }
 
     /// The Prometheus text exposition of everything.
@@ -381,9 +475,15 @@ impl Metrics {
         self.expose_inputs(&mut out);
         self.expose_pairs(&mut out);
         self.expose_sinks(&mut out);
+        self.expose_buffer(&mut out);
         out.family("longshore_health", "gauge", "Health checks: 0 pass, 1 warn, 2 fail.");
         for (name, (health, _)) in self.checks() {
             out.sample("longshore_health", &[("check", &name)], health as u64);
+        }
+        let name = "longshore_certificate_expiry_timestamp_seconds";
+        out.family(name, "gauge", "When a certificate ends.");
+        for ((input, file), ends) in self.certificates.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            out.sample(name, &[("input", input), ("file", file)], u64::try_from(*ends).unwrap_or(0));
         }
         out.0
     }
@@ -423,12 +523,21 @@ impl Metrics {
 
     fn expose_pairs(&self, out: &mut Exposition) {
         type Figure = fn(&Pair) -> u64;
-        let figures: [(&str, &str, &str, Figure); 3] = [
+        let figures: [(&str, &str, &str, Figure); 5] = [
             ("longshore_routed_total", "counter", "Records offered to a sink.", |p| p.routed.load(Relaxed)),
             ("longshore_delivered_total", "counter", "Records that a sink's destination took.", |p| {
                 p.delivered.load(Relaxed)
             }),
-            ("longshore_in_flight", "gauge", "Records on their way to a sink.", Pair::in_flight),
+            ("longshore_in_flight", "gauge", "Records on their way to a sink, in memory.", Pair::in_flight),
+            ("longshore_buffered", "gauge", "Records that wait for a sink in the disk log.", |p| {
+                p.buffered.load(Relaxed)
+            }),
+            (
+                "longshore_returned_total",
+                "counter",
+                "Records given back to their origin, which gives them again.",
+                |p| p.returned.load(Relaxed),
+            ),
         ];
         for (name, kind, help, of) in figures {
             out.family(name, kind, help);
@@ -456,11 +565,12 @@ impl Metrics {
     }
 
     fn expose_sinks(&self, out: &mut Exposition) {
-        let plain: [(&str, &str, &str, fn(&SinkMetrics) -> &AtomicU64); 4] = [
+        let plain: [(&str, &str, &str, fn(&SinkMetrics) -> &AtomicU64); 5] = [
             ("longshore_sink_requests_total", "counter", "Requests or writes that succeeded.", |s| &s.requests),
             ("longshore_sink_retries_total", "counter", "Requests or writes tried again.", |s| &s.retries),
             ("longshore_sink_bytes_total", "counter", "Bytes taken by the destination.", |s| &s.bytes),
             ("longshore_sink_queued_batches", "gauge", "Batches waiting in memory.", |s| &s.queued),
+            ("longshore_sink_backlog_bytes", "gauge", "Bytes of its backlog in the disk log.", |s| &s.backlog_bytes),
         ];
         for (name, kind, help, of) in plain {
             out.family(name, kind, help);
@@ -481,6 +591,24 @@ impl Metrics {
         out.family(name, "gauge", "Since when every try has failed, 0 while all is well.");
         for sink in &self.sinks {
             out.sample(name, &[("sink", &sink.name)], sink.failing_since.load(Relaxed) / 1_000_000_000);
+        }
+    }
+}
+
+impl Metrics {
+    fn expose_buffer(&self, out: &mut Exposition) {
+        let buffer = &self.buffer;
+        let figures: [(&str, &str, &str, &AtomicU64); 6] = [
+            ("longshore_buffer_size_bytes", "gauge", "Size of the disk log, at most; 0 without one.", &buffer.size),
+            ("longshore_buffer_bytes", "gauge", "Bytes of the disk log.", &buffer.bytes),
+            ("longshore_buffer_segments", "gauge", "Segments of the disk log.", &buffer.segments),
+            ("longshore_buffer_commits_total", "counter", "Commits of the disk log.", &buffer.commits),
+            ("longshore_buffer_commit_ns_total", "counter", "Nanoseconds of all commits.", &buffer.commit_ns),
+            ("longshore_buffer_failures_total", "counter", "Failed writes and syncs.", &buffer.failures),
+        ];
+        for (name, kind, help, figure) in figures {
+            out.family(name, kind, help);
+            out.sample(name, &[], figure.load(Relaxed));
         }
     }
 }
@@ -523,9 +651,12 @@ mod tests {
         let metrics = Metrics::new(&[("a\"b", "stdin")], &[("out", "stdout")]);
         let pair = &metrics.sinks[0].pairs[0];
         pair.routed.store(10, Relaxed);
-        pair.delivered.store(6, Relaxed);
+        pair.held.store(4, Relaxed);
         pair.rejected[RejectReason::Refused as usize].store(1, Relaxed);
-        assert_eq!(pair.in_flight(), 3);
+        shift(&pair.held, &pair.logged, 3);
+        shift(&pair.held, &pair.delivered, 1);
+        pair.delivered.fetch_add(5, Relaxed);
+        assert_eq!((pair.in_flight(), pair.ended()), (3, 7));
         let text = metrics.exposition(&crate::budget::Budget::new(1000));
         assert!(text.contains("longshore_in_flight{input=\"a\\\"b\",sink=\"out\"} 3\n"), "{text}");
         assert!(text.contains("longshore_rejected_total{input=\"a\\\"b\",sink=\"out\",reason=\"refused\"} 1\n"));

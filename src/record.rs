@@ -281,11 +281,15 @@ pub struct Added {
     pub file: bool,
     /// `tag`.
     pub tag: bool,
+    /// `longshore_id`: the record's stable id, for a store that tells repetitions by it.
+    pub id: bool,
 }
 
 impl Added {
-    /// Everything that is known: the default of each sink.
-    pub const ALL: Added = Added { stream: true, time: true, container: true, file: true, tag: true };
+    /// Everything that is known about where a record came from: the default of each sink.
+    pub const ALL: Added = Added { stream: true, time: true, container: true, file: true, tag: true, id: false };
+    /// Nothing.
+    pub const NONE: Added = Added { stream: false, time: false, container: false, file: false, tag: false, id: false };
 }
 
 impl Row {

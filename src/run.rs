@@ -3,19 +3,24 @@
 //! Start: the data folder and its lock, sinks, the router, inputs, the admin server. An error of any of them ends the
 //! start with exit code 1.
 //!
+//! The disk log is opened when an input asks for it (`ack = "durable"`), when there are several sinks (so that one that is
+//! dead does not stop the others), or when there is one from before.
+//!
 //! Stop (SIGTERM, SIGINT, the end of all inputs, a closed pipe, or a worker that panicked), with one deadline for all:
 //!
 //! 1. inputs stop reading and let go of their outlets; what was read goes on through the steps
 //! 2. so the queues end, and each sink sends what it has, tries again, and ends
 //! 3. receipts are settled: acks are written, watermarks move
-//! 4. checkpoints are saved a last time
+//! 4. what the checkpoints and cursors rest on is synced, and they are saved a last time, the ledger with them
 //!
 //! At the deadline, or at a second signal, the sinks give up: what they hold is "not delivered", so files are read
-//! again next time and unacked chunks are sent again. SIGHUP has the sinks reopen their files.
+//! again next time, unacked chunks are sent again, and what is in the disk log is delivered after the next start. SIGHUP has the sinks reopen their files.
 
 use std::io;
 use std::net::TcpListener as StdListener;
-use std::sync::atomic::Ordering::Relaxed;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -26,26 +31,32 @@ use tokio::sync::mpsc;
 use crate::admin::{self, Phase};
 use crate::banner::{self, Resumed, View};
 use crate::budget::Budget;
+use crate::buffer::{self, Log};
 use crate::config::Config;
 use crate::delivery::{self, SinkHandle, Stops};
 use crate::inputs::Outlet;
 use crate::inputs::follow::checkpoint::Checkpoints;
+use crate::ledger::Ledger;
 use crate::log;
-use crate::metrics::{DropReason, Health, Metrics};
-use crate::pipeline::route::{Port, Router};
+use crate::metrics::{DropReason, Health, Metrics, shift};
+use crate::outbox::{self, Behind, LogWatcher, Outbox, QUEUE_MAX, Settled, Watch, Way};
+use crate::pipeline::route::Router;
 use crate::record::TagGlob;
+use crate::service;
 use crate::workers::{Stop, Workers};
 
 /// Everything that was there was delivered, or is at rest in files.
 pub const DRAINED: u8 = 0;
 /// The configuration is wrong, the start failed, or a worker panicked.
 pub const FAILED: u8 = 1;
-/// The time to stop was over before everything was delivered, and the input can not give it again.
+/// The time to stop was over before everything was delivered: a backlog stays in the disk log, or the input can not give
+/// the records again.
 pub const BACKLOG: u8 = 3;
 
-/// Shipments that wait for one sink. Their bytes are bounded by the memory budget; this bounds their number, so that
-/// a slow sink is felt as back-pressure before it has taken the whole budget from the others.
-const QUEUE_MAX: usize = 16;
+/// The folder of the disk log within the data folder.
+pub const BUFFER: &str = "buffer";
+/// The disk log's size where nothing is configured; a quarter of the file system where that is less.
+const BUFFER_SIZE: u64 = 1 << 30;
 /// How long everything may take after the deadline (or a second signal): half of it for the workers to let go, half to
 /// save the checkpoints. What still blocks then, in a write to a dead disk, ends with the process.
 const LET_GO: Duration = Duration::from_secs(2);
@@ -53,6 +64,12 @@ const LET_GO: Duration = Duration::from_secs(2);
 /// then its group, and that must not cost what is still under way.
 const ONE_SIGNAL: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(20);
+/// Between two looks at the disk log.
+const LOOK_AT_LOG: Duration = Duration::from_millis(250);
+/// The ledger is saved so often while it changes.
+const SAVE_LEDGER: Duration = Duration::from_secs(1);
+/// The interval of what is switched off.
+const NEVER: Duration = Duration::from_secs(86_400);
 
 /// How to run.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +98,12 @@ struct Node {
     state: Arc<admin::State>,
     checkpoints: Arc<Checkpoints>,
     handles: Arc<OnceLock<Vec<SinkHandle>>>,
+    /// The disk log, if there is one.
+    log: Option<Arc<Log>>,
+    /// What looks at it.
+    watch: OnceLock<Watch>,
+    /// The ledger that is saved from now on is that of an orderly stop.
+    stopped: Arc<AtomicBool>,
     /// "Stop reading".
     stop: Stop,
     /// "Give up", for the sinks.
@@ -91,10 +114,33 @@ struct Node {
     timeout: Duration,
     /// By input: whether what was not delivered comes again at the next start.
     give_again: Vec<bool>,
+    /// Records that were given up at the end and that nobody may give again.
+    lost: AtomicU64,
 }
 
 fn said(what: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// What to do about a data folder that can not be written: in containers the commonest fault of a first start.
+fn with_way_out(data_dir: &Path, error: io::Error) -> io::Error {
+    let user = rustix::process::geteuid().as_raw();
+    let shown = data_dir.display();
+    let hint = match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            format!("[node] data_dir has to be writable: mount a volume or a tmpfs at {shown}")
+        }
+        io::ErrorKind::PermissionDenied => match std::fs::metadata(data_dir) {
+            Ok(found) => format!(
+                "{shown} belongs to uid {}, longshore runs as {user}: `chown {user} {shown}`, or run as its owner (the \
+                 receiver profile is 65532, the tailer profile is 0)",
+                found.uid()
+            ),
+            Err(_) => format!("longshore runs as uid {user}; make a folder of that user's and set [node] data_dir"),
+        },
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}; {hint}"))
 }
 
 impl Node {
@@ -109,9 +155,18 @@ impl Node {
         let signals = runtime.block_on(async { Signals::new() }).map_err(|error| said("signals", error))?;
         // The lock comes first: nothing else may be touched while another longshore works here.
         let handles: Arc<OnceLock<Vec<SinkHandle>>> = Arc::default();
-        let to_sync = Arc::clone(&handles);
-        let sync = move || to_sync.get().map_or(Ok(()), |handles| handles.iter().try_for_each(SinkHandle::sync));
-        let checkpoints = Checkpoints::open(&config.node.data_dir, Box::new(sync))?;
+        let settled: Arc<OnceLock<Settled>> = Arc::default();
+        let (to_sync, to_settle) = (Arc::clone(&handles), Arc::clone(&settled));
+        let sync = move || {
+            let before = to_settle.get().map(Settled::before);
+            let synced = to_sync.get().map_or(Ok(()), |handles| handles.iter().try_for_each(SinkHandle::sync));
+            if let (Some(settled), Some(before)) = (to_settle.get(), before) {
+                settled.after(before, synced.is_ok());
+            }
+            synced
+        };
+        let checkpoints = Checkpoints::open(&config.node.data_dir, Box::new(sync))
+            .map_err(|error| with_way_out(&config.node.data_dir, error))?;
         let resumed = Resumed { files: checkpoints.resumed() };
         // For people: a log that programs read stays one object a line.
         let for_people = config.telemetry.log.format == log::Format::Text;
@@ -126,7 +181,19 @@ impl Node {
         let metrics = Arc::new(Metrics::new(&input_names, &sink_names));
         metrics.check(admin::WORKERS_CHECK, Health::Pass, "");
         let budget = Budget::new(config.node.memory);
+        let (log, backlog) = open_log(&config, &metrics, true)?;
+        let saved = checkpoints.take_ledger().map(|saved| Ledger::from_json(&saved)).unwrap_or_default();
+        for wrong in saved.resume(&metrics, &backlog) {
+            tracing::error!("the ledger of the last stop and the disk log differ: {wrong}");
+        }
+        let stopped = Arc::<AtomicBool>::default();
+        let (counted, is_stopped) = (Arc::clone(&metrics), Arc::clone(&stopped));
+        checkpoints
+            .carry(Box::new(move || Ledger { stopped: is_stopped.load(Relaxed), ..Ledger::of(&counted) }.to_json()));
         let node = Node {
+            log,
+            watch: OnceLock::new(),
+            stopped,
             state: admin::State::new(Arc::clone(&metrics), Arc::clone(&budget)),
             runtime,
             metrics,
@@ -139,11 +206,13 @@ impl Node {
             saver: Workers::default(),
             timeout: config.node.shutdown_timeout,
             give_again: config.inputs.iter().map(|input| input.part.gives_again()).collect(),
+            lost: AtomicU64::new(0),
         };
         // Whatever was started before an error is stopped again.
-        match node.start_parts(config, options, budget) {
+        match node.start_parts(config, options, budget, &settled) {
             Ok(()) => {
                 node.state.set(Phase::Running);
+                service::ready();
                 if let Some(banner) = banner {
                     log::tell(&banner);
                 }
@@ -158,7 +227,13 @@ impl Node {
         }
     }
 
-    fn start_parts(&self, config: Config, options: &Options, budget: Arc<Budget>) -> io::Result<()> {
+    fn start_parts(
+        &self,
+        config: Config,
+        options: &Options,
+        budget: Arc<Budget>,
+        settled: &OnceLock<Settled>,
+    ) -> io::Result<()> {
         let admin = config.telemetry.listen.map(|address| {
             let listener = StdListener::bind(address).and_then(|listener| {
                 listener.set_nonblocking(true)?;
@@ -169,22 +244,36 @@ impl Node {
         });
         let admin = admin.transpose()?;
 
-        let mut ports = Vec::new();
-        let mut handles = Vec::new();
-        for (number, named) in config.sinks.into_iter().enumerate() {
+        let (mut ways, mut receivers, mut globs) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, named) in config.sinks.iter().enumerate() {
             let (queue, receiver) = mpsc::channel(QUEUE_MAX);
-            let stops = Stops { read: self.stop.clone(), give_up: self.give_up.clone() };
-            let metrics = Arc::clone(&self.metrics);
-            handles.push(delivery::spawn(named.part, receiver, metrics, number, stops, &self.sinks)?);
-            let globs = named.tags.iter().map(|pattern| TagGlob::new(pattern)).collect();
-            ports.push(Port { sink: number, globs, queue });
+            ways.push(Way { sink: number, queue, required: named.required });
+            receivers.push(receiver);
+            globs.push((number, named.tags.iter().map(|pattern| TagGlob::new(pattern)).collect()));
         }
-        // Set once, here; the checkpoints' hook reads it.
+        let outbox = Outbox::new(ways, Arc::clone(&self.metrics), self.behind(&budget));
+        // Set once each, here; the hook of the checkpoints and the loop of `wait_for_a_reason` read them.
+        let _ = self.watch.set(outbox.watch());
+        if let Some(found) = outbox.settled() {
+            let checkpoints = Arc::clone(&self.checkpoints);
+            found.on_first(move || checkpoints.touch(1, false));
+            let _ = settled.set(found);
+        }
+        let mut handles = Vec::new();
+        for ((number, named), receiver) in config.sinks.into_iter().enumerate().zip(receivers) {
+            let stops = Stops { read: self.stop.clone(), give_up: self.give_up.clone() };
+            let feed = outbox.feed(number, receiver);
+            let handle = delivery::spawn(named.part, feed, Arc::clone(&self.metrics), number, stops, &self.sinks)?;
+            if let Some(settled) = settled.get().filter(|_| handle.needs_sync()) {
+                settled.defer(number);
+            }
+            handles.push(handle);
+        }
         let _ = self.handles.set(handles);
         self.checkpoints.report_to(Arc::clone(&self.metrics));
         self.checkpoints.start_saver(&self.saver)?;
 
-        let router = Arc::new(Router::new(ports, Arc::clone(&self.metrics)));
+        let router = Arc::new(Router::to(outbox, globs, Arc::clone(&self.metrics)));
         let pipeline = Arc::new(config.pipeline);
         for (number, named) in config.inputs.into_iter().enumerate() {
             let outlet = Outlet {
@@ -208,10 +297,23 @@ impl Node {
         Ok(())
     }
 
+    /// What is behind the queues of the sinks.
+    fn behind(&self, budget: &Arc<Budget>) -> Option<Behind> {
+        let log = self.log.as_ref()?;
+        let backlog = self.metrics.sinks.iter().map(|sink| sink.pairs.iter().any(|p| p.buffered.load(Relaxed) > 0));
+        Some(Behind {
+            log: Arc::clone(log),
+            budget: Arc::clone(budget),
+            backlog: backlog.collect(),
+            give_up: self.give_up.clone(),
+        })
+    }
+
     /// Waits for a reason to stop, then stops.
     fn run_and_stop(self, mut signals: Signals) -> u8 {
         let why = self.runtime.block_on(self.wait_for_a_reason(&mut signals));
         self.state.set(Phase::Stopping);
+        service::stopping();
         self.stop.set();
         let deadline = Instant::now() + self.timeout;
         let in_flight = self.in_flight();
@@ -229,16 +331,32 @@ impl Node {
 
     async fn wait_for_a_reason(&self, signals: &mut Signals) -> Why {
         let mut look = tokio::time::interval(LOOK);
+        let mut look_at_log = tokio::time::interval(LOOK_AT_LOG);
+        let mut save_ledger = tokio::time::interval(SAVE_LEDGER);
+        let mut counted = 0;
+        // A sign of life from where a worker that died is seen: a node that can not see that is not alive.
+        let watchdog = service::watchdog();
+        let mut alive = tokio::time::interval(watchdog.unwrap_or(NEVER));
         loop {
             tokio::select! {
                 told = signals.next() => match told {
                     Told::Stop(name) => return Why::Signal(name),
                     Told::Reopen => {
-                    tracing::info!("SIGHUP: sinks reopen their files");
-                    self.handles.get().into_iter().flatten().for_each(SinkHandle::reopen);
+                        service::reloading();
+                        tracing::info!("SIGHUP: sinks reopen their files");
+                        self.handles.get().into_iter().flatten().for_each(SinkHandle::reopen);
+                        service::ready();
                     }
                 },
                 () = self.stop.wait() => return Why::Closed,
+                _ = look_at_log.tick() => self.watch.get().into_iter().for_each(Watch::look),
+                _ = save_ledger.tick() => {
+                    let now = self.counted();
+                    if std::mem::replace(&mut counted, now) != now {
+                        self.checkpoints.touch(0, false);
+                    }
+                }
+                _ = alive.tick(), if watchdog.is_some() => service::alive(),
                 _ = look.tick() => {
                     if self.has_failed() {
                         self.metrics.check(admin::WORKERS_CHECK, Health::Fail, "a worker panicked; see the log");
@@ -280,16 +398,77 @@ impl Node {
         }
         // In a thread of its own: a sync waits for as long as the disk takes, and a dead disk takes for ever.
         let checkpoints = Arc::clone(&self.checkpoints);
+        let (log, until) = (self.log.clone(), deadline.max(Instant::now() + LET_GO / 2));
+        let closed = Arc::<AtomicBool>::default();
+        let is_closed = Arc::clone(&closed);
         let save = move || {
-            if let Err(error) = checkpoints.final_save() {
+            // Syncs what was delivered, and so settles it in the log; the cursors say so when it is closed.
+            if let Err(error) = checkpoints.save() {
                 tracing::error!(
                     "checkpoints could not be saved ({error}); what was delivered since the last save comes again"
                 );
             }
+            match log.map_or(Ok(()), |log| log.close(until)) {
+                Ok(()) => is_closed.store(true, Relaxed),
+                Err(error) => tracing::error!(
+                    "the disk log could not be closed in order ({error}); some of what was delivered comes again"
+                ),
+            }
         };
         let started = self.saver.spawn("last-save", save);
+        // Not `join`: the saver itself ends only with the last save.
+        while started.is_ok() && !closed.load(Relaxed) && self.saver.running() > 1 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.give_back();
+        self.stopped.store(closed.load(Relaxed), Relaxed);
+        let checkpoints = Arc::clone(&self.checkpoints);
+        let save = move || {
+            if let Err(error) = checkpoints.final_save() {
+                tracing::error!("the ledger of this stop could not be saved: {error}");
+            }
+        };
+        let started = self.saver.spawn("last-ledger", save);
         if started.is_err() || !self.saver.join(deadline.max(Instant::now() + LET_GO / 2)) {
             tracing::error!("checkpoints were not saved in time; what was delivered since the last save comes again");
+        }
+    }
+
+    /// Nothing is in flight any more: what the disk log has stays there, the rest is given back or lost.
+    fn give_back(&self) {
+        let handles = self.handles.get().map_or(&[][..], Vec::as_slice);
+        for (number, sink) in self.metrics.sinks.iter().enumerate() {
+            // Nobody reads there any more: nothing is lost that somebody wanted.
+            let closed = handles.get(number).is_some_and(SinkHandle::is_closed);
+            for (at, (input, pair)) in self.metrics.inputs.iter().zip(&sink.pairs).enumerate() {
+                let _turn = self.metrics.turn();
+                shift(&pair.logged, &pair.buffered, pair.logged.load(Relaxed));
+                let left = pair.held.load(Relaxed);
+                if left == 0 {
+                    continue;
+                }
+                if self.give_again[at] {
+                    shift(&pair.held, &pair.returned, left);
+                    tracing::warn!(
+                        input = input.name,
+                        sink = sink.name,
+                        records = left,
+                        "not delivered; they are in the files and are read again at the next start"
+                    );
+                } else {
+                    shift(&pair.held, &pair.dropped[DropReason::Shutdown as usize], left);
+                    if closed {
+                        continue;
+                    }
+                    self.lost.fetch_add(left, Relaxed);
+                    tracing::error!(
+                        input = input.name,
+                        sink = sink.name,
+                        records = left,
+                        "not delivered; a sender that asked for acks sends them again, others are lost"
+                    );
+                }
+            }
         }
     }
 
@@ -301,43 +480,82 @@ impl Node {
         self.metrics.sinks.iter().flat_map(|sink| &sink.pairs).map(|pair| pair.in_flight()).sum()
     }
 
-    /// Counts what was given up, says it, and chooses the exit code.
+    /// A figure that changes when the ledger does.
+    fn counted(&self) -> u64 {
+        let received: u64 = self.metrics.inputs.iter().map(|input| input.received.load(Relaxed)).sum();
+        let pairs = self.metrics.sinks.iter().flat_map(|sink| &sink.pairs);
+        pairs.fold(received, |sum, pair| sum.wrapping_add(pair.ended()).wrapping_add(pair.routed.load(Relaxed)))
+    }
+
+    /// Chooses the exit code; says last of all what stays on the disk.
     fn exit_code(&self) -> u8 {
-        let handles = self.handles.get().map_or(&[][..], Vec::as_slice);
-        let mut lost = 0;
-        for (number, sink) in self.metrics.sinks.iter().enumerate() {
-            // Nobody reads there any more: nothing is lost that somebody wanted.
-            let closed = handles.get(number).is_some_and(SinkHandle::is_closed);
-            for (at, (input, pair)) in self.metrics.inputs.iter().zip(&sink.pairs).enumerate() {
-                let left = pair.in_flight();
-                if left == 0 || closed {
-                    continue;
-                }
-                if self.give_again[at] {
-                    tracing::warn!(
-                        input = input.name,
-                        sink = sink.name,
-                        records = left,
-                        "not delivered; they are in the files and are read again at the next start"
-                    );
-                } else {
-                    pair.dropped[DropReason::Shutdown as usize].fetch_add(left, Relaxed);
-                    lost += left;
-                    tracing::error!(
-                        input = input.name,
-                        sink = sink.name,
-                        records = left,
-                        "not delivered; a sender that asked for acks sends them again, others are lost"
-                    );
-                }
-            }
+        let ledger = Ledger::of(&self.metrics);
+        let (buffered, sinks) = ledger.buffered();
+        if buffered > 0 {
+            tracing::warn!(
+                records = buffered,
+                sinks = sinks.join(", "),
+                "a backlog stays in the disk log; it is delivered after the next start (exit code 3)"
+            );
         }
-        match (self.has_failed(), lost) {
+        match (self.has_failed(), buffered + self.lost.load(Relaxed)) {
             (true, _) => FAILED,
             (false, 0) => DRAINED,
             _ => BACKLOG,
         }
     }
+}
+
+/// Opens the disk log if there is one, or if there has to be one (`to_run`). With it: what it has for each sink, by input.
+pub(crate) fn open_log(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    to_run: bool,
+) -> io::Result<(Option<Arc<Log>>, Vec<Vec<u64>>)> {
+    let dir = config.node.data_dir.join(BUFFER);
+    let nothing = vec![vec![0; config.inputs.len()]; config.sinks.len()];
+    let wanted = to_run && (config.inputs.iter().any(|input| input.part.is_durable()) || config.sinks.len() > 1);
+    if !wanted && !dir.exists() {
+        return Ok((None, nothing));
+    }
+    let size = config.buffer.size.unwrap_or_else(|| default_size(&config.node.data_dir));
+    let settings = buffer::Settings {
+        full: config.buffer.full,
+        keep: config.buffer.keep,
+        sources: config.inputs.iter().map(|input| input.name.clone()).collect(),
+        watcher: Some(Arc::new(LogWatcher(Arc::clone(metrics)))),
+        ..buffer::Settings::new(dir, size)
+    };
+    let names: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    let (log, found) = Log::open(settings, &names).map_err(|error| said("the disk log", error))?;
+    metrics.check(outbox::CHECK, Health::Pass, "");
+    if !found.damage.is_none() {
+        let damage = &found.damage;
+        tracing::error!(?damage, "the disk log is damaged; what can be read is delivered, the rest is counted");
+    }
+    for (sink, backlog) in &found.removed {
+        let (records, bytes) = (backlog.total.records, backlog.total.bytes);
+        tracing::warn!(sink, records, bytes, "the disk log has a backlog of a sink that is configured no longer");
+    }
+    let by_input = |backlog: &buffer::Backlog| {
+        let mut records: Vec<u64> = config.inputs.iter().map(|_| 0).collect();
+        for (to, from) in records.iter_mut().zip(&backlog.by_source) {
+            *to = from.records;
+        }
+        // Of inputs that are configured no longer: counted for the first one, as `outbox/feed.rs` does it.
+        let known: u64 = records.iter().sum();
+        if let Some(first) = records.first_mut() {
+            *first += backlog.total.records.saturating_sub(known);
+        }
+        records
+    };
+    Ok((Some(log), found.readers.iter().map(by_input).collect()))
+}
+
+/// 1 GiB, or a quarter of the file system where that is less.
+fn default_size(data_dir: &Path) -> u64 {
+    let total = rustix::fs::statvfs(data_dir).map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
+    (total / 4).clamp(buffer::SIZE_MIN, BUFFER_SIZE)
 }
 
 /// Why the node stops.

@@ -1,281 +1,429 @@
-//! The `longshore send` client: records from standard input to a forward receiver, with acks.
+//! `longshore send`: records from standard input to a forward receiver, with acks; with `--count`, `--rate` and
+//! `--connections` a load generator. It speaks through the same connections as the `forward` sink.
 //!
-//! Lines are texts (`{"log": line}`) or JSON objects; they go out as PackedForward frames, when one is full or the
-//! input pauses. With acks one frame is under way at a time and is sent again, with the same chunk id, over a new
+//! ```text
+//! lines -> records -> frames (full, or the input pauses) -> a short queue -> one worker a connection
+//! ```
+//!
+//! With acks each connection has one frame under way, which is sent again, with the same chunk id, over a new
 //! connection until it is acknowledged: the receiver may see it twice, never not at all.
-//! Limits: [`LINE_MAX`] bytes a line (a longer one is cut and counted), [`SendOptions::records_max`] records and
-//! [`FRAME_BYTES`] bytes a frame, [`SendOptions::tries_max`] tries.
+//! Limits: [`LINE_MAX`](lines::LINE_MAX) bytes a line, [`SendOptions::records_max`] records and [`FRAME_BYTES`] bytes a
+//! frame, [`SendOptions::tries_max`] tries; [`REPEATED_MAX`] bytes of records that `--count` sends over and over.
 
-use std::fmt;
-use std::io;
+mod figures;
+mod lines;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, timeout, timeout_at};
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncRead;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_rustls::TlsConnector;
 
-use crate::codec::msgpack::{self, write};
+use crate::cli::{SendCompression, SendFormat, SendMode};
+use crate::codec::forward::encode::{Mode, Options, TimeForm, chunk_id, entry_head, frame};
+use crate::codec::msgpack::{from_json, write};
+use crate::log;
+use crate::metrics::{Oddity, Tally};
 use crate::record::Timestamp;
+use crate::settings::Secret;
+use crate::sinks::forward_link::{Address, Identity, Link, Target, Trouble};
+use crate::sinks::http_body::Compression;
+use crate::sinks::tls;
 
-/// Bytes of one line, at most.
-pub const LINE_MAX: usize = 1 << 20;
+use figures::Figures;
+use lines::{Lines, Next};
+
 /// A frame is closed when its entries are this large.
 const FRAME_BYTES: usize = 512 << 10;
 /// The input is silent: what there is goes out.
 const PAUSE: Duration = Duration::from_millis(50);
 const TRY_AGAIN: Duration = Duration::from_millis(500);
-const CONNECT_WAIT: Duration = Duration::from_secs(10);
-const ACK_BYTES_MAX: usize = 4096;
+/// Bytes of records that are sent over and over.
+const REPEATED_MAX: usize = 64 << 20;
+/// Time between two words about the progress: on a terminal, and elsewhere.
+const PROGRESS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// What to send, and where.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SendOptions {
-    /// `host:port`, `tcp://host:port` or `unix:///path`.
-    pub to: String,
+    /// The receiver.
+    target: Target,
     /// The tag of all records.
-    pub tag: String,
+    tag: String,
     /// Lines are JSON objects; one that is none goes as text.
-    pub json: bool,
-    /// Ask for acks and wait for them.
-    pub ack: bool,
+    json: bool,
+    /// How frames look.
+    mode: Mode,
+    compression: Compression,
     /// How long to wait for one ack before the frame is sent again.
-    pub ack_wait: Duration,
+    ack_wait: Duration,
     /// Records in one frame, at most.
-    pub records_max: usize,
+    records_max: usize,
     /// Tries for one frame before giving up.
-    pub tries_max: u32,
+    tries_max: u32,
     /// Records a second, at most.
-    pub rate: Option<u64>,
+    rate: Option<u64>,
+    /// Records in all.
+    count: Option<u64>,
+    connections: usize,
 }
 
-impl Default for SendOptions {
-    fn default() -> SendOptions {
-        SendOptions {
-            to: "tcp://127.0.0.1:24224".to_owned(),
-            tag: "send".to_owned(),
-            json: false,
-            ack: true,
-            ack_wait: Duration::from_secs(60),
-            records_max: 1000,
-            tries_max: 10,
-            rate: None,
+/// Reads the flags. An error says what is wrong with them, or with the files that they name.
+pub fn options(args: &crate::cli::Send) -> Result<SendOptions, String> {
+    let address = Address::parse(&args.to).map_err(|message| format!("--to: {message}"))?;
+    let tls = match &address {
+        Address::Tls(_) => {
+            let files = tls::Files { ca: args.ca.clone(), cert: args.cert.clone(), key: args.cert_key.clone() };
+            let config = tls::config(&files, true).map_err(|error| error.to_string())?;
+            let name = args.server_name.as_deref().unwrap_or(address.host()).to_owned();
+            let name = ServerName::try_from(name.clone()).map_err(|error| format!("\"{name}\": {error}"))?;
+            Some((TlsConnector::from(Arc::new(config)), name))
         }
-    }
-}
-
-/// What was sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Records sent (and acknowledged, with acks).
-    pub records: u64,
-    /// Frames.
-    pub frames: u64,
-    /// Bytes of frames, without those sent again.
-    pub bytes: u64,
-    /// Frames that were sent again.
-    pub again: u64,
-    /// Lines that were no JSON object and went as text.
-    pub not_json: u64,
-    /// Lines that were cut.
-    pub cut: u64,
-}
-
-/// Why sending ended early.
-#[derive(Debug)]
-pub struct SendError {
-    /// What was safe before.
-    pub sent: Summary,
-    /// Why.
-    pub cause: io::Error,
-}
-
-impl fmt::Display for SendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (after {} records)", self.cause, self.sent.records)
-    }
-}
-
-impl std::error::Error for SendError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.cause)
-    }
-}
-
-trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
-
-/// Sends every line of `input`; returns at its end, when all is acknowledged.
-pub async fn send(options: &SendOptions, mut input: impl AsyncRead + Unpin) -> Result<Summary, SendError> {
-    let mut client = Client {
-        options,
-        socket: None,
-        summary: Summary::default(),
-        entries: Vec::new(),
-        count: 0,
-        started: Instant::now(),
+        _ if args.ca.is_some() || args.cert.is_some() || args.server_name.is_some() => {
+            return Err("--ca, --cert and --server-name are for TLS; write --to tls://HOST:PORT".to_owned());
+        }
+        _ => None,
     };
-    let (mut held, mut from, mut ended) = (Vec::<u8>::new(), 0, false);
-    let failed = |client: &Client<'_>, cause| SendError { sent: client.summary, cause };
-    while !ended {
-        let mut piece = vec![0; 64 << 10];
-        let read = match timeout(PAUSE, input.read(&mut piece)).await {
-            Ok(read) => read,
-            Err(_) => {
-                client.flush().await.map_err(|cause| failed(&client, cause))?;
-                input.read(&mut piece).await
+    let secret = |file: &PathBuf| match std::fs::read_to_string(file) {
+        Ok(text) => Ok(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned())),
+        Err(error) => Err(format!("{}: {error}", file.display())),
+    };
+    let password = args.password_file.as_ref().map(secret).transpose()?;
+    let identity = match &args.shared_key_file {
+        Some(file) => {
+            let node = rustix::system::uname();
+            let host = format!("{}.send.{}", node.nodename().to_string_lossy(), std::process::id());
+            Some(Arc::new(Identity { host, key: secret(file)?, user: args.user.clone().zip(password) }))
+        }
+        None => None,
+    };
+    let compression = match (args.mode, args.compress) {
+        (SendMode::Compressed, None | Some(SendCompression::Gzip)) => Compression::Gzip(4),
+        (SendMode::Packed | SendMode::Compressed, Some(SendCompression::Zstd)) => Compression::Zstd(3),
+        (SendMode::Packed, Some(SendCompression::Gzip)) => Compression::Gzip(4),
+        (SendMode::Message | SendMode::Forward, Some(_)) => {
+            return Err("--compress: only packed entries can be compressed; leave out --mode".to_owned());
+        }
+        (_, None) => Compression::None,
+    };
+    Ok(SendOptions {
+        target: Target { address, tls, identity, acks: !args.no_ack },
+        tag: args.tag.clone(),
+        json: args.format == SendFormat::Json,
+        mode: match args.mode {
+            SendMode::Message => Mode::Message,
+            SendMode::Forward => Mode::Forward,
+            SendMode::Packed | SendMode::Compressed => Mode::Packed,
+        },
+        compression,
+        ack_wait: Duration::from_secs(args.ack_timeout),
+        records_max: args.batch,
+        tries_max: 10,
+        rate: args.rate,
+        count: args.count,
+        connections: usize::from(args.connections),
+    })
+}
+
+/// Sends standard input. Returns the figures to be told; an error has them in its text.
+pub fn run(options: &SendOptions) -> Result<String, String> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build().map_err(|error| error.to_string())?;
+    let sent = runtime.block_on(send(options, tokio::io::stdin()));
+    // A read of standard input that is still waiting must not hold up the end.
+    runtime.shutdown_background();
+    sent
+}
+
+/// One write, and what it waits for.
+struct Job {
+    bytes: Vec<u8>,
+    chunks: Vec<Vec<u8>>,
+    frames: u64,
+    records: u64,
+}
+
+type Shared = Arc<Mutex<Figures>>;
+
+fn lock(figures: &Shared) -> std::sync::MutexGuard<'_, Figures> {
+    figures.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sends every line of `input` (or `--count` records); returns when all is acknowledged.
+pub(crate) async fn send(options: &SendOptions, input: impl AsyncRead + Unpin) -> Result<String, String> {
+    let started = Instant::now();
+    let figures = Shared::default();
+    let (jobs, queue) = mpsc::channel(options.connections);
+    let queue = Arc::new(tokio::sync::Mutex::new(queue));
+    let mut workers = JoinSet::new();
+    for _ in 0..options.connections {
+        workers.spawn(work(options.clone(), Arc::clone(&queue), Arc::clone(&figures)));
+    }
+    let progress = tokio::spawn(tell_progress(Arc::clone(&figures), started));
+    let packer = Packer {
+        options,
+        jobs,
+        entries: Vec::new(),
+        frames: Vec::new(),
+        chunks: Vec::new(),
+        count: 0,
+        made: 0,
+        key: fastrand::u128(..),
+        started,
+        tally: Tally::default(),
+    };
+    let read = feed(packer, Lines::new(input), &figures).await;
+    let mut failed = read.err();
+    while let Some(worked) = workers.join_next().await {
+        // A worker that panicked is a bug, and its frames are not acknowledged.
+        if let Err(cause) = worked.unwrap_or_else(|error| Err(error.to_string())) {
+            failed.get_or_insert(cause);
+        }
+    }
+    progress.abort();
+    let figures = lock(&figures);
+    let acked = options.target.acks && failed.is_none();
+    let told = figures.summary(started.elapsed(), acked);
+    match failed {
+        None => Ok(told),
+        Some(cause) => Err(format!("{cause} ({told})")),
+    }
+}
+
+/// Reads to the end, or as many records as asked for. An error is one of reading; the workers tell their own.
+async fn feed(
+    mut packer: Packer<'_>,
+    mut lines: Lines<impl AsyncRead + Unpin>,
+    figures: &Shared,
+) -> Result<(), String> {
+    let count = packer.options.count.unwrap_or(u64::MAX);
+    // Records as they were encoded, for `--count`.
+    let (mut repeated, mut ends) = (Vec::new(), Vec::new());
+    while packer.made < count {
+        let pause = (packer.count > 0).then_some(PAUSE);
+        let mut record = Vec::new();
+        match lines.next(pause).await.map_err(|error| format!("standard input: {error}"))? {
+            Next::Line(line, cut) => {
+                let text = packer.record(line, &mut record);
+                let mut figures = lock(figures);
+                figures.cut += u64::from(cut);
+                figures.not_json += u64::from(text);
             }
-        };
-        let read = read.map_err(|cause| failed(&client, cause))?;
-        ended = read == 0;
-        held.extend_from_slice(&piece[..read]);
-        // Only what is new is searched for line breaks.
-        let mut seen = held.len() - read;
-        let mut start = from;
-        while let Some(at) = memchr::memchr(b'\n', &held[seen..]) {
-            let line = held[start..seen + at].to_vec();
-            (start, seen) = (seen + at + 1, seen + at + 1);
-            client.line(&line).await.map_err(|cause| failed(&client, cause))?;
+            Next::Pause => {
+                if !packer.flush().await {
+                    return Ok(());
+                }
+                continue;
+            }
+            Next::End if packer.options.count.is_none() => break,
+            Next::End => {
+                // From the start again; an empty input is some record of the usual size.
+                if ends.is_empty() {
+                    packer.record(MADE_UP, &mut record);
+                    repeated.append(&mut record);
+                    ends.push(repeated.len());
+                }
+                let mut from = 0;
+                for end in &ends {
+                    if packer.made >= count || !packer.push(&repeated[from..*end]).await {
+                        break;
+                    }
+                    from = *end;
+                }
+                if packer.jobs.is_closed() {
+                    return Ok(());
+                }
+                continue;
+            }
         }
-        held.drain(..start);
-        from = 0;
-        while held.len() > LINE_MAX || (ended && !held.is_empty()) {
-            let rest = held.split_off(held.len().min(LINE_MAX));
-            client.summary.cut += u64::from(!rest.is_empty() || !ended);
-            client.line(&held).await.map_err(|cause| failed(&client, cause))?;
-            held = rest;
+        if packer.options.count.is_some() && repeated.len() < REPEATED_MAX {
+            repeated.extend_from_slice(&record);
+            ends.push(repeated.len());
+        }
+        if !packer.push(&record).await {
+            return Ok(());
         }
     }
-    client.flush().await.map_err(|cause| failed(&client, cause))?;
-    if let Some(socket) = &mut client.socket {
-        let _ = socket.shutdown().await;
-    }
-    Ok(client.summary)
+    packer.flush().await;
+    lock(figures).numbers_as_text = u64::from(packer.tally.oddities[Oddity::NumberAsText as usize]);
+    Ok(())
 }
 
-struct Client<'o> {
+/// The record that is sent where there is none.
+const MADE_UP: &[u8] = br#"{"level":"info","msg":"a record made up by longshore send","status":200,"took_ms":1.25,"path":"/api/items","user":{"id":4711,"name":"nobody"}}"#;
+
+/// Makes frames of records.
+struct Packer<'o> {
     options: &'o SendOptions,
-    socket: Option<Box<dyn Socket>>,
-    summary: Summary,
+    jobs: mpsc::Sender<Job>,
     entries: Vec<u8>,
+    /// Frames that go out in the next write.
+    frames: Vec<u8>,
+    chunks: Vec<Vec<u8>>,
     count: u64,
+    made: u64,
+    key: u128,
     started: Instant,
+    tally: Tally,
 }
 
-impl Client<'_> {
-    async fn line(&mut self, line: &[u8]) -> io::Result<()> {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        write::array(2, &mut self.entries);
-        write::event_time(Timestamp::now(), &mut self.entries);
+impl Packer<'_> {
+    /// Encodes a line as a record. Says whether it is text although it should be JSON.
+    fn record(&mut self, line: &[u8], out: &mut Vec<u8>) -> bool {
         let object = self.options.json && line.trim_ascii_start().starts_with(b"{");
-        if !(object && write::from_json(line, &mut self.entries)) {
-            self.summary.not_json += u64::from(self.options.json);
-            write::map(1, &mut self.entries);
-            write::text(b"log", &mut self.entries);
-            write::text(line, &mut self.entries);
+        if object && from_json::unchecked(line, out, &mut self.tally) {
+            return false;
         }
+        write::map(1, out);
+        write::text(b"log", out);
+        write::text(line, out);
+        self.options.json
+    }
+
+    /// Adds an encoded record. `false` when nobody sends any more.
+    async fn push(&mut self, record: &[u8]) -> bool {
+        entry_head(Timestamp::now(), TimeForm::Event, &mut self.entries, &mut self.tally);
+        self.entries.extend_from_slice(record);
         self.count += 1;
-        if self.count >= self.options.records_max as u64 || self.entries.len() >= FRAME_BYTES {
-            self.flush().await?;
+        self.made += 1;
+        if self.options.mode == Mode::Message {
+            self.close_frame(1);
+        }
+        // Message mode with acks is as loggers do it: one record, one ack.
+        let single = self.options.mode == Mode::Message && self.options.target.acks;
+        let bytes = self.entries.len() + self.frames.len();
+        if (single || self.count >= self.options.records_max as u64 || bytes >= FRAME_BYTES) && !self.flush().await {
+            return false;
         }
         if let Some(rate) = self.options.rate {
-            let seconds = (self.summary.records + self.count) as f64 / rate as f64;
-            let due = self.started + Duration::from_secs_f64(seconds);
+            let due = self.started + Duration::from_secs_f64(self.made as f64 / rate as f64);
             // Short waits add up to one that the timer can keep.
             if due > Instant::now() + PAUSE {
-                self.flush().await?;
-                tokio::time::sleep_until(due).await;
+                if !self.flush().await {
+                    return false;
+                }
+                sleep_until(due).await;
             }
         }
-        Ok(())
+        true
     }
 
-    /// Sends the entries at hand as one frame, until it is acknowledged.
-    async fn flush(&mut self) -> io::Result<()> {
-        if self.count == 0 {
-            return Ok(());
-        }
-        let mut chunk = Vec::new();
-        let mut frame = Vec::with_capacity(self.entries.len() + 128);
-        write::array(3, &mut frame);
-        write::text(self.options.tag.as_bytes(), &mut frame);
-        write::bin(&self.entries, &mut frame);
-        write::map(if self.options.ack { 2 } else { 1 }, &mut frame);
-        write::text(b"size", &mut frame);
-        write::unsigned(self.count, &mut frame);
-        if self.options.ack {
-            write::text(STANDARD.encode(fastrand::u128(..).to_be_bytes()).as_bytes(), &mut chunk);
-            write::text(b"chunk", &mut frame);
-            frame.extend_from_slice(&chunk);
-        }
-        let mut tried = 0;
-        while let Err(error) = self.try_frame(&frame, &chunk).await {
-            self.socket = None;
-            tried += 1;
-            if tried >= self.options.tries_max {
-                let message = format!("{}: {error}, {tried} tries", self.options.to);
-                return Err(io::Error::new(error.kind(), message));
-            }
-            self.summary.again += 1;
-            tokio::time::sleep(TRY_AGAIN).await;
-        }
-        self.summary.records += self.count;
-        self.summary.frames += 1;
-        self.summary.bytes += frame.len() as u64;
-        self.entries.clear();
-        self.count = 0;
-        Ok(())
-    }
-
-    async fn try_frame(&mut self, frame: &[u8], chunk: &[u8]) -> io::Result<()> {
-        let socket = match &mut self.socket {
-            Some(socket) => socket,
-            none => none.insert(connect(&self.options.to).await?),
+    fn close_frame(&mut self, count: u64) {
+        let id = self.options.target.acks.then(|| {
+            self.key = self.key.wrapping_add(1);
+            chunk_id(self.key, &self.options.tag)
+        });
+        let options = Options { chunk: id.as_deref(), compressed: self.options.compression.name() };
+        let entries = match self.options.compression {
+            Compression::None => std::mem::take(&mut self.entries),
+            // Writing to memory fails only when the compressor was set up wrongly.
+            zip => zip.apply(&std::mem::take(&mut self.entries)).expect("compressing into memory does not fail"),
         };
-        socket.write_all(frame).await?;
-        socket.flush().await?;
-        if chunk.is_empty() {
-            return Ok(());
+        // A frame's number of records is far below what memory holds.
+        frame(self.options.mode, &self.options.tag, &entries, count as usize, options, &mut self.frames);
+        self.chunks.extend(id.map(String::into_bytes));
+    }
+
+    /// Hands what there is to a worker.
+    async fn flush(&mut self) -> bool {
+        if self.count == 0 {
+            return !self.jobs.is_closed();
         }
-        let deadline = Instant::now() + self.options.ack_wait;
-        let mut answer = Vec::new();
-        loop {
-            let mut piece = [0; 512];
-            let read = timeout_at(deadline, socket.read(&mut piece)).await.map_err(|_| {
-                io::Error::new(io::ErrorKind::TimedOut, format!("no ack within {:?}", self.options.ack_wait))
-            })??;
-            if read == 0 {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an ack"));
+        let messages = self.options.mode == Mode::Message;
+        if !messages {
+            self.close_frame(self.count);
+        }
+        let records = std::mem::take(&mut self.count);
+        let bytes = std::mem::take(&mut self.frames);
+        let frames = if messages { records } else { 1 };
+        let job = Job { bytes, chunks: std::mem::take(&mut self.chunks), frames, records };
+        self.jobs.send(job).await.is_ok()
+    }
+}
+
+/// One connection: takes writes until there are no more. An error closes the queue for all.
+async fn work(
+    options: SendOptions,
+    queue: Arc<tokio::sync::Mutex<mpsc::Receiver<Job>>>,
+    figures: Shared,
+) -> Result<(), String> {
+    let mut link = None;
+    loop {
+        let job = queue.lock().await.recv().await;
+        let Some(job) = job else { break };
+        if let Err(trouble) = deliver(&options, &mut link, &job, &figures).await {
+            queue.lock().await.close();
+            return Err(trouble);
+        }
+        let mut figures = lock(&figures);
+        figures.records += job.records;
+        figures.frames += job.frames;
+        figures.bytes += job.bytes.len() as u64;
+    }
+    if let Some(link) = link {
+        link.close().await;
+    }
+    Ok(())
+}
+
+/// Sends one write until it is acknowledged.
+async fn deliver(options: &SendOptions, link: &mut Option<Link>, job: &Job, figures: &Shared) -> Result<(), String> {
+    let mut acked = vec![false; job.chunks.len()];
+    let mut tried = 0;
+    loop {
+        let from = Instant::now();
+        let sent = match usable(options, link).await {
+            Ok(link) => link.exchange(&job.bytes, &job.chunks, options.ack_wait, &mut acked).await,
+            Err(trouble) => Err(trouble),
+        };
+        match sent {
+            Ok(()) => {
+                if !job.chunks.is_empty() {
+                    lock(figures).ack(from.elapsed());
+                }
+                return Ok(());
             }
-            answer.extend_from_slice(&piece[..read]);
-            match msgpack::end_of(&answer) {
-                Ok(_) if msgpack::get(&answer, b"ack") == Some(chunk) => return Ok(()),
-                Err(msgpack::Fault::Short) if answer.len() < ACK_BYTES_MAX => (),
-                _ => return Err(io::Error::new(io::ErrorKind::InvalidData, hint(&answer))),
+            Err(Trouble::Fault(cause)) => return Err(cause),
+            Err(Trouble::Fails(cause)) => {
+                *link = None;
+                acked.fill(false);
+                tried += 1;
+                if tried >= options.tries_max {
+                    return Err(format!("{cause}, {tried} tries"));
+                }
+                lock(figures).again += 1;
+                sleep(TRY_AGAIN).await;
             }
         }
     }
 }
 
-fn hint(answer: &[u8]) -> &'static str {
-    match answer {
-        [0x93, 0xa4, b'H', b'E', b'L', b'O', ..] => {
-            "the receiver wants the shared-key handshake, which is not supported yet"
-        }
-        _ => "the answer is not the ack of this frame",
+/// The connection that there is, if nothing is to be read from it, else a new one.
+async fn usable<'l>(options: &SendOptions, link: &'l mut Option<Link>) -> Result<&'l mut Link, Trouble> {
+    if let Some(kept) = link
+        && (!kept.is_kept() || kept.check().is_err())
+    {
+        *link = None;
+    }
+    match link {
+        Some(link) => Ok(link),
+        none => Ok(none.insert(Link::open(&options.target).await?)),
     }
 }
 
-async fn connect(to: &str) -> io::Result<Box<dyn Socket>> {
-    let connecting = async {
-        if let Some(path) = to.strip_prefix("unix://") {
-            return Ok(Box::new(UnixStream::connect(path).await?) as Box<dyn Socket>);
-        }
-        let socket = TcpStream::connect(to.strip_prefix("tcp://").unwrap_or(to)).await?;
-        socket.set_nodelay(true)?;
-        Ok(Box::new(socket) as Box<dyn Socket>)
-    };
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {CONNECT_WAIT:?}"));
-    timeout(CONNECT_WAIT, connecting).await.map_err(late)?
+async fn tell_progress(figures: Shared, started: Instant) {
+    let terminal = std::io::stderr().is_terminal();
+    let every = if terminal { PROGRESS.0 } else { PROGRESS.1 };
+    loop {
+        sleep(every).await;
+        let line = lock(&figures).progress(started.elapsed());
+        // On a terminal the line is written over by the next one.
+        log::tell(&if terminal { format!("\r{line} \x1b[K\r") } else { format!("longshore: {line}\n") });
+    }
 }

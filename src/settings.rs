@@ -20,17 +20,29 @@ use toml::de::{DeTable, DeValue};
 
 /// A text that is never printed: passwords, tokens, keys.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret {
+    text: String,
+    /// Where it was read from.
+    file: Option<PathBuf>,
+}
 
 impl Secret {
     /// Wraps a text.
     pub fn new(text: String) -> Secret {
-        Secret(text)
+        Secret { text, file: None }
     }
 
     /// The text, for the one place that sends it.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// What its file says now; itself, if it is from no file. Line breaks at the end do not belong to it.
+    pub fn read_again(&self) -> std::io::Result<Secret> {
+        let Some(file) = &self.file else { return Ok(self.clone()) };
+        let named = |error: std::io::Error| std::io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+        let text = std::fs::read_to_string(file).map_err(named)?;
+        Ok(Secret { text: text.trim_end_matches(['\r', '\n']).to_owned(), file: Some(file.clone()) })
     }
 }
 
@@ -167,7 +179,7 @@ impl<'t> Doc<'t> {
     pub fn secret(&self, text: String, span: Range<usize>) -> Option<Secret> {
         match text.strip_prefix("secret:") {
             Some(name) => self.read_secret(name, span),
-            None => Some(Secret(text)),
+            None => Some(Secret::new(text)),
         }
     }
 
@@ -188,10 +200,10 @@ impl<'t> Doc<'t> {
             );
             return None;
         };
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Some(Secret(text.trim_end_matches(['\r', '\n']).to_owned())),
+        match (Secret { text: String::new(), file: Some(path) }).read_again() {
+            Ok(secret) => Some(secret),
             Err(error) => {
-                self.error(span, format!("secret `{name}`: {}: {error}", path.display()));
+                self.error(span, format!("secret `{name}`: {error}"));
                 None
             }
         }
@@ -397,7 +409,7 @@ impl<'d, 't> Section<'d, 't> {
         let text = self.text(key)?;
         match text.strip_prefix("secret:") {
             Some(name) => self.doc.read_secret(name, self.span_of(key)),
-            None => Some(Secret(text)),
+            None => Some(Secret::new(text)),
         }
     }
 

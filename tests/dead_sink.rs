@@ -118,3 +118,23 @@ fn a_pipe_is_refused_as_an_output_file() {
     assert_eq!(node.wait_exit(Duration::from_secs(20)), 1);
     assert!(node.log().contains("it is a pipe"), "{}", node.log());
 }
+
+#[test]
+fn a_write_that_does_not_return_is_seen_in_health_though_its_thread_can_not_say_so() {
+    let dir = folder();
+    let log = dir.path().join("app.log");
+    // More than a pipe holds, and nobody reads it.
+    let (_unread, out) = std::io::pipe().expect("a pipe");
+    fs::write(&log, format!("{}\n", "x".repeat(100)).repeat(20_000)).expect("writable");
+    let body = format!("[inputs.app]\ntype = \"file\"\npaths = [{log:?}]\n[sinks.screen]\ntype = \"stdout\"\n");
+    let mut node = node(dir.path(), &body).with_node("shutdown_timeout = \"1s\"").with_stdout(out).start();
+    node.wait_for("the stuck write in /health", |node| {
+        let (_, health) = node.get("/health").expect("it is served");
+        let health: Value = serde_json::from_str(&health).expect("JSON");
+        let check = &health["checks"]["sink.screen"];
+        check["status"] == "fail" && check["reason"].as_str().is_some_and(|why| why.contains("has not returned"))
+    });
+    assert_eq!(node.get("/live").map(|(status, _)| status), Some(200), "a restart would not help");
+    node.signal(Signal::TERM);
+    assert_eq!(node.wait_exit(Duration::from_secs(30)), 0, "it is at rest in the file");
+}

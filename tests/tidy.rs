@@ -15,25 +15,45 @@ const LINES_MAX: usize = 600;
 /// Who may import whom: each module of the crate, and the modules that it may name. The order is the order of the data.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("record", &[]),
+    ("record_id", &[]),
     ("budget", &[]),
     ("settings", &[]),
     ("workers", &[]),
     ("backoff", &[]),
     ("log", &[]),
     ("healthcheck", &[]),
+    ("service", &[]),
     ("metrics", &["budget"]),
+    ("ledger", &["metrics"]),
     ("receipt", &[]),
-    ("batch", &["record", "receipt", "budget", "metrics"]),
-    ("codec", &["record", "batch", "budget", "metrics"]),
-    ("pipeline", &["record", "batch", "budget", "metrics", "settings", "codec", "log"]),
-    ("inputs", &["record", "batch", "budget", "metrics", "settings", "codec", "pipeline", "workers", "backoff", "log"]),
+    ("batch", &["record", "record_id", "receipt", "budget", "metrics"]),
+    ("codec", &["record", "record_id", "batch", "budget", "metrics"]),
+    ("outbox", &["record", "batch", "budget", "metrics", "codec", "buffer", "workers", "log"]),
+    ("pipeline", &["record", "record_id", "batch", "budget", "metrics", "settings", "codec", "outbox", "log"]),
+    (
+        "inputs",
+        &[
+            "record",
+            "record_id",
+            "batch",
+            "budget",
+            "metrics",
+            "settings",
+            "codec",
+            "outbox",
+            "pipeline",
+            "workers",
+            "backoff",
+            "log",
+        ],
+    ),
     ("sinks", &["record", "batch", "budget", "metrics", "settings", "codec", "backoff", "log"]),
-    ("buffer", &["settings", "metrics"]),
+    ("buffer", &["workers"]),
     (
         "delivery",
-        &["record", "batch", "budget", "metrics", "settings", "codec", "workers", "backoff", "sinks", "buffer", "log"],
+        &["record", "batch", "budget", "metrics", "settings", "codec", "outbox", "workers", "backoff", "sinks", "log"],
     ),
-    ("admin", &["budget", "metrics", "log"]),
+    ("admin", &["record", "budget", "ledger", "metrics", "outbox", "log"]),
     (
         "config",
         &[
@@ -48,7 +68,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] =
     &[("budget", "batch", "the budget keeps the tables of ended batches, so that the next batch need not allocate")];
 
 /// The top: these may name everything.
-const TOP: &[&str] = &["lib", "main", "run", "cli", "tail", "send", "banner", "bench"];
+const TOP: &[&str] = &["lib", "main", "run", "audit", "cli", "tail", "send", "banner", "bench", "checkpoints"];
 
 /// What pure code does not use: files, sockets, threads, a runtime, a clock.
 const IMPURE: &[&str] = &[
@@ -301,4 +321,25 @@ fn the_source_has_no_unsafe_code_and_no_unfinished_part() {
         let text = fs::read_to_string(root().join(top)).expect("it is there");
         assert!(text.contains("#![forbid(unsafe_code)]"), "{top} does not forbid unsafe code");
     }
+}
+
+#[test]
+fn every_counter_and_every_reason_stands_in_the_documentation_and_nothing_else_does() {
+    use longshore::budget::Budget;
+    use longshore::metrics::{DropReason, Health, Metrics, Oddity, RejectReason};
+
+    let page = fs::read_to_string(root().join("docs/counters.md")).expect("the page is there");
+    let metrics = Metrics::new(&[("in", "stdin")], &[("out", "stdout")]);
+    metrics.check("node", Health::Pass, "");
+    let text = metrics.exposition(&Budget::new(1 << 20));
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let names = [Oddity::NAMES, RejectReason::NAMES, DropReason::NAMES].concat();
+    let counted: BTreeSet<&str> = families.chain(names).collect();
+
+    let first_cell = Regex::new(r"(?m)^\| `(\w+)` \|").expect("a valid pattern");
+    let told: BTreeSet<&str> =
+        first_cell.captures_iter(&page).map(|cell| cell.get(1).expect("a group").as_str()).collect();
+    let missing: Vec<_> = counted.difference(&told).collect();
+    let stale: Vec<_> = told.difference(&counted).collect();
+    assert!(missing.is_empty() && stale.is_empty(), "docs/counters.md: missing {missing:?}, no longer there {stale:?}");
 }

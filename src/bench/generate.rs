@@ -5,7 +5,8 @@ use std::io::Write as _;
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
-use crate::codec::msgpack::write;
+use crate::codec::msgpack::{from_json, write};
+use crate::metrics::Tally;
 use crate::record::Timestamp;
 
 /// What a record looks like.
@@ -226,7 +227,7 @@ pub fn packed_entry(recipe: &Recipe, seq: u64, out: &mut Vec<u8>) {
     recipe.record(seq, &mut record);
     write::array(2, out);
     write::event_time(time(seq), out);
-    let taken = write::from_json(&record, out);
+    let taken = from_json::value(&record, out, &mut Tally::default());
     debug_assert!(taken, "the generator writes JSON: {}", String::from_utf8_lossy(&record));
 }
 

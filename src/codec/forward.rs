@@ -15,8 +15,10 @@
 //! Format: <https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1>, and what senders really write.
 
 mod blob;
+pub mod encode;
 mod entries;
 mod entry;
+pub mod handshake; // the shared key: HELO, PING, PONG
 mod lost;
 mod options;
 mod time;
@@ -243,6 +245,10 @@ impl Decoder {
         };
         if count == 6 && input.get(tag_at..second) == Some(b"PING") {
             return (0, Some(self.lost(LostReason::Handshake, 0)));
+        }
+        let is_map = matches!(msgpack::head(input.get(second..).unwrap_or_default()), Ok((Head::Map(_), _)));
+        if count == 2 && is_map && input.get(tag_at..second) == Some(b"HELO") {
+            return (0, Some(self.lost(LostReason::Helo, 0)));
         }
         let (kind, body) = match msgpack::head(input.get(second..).unwrap_or_default()) {
             Ok((Head::Array(entries), head)) => (Kind::Array(entries), second + head),

@@ -10,6 +10,7 @@
 //! Counters: `invalid_utf8`, `not_finite`, `key_not_text`, `time_clamped`.
 //! Format: <https://github.com/msgpack/msgpack/blob/master/spec.md>.
 
+pub mod from_json;
 pub mod write;
 
 use base64::Engine as _;

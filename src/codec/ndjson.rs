@@ -81,6 +81,11 @@ impl Encoder {
         } else {
             out.extend_from_slice(self.shared(batch, row));
         }
+        if self.added.id {
+            out.extend_from_slice(b",\"longshore_id\":\"");
+            batch.id_of(at).write(out);
+            out.push(b'"');
+        }
         // Everything above begins with a comma; the first one, if nothing is before it, has to go.
         if out.get(start + 1) == Some(&b',') {
             out.remove(start + 1);
@@ -240,7 +245,7 @@ fn as_written(arena: &[u8], field: &Field) -> Option<(usize, usize)> {
     };
     let from = (field.key.at as usize).checked_sub(1)?;
     let colon = (field.key.at + field.key.len) as usize + 1;
-    let value = field.value.at as usize - quote;
+    let value = (field.value.at as usize).checked_sub(quote)?;
     let to = (field.value.at + field.value.len) as usize + quote;
     let between = arena.get(colon - 1..value)?;
     let whole = arena.get(from)? == &b'"' && (between == b"\":" || between == b"\": ");
@@ -278,12 +283,17 @@ fn added_key(batch: &Batch, at: usize, key: &str, own: bool, out: &mut Vec<u8>) 
 
 #[cold]
 fn moved_aside(batch: &Batch, at: usize, key: &str, out: &mut Vec<u8>) {
+    out.resize(out.len() + underscores(batch, at, key), b'_');
+}
+
+/// How many `_` before an added key it takes, one at least, to be no key of the record's own.
+pub(crate) fn underscores(batch: &Batch, at: usize, key: &str) -> usize {
     let mut moved = format!("_{key}");
     // Ends: the record has a finite number of keys.
     while batch.find(at, moved.as_bytes()).is_some() {
         moved.insert(0, '_');
     }
-    out.resize(out.len() + moved.len() - key.len(), b'_');
+    moved.len() - key.len()
 }
 
 fn quoted(text: &str, out: &mut Vec<u8>) {
@@ -399,7 +409,7 @@ mod tests {
         }
         let mut all = Encoder::new(Added::ALL);
         assert_eq!(encoded(&mut all, &batch, 0), r#"{"a":1}"#);
-        let none = Added { stream: false, time: false, container: false, file: false, tag: false };
+        let none = Added::NONE;
         assert_eq!(encoded(&mut Encoder::new(none), &batch, 1), "{}");
         let file = Encoder::new(Added { file: true, ..none });
         assert_eq!(encoded(&mut { file }, &batch, 1), r#"{"file":"/var/log/a"}"#);
@@ -411,7 +421,7 @@ mod tests {
         let container = Container { id: "ab".into(), ..Container::default() };
         let mut batch = batch_of(Origin { container: Some(container), ..Origin::default() });
         push(&mut batch, "{}", Stream::None);
-        let only = Added { stream: false, time: false, container: true, file: false, tag: false };
+        let only = Added { container: true, ..Added::NONE };
         assert_eq!(encoded(&mut Encoder::new(only), &batch, 0), r#"{"container":{"id":"ab"}}"#);
     }
 
@@ -419,7 +429,7 @@ mod tests {
     fn fields_that_were_moved_removed_or_changed_come_out_as_they_are_now() {
         let mut batch = batch_of(Origin::default());
         push(&mut batch, "{ \"a\" : 1, \"b\": \"x\",\n \"c\" :[1,\r\n2], \"d\":\"y\" , \"e\":null}", Stream::None);
-        let none = Added { stream: false, time: false, container: false, file: false, tag: false };
+        let none = Added::NONE;
         let mut encoder = Encoder::new(none);
         let whole = encoded(&mut encoder, &batch, 0);
         assert_eq!(whole.replace(' ', ""), r#"{"a":1,"b":"x","c":[1,2],"d":"y","e":null}"#);
@@ -435,7 +445,7 @@ mod tests {
 
     #[test]
     fn the_remembered_part_follows_origin_and_tag() {
-        let mut encoder = Encoder::new(Added { stream: false, time: false, container: true, file: true, tag: true });
+        let mut encoder = Encoder::new(Added { container: true, file: true, tag: true, ..Added::NONE });
         for name in ["one", "two"] {
             let container = Container { id: name.into(), ..Container::default() };
             let mut batch = batch_of(Origin { container: Some(container), ..Origin::default() });

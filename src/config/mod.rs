@@ -7,6 +7,7 @@
 //!
 //! Limits: a file of [`FILE_MAX`] bytes, [`INPUTS_MAX`] inputs, [`SINKS_MAX`] sinks, names of [`NAME_MAX`] characters.
 
+mod buffer;
 mod explain;
 pub mod memory;
 mod node;
@@ -23,8 +24,10 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 pub use explain::Setting;
+pub use node::DATA_DIR_DEFAULT;
 pub use report::{Report, Shown, plural};
 
+use crate::buffer::Full;
 use crate::inputs::{INPUTS, Input, InputKind};
 use crate::log;
 use crate::pipeline::Pipeline;
@@ -51,6 +54,8 @@ pub struct Config {
     pub pipeline: Pipeline,
     /// How many steps it has.
     pub steps: usize,
+    /// `[buffer]`.
+    pub buffer: Buffer,
     /// `[sinks.NAME]`, in the order of the file.
     pub sinks: Vec<Named<Box<dyn Sink>>>,
     /// `[telemetry]`.
@@ -84,6 +89,17 @@ pub struct Node {
     pub secrets: PathBuf,
 }
 
+/// `[buffer]`: the disk log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// Bytes on the disk, at most; `None`: 1 GiB, or a quarter of the file system where that is less.
+    pub size: Option<u64>,
+    /// What happens when it is full.
+    pub full: Full,
+    /// How long what was delivered is kept for a replay.
+    pub keep: Option<Duration>,
+}
+
 /// An input or a sink with what the frame knows of it.
 pub struct Named<T> {
     /// Its name in the file.
@@ -94,6 +110,8 @@ pub struct Named<T> {
     pub tags: Vec<String>,
     /// What it reads or where it writes, as the file says it: for people.
     pub about: Vec<String>,
+    /// Whether the others wait for it when it has no room (a sink).
+    pub required: bool,
     /// The configured thing.
     pub part: T,
 }

@@ -10,13 +10,16 @@ use super::memory::{self, Limit};
 use super::{Node, Overrides};
 use crate::settings::{Section, describe, parse_size, show_size};
 
+/// `data_dir` unless it is configured.
+pub const DATA_DIR_DEFAULT: &str = "/var/lib/longshore";
+
 /// Reads the section; tells the document where secrets are.
 pub(super) fn read(section: Section<'_, '_>, root: &Path, overrides: &Overrides, settings: &mut Vec<Setting>) -> Node {
     let from_file = section.text("data_dir").map(PathBuf::from);
     if from_file.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
         section.error("data_dir", "an empty path; write for example \"/var/lib/longshore\"");
     }
-    let data_dir = overrides.data_dir.clone().or(from_file).unwrap_or_else(|| PathBuf::from("/var/lib/longshore"));
+    let data_dir = overrides.data_dir.clone().or(from_file).unwrap_or_else(|| PathBuf::from(DATA_DIR_DEFAULT));
     let memory = node_memory(&section, Limit::read(root));
     let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get() as u64);
     let workers = section.count("workers", 1..257).unwrap_or(cores.min(64));

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::explain::{self, Setting};
 use super::reach::overlap;
-use super::{Config, INPUTS_MAX, NAME_MAX, Named, Overrides, Report, Source, node, telemetry};
+use super::{Config, INPUTS_MAX, NAME_MAX, Named, Overrides, Report, Source, buffer, node, telemetry};
 use crate::pipeline::Pipeline;
 use crate::pipeline::route::SINKS_MAX;
 use crate::settings::{Doc, Section, describe, nearest};
@@ -75,7 +75,7 @@ pub(super) fn read<'t>(
     let node = node::read(section("node"), source.root, overrides, &mut settings);
     let (inputs, input_places) = inputs(doc, table, source, &mut settings);
     let (pipeline, steps, retags) = pipeline(section("pipeline"), table.contains_key("pipeline"), &mut settings);
-    buffer(section("buffer"), table, &mut settings);
+    let buffer = buffer::read(section("buffer"), &mut settings);
     let (sinks, sink_places) = sinks(doc, table, source, &mut settings);
     let telemetry = telemetry::read(section("telemetry"), source, overrides, &mut settings, &mut outside);
     if !retags {
@@ -83,7 +83,7 @@ pub(super) fn read<'t>(
     }
     let file = source.name.to_owned();
     let warnings = Report::default();
-    (Config { node, inputs, pipeline, steps, sinks, telemetry, file, warnings, settings }, outside)
+    (Config { node, inputs, pipeline, steps, buffer, sinks, telemetry, file, warnings, settings }, outside)
 }
 
 /// The address of health and metrics, and nothing else.
@@ -197,6 +197,11 @@ fn about(section: &Section<'_, '_>, kind: &str) -> Vec<String> {
     for (_, key, default) in ABOUT.iter().filter(|(of, _, _)| *of == kind) {
         let text = |value: &Spanned<DeValue<'_>>| match value.get_ref() {
             DeValue::String(text) => Some(explain::without_password(text)),
+            // A listener with rules of its own.
+            DeValue::Table(table) => match table.get("address").map(Spanned::get_ref) {
+                Some(DeValue::String(text)) => Some(explain::without_password(text)),
+                _ => None,
+            },
             _ => None,
         };
         match section.table().get(*key) {
@@ -232,7 +237,7 @@ fn inputs<'t>(
         settings.extend(explain::of_section(&section));
         places.push(section.span());
         section.finish();
-        parts.push(Named { name, kind: kind.name, tags: part.tags(), about, part });
+        parts.push(Named { name, kind: kind.name, tags: part.tags(), about, required: true, part });
     }
     (parts, places)
 }
@@ -257,12 +262,13 @@ fn sinks<'t>(
         }
         let tags =
             globs.map_or_else(|| vec!["**".to_owned()], |globs| globs.into_iter().map(|(glob, _)| glob).collect());
+        let required = section.flag("required").unwrap_or(true);
         let part = (kind.read)(&section, &name);
         let about = about(&section, kind.name);
         settings.extend(explain::of_section(&section));
         places.push(section.span_of("match"));
         section.finish();
-        parts.push(Named { name, kind: kind.name, tags, about, part });
+        parts.push(Named { name, kind: kind.name, tags, about, required, part });
     }
     (parts, places)
 }
@@ -278,19 +284,6 @@ fn pipeline(section: Section<'_, '_>, there: bool, settings: &mut Vec<Setting>) 
     settings.extend(explain::of_section(&section));
     section.finish();
     (pipeline, steps, retags)
-}
-
-/// `[buffer]`: the keys are checked, so that a file for later versions is good now; nothing else happens.
-fn buffer(section: Section<'_, '_>, table: &DeTable<'_>, settings: &mut Vec<Setting>) {
-    section.size("size", 16 << 20..1 << 50);
-    section.choice("full", &[("block", ()), ("drop_oldest", ()), ("drop_newest", ())]);
-    if table.contains_key("buffer") {
-        let message = "[buffer]: the disk log does not exist yet; these settings are checked and not used: when sinks fall \
-                       behind, reading stops, files and unacknowledged senders keep the data";
-        section.doc().warn(section.span(), message);
-        settings.extend(explain::of_section(&section));
-    }
-    section.finish();
 }
 
 /// Warns of sinks that no input's tags reach, and of inputs whose tags no sink matches.

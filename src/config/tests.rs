@@ -101,16 +101,13 @@ c.toml:16:9: error: inputs.c: `type` is missing; write for example type = "docke
 c.toml:19:1: error: unknown key `stepz` in [pipeline]; did you mean `steps`?
   19 | stepz = []
      | ^^^^^
-c.toml:21:1: warning: [buffer]: the disk log does not exist yet; these settings are checked and not used: when sinks fall behind, reading stops, files and unacknowledged senders keep the data
-  21 | [buffer]
-     | ^^^^^^^^
 c.toml:22:8: error: buffer.size: 1 has no unit; write "1MiB"
   22 | size = 1
      |        ^
 c.toml:23:8: error: buffer.full: "blok" is not one of "block", "drop_oldest", "drop_newest"; did you mean "block"?
   23 | full = "blok"
      |        ^^^^^^
-c.toml:26:8: error: sinks.out.type: "console" is not one of "stdout", "file", "http"; did you mean "stdout"?
+c.toml:26:8: error: sinks.out.type: "console" is not one of "stdout", "file", "http", "forward"; did you mean "stdout"?
   26 | type = "console"
      |        ^^^^^^^^^
 c.toml:29:10: error: telemetry.listen: "localhost:9600" is not an address and port; write "127.0.0.1:9600", or "off"
@@ -122,7 +119,7 @@ c.toml:30:18: error: telemetry.log.format: "txt" is not one of "text", "json"; d
 c.toml:30:33: error: telemetry.log.level: "loud" is not one of "error", "warn", "info", "debug", "trace", "warning"
   30 | log = { format = "txt", level = "loud" }
      |                                 ^^^^^^
-15 errors and 1 warning
+15 errors
 "#;
     assert_eq!(refused(text), expected);
 }

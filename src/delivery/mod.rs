@@ -1,5 +1,5 @@
-//! Delivery: one loop a sink, in the sink's own thread, that takes shipments from a bounded queue, makes requests of
-//! them, has the sink send them, tries again, and settles and counts what came of it. The decisions are in `plan.rs`.
+//! Delivery: one loop a sink, in the sink's own thread, that takes shipments from its [`Feed`] (a bounded queue, and the
+//! disk log behind it), makes requests of them, has the sink send them, tries again, and settles and counts what came of it. The decisions are in `plan.rs`.
 //!
 //! - Every receipt is settled once all rows of its shipment ended; what is dropped unsettled counts as not delivered.
 //! - The loop ends when the queue has ended and everything is delivered or rejected, or when it is told to give up.
@@ -19,12 +19,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use crate::batch::{Outcome, Shipment};
-use crate::metrics::{Health, Metrics, SinkMetrics};
+use crate::metrics::{Health, Metrics, SinkMetrics, shift};
+use crate::outbox::Feed;
 use crate::record::Timestamp;
 use crate::sinks::request::{Part, Request};
 use crate::sinks::{Durable, Reply, SendError, Sink};
@@ -73,6 +74,11 @@ impl SinkHandle {
         self.durable.as_ref().map_or(Ok(()), |durable| durable.sync())
     }
 
+    /// Whether what was delivered needs [`sync`](Self::sync) to survive a loss of power.
+    pub fn needs_sync(&self) -> bool {
+        self.durable.is_some()
+    }
+
     /// Has the sink close and open its files again, soon.
     pub fn reopen(&self) {
         self.shared.reopen.notify_one();
@@ -99,7 +105,7 @@ impl SinkHandle {
 /// that it could not be opened; its text says where and what to do.
 pub fn spawn(
     mut sink: Box<dyn Sink>,
-    queue: mpsc::Receiver<Shipment>,
+    queue: impl Into<Feed>,
     metrics: Arc<Metrics>,
     number: usize,
     stops: Stops,
@@ -114,7 +120,7 @@ pub fn spawn(
     let mut delivery = Delivery {
         sink,
         plan,
-        queue,
+        queue: queue.into(),
         metrics,
         number,
         stops,
@@ -176,7 +182,7 @@ struct Failing {
 struct Delivery {
     sink: Box<dyn Sink>,
     plan: Plan,
-    queue: mpsc::Receiver<Shipment>,
+    queue: Feed,
     metrics: Arc<Metrics>,
     number: usize,
     stops: Stops,
@@ -211,7 +217,7 @@ impl Delivery {
             if ended && self.plan.is_empty() {
                 break;
             }
-            let upkeep = self.sink.tick().map(|wait| Instant::now() + wait);
+            let upkeep = self.inside(|sink| sink.tick()).map(|wait| Instant::now() + wait);
             let fails = match &self.failing {
                 Some(failing) => (!failing.told).then_some(failing.since),
                 None => self.unanswered,
@@ -236,7 +242,7 @@ impl Delivery {
                         self.plan.close(Instant::now());
                     }
                 },
-                () = self.handle.shared.reopen.notified() => self.sink.reopen(),
+                () = self.handle.shared.reopen.notified() => self.inside(|sink| sink.reopen()),
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
             }
             self.check_failing();
@@ -255,7 +261,7 @@ impl Delivery {
             if let Err(receipts) = self.plan.take(shipment, now) {
                 receipts.settle(Outcome::Delivered);
             }
-            next = if self.plan.has_room() { self.queue.try_recv().ok() } else { None };
+            next = if self.plan.has_room() { self.queue.try_recv() } else { None };
         }
     }
 
@@ -267,7 +273,8 @@ impl Delivery {
                 Next::Wait(until) => return until,
             };
             if request.body().is_none() {
-                let rest = self.sink.prepare(&mut request, self.plan.bytes_max());
+                let bytes_max = self.plan.bytes_max();
+                let rest = self.inside(|sink| sink.prepare(&mut request, bytes_max));
                 if !rest.is_empty() {
                     self.plan.take_back(rest, Instant::now());
                 }
@@ -275,7 +282,7 @@ impl Delivery {
             if request.tries > 0 {
                 self.counters().retries.fetch_add(1, Relaxed);
             }
-            let sending = self.sink.send(&mut request);
+            let sending = self.inside(|sink| sink.send(&mut request));
             for (input, tally) in request.tallies.drain(..) {
                 self.metrics.add(input, &tally);
             }
@@ -325,13 +332,26 @@ impl Delivery {
     }
 
     fn settle(&self, part: Part, end: End) {
-        let pair = &self.counters().pairs[usize::from(part.batch.input)];
+        let pair = self.metrics.pair(part.batch.input, self.number);
         let counter = match end {
             End::Delivered => &pair.delivered,
             End::Rejected(reason) => &pair.rejected[reason as usize],
         };
-        counter.fetch_add(part.rows.len() as u64, Relaxed);
+        let from = if part.logged { &pair.logged } else { &pair.held };
+        let turn = self.metrics.turn();
+        shift(from, counter, part.rows.len() as u64);
+        drop(turn);
         part.receipts.settle(end.outcome());
+    }
+
+    /// Calls the sink, which may block for as long as a dead mount likes: others see since when (`admin.rs`), since
+    /// this thread can not tell them.
+    fn inside<T>(&mut self, call: impl FnOnce(&mut dyn Sink) -> T) -> T {
+        let now = u64::try_from(Timestamp::now().0).unwrap_or(0);
+        self.counters().inside_since.store(now, Relaxed);
+        let got = call(self.sink.as_mut());
+        self.counters().inside_since.store(0, Relaxed);
+        got
     }
 
     fn counters(&self) -> &SinkMetrics {
@@ -427,17 +447,16 @@ impl Delivery {
 
     /// Drops what is left, unsettled: its origin hears "not delivered".
     async fn end(&mut self, mut tries: JoinSet<Tried>) {
-        self.queue.close();
         // What has just come back counts; the rest is cut off.
         while let Some(Ok((request, outcome))) = tries.try_join_next() {
             self.finish(request, outcome);
         }
         tries.shutdown().await;
-        while self.queue.try_recv().is_ok() {}
+        self.queue.close();
         self.counters().queued.store(0, Relaxed);
         // Frees what is gathered, waiting and halved.
         self.plan = Plan::new(self.sink.limits(), 0);
-        self.sink.reopen();
+        self.inside(|sink| sink.reopen());
         let records = self.handle.undelivered();
         if records > 0 && !self.closed {
             let cause = self.failing.as_ref().map_or("", |failing| failing.cause.as_str());

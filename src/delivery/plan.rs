@@ -289,7 +289,8 @@ impl Plan {
     /// Ends the records of a request that was taken in part, and keeps the others for another try.
     fn divide(&mut self, request: Request, reply: &Reply, now: Instant, meaning: &mut Meaning) {
         assert_eq!(reply.marks.len(), request.len(), "one mark a record");
-        let (tries, key) = (request.tries.saturating_add(1), self.key());
+        let tries = request.tries.saturating_add(1);
+        let key = if reply.keeps_key { request.key } else { self.key() };
         let mut again = Vec::new();
         let mut marks = reply.marks.iter();
         let mut never = false;

@@ -7,6 +7,8 @@ use std::sync::atomic::AtomicUsize;
 use super::*;
 use crate::batch::Added;
 use crate::budget::Budget;
+use tokio::sync::mpsc;
+
 use crate::metrics::RejectReason;
 use crate::sinks::request::tests::{Seen, shipment};
 use crate::sinks::server_tests::{Server, answer};
@@ -35,7 +37,7 @@ impl Bench {
     }
 
     fn http(server: &Server, limits: Limits) -> Bench {
-        let added = Added { stream: false, time: false, container: false, file: false, tag: false };
+        let added = Added::NONE;
         Bench::new(test_http(&format!("http://{}/", server.address), limits, added))
     }
 
@@ -43,6 +45,7 @@ impl Bench {
         let records: Vec<(&str, &str)> = texts.iter().map(|text| ("t", *text)).collect();
         let (shipment, seen) = shipment(&self.budget, &records);
         self.metrics.sinks[0].pairs[0].routed.fetch_add(texts.len() as u64, Relaxed);
+        self.metrics.sinks[0].pairs[0].held.fetch_add(texts.len() as u64, Relaxed);
         self.queue.as_ref().expect("open").blocking_send(shipment).expect("taken");
         seen
     }

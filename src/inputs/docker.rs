@@ -19,6 +19,7 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use super::follow::chain::{About, First, Rules};
 use super::follow::decode::Format;
+use super::follow::disk;
 use super::follow::generations::Family;
 use super::follow::identity::{self, FileId};
 use super::follow::opener::{Known, Layout, Meaning};
@@ -37,7 +38,8 @@ const CONFIG: &str = "config.v2.json";
 const CONFIG_MAX: u64 = 8 << 20;
 const TAG_MAX: usize = 4 << 10;
 const RECORD_MAX: u64 = 4 << 20;
-const HINT: &str = "; Docker's files belong to root: run as uid 0, or give the program CAP_DAC_READ_SEARCH";
+const HINT: &str = "; Docker's files belong to root: run as uid 0 (the tailer profile: no capability is \
+                    needed), or give the program CAP_DAC_READ_SEARCH";
 
 struct Docker {
     input: String,
@@ -176,8 +178,7 @@ struct Config {
 impl Layout for Containers {
     fn folders(&mut self) -> Vec<PathBuf> {
         let mut folders = vec![self.root.clone()];
-        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
-        let ids = entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| is_id(name));
+        let ids = disk::names(&self.root).filter_map(|name| name.into_string().ok()).filter(|name| is_id(name));
         let ids: Vec<String> = ids.filter(|id| !self.is_own(id)).collect();
         self.cache.retain(|id, _| ids.contains(id) || ids.len() > 1000);
         folders.extend(ids.iter().map(|id| self.root.join(id)));
@@ -284,7 +285,7 @@ fn family(folder: &Path, id: &str) -> Family {
 
 fn read_config(path: &Path, id: &str) -> Option<Container> {
     let mut text = Vec::new();
-    fs::File::open(path).ok()?.take(CONFIG_MAX).read_to_end(&mut text).ok()?;
+    disk::open(path).ok()?.take(CONFIG_MAX).read_to_end(&mut text).ok()?;
     let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let labels = config["Config"]["Labels"].as_object();

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 
-use crate::batch::{Batch, Shipment};
+use crate::batch::{Batch, Outcome};
 use crate::budget::{Budget, Permit};
 use crate::metrics::{InputMetrics, Metrics};
 use crate::pipeline::route::Router;
@@ -22,12 +22,15 @@ pub mod docker; // json-file logs of containers, with their names
 pub mod file; // plain, NDJSON, CRI and json-file files
 pub mod follow; // files through their generations: opener, chains, checkpoints
 pub mod forward; // the forward protocol over sockets, with acks
+pub mod inherited; // listening sockets of systemd or of the process before
 pub mod stdin; // standard input
 
 /// When the origin of records learns that they are safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ack {
-    /// When every matching sink has taken them.
+    /// When they are in the disk log, on stable storage.
+    Durable,
+    /// When every matching sink has taken them, or has them in its disk log.
     Delivered,
     /// As soon as they are in memory: a crash loses what was not delivered.
     Accepted,
@@ -95,26 +98,23 @@ impl Outlet {
         self.pipeline.apply(lane, batch, Timestamp::now());
     }
 
-    /// Offers a batch to the sinks; waits for room in their queues.
+    /// Offers a batch to the sinks; waits for room in their queues, or in the disk log.
     pub async fn send(&self, batch: Batch) {
-        for (queue, shipment) in self.router.route(batch) {
-            if let Err(error) = queue.try_send(shipment) {
-                // A closed queue means that its sink has given up (the time to stop is over): the shipment is dropped
-                // unsettled, so its origin hears "not delivered".
-                let _ = self.paused(queue.send(error.into_inner())).await;
-            }
+        let Some(mut offer) = self.router.route(batch) else { return };
+        if !self.router.outbox().try_send(&mut offer) {
+            self.paused(self.router.outbox().send(offer)).await;
+        } else {
+            offer.receipts.settle(Outcome::Delivered);
         }
     }
 
     /// The same for a thread.
     pub fn send_blocking(&self, batch: Batch) {
-        for (queue, shipment) in self.router.route(batch) {
-            if let Err(error) = queue.try_send(shipment) {
-                let started = Instant::now();
-                let _: Result<(), tokio::sync::mpsc::error::SendError<Shipment>> =
-                    queue.blocking_send(error.into_inner());
-                self.count_pause(started);
-            }
+        let Some(mut offer) = self.router.route(batch) else { return };
+        if !self.router.outbox().try_send(&mut offer) {
+            self.runtime.block_on(self.paused(self.router.outbox().send(offer)));
+        } else {
+            offer.receipts.settle(Outcome::Delivered);
         }
     }
 
@@ -142,6 +142,11 @@ pub trait Input: Send {
     /// Whether what was read and not delivered comes again at the next start: true for files whose checkpoint waits for
     /// delivery. Otherwise records that are left at the end are lost, but for senders that resend what was not acked.
     fn gives_again(&self) -> bool {
+        false
+    }
+
+    /// Whether its origin is told that records are safe when they are in the disk log: then there has to be one.
+    fn is_durable(&self) -> bool {
         false
     }
 

@@ -362,7 +362,11 @@ impl Joiner {
             batch.tally.odd(Oddity::StepFailed);
             0
         });
-        let pos = u32::try_from(line.pos.saturating_sub(batch.base)).unwrap_or(u32::MAX);
+        let pos = match rule {
+            // Positions only name these records, and those of the batch's own rows are their indexes.
+            JoinRule::Forward => 1 << 31 | mark as u32,
+            _ => u32::try_from(line.pos.saturating_sub(batch.base)).unwrap_or(u32::MAX),
+        };
         batch.push_row(mark, RowHead { time: line.time, time_text, pos, tag, stream: line.stream, partial: false });
         let at = batch.len() - 1;
         batch.row_mut(at).mark(line.flags, true);

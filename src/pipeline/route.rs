@@ -11,7 +11,9 @@ use tokio::sync::mpsc;
 
 use crate::batch::{Batch, Outcome, Shipment};
 use crate::metrics::{DropReason, Metrics};
+use crate::outbox::{Offer, Outbox, Want, Way};
 use crate::record::{Tag, TagGlob};
+use crate::record_id::IdRun;
 
 const CACHE_MAX: usize = 4096;
 const SAID_MAX: usize = 100;
@@ -32,7 +34,8 @@ pub struct Port {
 /// All ways. Shared by all inputs; when the last one is dropped, the queues end and the sinks drain.
 #[derive(Debug)]
 pub struct Router {
-    ports: Vec<Port>,
+    ports: Vec<(usize, Vec<TagGlob>)>,
+    outbox: Outbox,
     metrics: Arc<Metrics>,
     /// One bit a port, by tag.
     decided: Mutex<HashMap<Tag, u64>>,
@@ -40,10 +43,23 @@ pub struct Router {
 }
 
 impl Router {
-    /// A router to these ports, [`SINKS_MAX`] at most.
+    /// A router to these ports, [`SINKS_MAX`] at most, without a disk log.
     pub fn new(ports: Vec<Port>, metrics: Arc<Metrics>) -> Router {
+        let way = |port: &Port| Way { sink: port.sink, queue: port.queue.clone(), required: true };
+        let outbox = Outbox::in_memory(ports.iter().map(way).collect(), Arc::clone(&metrics));
+        Router::to(outbox, ports.into_iter().map(|port| (port.sink, port.globs)).collect(), metrics)
+    }
+
+    /// A router to the ports of this outbox: the sink and the `match` of each.
+    pub fn to(outbox: Outbox, ports: Vec<(usize, Vec<TagGlob>)>, metrics: Arc<Metrics>) -> Router {
         assert!(ports.len() <= SINKS_MAX, "{} sinks, {SINKS_MAX} at most", ports.len());
-        Router { ports, metrics, decided: Mutex::default(), said: Mutex::default() }
+        assert_eq!(ports.len(), outbox.len(), "one `match` a port");
+        Router { ports, outbox, metrics, decided: Mutex::default(), said: Mutex::default() }
+    }
+
+    /// Where shipments wait for their sinks.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
     }
 
     /// The ports that want a tag, one bit each.
@@ -52,9 +68,9 @@ impl Router {
         if let Some(ports) = decided.get(tag) {
             return *ports;
         }
-        let wants = |port: &Port| port.globs.iter().any(|glob| glob.matches(tag.as_str()));
-        let bits =
-            self.ports.iter().enumerate().filter(|(_, port)| wants(port)).fold(0, |bits, (at, _)| bits | 1 << at);
+        let wants = |globs: &[TagGlob]| globs.iter().any(|glob| glob.matches(tag.as_str()));
+        let wanting = self.ports.iter().enumerate().filter(|(_, (_, globs))| wants(globs));
+        let bits = wanting.fold(0, |bits, (at, _)| bits | 1 << at);
         if decided.len() >= CACHE_MAX {
             decided.clear();
         }
@@ -62,46 +78,59 @@ impl Router {
         bits
     }
 
-    /// Splits a filled batch into one shipment a sink that wants some of it, with the counting done. A batch that no
-    /// sink wants is settled here.
-    pub fn route(&self, mut batch: Batch) -> Vec<(mpsc::Sender<Shipment>, Shipment)> {
+    /// Decides who wants what of a filled batch, with the counting done. A batch that no sink wants is settled here.
+    pub fn route(&self, mut batch: Batch) -> Option<Offer> {
         batch.seal();
+        if batch.ids.is_empty() {
+            // Nothing names the records: the batch does, and keeps the name in the disk log.
+            batch.ids.push(IdRun { from: 0, prefix: fastrand::u64(..), first: 0 });
+            batch.number_rows();
+        }
         let receipts = std::mem::take(&mut batch.receipts);
         let tags: Vec<u64> = batch.tags().iter().map(|tag| self.decide(tag)).collect();
         let mut rows = vec![0u32; tags.len()];
         for row in batch.rows() {
             rows[usize::from(row.tag)] += 1;
         }
+        let mut passed = batch.len() as u64;
         for ((tag, ports), rows) in batch.tags().to_vec().iter().zip(&tags).zip(&rows) {
             if *ports == 0 && *rows > 0 {
                 batch.tally.drop_by(DropReason::Unrouted, *rows);
+                passed -= u64::from(*rows);
                 self.say_unrouted(tag);
             }
         }
-        self.count(&batch);
-        let batch = Arc::new(batch);
-        let mut shipments = Vec::new();
-        for (at, port) in self.ports.iter().enumerate() {
-            let wanted = |(tag, ports): (usize, &u64)| (ports >> at & 1 == 1 && rows[tag] > 0).then_some(tag);
-            let (mut bits, mut routed) = (0u64, 0u64);
+        let mut wants = Vec::with_capacity(self.ports.len());
+        for port in 0..self.ports.len() {
+            let wanted = |(tag, ports): (usize, &u64)| (ports >> port & 1 == 1 && rows[tag] > 0).then_some(tag);
+            let mut want = Want { port, tags: 0, records: 0 };
             for tag in tags.iter().enumerate().filter_map(wanted) {
-                bits |= 1 << tag;
-                routed += u64::from(rows[tag]);
+                want.tags |= 1 << tag;
+                want.records += u64::from(rows[tag]);
             }
-            if bits != 0 {
-                self.metrics.sinks[port.sink].pairs[usize::from(batch.input)].routed.fetch_add(routed, Relaxed);
-                let shipment = Shipment { batch: Arc::clone(&batch), receipts: receipts.clone(), tags: bits };
-                shipments.push((port.queue.clone(), shipment));
+            if want.tags != 0 {
+                wants.push(want);
             }
         }
-        // The handle that came with the batch: every sink has its own clone by now.
-        receipts.settle(if shipments.is_empty() && !batch.is_empty() { Outcome::Dropped } else { Outcome::Delivered });
-        shipments
+        self.count(&batch, passed, &wants);
+        if wants.is_empty() {
+            receipts.settle(if batch.is_empty() { Outcome::Delivered } else { Outcome::Dropped });
+            return None;
+        }
+        Some(Offer { batch: Arc::new(batch), receipts, wants })
     }
 
-    fn count(&self, batch: &Batch) {
-        self.metrics.add(batch.input, &batch.tally);
+    fn count(&self, batch: &Batch, passed: u64, wants: &[Want]) {
         let input = &self.metrics.inputs[usize::from(batch.input)];
+        let turn = self.metrics.turn();
+        self.metrics.add(batch.input, &batch.tally);
+        input.passed.fetch_add(passed, Relaxed);
+        for want in wants {
+            let pair = self.metrics.pair(batch.input, self.ports[want.port].0);
+            pair.routed.fetch_add(want.records, Relaxed);
+            pair.held.fetch_add(want.records, Relaxed);
+        }
+        drop(turn);
         input.batches.fetch_add(1, Relaxed);
         if !batch.is_empty() {
             let now = crate::record::Timestamp::now().0;
@@ -143,29 +172,33 @@ mod tests {
         batch
     }
 
-    fn router(globs: &[&[&str]]) -> (Router, Arc<Metrics>) {
+    fn router(globs: &[&[&str]]) -> (Router, Vec<mpsc::Receiver<Shipment>>, Arc<Metrics>) {
         let names: Vec<(&str, &'static str)> = globs.iter().map(|_| ("sink", "stdout")).collect();
         let metrics = Arc::new(Metrics::new(&[("in", "stdin")], &names));
-        let port = |(sink, globs): (usize, &&[&str])| Port {
-            sink,
-            globs: globs.iter().map(|glob| TagGlob::new(glob)).collect(),
-            queue: mpsc::channel(1).0,
+        let mut queues = Vec::new();
+        let port = |(sink, globs): (usize, &&[&str])| {
+            let (queue, receiver) = mpsc::channel(1);
+            queues.push(receiver);
+            Port { sink, globs: globs.iter().map(|glob| TagGlob::new(glob)).collect(), queue }
         };
-        (Router::new(globs.iter().enumerate().map(port).collect(), Arc::clone(&metrics)), metrics)
+        let ports = globs.iter().enumerate().map(port).collect();
+        (Router::new(ports, Arc::clone(&metrics)), queues, metrics)
     }
 
-    #[test]
-    fn every_matching_sink_gets_its_rows_and_a_handle_of_its_own() {
-        let (router, metrics) = router(&[&["api.**"], &["**"], &["none"]]);
+    #[tokio::test]
+    async fn every_matching_sink_gets_its_rows_and_a_handle_of_its_own() {
+        let (router, mut queues, metrics) = router(&[&["api.**"], &["**"], &["none"]]);
         let settled = Arc::new(Mutex::new(Vec::new()));
-        let shipments = router.route(batch(&["api.a", "db", "api.b", "api.a"], &settled));
+        let offer = router.route(batch(&["api.a", "db", "api.b", "api.a"], &settled)).expect("wanted");
+        router.outbox().send(offer).await;
+        let shipments: Vec<Shipment> = queues.iter_mut().filter_map(|queue| queue.try_recv().ok()).collect();
         let wanted: Vec<Vec<bool>> =
-            shipments.iter().map(|(_, shipment)| (0..4).map(|at| shipment.wants(at)).collect()).collect();
+            shipments.iter().map(|shipment| (0..4).map(|at| shipment.wants(at)).collect()).collect();
         assert_eq!(wanted, [[true, false, true, true].to_vec(), [true; 4].to_vec()]);
         let routed: Vec<u64> = metrics.sinks.iter().map(|sink| sink.pairs[0].routed.load(Relaxed)).collect();
-        assert_eq!(routed, [3, 4, 0]);
+        assert_eq!((routed, metrics.inputs[0].passed.load(Relaxed)), (vec![3, 4, 0], 4));
         let mut outcomes = [Outcome::Delivered, Outcome::Rejected].into_iter();
-        for (_, shipment) in shipments {
+        for shipment in shipments {
             assert!(settled.lock().expect("not poisoned").is_empty());
             shipment.receipts.settle(outcomes.next().expect("two"));
         }
@@ -174,13 +207,14 @@ mod tests {
 
     #[test]
     fn what_no_sink_matches_is_counted_and_settled_as_dropped() {
-        let (router, metrics) = router(&[&["api.**"]]);
+        let (router, _queues, metrics) = router(&[&["api.**"]]);
         let settled = Arc::new(Mutex::new(Vec::new()));
-        assert!(router.route(batch(&["db", "db"], &settled)).is_empty());
+        assert!(router.route(batch(&["db", "db"], &settled)).is_none());
         assert_eq!(*settled.lock().expect("not poisoned"), [Outcome::Dropped]);
         assert_eq!(metrics.inputs[0].dropped[DropReason::Unrouted as usize].load(Relaxed), 2);
+        assert_eq!(metrics.inputs[0].passed.load(Relaxed), 0);
         // A batch whose rows all wait in a lane (or were dropped by a step) is at an end too.
-        assert!(router.route(batch(&[], &settled)).is_empty());
+        assert!(router.route(batch(&[], &settled)).is_none());
         assert_eq!(settled.lock().expect("not poisoned").last(), Some(&Outcome::Delivered));
     }
 }

@@ -164,7 +164,7 @@ impl FileSink {
             return Err(SendError::Retry { cause, not_before: None });
         }
         let marks = order.into_iter().map(|group| outcomes[group as usize]).collect();
-        Ok(Reply { bytes, marks, cause })
+        Ok(Reply { bytes, marks, cause, keeps_key: false })
     }
 
     fn append(&mut self, group: &Group, now: Timestamp) -> Result<u64, Fault> {

@@ -156,7 +156,7 @@ mod tests {
     use crate::budget::Budget;
     use crate::sinks::request::tests::request;
 
-    const NOTHING: Added = Added { stream: false, time: false, container: false, file: false, tag: false };
+    const NOTHING: Added = Added::NONE;
 
     fn text(request: &Request) -> String {
         String::from_utf8(request.body().expect("a body").to_vec()).expect("text")
@@ -200,7 +200,7 @@ mod tests {
             batch.fields_mut(row)[0].value = value;
         }
         let receipts = crate::batch::Receipts::default();
-        let mut rest = vec![Part { batch: std::sync::Arc::new(batch), rows: vec![0, 1, 2], receipts }];
+        let mut rest = vec![Part { batch: std::sync::Arc::new(batch), rows: vec![0, 1, 2], receipts, logged: false }];
         let mut counted = 0;
         while !rest.is_empty() {
             let mut r = Request::new(std::mem::take(&mut rest), 1);

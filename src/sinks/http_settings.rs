@@ -80,7 +80,7 @@ fn read_url(text: &str) -> Result<Uri, String> {
     }
 }
 
-fn read_compression(section: &Section<'_, '_>) -> Compression {
+pub(super) fn read_compression(section: &Section<'_, '_>) -> Compression {
     let kinds = [("none", Compression::None), ("gzip", Compression::Gzip(4)), ("zstd", Compression::Zstd(3))];
     let kind = section.choice("compression", &kinds).unwrap_or(Compression::None);
     let level_max = if matches!(kind, Compression::Zstd(_)) { 19 } else { 9 };
@@ -96,7 +96,7 @@ fn read_compression(section: &Section<'_, '_>) -> Compression {
     }
 }
 
-fn read_limits(section: &Section<'_, '_>) -> Limits {
+pub(super) fn read_limits(section: &Section<'_, '_>) -> Limits {
     let mut limits = DEFAULT_LIMITS;
     if let Some(at_once) = section.count("concurrency", 1..65) {
         limits.at_once = at_once as usize;

@@ -8,15 +8,20 @@ mod file_path; // path templates
 mod file_rotate; // names and number of finished output files
 mod file_sync; // what is not on the disk yet
 mod file_tail; // where the last whole line or member ends
+mod forward; // records to other receivers of the forward protocol
+mod forward_body; // its frames
+pub(crate) mod forward_link; // one connection of it, and of `longshore send`
+mod forward_servers; // which of several receivers is next
+mod forward_settings; // its section of the configuration
 mod http; // POSTs to a URL
-mod http_body; // what is POSTed
+pub(crate) mod http_body; // what is POSTed
 mod http_reply; // what a status means
 mod http_settings; // its section of the configuration
 mod pretty; // a record for a person's eye
 #[cfg(test)]
 pub(crate) mod server_tests; // a server on loopback, for tests
 mod stdout; // standard output
-mod tls; // trust and client certificates
+pub(crate) mod tls; // trust and client certificates
 
 use std::io;
 use std::pin::Pin;
@@ -79,6 +84,9 @@ pub struct Reply {
     pub marks: Vec<Mark>,
     /// Why some records were not taken.
     pub cause: String,
+    /// What is sent again keeps the request's key: its parts are named by more than the key alone, and are the same as
+    /// before.
+    pub keeps_key: bool,
 }
 
 /// The outcome of one try.
@@ -170,12 +178,18 @@ pub const SINKS: &[SinkKind] = &[
     SinkKind { name: "stdout", read: stdout::read },
     SinkKind { name: "file", read: file::read },
     SinkKind { name: "http", read: http::read },
+    SinkKind { name: "forward", read: forward::read },
 ];
 
 /// Reads `add`: which values are added to each record; all where it says nothing.
 pub fn read_added(section: &Section<'_, '_>) -> Added {
-    let Some(names) = section.texts("add") else { return Added::ALL };
-    let mut added = Added { stream: false, time: false, container: false, file: false, tag: false };
+    read_added_or(section, Added::ALL)
+}
+
+/// The same for a sink that adds others where it says nothing.
+pub fn read_added_or(section: &Section<'_, '_>, usual: Added) -> Added {
+    let Some(names) = section.texts("add") else { return usual };
+    let mut added = Added::NONE;
     for (name, span) in names {
         match name.as_str() {
             "stream" => added.stream = true,
@@ -183,8 +197,9 @@ pub fn read_added(section: &Section<'_, '_>) -> Added {
             "container" => added.container = true,
             "file" => added.file = true,
             "tag" => added.tag = true,
+            "id" => added.id = true,
             other => {
-                let known = ["stream", "time", "container", "file", "tag"];
+                let known = ["stream", "time", "container", "file", "tag", "id"];
                 let near = crate::settings::nearest(other, &known);
                 let hint = near.map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
                 let message = format!("\"{}\" is not one of \"{}\"{hint}", other.escape_debug(), known.join("\", \""));

@@ -20,6 +20,8 @@ pub struct Part {
     pub rows: Vec<u32>,
     /// Who waits.
     pub receipts: Receipts,
+    /// They are in the disk log too.
+    pub logged: bool,
 }
 
 impl Part {
@@ -31,7 +33,7 @@ impl Part {
         if rows.is_empty() {
             return Err(shipment.receipts);
         }
-        Ok(Part { batch: shipment.batch, rows, receipts: shipment.receipts })
+        Ok(Part { batch: shipment.batch, rows, receipts: shipment.receipts, logged: shipment.logged })
     }
 
     /// The bytes that the rows cost in memory, about: what requests are measured by before they are encoded.
@@ -42,7 +44,7 @@ impl Part {
 
     /// The same part with other rows.
     pub(crate) fn with(&self, rows: Vec<u32>) -> Part {
-        Part { batch: Arc::clone(&self.batch), rows, receipts: self.receipts.clone() }
+        Part { batch: Arc::clone(&self.batch), rows, receipts: self.receipts.clone(), logged: self.logged }
     }
 
     /// Cuts off the rows from `at` on.
@@ -220,7 +222,7 @@ pub(crate) mod tests {
     pub(crate) fn shipment(budget: &Arc<Budget>, records: &[(&str, &str)]) -> (Shipment, Seen) {
         let seen = Seen::default();
         let receipts = Receipts(vec![Receipt::new(Box::new(seen.clone()))]);
-        (Shipment { batch: Arc::new(batch(budget, records)), receipts, tags: u64::MAX }, seen)
+        (Shipment { batch: Arc::new(batch(budget, records)), receipts, tags: u64::MAX, logged: false }, seen)
     }
 
     pub(crate) fn request(budget: &Arc<Budget>, texts: &[&str]) -> Request {

@@ -151,5 +151,5 @@ mod tests {
         assert_eq!(text, "\n{\"n\":\"2\"}\n");
     }
 
-    const NOTHING: Added = Added { stream: false, time: false, container: false, file: false, tag: false };
+    const NOTHING: Added = Added::NONE;
 }

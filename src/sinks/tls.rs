@@ -1,4 +1,4 @@
-//! Trust and client certificates of the `http` sink, from PEM files.
+//! Trust and client certificates of the `http` and `forward` sinks, from PEM files.
 //!
 //! Trusted are the certificates of `ca`, if it is set, and nothing else; otherwise the machine's own store, and where
 //! that is empty (a scratch image), Mozilla's list as compiled in. Verification can not be switched off.

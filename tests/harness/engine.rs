@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
+
 use super::{run_command, skip, told};
 
 /// A running engine.
@@ -33,11 +35,35 @@ impl Engine {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// Runs a container of the test image in the background, without a network; its id.
+    /// Builds an image with BuildKit; `args` end with the context.
+    pub fn build(&self, args: &[&str]) {
+        let mut command = Command::new(self.dir.join("docker"));
+        let output = run_command(command.env("DOCKER_BUILDKIT", "1").arg("build").args(args), b"");
+        assert!(output.status.success(), "docker build {args:?}: {}", told(&output));
+    }
+
+    /// What `docker inspect` says of a container, at a JSON pointer.
+    pub fn inspect(&self, id: &str, pointer: &str) -> Value {
+        let text = self.docker(&["inspect", id]);
+        let all: Value = serde_json::from_str(&text).expect("JSON");
+        all[0].pointer(pointer).cloned().unwrap_or(Value::Null)
+    }
+
+    /// A container's standard output and error.
+    pub fn logs(&self, id: &str) -> String {
+        told(&run_command(Command::new(self.dir.join("docker")).args(["logs", id]), b""))
+    }
+
+    /// Runs a container of the test image in the background, without a network.
     pub fn run(&self, name: &str, options: &[&str], command: &[&str]) -> Running<'_> {
-        let mut args = vec!["run", "-d", "--network", "none", "--name", name];
+        self.run_image(name, &[&["--network", "none"], options].concat(), "longshore-test:1", command)
+    }
+
+    /// The same with another image, and with the network that the options say.
+    pub fn run_image(&self, name: &str, options: &[&str], image: &str, command: &[&str]) -> Running<'_> {
+        let mut args = vec!["run", "-d", "--name", name];
         args.extend(options);
-        args.push("longshore-test:1");
+        args.push(image);
         args.extend(command);
         Running { engine: self, id: self.docker(&args) }
     }

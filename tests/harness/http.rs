@@ -58,7 +58,12 @@ pub struct Server {
 impl Server {
     /// Starts it.
     pub fn start(answer: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) -> Server {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, super::free_port())).expect("a port to listen on");
+        Server::start_at(super::free_port(), answer)
+    }
+
+    /// The same on a port that was named before.
+    pub fn start_at(port: u16, answer: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) -> Server {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a port to listen on");
         let port = listener.local_addr().expect("it is bound").port();
         let server = Server { port, taken: Arc::default(), stop: Arc::default() };
         let (taken, stop) = (Arc::clone(&server.taken), Arc::clone(&server.stop));

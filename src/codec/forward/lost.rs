@@ -28,6 +28,8 @@ pub enum LostReason {
     Options,
     /// A PING of the shared-key handshake.
     Handshake,
+    /// A HELO of the shared-key handshake: the other side takes connections too.
+    Helo,
 }
 
 impl fmt::Display for LostReason {
@@ -40,8 +42,9 @@ impl fmt::Display for LostReason {
                 write!(f, "a frame of at least {bytes} bytes, above the limit of {max} (`frame_max`)")
             }
             LostReason::Options => write!(f, "options of more than {OPTIONS_MAX} bytes"),
+            LostReason::Helo => f.write_str("a HELO: the other side is a receiver too; connect a sender here"),
             LostReason::Handshake => {
-                f.write_str("a PING: the shared-key handshake is not supported yet; remove the sender's shared key")
+                f.write_str("a PING on a listener without a shared key; set `shared_key` on it, or remove the sender's")
             }
         }
     }

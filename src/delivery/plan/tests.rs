@@ -229,7 +229,7 @@ fn a_request_taken_in_part_settles_that_part_and_tries_the_rest_again() {
     b.now += WAIT;
     let request = b.send();
     let marks = vec![Mark::Taken, Mark::Never, Mark::Again];
-    let reply = Reply { bytes: 1, marks, cause: "no space left".to_owned() };
+    let reply = Reply { bytes: 1, marks, cause: "no space left".to_owned(), keeps_key: false };
     let meaning = b.finish(request, Ok(reply));
     let ends: Vec<_> = meaning.ended.iter().map(|(part, end)| (part.rows.clone(), *end)).collect();
     assert_eq!(ends, [(vec![0], End::Delivered), (vec![1], End::Rejected(RejectReason::Unencodable))]);

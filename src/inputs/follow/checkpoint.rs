@@ -1,7 +1,8 @@
 //! Checkpoints: how far each chain was delivered, in one file of the data folder for all inputs.
 //!
 //! Saved 20 ms after the first delivery, then at most 250 ms after a change or after 4 MiB of delivered data (but no
-//! sooner than 100 ms after the save before), at the end of a generation, and at stop. So a node that is killed soon after each start still gets on. A save is:
+//! sooner than 100 ms after the save before), at the end of a generation, and at stop. So a node that is killed soon after
+//! each start still gets on. A save is:
 //! snapshot, then the hook (the sinks' fdatasync: what a checkpoint rests on must be on disk first), then tmp,
 //! fdatasync, the old file linked as `.bak`, rename, fsync of the folder. A failing hook or a full disk leaves the old
 //! file in place, shows as a health warning, and is tried again; reading goes on.
@@ -13,17 +14,17 @@
 //! Limits: records of chains not followed for 7 days are dropped at save, and the oldest beyond 100,000.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
 pub use super::stored::{Entry, Key, Place, Saved};
-use super::{progress::Progress, stored};
+use super::{clock, disk, progress::Progress, stored};
 use crate::metrics::{Health, Metrics};
 use crate::workers::Workers;
 
@@ -45,6 +46,9 @@ const CHECK: &str = "checkpoints";
 /// Makes what was delivered durable, before a checkpoint says so.
 pub type SyncHook = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
 
+/// The ledger at this moment, to be saved with the checkpoints.
+pub type LedgerHook = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
+
 /// All checkpoints of the node. One for all inputs.
 pub struct Checkpoints {
     folder: PathBuf,
@@ -56,6 +60,7 @@ pub struct Checkpoints {
     saving: Mutex<()>,
     wake: Condvar,
     metrics: Mutex<Option<Arc<Metrics>>>,
+    ledger: OnceLock<LedgerHook>,
     started: Instant,
     /// No record is dropped for its age before that much time has passed since the start.
     settle_in: Duration,
@@ -77,6 +82,8 @@ struct State {
     closed: bool,
     /// Damaged records that were met at the start.
     damaged: u64,
+    /// The ledger of the last save, as it was read.
+    ledger: Option<serde_json::Value>,
 }
 
 impl std::fmt::Debug for Checkpoints {
@@ -100,11 +107,11 @@ impl Checkpoints {
                 ),
             )
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(said)?;
+        disk::make_folder(data_dir).map_err(said)?;
         let lock = lock(data_dir)?;
         let path = data_dir.join(FILE);
         // A torn tmp file of an earlier life says nothing.
-        let _ = fs::remove_file(data_dir.join("checkpoints.tmp"));
+        let _ = disk::remove(&data_dir.join("checkpoints.tmp"));
         let state = load(&path)?;
         Ok(Arc::new(Checkpoints {
             folder: data_dir.to_owned(),
@@ -114,9 +121,21 @@ impl Checkpoints {
             saving: Mutex::new(()),
             wake: Condvar::new(),
             metrics: Mutex::new(None),
-            started: Instant::now(),
+            ledger: OnceLock::new(),
+            started: clock::now(),
             settle_in: SETTLE_IN,
         }))
+    }
+
+    /// What is saved beside the checkpoints, in the same file: it never runs behind them.
+    pub fn carry(&self, ledger: LedgerHook) {
+        // Set once, by the wiring.
+        let _ = self.ledger.set(ledger);
+    }
+
+    /// The ledger that was saved with them, once.
+    pub fn take_ledger(&self) -> Option<serde_json::Value> {
+        self.lock().ledger.take()
     }
 
     /// Where health warnings go.
@@ -176,7 +195,7 @@ impl Checkpoints {
         let before = (state.dirty, state.urgent, state.many, state.moved);
         state.dirty = true;
         if bytes > 0 && state.moved.is_none() {
-            state.moved = Some(Instant::now());
+            state.moved = Some(clock::now());
         }
         state.bytes += bytes;
         state.urgent |= urgent;
@@ -237,22 +256,22 @@ impl Checkpoints {
         let named =
             |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&tmp)?;
-            file.write_all(&text)?;
-            file.sync_data()
+            let file = disk::create(&tmp)?;
+            disk::write(&file, &text)?;
+            disk::sync(&file)
         };
         write().map_err(|error| named(&tmp, error))?;
         // A link, not a rename: the file itself is there at every moment.
-        match fs::remove_file(&bak).and_then(|()| fs::hard_link(&path, &bak)) {
+        match disk::remove(&bak).and_then(|()| disk::link(&path, &bak)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // No `.bak` yet, or no file yet.
-                let _ = fs::hard_link(&path, &bak);
+                let _ = disk::link(&path, &bak);
             }
             // A file system without links has no `.bak`; the file itself is still replaced as a whole.
             _ => {}
         }
-        fs::rename(&tmp, &path).map_err(|error| named(&path, error))?;
-        File::open(&self.folder)?.sync_all()
+        disk::rename(&tmp, &path).map_err(|error| named(&path, error))?;
+        disk::sync_folder(&self.folder)
     }
 
     /// What is known now, as the file's text. Asks each live chain before locking anything else of ours for long.
@@ -280,7 +299,7 @@ impl Checkpoints {
             }
         }
         // Not right after the start: after a long stop all records are old, and their chains are only being found.
-        if self.started.elapsed() >= self.settle_in {
+        if clock::since(self.started) >= self.settle_in {
             state.entries.retain(|_, entry| now - entry.seen < KEEP_SECONDS);
         }
         if state.entries.len() > RECORDS_MAX {
@@ -290,51 +309,111 @@ impl Checkpoints {
             state.entries.retain(|_, entry| entry.seen >= oldest);
         }
         state.seq += 1;
-        stored::write(state.seq, &state.entries)
+        // After the chains were asked: what their marks cover is counted in it.
+        let ledger = self.ledger.get().map(|ledger| ledger());
+        stored::write(state.seq, &state.entries, ledger)
     }
 
     fn save_when_needed(&self) {
-        // When the last snapshot that had deliveries in it was taken.
-        let mut last: Option<Instant> = None;
+        let mut saver = Saver::default();
         loop {
-            let mut state = self.lock();
-            while !state.dirty && !state.closed {
-                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            let since = Instant::now();
-            while !state.urgent && !state.closed {
-                // Counted from the last save, not from the change: after a quiet time a delivery is saved at once.
-                let due = match (state.moved, last) {
-                    (Some(moved), Some(last)) => {
-                        (moved + GATHER).max(last + if state.many { BYTES_APART } else { DELAY_MAX })
-                    }
-                    (Some(moved), None) => moved + GATHER,
-                    (None, _) => since + DELAY_MAX,
-                };
-                let left = due.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    break;
-                }
-                state = self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-            }
+            let state = self.lock();
             if state.closed {
                 return;
             }
-            if state.moved.is_some() {
-                last = Some(Instant::now());
-            }
-            drop(state);
-            if self.save().is_err() {
-                let state = self.lock();
-                if !state.closed {
-                    drop(self.wake.wait_timeout_while(state, RETRY, |state| !state.closed));
+            let left = saver.due(&state).map(|due| due.saturating_duration_since(clock::now()));
+            match left {
+                None => drop(self.wake.wait(state)),
+                Some(left) if !left.is_zero() => drop(self.wake.wait_timeout(state, left)),
+                Some(_) => {
+                    saver.begin(&state);
+                    drop(state);
+                    saver.end(&self.save());
                 }
             }
         }
     }
 
+    /// What the saver's thread does when it is woken: saves, if it is time. For one thread that steps everything.
+    #[cfg(test)]
+    pub(crate) fn step(&self, saver: &mut Saver) -> bool {
+        let state = self.lock();
+        let due = !state.closed && saver.due(&state).is_some_and(|due| due <= clock::now());
+        if due {
+            saver.begin(&state);
+            drop(state);
+            saver.end(&self.save());
+        }
+        due
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is stored in a data folder. Takes no lock: another longshore may be at work there.
+///
+/// # Errors
+/// The checkpoints are of a newer version.
+pub fn stored(data_dir: &Path) -> io::Result<HashMap<Key, Entry>> {
+    Ok(load(&data_dir.join(FILE))?.entries)
+}
+
+/// Changes what is stored, under the folder's lock. Nothing is written where `change` says that something is wrong.
+///
+/// # Errors
+/// The folder is used by a longshore, or can not be written.
+pub fn edit<T, E>(
+    data_dir: &Path,
+    change: impl FnOnce(&mut HashMap<Key, Entry>) -> Result<T, E>,
+) -> io::Result<Result<T, E>> {
+    let checkpoints = Checkpoints::open(data_dir, Box::new(|| Ok(())))?;
+    let changed = change(&mut checkpoints.lock().entries);
+    if changed.is_ok() {
+        checkpoints.save()?;
+    }
+    Ok(changed)
+}
+
+/// When the saver acts.
+#[derive(Debug, Default)]
+pub(crate) struct Saver {
+    /// When the last snapshot that had deliveries in it was taken.
+    last: Option<Instant>,
+    /// When a change was seen first.
+    changed: Option<Instant>,
+    /// The last save failed: not again before that.
+    not_before: Option<Instant>,
+}
+
+impl Saver {
+    /// When the next save is due; `None`: not before something changes.
+    fn due(&mut self, state: &State) -> Option<Instant> {
+        if !state.dirty {
+            self.changed = None;
+            return None;
+        }
+        let changed = *self.changed.get_or_insert_with(clock::now);
+        // Counted from the last save, not from the change: after a quiet time a delivery is saved at once.
+        let due = match (state.moved, self.last) {
+            _ if state.urgent => changed,
+            (Some(moved), Some(last)) => (moved + GATHER).max(last + if state.many { BYTES_APART } else { DELAY_MAX }),
+            (Some(moved), None) => moved + GATHER,
+            (None, _) => changed + DELAY_MAX,
+        };
+        Some(self.not_before.map_or(due, |not_before| due.max(not_before)))
+    }
+
+    fn begin(&mut self, state: &State) {
+        self.changed = None;
+        if state.moved.is_some() {
+            self.last = Some(clock::now());
+        }
+    }
+
+    fn end(&mut self, saved: &io::Result<()>) {
+        self.not_before = saved.is_err().then(|| clock::now() + RETRY);
     }
 }
 
@@ -364,7 +443,7 @@ fn lock(folder: &Path) -> io::Result<File> {
 }
 
 fn load(path: &Path) -> io::Result<State> {
-    let read = |path: &Path| match fs::read(path) {
+    let read = |path: &Path| match disk::read(path) {
         Ok(bytes) => Some(stored::read(&bytes)),
         Err(error) => {
             if error.kind() != io::ErrorKind::NotFound {
@@ -390,12 +469,14 @@ fn load(path: &Path) -> io::Result<State> {
     if let Some(bak) = bak {
         state.seq = bak.seq.unwrap_or(0);
         state.entries = bak.entries;
+        state.ledger = bak.ledger;
         tracing::warn!(path = %path.display(), records = state.entries.len(), "checkpoints are damaged or missing; what is whole is used, the rest comes from the previous save");
     }
     let Some(main) = main else { return Ok(state) };
     state.seq = state.seq.max(main.seq.unwrap_or(0));
     state.damaged = main.damaged.saturating_sub(if state.entries.is_empty() { 0 } else { main.damaged });
     state.entries.extend(main.entries);
+    state.ledger = main.ledger.or(state.ledger);
     if existed && !whole && state.entries.is_empty() {
         tracing::error!(path = %path.display(), "neither the checkpoints nor their previous save can be read; files are read from their head, lines may be delivered twice");
     }
@@ -407,6 +488,7 @@ fn load(path: &Path) -> io::Result<State> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;

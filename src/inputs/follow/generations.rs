@@ -10,17 +10,17 @@
 //!
 //! Limits: numbers up to [`NUMBER_MAX`]; [`TRIES_MAX`] torn scans, then what was seen is taken as it is.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::FileType;
 
 use super::identity::{self, FileId, Look};
+use super::{clock, disk};
 
 /// The highest generation number that is looked at.
 pub const NUMBER_MAX: u32 = 9999;
@@ -49,7 +49,7 @@ pub struct Held {
 pub fn open(path: &Path) -> io::Result<Arc<Held>> {
     // Opening a FIFO would wake its writer, opening a device can do anything: look first, and again once it is held.
     regular(identity::look_at(path)?)?;
-    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    let file = disk::open(path)?;
     let look = identity::look(&file)?;
     regular(look)?;
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -195,7 +195,7 @@ impl Family {
             scan.refused.clear();
             if pass.base.is_none() {
                 // Between two renames the base is absent for a tenth of a millisecond.
-                std::thread::sleep(Duration::from_micros(200));
+                clock::pause(Duration::from_micros(200));
             }
         }
         scan.met_known = met_known;
@@ -266,8 +266,7 @@ impl Family {
     /// Numbers that are there, and dated names, newest first (a plain file before its `.gz`, which is left out).
     fn list(&self) -> (Vec<u32>, Vec<String>) {
         let (mut numbers, mut dates) = (Vec::new(), Vec::<(String, bool, String)>::new());
-        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
+        for name in disk::names(&self.folder) {
             let Some(name) = name.to_str() else { continue };
             match self.member(name) {
                 Some((Member::Numbered(number), _)) => numbers.push(number),
@@ -306,6 +305,7 @@ fn merge(passes: Vec<Vec<Arc<Held>>>, newest: Option<FileId>, met_known: bool) -
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write;
 
     use super::*;

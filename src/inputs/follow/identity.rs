@@ -9,10 +9,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxFlags};
+use rustix::fs::{FileType, Statx, StatxFlags};
+
+use super::disk;
 
 /// Bytes of content that the head mark covers, at most.
 pub const HEAD_BYTES: usize = 1024;
@@ -65,13 +66,12 @@ impl From<Statx> for Look {
 
 /// Looks at an open file.
 pub fn look(file: impl AsFd) -> io::Result<Look> {
-    let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    Ok(rustix::fs::statx(file.as_fd(), c"", AtFlags::EMPTY_PATH, wanted)?.into())
+    Ok(disk::fstat(file)?.into())
 }
 
 /// Looks at the file of that name; symlinks are followed.
 pub fn look_at(path: &Path) -> io::Result<Look> {
-    Ok(rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS | StatxFlags::BTIME)?.into())
+    Ok(disk::stat(path)?.into())
 }
 
 /// Length and hash of some bytes of content. Of nothing: "not known".
@@ -105,7 +105,7 @@ impl Mark {
 pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut got = 0;
     while got < buf.len() {
-        match file.read_at(&mut buf[got..], offset + got as u64) {
+        match disk::read_at(file, &mut buf[got..], offset + got as u64) {
             Ok(0) => break,
             Ok(n) => got += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

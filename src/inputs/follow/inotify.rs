@@ -11,6 +11,8 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
+use super::disk;
+
 /// What happens in a folder: names that come and go, and files that are closed after writing. Not MODIFY: each write
 /// of a hot file would be an event.
 pub const FOLDER: WatchFlags = WatchFlags::CREATE
@@ -64,7 +66,7 @@ impl Watcher {
 
     /// Watches a path; the number comes back in events.
     pub fn add(&self, path: &Path, what: WatchFlags) -> io::Result<i32> {
-        Ok(inotify::add_watch(&self.fd, path, what)?)
+        disk::watch(&self.fd, path, what)
     }
 
     /// Watches no longer.
@@ -75,6 +77,9 @@ impl Watcher {
 
     /// Hands out what is queued, without waiting. Names that are not UTF-8 come as `None`.
     pub fn drain(&self, mut each: impl FnMut(Event<'_>)) {
+        if !disk::events() {
+            return;
+        }
         let mut buf = [MaybeUninit::uninit(); 16 << 10];
         let mut reader = inotify::Reader::new(&self.fd, &mut buf);
         loop {

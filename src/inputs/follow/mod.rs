@@ -12,7 +12,9 @@
 
 pub mod chain;
 pub mod checkpoint;
+pub mod clock;
 pub mod decode;
+pub mod disk;
 pub mod generations;
 pub mod identity;
 pub mod inotify;

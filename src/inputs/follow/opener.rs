@@ -10,7 +10,7 @@
 //! certain. Limits: open files (the soft limit is raised to the hard one); a file that can not be opened is said once,
 //! [`SAID_MAX`] in all, and tried again every 10 s.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -23,6 +23,7 @@ use super::identity::{self, FileId};
 use super::inotify::{self, Bell, Watcher};
 use super::reader::{Line, News};
 use super::startup::Startup;
+use super::{clock, disk};
 use crate::inputs::Outlet;
 use crate::metrics::Health;
 
@@ -78,7 +79,7 @@ pub trait Layout: Send {
 
 struct Folder {
     watch: Option<i32>,
-    families: HashMap<String, Kin>,
+    families: BTreeMap<String, Kin>,
 }
 
 /// A family and what was handed out of it.
@@ -103,7 +104,7 @@ pub struct Opener {
     lines: Vec<Line>,
     bell: Arc<Bell>,
     watcher: Option<Watcher>,
-    folders: HashMap<PathBuf, Folder>,
+    folders: BTreeMap<PathBuf, Folder>,
     watches: HashMap<i32, PathBuf>,
     owners: HashMap<u64, (PathBuf, String)>,
     next_chain: u64,
@@ -111,6 +112,8 @@ pub struct Opener {
     /// Files that could not be opened since the last rescan began.
     refused: usize,
     polls: bool,
+    polled: Instant,
+    rescanned: Instant,
     said_polling: bool,
     first_listing: bool,
     first_chains: usize,
@@ -154,13 +157,15 @@ impl Opener {
             bell: setup.bell,
             said_polling: watcher.is_err(),
             watcher: watcher.ok(),
-            folders: HashMap::new(),
+            folders: BTreeMap::new(),
             watches: HashMap::new(),
             owners: HashMap::new(),
             next_chain: 0,
             said: HashSet::new(),
             refused: 0,
             polls: false,
+            polled: clock::now(),
+            rescanned: clock::now(),
             first_listing: true,
             first_chains: 0,
             tail: setup.tail,
@@ -173,6 +178,17 @@ impl Opener {
     pub fn run(mut self) {
         raise_file_limit();
         hurry();
+        self.begin();
+        while !self.outlet.once && !self.outlet.stop.is_set() {
+            let timeout = self.patience();
+            inotify::wait(&self.bell, self.watcher.as_ref(), timeout);
+            self.bell.quiet();
+            self.step();
+        }
+    }
+
+    /// The first listing.
+    pub(super) fn begin(&mut self) {
         self.rescan();
         self.first_listing = false;
         self.startup.listed(self.first_chains);
@@ -182,32 +198,36 @@ impl Opener {
                 let _ = line.news.send(News::Listed);
                 line.bell.ring();
             }
-            return;
         }
-        let (mut polled, mut rescanned) = (Instant::now(), Instant::now());
-        while !self.outlet.stop.is_set() {
-            let mut timeout = RESCAN.saturating_sub(rescanned.elapsed());
-            if self.polls {
-                timeout = timeout.min(POLL.saturating_sub(polled.elapsed()));
-            }
-            if let Some(again) = self.about_again {
-                timeout = timeout.min(again.saturating_duration_since(Instant::now()));
-            }
-            inotify::wait(&self.bell, self.watcher.as_ref(), timeout);
-            self.bell.quiet();
-            self.forget_ended();
-            let overflow = self.events();
-            if self.about_again.is_some_and(|again| again <= Instant::now()) {
-                self.about_again = None;
-                self.all_about();
-            }
-            if overflow || rescanned.elapsed() >= RESCAN {
-                rescanned = Instant::now();
-                self.rescan();
-            } else if self.polls && polled.elapsed() >= POLL {
-                polled = Instant::now();
-                self.poll();
-            }
+        (self.polled, self.rescanned) = (clock::now(), clock::now());
+    }
+
+    /// How long it need not look, if nothing happens.
+    fn patience(&self) -> Duration {
+        let mut timeout = RESCAN.saturating_sub(clock::since(self.rescanned));
+        if self.polls {
+            timeout = timeout.min(POLL.saturating_sub(clock::since(self.polled)));
+        }
+        if let Some(again) = self.about_again {
+            timeout = timeout.min(again.saturating_duration_since(clock::now()));
+        }
+        timeout
+    }
+
+    /// Looks at what happened, and at what is due. Never waits.
+    pub(super) fn step(&mut self) {
+        self.forget_ended();
+        let overflow = self.events();
+        if self.about_again.is_some_and(|again| again <= clock::now()) {
+            self.about_again = None;
+            self.all_about();
+        }
+        if overflow || clock::since(self.rescanned) >= RESCAN {
+            self.rescanned = clock::now();
+            self.rescan();
+        } else if self.polls && clock::since(self.polled) >= POLL {
+            self.polled = clock::now();
+            self.poll();
         }
     }
 
@@ -283,7 +303,7 @@ impl Opener {
 
     /// Brings the watched folders up to date; looks into new ones.
     fn relist(&mut self) {
-        let now: HashSet<PathBuf> = self.layout.folders().into_iter().collect();
+        let now: BTreeSet<PathBuf> = self.layout.folders().into_iter().collect();
         let gone: Vec<PathBuf> = self.folders.keys().filter(|path| !now.contains(*path)).cloned().collect();
         for path in gone {
             self.folder_gone(&path);
@@ -291,7 +311,7 @@ impl Opener {
         for path in now {
             if !self.folders.contains_key(&path) {
                 let watch = self.watch(&path);
-                self.folders.insert(path.clone(), Folder { watch, families: HashMap::new() });
+                self.folders.insert(path.clone(), Folder { watch, families: BTreeMap::new() });
                 // After the watch: what came before it is listed, what comes after it is told.
                 self.list(&path);
             }
@@ -394,7 +414,7 @@ impl Opener {
     fn look(&mut self, family: Family) {
         let Some(folder) = self.folders.get_mut(&family.folder) else { return };
         let kin = folder.families.entry(family.base.clone()).or_insert_with(|| Kin {
-            link: std::fs::symlink_metadata(family.path()).is_ok_and(|meta| meta.is_symlink()),
+            link: disk::is_link(&family.path()),
             family: family.clone(),
             chain: None,
             newest: None,
@@ -438,7 +458,7 @@ impl Opener {
                 return;
             }
             Known::Sure(about) => (about, None),
-            Known::Maybe(about) => (about, (!self.first_listing).then(|| Instant::now() + ABOUT_WAIT)),
+            Known::Maybe(about) => (about, (!self.first_listing).then(|| clock::now() + ABOUT_WAIT)),
         };
         if let Some(until) = not_before {
             // Well before the wait is over, should no event tell.

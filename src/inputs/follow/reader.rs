@@ -17,6 +17,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::chain::{About, Chain, Context, Rules, Seed, Turn};
+use super::clock;
 use super::generations::Held;
 use super::inotify::{self, Bell, Watcher};
 use super::startup::Startup;
@@ -87,6 +88,17 @@ struct Seat {
     watch: Option<i32>,
 }
 
+/// What a reader does after a step.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The next one.
+    Again,
+    /// Waits for the bell, a file or this time.
+    Wait(Duration),
+    /// All that was listed is read.
+    Over,
+}
+
 /// See the header.
 pub struct Reader {
     outlet: Outlet,
@@ -138,27 +150,11 @@ impl Reader {
     /// Reads until the word to stop, or until all that was listed is read.
     pub fn run(mut self) {
         while !self.outlet.stop.is_set() {
-            self.hear();
-            if self.listed && self.seats.is_empty() {
-                return;
-            }
-            let now = Instant::now();
-            while let Some(Reverse((due, chain))) = self.timers.peek().copied()
-                && due <= now
-            {
-                self.timers.pop();
-                // A timer whose chain was woken meanwhile is stale.
-                if self.seats.get(&chain).is_some_and(|seat| seat.due == Some(due)) {
-                    self.wake(chain);
-                }
-            }
-            if let Some(chain) = self.ready.pop_front() {
-                self.turn(chain);
-                continue;
-            }
-            let timeout = self.timers.peek().map_or(SAFETY_LOOK, |Reverse((due, _))| {
-                due.saturating_duration_since(Instant::now()).min(SAFETY_LOOK)
-            });
+            let timeout = match self.step() {
+                Step::Again => continue,
+                Step::Wait(timeout) => timeout,
+                Step::Over => return,
+            };
             if !timeout.is_zero() {
                 // An idle reader needs no buffer.
                 if timeout >= LOOK_MAX {
@@ -166,9 +162,38 @@ impl Reader {
                 }
                 inotify::wait(&self.line.bell, self.watcher.as_ref(), timeout);
             }
-            self.line.bell.quiet();
-            self.grown();
+            self.woken();
         }
+    }
+
+    /// One turn of one chain, if one is ready. Waits for nothing but memory and room in the sinks' queues.
+    pub(super) fn step(&mut self) -> Step {
+        self.hear();
+        if self.listed && self.seats.is_empty() {
+            return Step::Over;
+        }
+        let now = clock::now();
+        while let Some(Reverse((due, chain))) = self.timers.peek().copied()
+            && due <= now
+        {
+            self.timers.pop();
+            // A timer whose chain was woken meanwhile is stale.
+            if self.seats.get(&chain).is_some_and(|seat| seat.due == Some(due)) {
+                self.wake(chain);
+            }
+        }
+        if let Some(chain) = self.ready.pop_front() {
+            self.turn(chain);
+            return Step::Again;
+        }
+        let due = self.timers.peek().map(|Reverse((due, _))| due.saturating_duration_since(clock::now()));
+        Step::Wait(due.map_or(SAFETY_LOOK, |due| due.min(SAFETY_LOOK)))
+    }
+
+    /// After waiting: what has grown is ready.
+    pub(super) fn woken(&mut self) {
+        self.line.bell.quiet();
+        self.grown();
     }
 
     fn wake(&mut self, chain: u64) {
@@ -263,7 +288,7 @@ impl Reader {
         let Some(seat) = self.seats.get_mut(&number) else { return };
         let before = seat.chain.position();
         let turn = seat.chain.turn(&mut Context { outlet: &self.outlet, buf: &mut self.buf });
-        let now = Instant::now();
+        let now = clock::now();
         if seat.chain.position() != before {
             seat.look = LOOK_MIN;
             seat.quiet_since = None;

@@ -9,11 +9,11 @@
 //! decoded as a stream, so a decompression bomb costs time but no memory.
 
 use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::disk;
 use super::generations::Held;
 use super::identity::{self, HEAD_BYTES, Mark, TAIL_BYTES};
 
@@ -51,7 +51,7 @@ struct Pread {
 
 impl Read for Pread {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let got = self.held.file.read_at(buf, self.at)?;
+        let got = disk::read_at(&self.held.file, buf, self.at)?;
         self.at += got as u64;
         Ok(got)
     }

@@ -68,12 +68,17 @@ pub struct Parsed {
     pub damaged: u64,
     /// A version that this build does not know.
     pub newer: Option<u64>,
+    /// What the header carries beside: the ledger as it was at that save.
+    pub ledger: Option<Value>,
 }
 
 /// Writes everything.
-pub fn write(seq: u64, entries: &HashMap<Key, Entry>) -> Vec<u8> {
+pub fn write(seq: u64, entries: &HashMap<Key, Entry>, ledger: Option<Value>) -> Vec<u8> {
     let mut out = Vec::with_capacity(512 * (entries.len() + 1));
-    let header = json!({"longshore": "checkpoints", "version": VERSION, "seq": seq, "records": entries.len()});
+    let mut header = json!({"longshore": "checkpoints", "version": VERSION, "seq": seq, "records": entries.len()});
+    if let Some(ledger) = ledger {
+        header["ledger"] = ledger;
+    }
     line(&header, &mut out);
     for ((input, key), entry) in entries {
         let mut record = json!({"input": input, "key": key, "seen": entry.seen, "done": place_json(&entry.saved.done)});
@@ -111,6 +116,7 @@ pub fn read(bytes: &[u8]) -> Parsed {
                 }
             }
             parsed.seq = value["seq"].as_u64();
+            parsed.ledger = value.get("ledger").cloned();
             promised = value["records"].as_u64().unwrap_or(0);
             continue;
         }
@@ -190,7 +196,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back() {
         let entries: HashMap<Key, Entry> = (0..9).map(|n| some(&format!("k{n}"), n)).collect();
-        let parsed = read(&write(17, &entries));
+        let parsed = read(&write(17, &entries, None));
         assert_eq!((parsed.seq, parsed.damaged, parsed.newer), (Some(17), 0, None));
         assert_eq!(parsed.entries, entries);
     }
@@ -209,7 +215,7 @@ mod tests {
         #[test]
         fn a_flipped_bit_costs_one_line_and_no_record_is_ever_wrong(at in 0usize..10_000, bit in 0u8..8) {
             let entries: HashMap<Key, Entry> = (0..5).map(|n| some(&format!("k{n}"), n * 3)).collect();
-            let mut text = write(1, &entries);
+            let mut text = write(1, &entries, None);
             let at = at % text.len();
             text[at] ^= 1 << bit;
             let parsed = read(&text);

@@ -3,7 +3,7 @@
 //! It reads only while it holds memory of the budget, and holds none while it is idle; between two parts of a frame it
 //! holds what was read of it. What is read is decoded at once, and sent on as soon as the socket has no more, so that
 //! an ack is as quick as the sinks.
-//! Limits: a stall within a frame ([`Settings::stall`](super::Settings)), none between frames, since closing an idle
+//! Limits: a stall within a frame ([`Settings::stall`]), none between frames, since closing an idle
 //! connection costs Docker a line; buffers of unfinished frames share a quarter of the budget.
 //! Memory is never waited for without end by somebody who holds some: only as many connections read at once as a
 //! sixteenth of the budget has read buffers ([`Held::turn`]), and one of these that gets no memory for its next batch
@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::net::{tcp, unix};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::batch::{Batch, Receipt};
@@ -24,9 +23,13 @@ use crate::inputs::{Ack, Outlet};
 use crate::metrics::{Metrics, Oddity};
 use crate::pipeline::{JoinRule, Lane};
 use crate::record::{Origin, Timestamp};
+use crate::record_id::{IdRun, prefix_of};
 
 use super::acks::Acks;
-use super::{Complaints, Settings};
+use super::complaints::Complaints;
+use super::hint;
+use super::settings::Settings;
+use super::socket::Reader;
 
 /// Bytes that are read at once.
 const READ: usize = 128 << 10;
@@ -46,28 +49,6 @@ const JOIN_WAIT: Duration = Duration::from_secs(30);
 const LAST_ACKS: Duration = Duration::from_secs(60);
 /// What is still in the socket at the end is read and thrown away for so long, so that no reset eats the last ack.
 const LINGER: Duration = Duration::from_millis(500);
-
-/// The reading half of either kind of socket.
-pub(super) enum Reader {
-    Tcp(tcp::OwnedReadHalf),
-    Unix(unix::OwnedReadHalf),
-}
-
-impl Reader {
-    async fn readable(&self) -> io::Result<()> {
-        match self {
-            Reader::Tcp(socket) => socket.readable().await,
-            Reader::Unix(socket) => socket.readable().await,
-        }
-    }
-
-    fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Reader::Tcp(socket) => socket.try_read(into),
-            Reader::Unix(socket) => socket.try_read(into),
-        }
-    }
-}
 
 /// Bytes read and not used yet, paid for by permits.
 #[derive(Debug, Default)]
@@ -209,6 +190,8 @@ struct Work {
     buffer: Buffer,
     /// Number and handle of the frame at hand, when some of its records are on their way already.
     split: Option<(u64, Receipt)>,
+    /// Rows of the batch that frames before the one at hand have filled.
+    named: usize,
 }
 
 impl Connection {
@@ -220,6 +203,7 @@ impl Connection {
             decoder: Decoder::new(self.settings.limits, self.settings.docker),
             buffer: Buffer::default(),
             split: None,
+            named: 0,
         };
         let end = self.read(&mut work).await;
         if work.lane.is_waiting() {
@@ -399,7 +383,7 @@ impl Connection {
                 Step::NeedMore => return (batch, None),
                 Step::FrameEnd => self.frame_ended(work, &mut batch),
                 Step::Full => {
-                    if work.decoder.is_mid_frame() && self.settings.ack == Ack::Delivered {
+                    if work.decoder.is_mid_frame() && self.settings.ack != Ack::Accepted {
                         // The chunk id comes last: the frame gets its place among the acks now.
                         let (_, receipt) = work.split.get_or_insert_with(|| self.acks.open());
                         batch.receipts.push(receipt.clone());
@@ -428,6 +412,16 @@ impl Connection {
 
     fn frame_ended(&self, work: &mut Work, batch: &mut Batch) {
         let chunk = work.decoder.chunk();
+        // A chunk id comes last, so only the records of a frame that is whole in this batch can be named by it.
+        let rows = std::mem::replace(&mut work.named, batch.len())..batch.len();
+        if !rows.is_empty() {
+            let prefix = match chunk {
+                Some(chunk) if work.split.is_none() => prefix_of(&[b"chunk", chunk]),
+                _ => fastrand::u64(..),
+            };
+            // At most a batch's rows, which fit a u32.
+            batch.ids.push(IdRun { from: rows.start as u32, prefix, first: 0 });
+        }
         match (work.split.take(), chunk, self.settings.ack) {
             (Some((number, receipt)), chunk, _) => {
                 self.acks.end(number, chunk);
@@ -459,7 +453,7 @@ impl Connection {
             return (batch, end);
         }
         if !batch.is_empty() {
-            if work.decoder.is_mid_frame() && self.settings.ack == Ack::Delivered {
+            if work.decoder.is_mid_frame() && self.settings.ack != Ack::Accepted {
                 let (_, receipt) = work.split.get_or_insert_with(|| self.acks.open());
                 batch.receipts.push(receipt.clone());
             }
@@ -492,7 +486,14 @@ impl Connection {
 
     async fn ship(&self, work: &mut Work, mut batch: Batch) {
         // Receipts are in the batch already: pieces of lines that wait take clones of them along.
+        let named = std::mem::take(&mut work.named);
+        if named < batch.len() {
+            // The frame goes on in the next batch.
+            batch.ids.push(IdRun { from: named as u32, prefix: fastrand::u64(..), first: 0 });
+        }
+        batch.number_rows();
         self.outlet.apply(&mut work.lane, &mut batch);
+        batch.durable = self.settings.ack == Ack::Durable;
         self.outlet.send(batch).await;
     }
 
@@ -504,6 +505,7 @@ impl Connection {
             true => self.outlet.pipeline.flush_unjoined(&mut work.lane, &mut batch, now),
             false => self.outlet.pipeline.flush(&mut work.lane, &mut batch, now),
         }
+        batch.durable = self.settings.ack == Ack::Durable;
         self.outlet.send(batch).await;
     }
 }
@@ -512,13 +514,8 @@ impl Connection {
 fn hint(reason: LostReason, first: &[u8]) -> Option<&'static str> {
     let LostReason::NotAFrame(_) = reason else { return None };
     match first {
-        [0x16, 0x03, ..] => Some("a TLS hello on a port without TLS; TLS is not supported yet, use tcp://"),
-        [b'S', b'S', b'H', b'-', ..] => Some("SSH on the forward port"),
         [b'{' | b'[', ..] => Some("JSON on the forward port; the forward protocol is MessagePack"),
-        [b'G' | b'P' | b'H' | b'D' | b'O', second, ..] if second.is_ascii_uppercase() => {
-            Some("HTTP on the forward port; it speaks the Fluentd forward protocol only")
-        }
-        _ => None,
+        _ => hint::of(first),
     }
 }
 

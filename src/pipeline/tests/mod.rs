@@ -21,7 +21,7 @@ use crate::settings::{Doc, Section};
 
 /// 2026-11-24T11:00:00Z.
 const NOW: Timestamp = Timestamp(1_795_518_000_000_000_000);
-const NONE: Added = Added { stream: false, time: false, container: false, file: false, tag: false };
+const NONE: Added = Added::NONE;
 
 /// A pipeline from the steps' text, and what was found wrong with it.
 fn read(steps: &str) -> (Pipeline, Vec<String>) {

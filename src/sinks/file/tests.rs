@@ -11,7 +11,7 @@ use crate::settings::Doc;
 use crate::sinks::request::Part;
 use crate::sinks::request::tests::shipment;
 
-const NOTHING: Added = Added { stream: false, time: false, container: false, file: false, tag: false };
+const NOTHING: Added = Added::NONE;
 
 struct Bench {
     folder: tempfile::TempDir,

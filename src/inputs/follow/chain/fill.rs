@@ -15,6 +15,7 @@ use crate::inputs::follow::tracker;
 use crate::inputs::{Ack, Outlet};
 use crate::metrics::{Oddity, Tally};
 use crate::record::Timestamp;
+use crate::record_id::{IdRun, prefix_of};
 
 /// Memory of one batch, at most: the arena of a block of lines and its tables.
 const BATCH_BYTES: usize = 512 << 10;
@@ -109,6 +110,7 @@ impl Chain {
             let wanted = ((data.len() - at) * 2 + (4 << 10)).clamp(16 << 10, BATCH_BYTES);
             let Some(mut batch) = outlet.batch_blocking(wanted, &self.about.origin) else { return false };
             batch.base = position;
+            batch.ids.extend(self.ids_from(position));
             self.now = Timestamp::now();
             self.filling = Some(batch);
         }
@@ -117,6 +119,17 @@ impl Chain {
         let pos = u32::try_from(position - batch.base).unwrap_or(u32::MAX);
         self.rules.format.decode(line, LineHead { tag, pos, now: self.now }, batch);
         true
+    }
+
+    /// Names the records from a position on: by input, container or path, file, and offset in it.
+    fn ids_from(&self, position: u64) -> Option<IdRun> {
+        let inner = self.progress.lock();
+        let span = inner.span_of(position)?;
+        let id = span.held.id;
+        let parts = [self.rules.input.as_bytes(), self.key.as_bytes()];
+        let file = [id.dev.to_le_bytes(), id.ino.to_le_bytes(), id.btime.to_le_bytes()];
+        let prefix = prefix_of(&[parts[0], parts[1], &file.concat()]);
+        Some(IdRun { from: 0, prefix, first: span.from + (position - span.start) })
     }
 
     /// Sends what was read in this turn.
@@ -151,7 +164,7 @@ impl Chain {
         let number = self.progress.lock().tracker.open(tracker::Mark { done: end, tail, hold });
         let waiter = RangeWaiter { progress: Arc::clone(&self.progress), number };
         match self.rules.ack {
-            Ack::Delivered => batch.receipts.push(Receipt::new(Box::new(waiter))),
+            Ack::Delivered | Ack::Durable => batch.receipts.push(Receipt::new(Box::new(waiter))),
             Ack::Accepted => self.progress.settle(number, true),
         }
         outlet.send_blocking(batch);

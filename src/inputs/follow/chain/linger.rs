@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Chain, Context, LINGER};
+use crate::inputs::follow::clock;
 use crate::inputs::follow::source::{self, Found, Source};
 
 /// How often a renamed file is looked at.
@@ -18,13 +19,13 @@ pub(super) struct Lingering {
 impl Chain {
     /// Reads what came late to renamed files. True when there may be more at once.
     pub(super) fn linger(&mut self, context: &mut Context<'_>) -> bool {
-        if self.lingering.is_empty() || self.lingered.elapsed() < POLL || !self.behind.is_empty() {
+        if self.lingering.is_empty() || clock::since(self.lingered) < POLL || !self.behind.is_empty() {
             return false;
         }
         let mut more = false;
         for mut late in std::mem::take(&mut self.lingering) {
             let found = late.source.read(context.buf, self.rules.line_max);
-            let over = late.grew.elapsed() >= LINGER;
+            let over = clock::since(late.grew) >= LINGER;
             let (n, grown) = match found {
                 Ok(Found::Bytes(n)) => (n, true),
                 Ok(Found::End(n)) => (n, false),
@@ -47,7 +48,7 @@ impl Chain {
                 }
             }
             if grown {
-                late.grew = Instant::now();
+                late.grew = clock::now();
                 more |= n >= source::BLOCK;
             }
             if grown || !over {
@@ -55,7 +56,7 @@ impl Chain {
             }
         }
         if !more {
-            self.lingered = Instant::now();
+            self.lingered = clock::now();
         }
         more
     }

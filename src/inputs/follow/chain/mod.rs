@@ -19,10 +19,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Receipt};
 use crate::inputs::follow::checkpoint::Saved;
+use crate::inputs::follow::clock;
 use crate::inputs::follow::decode::Format;
 use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::identity::{self, FileId, HEAD_BYTES, Mark};
@@ -169,7 +170,7 @@ struct ReadBefore {
 impl Chain {
     /// Starts a chain: finds its place, reads nothing yet.
     pub fn new(seed: Seed, rules: &Arc<Rules>, outlet: &Outlet) -> (Chain, Opening) {
-        let now = Instant::now();
+        let now = clock::now();
         let mut chain = Chain {
             key: seed.key,
             rules: Arc::clone(rules),
@@ -270,7 +271,7 @@ impl Chain {
                 let head = if offset > 0 { source::head_of(&held).unwrap_or_default() } else { Mark::default() };
                 self.span(&held, offset, head);
                 self.source = Some(source);
-                self.grew = Instant::now();
+                self.grew = clock::now();
             }
             Err(error) => {
                 tracing::error!(key = self.key, file = held.name, %error, "a file can not be read; the chain goes on with the next one");
@@ -287,7 +288,7 @@ impl Chain {
     /// Reads for one quantum at most.
     pub fn turn(&mut self, context: &mut Context<'_>) -> Turn {
         if let Some(until) = self.not_before {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(clock::now());
             if !left.is_zero() {
                 return Turn::Sleep(left);
             }
@@ -343,7 +344,7 @@ impl Chain {
         match source.read(context.buf, self.rules.line_max)? {
             Found::Bytes(n) => {
                 self.refused = false;
-                self.grew = Instant::now();
+                self.grew = clock::now();
                 let before = self.position;
                 if self.behind.is_empty() {
                     self.set_head(context.buf, n);
@@ -389,7 +390,7 @@ impl Chain {
         }
         if self.queue.is_empty() {
             let nameless = !self.rules.docker
-                && self.grew.elapsed() >= LINGER
+                && clock::since(self.grew) >= LINGER
                 && identity::look(&source.held.file).is_ok_and(|look| look.links == 0);
             if self.gone && self.rules.docker || nameless || context.outlet.once {
                 self.gone = true;
@@ -407,11 +408,11 @@ impl Chain {
             self.queue.iter().any(|held| held.gz || identity::look(&held.file).is_ok_and(|look| look.size > 0));
         if newer_has_data {
             if let Some(source) = self.source.take() {
-                self.lingering.push(linger::Lingering { source, grew: Instant::now() });
+                self.lingering.push(linger::Lingering { source, grew: clock::now() });
             }
             return None;
         }
-        if self.grew.elapsed() >= LINGER {
+        if clock::since(self.grew) >= LINGER {
             self.finish(context, n);
             return None;
         }
@@ -503,16 +504,15 @@ fn gz_wait(held: &Held, seen: &mut Option<(u64, Instant)>) -> Option<Duration> {
         return None;
     }
     let look = identity::look(&held.file).ok()?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let changed = Duration::from_nanos(u64::try_from(look.mtime).unwrap_or(0));
     // By its own time first, so that a start does not wait for old files; by ours if the clocks do not agree.
-    if now.checked_sub(changed).is_some_and(|age| age >= GZ_QUIET) {
+    if clock::wall().checked_sub(changed).is_some_and(|age| age >= GZ_QUIET) {
         return None;
     }
     match seen {
-        Some((size, since)) if *size == look.size && since.elapsed() >= GZ_QUIET => return None,
+        Some((size, since)) if *size == look.size && clock::since(*since) >= GZ_QUIET => return None,
         Some((size, _)) if *size == look.size => {}
-        _ => *seen = Some((look.size, Instant::now())),
+        _ => *seen = Some((look.size, clock::now())),
     }
     Some(linger::POLL)
 }

@@ -1,0 +1,611 @@
+//! What is done to the disk, in which order: commits, new segments, cursors, removal. Synchronous and without a clock or
+//! thread of its own; `log.rs` runs it on the I/O thread, the crash tests on a simulated disk.
+//!
+//! | Step | Order |
+//! |---|---|
+//! | commit | (new segment: create, keep space, header) write, fdatasync, (folder) — then it is published |
+//! | a failed write or sync | the file is never written or synced again; the same frames go into a new segment |
+//! | removal | cursors on the disk, then unlink, then the folder |
+//! | a cursor's failed sync | the next save makes a new file and renames it over the old one |
+//!
+//! Limits: segments of a sixteenth of the log, 1 to 64 MiB; space is kept in steps of an eighth of that.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::books::{Books, Reader, Segment};
+use super::cursor::{self, Cursor, SLOT};
+use super::frame::{self, BLOCK, Header, Seed};
+use super::io::Io;
+use super::meta::{self, Meta, ReaderName};
+use super::quarantine;
+use super::recover::Recovery;
+use super::segment::{self, Name, Scan, SegmentHeader, Start};
+use super::totals::{BySource, Totals};
+use super::{Count, Full, LossReason, Lsn, READERS_MAX, SOURCES_MAX};
+
+/// Tries of making a segment file whose name is taken.
+const TAKES_MAX: u32 = 1000;
+
+/// Sizes, all derived from the log's.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes on the disk, at most.
+    pub size: u64,
+    /// Bytes of a segment, about.
+    pub segment: u64,
+    /// Space is kept in steps of this.
+    pub step: u64,
+    /// Bytes of a payload, at most.
+    pub payload: usize,
+}
+
+impl Limits {
+    /// Those of a log of `size` bytes.
+    pub fn of(size: u64) -> Limits {
+        let segment = (size / 16).clamp(1 << 20, 64 << 20);
+        // Two segments of the rest: one that is written to and one that is reserved.
+        let payload = usize::try_from((size - 2 * segment) / 2).unwrap_or(usize::MAX).min(frame::PAYLOAD_MAX);
+        Limits { size, segment, step: segment / 8, payload }
+    }
+}
+
+/// Frames that are written and synced together.
+#[derive(Debug, Default)]
+pub struct Group {
+    first: Lsn,
+    bytes: Vec<u8>,
+    lens: Vec<Option<u32>>,
+}
+
+impl Group {
+    /// Adds a frame; gives whether it was small enough.
+    pub fn push(&mut self, seed: Seed, head: Header, max: usize, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if self.lens.is_empty() {
+            self.first = head.lsn;
+        }
+        let len = frame::append(seed, head, max, &mut self.bytes, encode);
+        self.lens.push(len);
+        len.is_some()
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether frame `at` was small enough.
+    pub fn kept(&self, at: usize) -> bool {
+        self.lens[at].is_some()
+    }
+
+    /// Forgets the frames and keeps the memory, up to `keep` bytes of it.
+    pub fn clear(&mut self, keep: usize) {
+        self.bytes.clear();
+        self.bytes.shrink_to(keep);
+        self.lens.clear();
+    }
+}
+
+/// Why a commit did not happen. The frames can be committed again.
+#[derive(Debug)]
+pub enum Fail {
+    /// There is no room within the log's size.
+    Full,
+    /// The disk.
+    Io(io::Error),
+}
+
+impl From<io::Error> for Fail {
+    fn from(error: io::Error) -> Fail {
+        Fail::Io(error)
+    }
+}
+
+/// Records that a reader does not get any more: its index in the books, by source number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Index in the books.
+    pub reader: usize,
+    /// What, by the source's number.
+    pub lost: BySource,
+    /// Why.
+    pub why: LossReason,
+}
+
+struct Active<F> {
+    file: F,
+    end: u64,
+    bytes: u64,
+}
+
+/// A cursor's file.
+struct CursorFile<F> {
+    file: Option<F>,
+    generation: u64,
+    /// What is on the disk; `None`: nothing of this reader.
+    saved: Option<Lsn>,
+}
+
+/// See the header.
+pub struct Core<I: Io> {
+    io: Arc<I>,
+    seed: Seed,
+    meta: Meta,
+    meta_dirty: bool,
+    limits: Limits,
+    full: Full,
+    keep_ms: u64,
+    books: Arc<Mutex<Books>>,
+    active: Option<Active<I::File>>,
+    folder_dirty: bool,
+    cursors: Vec<CursorFile<I::File>>,
+    /// Losses that were not told yet.
+    given: Vec<Given>,
+}
+
+/// How a log is opened; what [`super::Settings`] comes down to.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Sizes.
+    pub limits: Limits,
+    /// When it is full.
+    pub full: Full,
+    /// Settled segments are kept for so long, in milliseconds.
+    pub keep_ms: u64,
+    /// Names of readers.
+    pub readers: Vec<String>,
+    /// Names of sources.
+    pub sources: Vec<String>,
+    /// The id of a new log.
+    pub id: frame::LogId,
+    /// Numbers that are left out, since they may have been given before a crash without a trace.
+    pub jump: u64,
+}
+
+impl<I: Io> Core<I> {
+    /// Begins where `recovery` says. Writes nothing.
+    pub fn new(io: Arc<I>, mut recovery: Recovery, options: &Options) -> io::Result<Core<I>> {
+        let mut meta = recovery.meta.clone();
+        let mut meta_dirty = recovery.meta_lost;
+        if recovery.meta_lost && meta.id == [0; 16] {
+            meta.id = options.id;
+        }
+        let next = if recovery.is_new { 1 } else { recovery.last + 1 + options.jump };
+        let mut totals = recovery.totals.clone();
+        let bits = assign_readers(&mut meta, &recovery, &mut totals, options, next, &mut meta_dirty)?;
+        assign_sources(&mut meta, &totals, &options.sources, &mut meta_dirty);
+        let names = meta.readers.iter().filter(|(bit, _)| !bits.contains(bit)).map(|(bit, _)| *bit);
+        let order: Vec<(u8, bool)> = bits.iter().map(|bit| (*bit, true)).chain(names.map(|bit| (bit, false))).collect();
+        let mut books =
+            Books { segments: recovery.segments.clone(), committed: next - 1, next, totals, ..Books::default() };
+        let mut cursors = Vec::new();
+        let last = recovery.last;
+        recovery.meta = meta.clone();
+        for (bit, live) in order {
+            let (settled, got) = recovery.place_of(&*io, bit);
+            // Who has everything has the numbers that are left out as well.
+            let settled = if settled >= last { next - 1 } else { settled };
+            books.readers.push(Reader::new(bit, meta.readers[&bit].name.clone(), live, settled, got));
+            let saved = recovery.cursors.get(&bit).map(|cursor| cursor.settled);
+            cursors.push(CursorFile {
+                file: saved.and_then(|_| io.open(&cursor::file_name(bit)).ok()),
+                generation: recovery.generations.get(&bit).copied().unwrap_or(0),
+                saved,
+            });
+        }
+        Ok(Core {
+            seed: Seed::new(&meta.id),
+            io,
+            meta,
+            meta_dirty,
+            limits: options.limits,
+            full: options.full,
+            keep_ms: options.keep_ms,
+            books: Arc::new(Mutex::new(books)),
+            active: None,
+            folder_dirty: false,
+            cursors,
+            given: Vec::new(),
+        })
+    }
+
+    /// What the start writes, as far as the disk lets it: what was only in the kernel's memory is made durable, strangers
+    /// go into the quarantine, names and cursors are saved. Nothing of it has to succeed for the log to work.
+    pub fn prepare(&mut self, strangers: &[String], now_ms: u64) -> io::Result<()> {
+        let newest = self.books().segments.back().map(|segment| segment.name.text());
+        if let Some(file) = newest.and_then(|name| self.io.open(&name).ok()) {
+            // A failure says nothing new: what of it was acked is on the disk.
+            let _ = self.io.fdatasync(&file);
+        }
+        quarantine::take(&*self.io, strangers);
+        self.save_meta()?;
+        self.io.sync_folder()?;
+        self.save_cursors()?;
+        self.collect(now_ms).map_err(|fail| match fail {
+            Fail::Io(error) => error,
+            Fail::Full => io::ErrorKind::StorageFull.into(),
+        })
+    }
+
+    /// The shared books.
+    pub fn shared(&self) -> &Arc<Mutex<Books>> {
+        &self.books
+    }
+
+    /// The seed of the log's checksums.
+    pub fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    /// The names.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Losses since the last call.
+    pub fn take_losses(&mut self) -> Vec<Given> {
+        std::mem::take(&mut self.given)
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        lock(&self.books)
+    }
+
+    fn save_meta(&mut self) -> io::Result<()> {
+        if self.meta_dirty {
+            self.io.replace(meta::FILE, &self.meta.encode())?;
+            self.meta_dirty = false;
+        }
+        Ok(())
+    }
+
+    /// Whether a frame of about `bytes` still belongs into the segment that `group` goes to.
+    pub fn fits(&self, group: &Group, bytes: u64) -> bool {
+        let end = self.active.as_ref().map_or(BLOCK as u64, |active| active.end);
+        end + group.len() as u64 + bytes + frame::HEADER as u64 <= self.limits.segment
+    }
+
+    /// Writes a group, makes it durable, and publishes it. Its frames are the first of the queue.
+    pub fn commit(&mut self, group: &mut Group, now_ms: u64) -> Result<(), Fail> {
+        let len = group.bytes.len();
+        group.bytes.resize(len.next_multiple_of(BLOCK), 0);
+        let done = self.write(group, now_ms);
+        group.bytes.truncate(len);
+        if let Err(Fail::Io(error)) = &done {
+            self.suspect();
+            let settled = self.books().settled_segments(self.active.is_some());
+            if error.kind() == io::ErrorKind::StorageFull && settled > 0 {
+                // Others fill the disk: what is only kept for a replay goes. The next try says whether it helped.
+                let _ = self.remove(settled, LossReason::ReaderRemoved);
+            }
+        }
+        done
+    }
+
+    fn write(&mut self, group: &Group, now_ms: u64) -> Result<(), Fail> {
+        self.save_meta()?;
+        let len = group.bytes.len() as u64;
+        let holds_frames = self.books().segments.back().is_some_and(|last| last.end > u64::from(last.header_len));
+        if holds_frames && self.active.as_ref().is_some_and(|active| active.end + len > self.limits.segment) {
+            self.seal();
+        }
+        if self.active.is_none() {
+            self.begin(group.first, len, now_ms)?;
+        }
+        let (end, bytes) = self.active.as_ref().map_or((0, 0), |active| (active.end, active.bytes));
+        if end + len > bytes {
+            let wanted = (end + len).next_multiple_of(self.limits.step);
+            self.make_room(wanted - bytes, now_ms)?;
+            let active = self.active.as_mut().expect("it was begun above");
+            self.io.fallocate(&active.file, wanted)?;
+            active.bytes = wanted;
+            lock(&self.books).segments.back_mut().expect("the active one").bytes = wanted;
+        }
+        let active = self.active.as_mut().expect("it was begun above");
+        self.io.write_at(&active.file, &group.bytes, active.end)?;
+        self.io.fdatasync(&active.file)?;
+        if self.folder_dirty {
+            self.io.sync_folder()?;
+            self.folder_dirty = false;
+        }
+        active.end += len;
+        let mut books = lock(&self.books);
+        books.segments.back_mut().expect("the active one").end = active.end;
+        books.publish(&group.lens);
+        Ok(())
+    }
+
+    /// Makes a segment.
+    fn begin(&mut self, first: Lsn, len: u64, now_ms: u64) -> Result<(), Fail> {
+        let mut header =
+            SegmentHeader { id: self.meta.id, first, take: 0, created_ms: now_ms, totals: self.books().totals.clone() };
+        let header_len = header.encode().len() as u64;
+        let bytes = (header_len + len).next_multiple_of(self.limits.step);
+        self.make_room(bytes, now_ms)?;
+        let file = loop {
+            let name = Name { first, take: header.take };
+            match self.io.create(&name.text()) {
+                Ok(file) => break file,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && header.take < TAKES_MAX => {
+                    header.take += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let name = Name { first, take: header.take };
+        let made = self.io.fallocate(&file, bytes).and_then(|()| self.io.write_at(&file, &header.encode(), 0));
+        if let Err(error) = made {
+            // Nothing was committed in it. If it stays, it is empty, and found as such.
+            let _ = self.io.unlink(&name.text());
+            return Err(error.into());
+        }
+        self.folder_dirty = true;
+        self.active = Some(Active { file, end: header_len, bytes });
+        // At most HEADER_MAX.
+        let header_len = header_len as u32;
+        let end = u64::from(header_len);
+        self.books().segments.push_back(Segment { first, end, bytes, created_ms: now_ms, name, header_len });
+        Ok(())
+    }
+
+    /// Ends the active segment; gives back the space that was kept for more.
+    pub fn seal(&mut self) {
+        let Some(active) = self.active.take() else { return };
+        if self.io.truncate(&active.file, active.end).is_ok() {
+            self.books().segments.back_mut().expect("the active one").bytes = active.end;
+        }
+    }
+
+    /// A write or sync failed: nobody knows what of it is on the disk, and a second sync would say that all is well.
+    fn suspect(&mut self) {
+        if self.active.take().is_none() {
+            return;
+        }
+        let last = self.books().segments.back().cloned().expect("the active one");
+        if last.end == u64::from(last.header_len) && self.io.unlink(&last.name.text()).is_ok() {
+            self.books().segments.pop_back();
+        }
+    }
+
+    /// Makes room for `bytes` more, as the policy has it.
+    fn make_room(&mut self, bytes: u64, now_ms: u64) -> Result<(), Fail> {
+        loop {
+            let (used, settled, segments) = {
+                let books = self.books();
+                (books.bytes(), books.settled_segments(self.active.is_some()), books.segments.len())
+            };
+            if used + bytes <= self.limits.size {
+                return Ok(());
+            }
+            let sealed = segments - usize::from(self.active.is_some());
+            if settled > 0 {
+                self.remove(1, LossReason::ReaderRemoved)?;
+            } else if self.full == Full::DropOldest && sealed > 0 {
+                self.remove(1, LossReason::DroppedOldest)?;
+            } else {
+                return Err(Fail::Full);
+            }
+            self.collect(now_ms)?;
+        }
+    }
+
+    /// Removes segments that everybody is done with and that are not kept for a replay.
+    pub fn collect(&mut self, now_ms: u64) -> Result<(), Fail> {
+        let old = {
+            let books = self.books();
+            let settled = books.settled_segments(self.active.is_some());
+            // What a segment holds is no younger than the next one.
+            let ended = |at: usize| books.segments.get(at + 1).map_or(now_ms, |next| next.created_ms);
+            (0..settled).take_while(|at| ended(*at).saturating_add(self.keep_ms) <= now_ms).count()
+        };
+        if old > 0 {
+            self.remove(old, LossReason::ReaderRemoved)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the oldest segments: who is not done with them gives them up, and all cursors are on the disk before.
+    fn remove(&mut self, count: usize, why: LossReason) -> Result<(), Fail> {
+        let (through, names) = {
+            let books = self.books();
+            let names: Vec<String> = books.segments.iter().take(count).map(|segment| segment.name.text()).collect();
+            (books.below(count - 1) - 1, names)
+        };
+        let behind: Vec<usize> = {
+            let books = self.books();
+            (0..books.readers.len()).filter(|at| books.readers[*at].settled < through).collect()
+        };
+        if !behind.is_empty() {
+            let totals = self.totals_at(count);
+            let mut books = self.books();
+            let mut given = Vec::new();
+            for reader in behind {
+                let of = &mut books.readers[reader];
+                let at = match &totals {
+                    Some(totals) => totals.of(of.bit),
+                    None => of.settled_totals.clone(),
+                };
+                let lost = of.give_up(through, &at);
+                let why = if of.live { why } else { LossReason::ReaderRemoved };
+                if !lost.0.is_empty() {
+                    given.push(Given { reader, lost, why });
+                }
+            }
+            drop(books);
+            self.given.extend(given);
+        }
+        self.save_cursors()?;
+        for name in names {
+            match self.io.unlink(&name) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.books().segments.pop_front();
+        }
+        self.io.sync_folder()?;
+        Ok(())
+    }
+
+    /// The sums before segment `at`: from its header, or those of all frames when it is the end.
+    fn totals_at(&self, at: usize) -> Option<Totals> {
+        let name = {
+            let books = self.books();
+            match books.segments.get(at) {
+                Some(segment) => segment.name.text(),
+                None => return Some(books.totals.clone()),
+            }
+        };
+        let file = self.io.open_read(&name).ok()?;
+        match segment::read_header(&*self.io, &file).ok()? {
+            Start::Header(header, _) => Some(header.totals),
+            // Its header is damaged: what lies before it is added up.
+            _ => self.add_up(at),
+        }
+    }
+
+    fn add_up(&self, at: usize) -> Option<Totals> {
+        let (segments, readers) = {
+            let books = self.books();
+            let segments: Vec<(Segment, Lsn)> =
+                (0..at).map(|at| (books.segments[at].clone(), books.below(at))).collect();
+            (segments, books.readers.clone())
+        };
+        let mut totals = Totals(readers.iter().map(|reader| (reader.bit, reader.settled_totals.clone())).collect());
+        for (segment, below) in segments {
+            let file = self.io.open_read(&segment.name.text()).ok()?;
+            let mut scan = Scan::new(Arc::new(file), u64::from(segment.header_len));
+            while let Ok(Some((_, head))) = scan.next(&*self.io, self.seed, segment.first, below, segment.end) {
+                let done = readers.iter().filter(|reader| head.lsn <= reader.settled);
+                let bits = done.fold(head.readers, |bits, reader| bits & !(1 << reader.bit));
+                let count = Count { records: u64::from(head.records), bytes: u64::from(head.len) };
+                totals.add(bits, head.source, count);
+            }
+        }
+        Some(totals)
+    }
+
+    /// Whether a reader is further than its cursor says.
+    pub fn cursors_dirty(&self) -> bool {
+        let books = self.books();
+        self.cursors
+            .iter()
+            .zip(&books.readers)
+            .any(|(file, reader)| file.saved.is_none_or(|saved| saved < reader.settled))
+    }
+
+    /// Saves every cursor that has moved. All are tried; the first error is told.
+    pub fn save_cursors(&mut self) -> io::Result<()> {
+        let mut first = None;
+        for at in 0..self.cursors.len() {
+            let cursor = {
+                let books = self.books();
+                let reader = &books.readers[at];
+                let file = &self.cursors[at];
+                if file.saved.is_some_and(|saved| saved >= reader.settled) {
+                    continue;
+                }
+                Cursor {
+                    generation: file.generation + 1,
+                    settled: reader.settled,
+                    bit: reader.bit,
+                    name: reader.name.clone(),
+                    totals: reader.settled_totals.clone(),
+                }
+            };
+            match self.save_cursor(at, &cursor) {
+                Ok(()) => {
+                    self.cursors[at].generation = cursor.generation;
+                    self.cursors[at].saved = Some(cursor.settled);
+                }
+                Err(error) => {
+                    // Never that file again: the next save makes a new one.
+                    self.cursors[at].file = None;
+                    first = first.or(Some(error));
+                }
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    fn save_cursor(&mut self, at: usize, cursor: &Cursor) -> io::Result<()> {
+        let slot = cursor.encode(&self.meta.id);
+        let place = Cursor::place(cursor.generation);
+        match &self.cursors[at].file {
+            Some(file) => {
+                self.io.write_at(file, &slot, place)?;
+                self.io.fdatasync(file)
+            }
+            None => {
+                let mut both = vec![0; 2 * SLOT];
+                let place = if place == 0 { 0 } else { SLOT };
+                both[place..place + SLOT].copy_from_slice(&slot);
+                self.cursors[at].file = Some(self.io.replace(&cursor::file_name(cursor.bit), &both)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The bits of the configured readers, in their order. Readers that are gone keep theirs while they have a backlog and
+/// nobody needs the bit.
+fn assign_readers(
+    meta: &mut Meta,
+    recovery: &Recovery,
+    totals: &mut Totals,
+    options: &Options,
+    next: Lsn,
+    dirty: &mut bool,
+) -> io::Result<Vec<u8>> {
+    if options.readers.len() > READERS_MAX {
+        let text = format!("{} sinks: the disk log serves {READERS_MAX} at most", options.readers.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let wanted = |name: &str| options.readers.iter().any(|reader| cursor::short(reader) == cursor::short(name));
+    let before = meta.readers.len();
+    meta.readers.retain(|bit, reader| {
+        let got = recovery.cursors.get(bit);
+        let behind = recovery.totals.of(*bit).above(&got.map(|cursor| cursor.totals.clone()).unwrap_or_default());
+        wanted(&reader.name) || behind.sum().records > 0
+    });
+    *dirty |= before != meta.readers.len();
+    let mut bits = Vec::new();
+    for name in &options.readers {
+        let known = meta.readers.iter().find(|(_, reader)| cursor::short(&reader.name) == cursor::short(name));
+        if let Some((bit, _)) = known {
+            bits.push(*bit);
+            continue;
+        }
+        let free = (0..64).find(|bit| !meta.readers.contains_key(bit));
+        let unwanted = || meta.readers.iter().find(|(_, reader)| !wanted(&reader.name)).map(|(bit, _)| *bit);
+        let bit = free.or_else(unwanted).expect("64 readers at most are wanted");
+        meta.readers.insert(bit, ReaderName { name: name.clone(), since: next });
+        totals.0.remove(&bit);
+        bits.push(bit);
+        *dirty = true;
+    }
+    totals.0.retain(|bit, _| meta.readers.contains_key(bit));
+    Ok(bits)
+}
+
+/// Gives every source a number. Names that are gone keep theirs while something counts under it.
+fn assign_sources(meta: &mut Meta, totals: &Totals, sources: &[String], dirty: &mut bool) {
+    let sources = &sources[..sources.len().min(SOURCES_MAX)];
+    let counted = |number: &u16| totals.0.values().any(|sums| sums.0.contains_key(number));
+    let before = meta.sources.len();
+    meta.sources.retain(|number, name| sources.contains(name) || counted(number));
+    *dirty |= before != meta.sources.len();
+    for name in sources {
+        if !meta.sources.values().any(|known| known == name) {
+            let free = (0..u16::MAX).find(|number| !meta.sources.contains_key(number) && !counted(number));
+            meta.sources.insert(free.unwrap_or(u16::MAX), name.clone());
+            *dirty = true;
+        }
+    }
+}
+
+/// The books, whatever happened to who held them before.
+pub fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
+    books.lock().unwrap_or_else(PoisonError::into_inner)
+}

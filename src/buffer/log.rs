@@ -1,0 +1,636 @@
+//! The handle of a log: its queue, its I/O thread, and what waits for it.
+//!
+//! One thread does all writing: it takes what is queued (up to [`GROUP_BYTES`], so commits grow with the load and nobody
+//! waits for a timer), encodes it, commits it, and tells who waits. Cursors are saved once a second, and at once when
+//! that could free a segment that somebody waits for.
+//!
+//! Limits: [`QUEUE_BYTES`] and [`QUEUE_FRAMES`] before the thread; three failures in a row, then tries 1 to 30 s apart.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::books::Books;
+use super::core::{self, Core, Fail, Given, Group, Limits, Options};
+use super::folder;
+use super::frame::{HEADER, Header};
+use super::io::{Disk, Io};
+use super::level::Level;
+use super::read::{Step, Walk};
+use super::recover::recover;
+use super::totals::BySource;
+use super::{
+    Backlog, Committed, Full, Loss, LossReason, Lost, Lsn, NoRoom, Payload, Read, Recovered, Refusal, SIZE_MIN,
+    Settings, State, Status,
+};
+use crate::workers::{Stop, Workers};
+
+/// Bytes of one commit, about.
+const GROUP_BYTES: usize = 4 << 20;
+/// Bytes of frames that wait for the thread, about.
+const QUEUE_BYTES: u64 = 8 << 20;
+/// Frames that wait for the thread, at most. Far less than the numbers that are left out after a crash.
+const QUEUE_FRAMES: usize = 4096;
+/// Between two saves of the cursors.
+const CURSORS_EVERY: Duration = Duration::from_secs(1);
+/// Failures in a row until the log says that it fails.
+const FAILURES: u32 = 3;
+const PROBE_MIN: Duration = Duration::from_secs(1);
+const PROBE_MAX: Duration = Duration::from_secs(30);
+/// Numbers left out at a start: more than can have been given without being written.
+const JUMP: u64 = 1 << 16;
+
+/// An open log. Shared by everything that appends, reads and settles.
+pub struct Log<I: Io = Disk> {
+    inner: Arc<Inner<I>>,
+    workers: Workers,
+}
+
+struct Inner<I: Io> {
+    io: Arc<I>,
+    limits: Limits,
+    settings: Settings,
+    books: Arc<Mutex<Books>>,
+    queue: Mutex<Queue>,
+    /// Something for the thread to do.
+    work: Condvar,
+    /// What is published.
+    committed: Level,
+    /// Rises when there may be room again.
+    space: Level,
+    walks: Vec<Mutex<Walk<I::File>>>,
+    /// Bits by index of the reader.
+    bits: Vec<u8>,
+    /// Numbers by index of the source.
+    sources: Vec<u16>,
+    figures: Figures,
+    /// Held for its lock.
+    _lock: Option<std::os::fd::OwnedFd>,
+}
+
+#[derive(Default)]
+struct Figures {
+    commits: AtomicU64,
+    commit_ns: AtomicU64,
+    commit_ns_max: AtomicU64,
+    failures: AtomicU64,
+}
+
+struct Queue {
+    frames: VecDeque<Waiting>,
+    state: State,
+    /// Somebody was refused for want of room since the cursors were saved last.
+    wanted: bool,
+    /// Set by `close`: when the thread has to be done.
+    closing: Option<Instant>,
+    cursor_error: Option<String>,
+}
+
+/// A frame on its way to the disk.
+struct Waiting {
+    head: Header,
+    hint: u64,
+    payload: Arc<dyn Payload>,
+    done: Box<dyn Committed>,
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Log {
+    /// Opens the log, or makes it. Fails only if the folder can not be used: no permission, another process, a newer
+    /// version, a size that the file system does not have.
+    pub fn open(settings: Settings, readers: &[&str]) -> io::Result<(Arc<Log>, Recovered)> {
+        let said = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", settings.dir.display()));
+        if settings.size < SIZE_MIN {
+            let text = format!("a disk log of {} bytes: it has {SIZE_MIN} (8MiB) at least", settings.size);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let lock = folder::take(&settings.dir)?;
+        let io = Arc::new(Disk::open(&settings.dir).map_err(said)?);
+        folder::check_size(&io, &settings).map_err(said)?;
+        let limits = Limits::of(settings.size);
+        Log::open_on(io, settings.clone(), limits, readers, Some(lock)).map_err(said)
+    }
+}
+
+impl<I> Log<I>
+where
+    I: Io + Send + Sync + 'static,
+    I::File: Send + Sync + 'static,
+{
+    /// Opens a log on any [`Io`].
+    pub(super) fn open_on(
+        io: Arc<I>,
+        settings: Settings,
+        limits: Limits,
+        readers: &[&str],
+        lock: Option<std::os::fd::OwnedFd>,
+    ) -> io::Result<(Arc<Log<I>>, Recovered)> {
+        let recovery = recover(&*io)?;
+        let mut random = fastrand::Rng::new();
+        let options = Options {
+            limits,
+            full: settings.full,
+            keep_ms: settings.keep.map_or(0, |keep| u64::try_from(keep.as_millis()).unwrap_or(u64::MAX)),
+            readers: readers.iter().map(|name| (*name).to_owned()).collect(),
+            sources: settings.sources.clone(),
+            id: std::array::from_fn(|_| random.u8(..)),
+            jump: JUMP + u64::from(random.u32(..)),
+        };
+        let damage = recovery.damage.clone();
+        let strangers = recovery.strangers.clone();
+        let segments = recovery.segments.len();
+        let mut core = Core::new(Arc::clone(&io), recovery, &options)?;
+        let mut inner = Inner {
+            io,
+            limits,
+            bits: Vec::new(),
+            sources: Vec::new(),
+            books: Arc::clone(core.shared()),
+            queue: Mutex::new(Queue {
+                frames: VecDeque::new(),
+                state: State::Healthy,
+                wanted: false,
+                closing: None,
+                cursor_error: None,
+            }),
+            work: Condvar::new(),
+            committed: Level::default(),
+            space: Level::default(),
+            walks: (0..readers.len()).map(|reader| Mutex::new(Walk::new(reader, core.seed()))).collect(),
+            figures: Figures::default(),
+            _lock: lock,
+            settings,
+        };
+        let number = |name: &String| core.meta().sources.iter().find(|(_, known)| *known == name).map(|(n, _)| *n);
+        inner.sources = inner.settings.sources.iter().map_while(number).collect();
+        {
+            let books = core::lock(&inner.books);
+            inner.bits = books.readers.iter().take(readers.len()).map(|reader| reader.bit).collect();
+            inner.committed.raise(books.committed);
+        }
+        let recovered = inner.recovered(damage, segments);
+        if let Err(error) = core.prepare(&strangers, now_ms()) {
+            tracing::warn!(dir = %inner.settings.dir.display(), %error, "the disk log could not save its cursors at the start; it is tried again");
+            inner.lock().cursor_error = Some(error.to_string());
+        }
+        inner.tell(core.take_losses());
+        let inner = Arc::new(inner);
+        let log = Log { inner: Arc::clone(&inner), workers: Workers::default() };
+        log.workers.spawn("log", move || inner.run(core))?;
+        Ok((Arc::new(log), recovered))
+    }
+
+    /// Takes a frame for the readers of the mask (bit `i` is reader `i` as given to [`open`](Log::open)) and gives its
+    /// number at once, in call order. `done` is told when it is on stable storage.
+    pub fn append(
+        &self,
+        readers: u64,
+        records: u32,
+        payload: Arc<dyn Payload>,
+        done: Box<dyn Committed>,
+    ) -> Result<Lsn, NoRoom> {
+        let inner = &*self.inner;
+        let hint = payload.size_hint();
+        let source = inner.sources.get(payload.source()).or(inner.sources.last()).copied().unwrap_or(0);
+        let bits = inner.bits.iter().enumerate().filter(|(at, _)| readers >> at & 1 == 1);
+        let bits = bits.fold(0, |bits, (_, bit)| bits | 1 << bit);
+        let time_ms = now_ms();
+        let mut queue = inner.lock();
+        let mut books = core::lock(&inner.books);
+        if let Some(why) = inner.refusal(&queue, &books, hint) {
+            queue.wanted |= why != Refusal::Queue;
+            if why == Refusal::Full && queue.state == State::Healthy {
+                queue.state = State::Full;
+                drop(books);
+                inner.work.notify_one();
+                drop(queue);
+                inner.tell_state(&State::Full);
+            }
+            return Err(NoRoom { why, done });
+        }
+        let hint = (hint + HEADER) as u64;
+        let lsn = books.append(bits, records, source, hint, time_ms);
+        let head = Header { lsn, committed: 0, readers: bits, records, source, time_ms, len: 0, payload_crc: 0 };
+        queue.frames.push_back(Waiting { head, hint, payload, done });
+        drop(books);
+        drop(queue);
+        inner.work.notify_one();
+        Ok(lsn)
+    }
+
+    /// Says that frame `lsn` was handed to the reader from memory, so that `drop_oldest` does not count it as lost.
+    /// [`read`](Self::read) does the same for what it returns.
+    pub fn hand_out(&self, reader: usize, lsn: Lsn) {
+        core::lock(&self.inner.books).hand_out(reader, lsn);
+    }
+
+    /// Bytes of a payload, at most.
+    pub fn frame_max(&self) -> usize {
+        self.inner.limits.payload
+    }
+
+    /// Waits until a frame could be taken again, or the log is closed.
+    pub async fn room(&self) {
+        loop {
+            let next = self.inner.space.get() + 1;
+            if self.inner.has_room() || !self.inner.space.reach(next).await {
+                return;
+            }
+        }
+    }
+
+    /// The same for a thread; returns early when told to stop.
+    pub fn room_blocking(&self, stop: &Stop) {
+        while !stop.is_set() {
+            let next = self.inner.space.get() + 1;
+            if self.inner.has_room() {
+                return;
+            }
+            // The limit is for the word to stop.
+            self.inner.space.reach_blocking(next, Duration::from_millis(50));
+        }
+    }
+
+    /// The next frame of a reader after `after` that it has not settled (0: from its cursor). One thread a reader.
+    pub fn read(&self, reader: usize, after: Lsn) -> Read {
+        let inner = &*self.inner;
+        let mut walk = inner.walks[reader].lock().unwrap_or_else(PoisonError::into_inner);
+        match walk.next(&*inner.io, &inner.books, after) {
+            Step::Frame(head, bytes) => Read::Frame {
+                lsn: head.lsn,
+                records: head.records,
+                source: inner.source_of(head.source),
+                time_ms: head.time_ms,
+                bytes,
+            },
+            Step::NotYet(lsn) => Read::NotYet { lsn },
+            Step::End => Read::End,
+            Step::Failed(error) => Read::Failed(error),
+            Step::Lost { through, lost, why } => {
+                drop(walk);
+                let records = lost.sum().records;
+                inner.tell(vec![Given { reader, lost, why }]);
+                Read::Damaged { through, records }
+            }
+        }
+    }
+
+    /// Waits until frame `lsn` is committed; `false` if the log was closed before.
+    pub async fn wait_committed(&self, lsn: Lsn) -> bool {
+        self.inner.committed.reach(lsn).await
+    }
+
+    /// The same for a thread, no longer than `limit`.
+    pub fn wait_committed_blocking(&self, lsn: Lsn, limit: Duration) -> bool {
+        self.inner.committed.reach_blocking(lsn, limit)
+    }
+
+    /// The reader is done with a frame: delivered, rejected or dropped. In any order.
+    pub fn settle(&self, reader: usize, lsn: Lsn) {
+        let frees = {
+            let mut books = core::lock(&self.inner.books);
+            books.settle(reader, lsn);
+            // More than what was settled before: the first one is looked at only.
+            !books.segments.is_empty() && books.below(0) <= books.readers[reader].settled + 1
+        };
+        if frees && self.inner.lock().wanted {
+            self.inner.work.notify_one();
+        }
+    }
+
+    /// How the log is now.
+    pub fn status(&self) -> Status {
+        let inner = &*self.inner;
+        let (state, queued, cursor_error) = {
+            let queue = inner.lock();
+            (queue.state.clone(), queue.frames.len(), queue.cursor_error.clone())
+        };
+        let books = core::lock(&inner.books);
+        Status {
+            state,
+            bytes: books.bytes(),
+            size: inner.limits.size,
+            segments: books.segments.len(),
+            readers: (0..inner.bits.len()).map(|reader| inner.backlog(&books, reader)).collect(),
+            queued,
+            committed: books.committed,
+            commits: inner.figures.commits.load(Relaxed),
+            commit_ns: inner.figures.commit_ns.load(Relaxed),
+            commit_ns_max: inner.figures.commit_ns_max.load(Relaxed),
+            failures: inner.figures.failures.load(Relaxed),
+            cursor_error,
+        }
+    }
+
+    /// Said when the I/O thread panicked: nothing is acked any more, the node has to stop.
+    pub fn failed(&self) -> &Stop {
+        self.workers.failed()
+    }
+
+    /// Commits what is queued, saves the cursors and ends the I/O thread. What can not be written by `deadline` is
+    /// [`Lost::Closed`].
+    pub fn close(&self, deadline: Instant) -> io::Result<()> {
+        self.inner.lock().closing.get_or_insert(deadline);
+        self.inner.work.notify_one();
+        // One sync may take its time; the thread looks at the deadline between two.
+        if !self.workers.join(deadline + Duration::from_millis(500)) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the disk log did not end in time"));
+        }
+        match self.inner.lock().cursor_error.take() {
+            Some(error) => Err(io::Error::other(format!("cursors of the disk log: {error}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<I: Io> Drop for Log<I> {
+    fn drop(&mut self) {
+        self.inner.lock().closing.get_or_insert_with(Instant::now);
+        self.inner.work.notify_one();
+    }
+}
+
+impl<I: Io> Inner<I> {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn source_of(&self, number: u16) -> Option<usize> {
+        self.sources.iter().position(|known| *known == number)
+    }
+
+    fn backlog(&self, books: &Books, reader: usize) -> Backlog {
+        let of = &books.readers[reader];
+        let left = of.backlog(&books.totals, books.committed);
+        let total = left.sum();
+        let segment = books.holding(of.settled + 1).map(|at| books.segments[at].created_ms).filter(|ms| *ms > 0);
+        Backlog {
+            total,
+            by_source: self.sources.iter().map(|number| left.of(*number)).collect(),
+            oldest_ms: of.oldest_ms().or(segment).filter(|_| total.records > 0),
+        }
+    }
+
+    fn recovered(&self, damage: super::Damage, segments: usize) -> Recovered {
+        let books = core::lock(&self.books);
+        let backlog = |reader| self.backlog(&books, reader);
+        Recovered {
+            readers: (0..self.bits.len()).map(backlog).collect(),
+            removed: (self.bits.len()..books.readers.len())
+                .map(|reader| (books.readers[reader].name.clone(), backlog(reader)))
+                .collect(),
+            damage,
+            next_lsn: books.next,
+            segments,
+        }
+    }
+
+    /// Why a frame of that size can not be taken now.
+    fn refusal(&self, queue: &Queue, books: &Books, hint: usize) -> Option<Refusal> {
+        if queue.closing.is_some() || queue.state == State::Closed {
+            return Some(Refusal::Closed);
+        }
+        if hint > self.limits.payload {
+            return Some(Refusal::TooLarge);
+        }
+        if matches!(queue.state, State::Degraded { .. }) {
+            return Some(Refusal::Degraded);
+        }
+        let wanted = books.queued_bytes + (hint + HEADER) as u64;
+        if queue.frames.len() >= QUEUE_FRAMES || (wanted > QUEUE_BYTES && !queue.frames.is_empty()) {
+            return Some(Refusal::Queue);
+        }
+        if self.settings.full == Full::DropOldest {
+            return None;
+        }
+        // One segment is in reserve: what is queued always fits. What is only kept for a replay makes room.
+        let settled = books.settled_segments(true);
+        let held: u64 = books.segments.iter().skip(settled).map(|segment| segment.bytes.min(segment.end)).sum();
+        if held + wanted + self.limits.segment <= self.limits.size {
+            return None;
+        }
+        Some(if self.settings.full == Full::Block { Refusal::Full } else { Refusal::Dropped })
+    }
+
+    fn has_room(&self) -> bool {
+        let mut queue = self.lock();
+        let books = core::lock(&self.books);
+        // Room for a batch as inputs make them.
+        let why = self.refusal(&queue, &books, self.limits.payload.min(1 << 20));
+        let has = matches!(why, None | Some(Refusal::Closed | Refusal::Dropped));
+        queue.wanted |= !has;
+        has
+    }
+
+    fn tell(&self, given: Vec<Given>) {
+        for Given { reader, lost, why } in given {
+            let name = core::lock(&self.books).readers[reader].name.clone();
+            let BySource(by_source) = &lost;
+            tracing::error!(
+                sink = name,
+                records = lost.sum().records,
+                bytes = lost.sum().bytes,
+                reason = reason(why),
+                "records are lost from the disk log"
+            );
+            let Some(watcher) = &self.settings.watcher else { continue };
+            for (source, count) in by_source {
+                let source = self.source_of(*source);
+                let reader = Some(reader).filter(|reader| *reader < self.bits.len());
+                watcher.lost(&Loss { reader, source, count: *count, why });
+            }
+        }
+    }
+
+    fn tell_state(&self, state: &State) {
+        match state {
+            State::Degraded { cause } => {
+                tracing::error!(dir = %self.settings.dir.display(), cause, "the disk log fails: nothing is acked until it works again; it is tried every 1 to 30 s");
+            }
+            State::Full => {
+                tracing::warn!(dir = %self.settings.dir.display(), size = self.limits.size, "the disk log is full")
+            }
+            State::Healthy => tracing::info!(dir = %self.settings.dir.display(), "the disk log takes records again"),
+            State::Closed => {}
+        }
+        if let Some(watcher) = &self.settings.watcher {
+            watcher.state(state);
+        }
+    }
+
+    fn set_state(&self, state: State) {
+        let mut queue = self.lock();
+        if queue.state != state {
+            queue.state = state.clone();
+            drop(queue);
+            self.tell_state(&state);
+        }
+    }
+
+    /// The I/O thread.
+    fn run(&self, mut core: Core<I>) {
+        let mut group = Group::default();
+        let mut saved = Instant::now();
+        loop {
+            let Some(waiting) = self.take_work(&core, saved) else { break };
+            if !waiting.is_empty() {
+                self.commit(&mut core, &mut group, waiting, &mut saved);
+            }
+            self.housekeep(&mut core, &mut saved, false);
+        }
+        core.seal();
+        self.housekeep(&mut core, &mut saved, true);
+        let left: Vec<Waiting> = self.lock().frames.drain(..).collect();
+        left.into_iter().for_each(|frame| frame.done.committed(Err(Lost::Closed)));
+        self.set_state(State::Closed);
+        self.committed.close();
+        self.space.close();
+    }
+
+    /// Waits for frames and takes as many as one commit has; none when only the cursors want attention. `None`: closed.
+    fn take_work(&self, core: &Core<I>, saved: Instant) -> Option<Vec<Waiting>> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(deadline) = queue.closing
+                && (queue.frames.is_empty() || Instant::now() >= deadline)
+            {
+                return None;
+            }
+            if !queue.frames.is_empty() {
+                break;
+            }
+            let due = saved + CURSORS_EVERY;
+            let now = Instant::now();
+            if now >= due || (queue.wanted && core.cursors_dirty()) {
+                return Some(Vec::new());
+            }
+            queue = self.work.wait_timeout(queue, due - now).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while let Some(frame) = queue.frames.front() {
+            let fits = core.fits(&Group::default(), bytes + frame.hint) && bytes + frame.hint <= GROUP_BYTES as u64;
+            if !taken.is_empty() && !fits {
+                break;
+            }
+            bytes += frame.hint;
+            taken.extend(queue.frames.pop_front());
+        }
+        Some(taken)
+    }
+
+    /// Commits frames, however long it takes.
+    fn commit(&self, core: &mut Core<I>, group: &mut Group, waiting: Vec<Waiting>, saved: &mut Instant) {
+        group.clear(2 * GROUP_BYTES);
+        let committed = self.committed.get();
+        for frame in &waiting {
+            let head = Header { committed, ..frame.head };
+            group.push(core.seed(), head, self.limits.payload, |out| frame.payload.encode(out));
+        }
+        let mut failures = 0;
+        loop {
+            let began = Instant::now();
+            match core.commit(group, now_ms()) {
+                Ok(()) => {
+                    let ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                    self.figures.commits.fetch_add(1, Relaxed);
+                    self.figures.commit_ns.fetch_add(ns, Relaxed);
+                    self.figures.commit_ns_max.fetch_max(ns, Relaxed);
+                    break;
+                }
+                Err(Fail::Full) => {
+                    self.set_state(State::Full);
+                    self.lock().wanted = true;
+                    if !self.pause(Duration::from_millis(100)) {
+                        return waiting.into_iter().for_each(|frame| frame.done.committed(Err(Lost::Closed)));
+                    }
+                }
+                Err(Fail::Io(error)) => {
+                    self.figures.failures.fetch_add(1, Relaxed);
+                    failures += 1;
+                    tracing::warn!(dir = %self.settings.dir.display(), %error, failures, "a write to the disk log failed; the same records go into a new segment");
+                    if failures >= FAILURES {
+                        self.set_state(State::Degraded { cause: error.to_string() });
+                        let wait = PROBE_MIN * 2_u32.saturating_pow((failures - FAILURES).min(5));
+                        if !self.pause(wait.min(PROBE_MAX)) {
+                            return waiting.into_iter().for_each(|frame| frame.done.committed(Err(Lost::Closed)));
+                        }
+                    }
+                }
+            }
+            self.housekeep(core, saved, false);
+        }
+        self.tell(core.take_losses());
+        if failures > 0 || self.lock().state != State::Healthy {
+            let full = self.lock().state == State::Full && !self.has_room();
+            if !full {
+                self.set_state(State::Healthy);
+            }
+        }
+        self.committed.raise(core::lock(&self.books).committed);
+        for (at, frame) in waiting.into_iter().enumerate() {
+            let outcome = if group.kept(at) { Ok(frame.head.lsn) } else { Err(Lost::TooLarge) };
+            frame.done.committed(outcome);
+        }
+        self.space.bump();
+    }
+
+    /// Waits between two tries; `false` when the log closes and its time is over.
+    fn pause(&self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        let mut queue = self.lock();
+        loop {
+            let now = Instant::now();
+            let end = queue.closing.map_or(until, |deadline| deadline.min(now + Duration::from_millis(50)).min(until));
+            if queue.closing.is_some_and(|deadline| now >= deadline) {
+                return false;
+            }
+            if now >= until || queue.closing.is_some() && now >= end {
+                return true;
+            }
+            queue = self.work.wait_timeout(queue, end - now).unwrap_or_else(PoisonError::into_inner).0;
+            if queue.wanted && queue.state == State::Full {
+                return true;
+            }
+        }
+    }
+
+    /// Saves cursors and removes old segments, when it is time, or somebody waits for room, or at the end.
+    fn housekeep(&self, core: &mut Core<I>, saved: &mut Instant, end: bool) {
+        let wanted = std::mem::take(&mut self.lock().wanted);
+        if !end && !wanted && saved.elapsed() < CURSORS_EVERY {
+            return;
+        }
+        *saved = Instant::now();
+        let mut done = core.save_cursors();
+        if done.is_ok()
+            && let Err(Fail::Io(error)) = core.collect(now_ms())
+        {
+            done = Err(error);
+        }
+        self.tell(core.take_losses());
+        let error = done.err().map(|error| error.to_string());
+        let was = std::mem::replace(&mut self.lock().cursor_error, error.clone());
+        if let Some(error) = error.filter(|_| was.is_none()) {
+            tracing::warn!(dir = %self.settings.dir.display(), error, "cursors of the disk log can not be saved; after a crash records would come twice");
+        }
+        if self.lock().state == State::Full && self.has_room() {
+            self.set_state(State::Healthy);
+        }
+        self.space.bump();
+    }
+}
+
+fn reason(why: LossReason) -> &'static str {
+    match why {
+        LossReason::DroppedOldest => "dropped_oldest",
+        LossReason::Damaged => "damaged",
+        LossReason::ReaderRemoved => "reader_removed",
+    }
+}

@@ -1,0 +1,212 @@
+//! The handle on a real folder.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::log::Log;
+use super::*;
+
+struct Bytes(Vec<u8>);
+impl Payload for Bytes {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+    fn size_hint(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[derive(Clone, Default)]
+struct Acked(Arc<AtomicU64>);
+impl Committed for Acked {
+    fn committed(self: Box<Self>, outcome: Result<Lsn, Lost>) {
+        outcome.expect("committed");
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(30)
+}
+
+fn open(dir: &std::path::Path, readers: &[&str]) -> (Arc<Log>, Recovered) {
+    Log::open(Settings::new(dir, SIZE_MIN), readers).expect("it opens")
+}
+
+fn put(log: &Log, readers: u64, text: &[u8]) -> Lsn {
+    log.append(readers, 1, Arc::new(Bytes(text.to_vec())), Box::new(Acked::default())).expect("room")
+}
+
+fn sync(log: &Log, lsn: Lsn) {
+    assert!(log.wait_committed_blocking(lsn, Duration::from_secs(30)));
+}
+
+fn all(log: &Log, reader: usize, after: Lsn) -> Vec<(Lsn, Vec<u8>)> {
+    let (mut after, mut found) = (after, Vec::new());
+    loop {
+        match log.read(reader, after) {
+            Read::Frame { lsn, bytes, .. } => {
+                found.push((lsn, bytes));
+                after = lsn;
+            }
+            Read::NotYet { lsn } => sync(log, lsn),
+            Read::End => return found,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_was_committed_is_read_by_its_readers_after_a_restart_from_where_they_were() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let (log, found) = open(dir.path(), &["a", "b"]);
+    assert!(found.damage.is_none() && found.next_lsn == 1);
+    let acked = Acked::default();
+    for (mask, text) in [(3, "one"), (1, "two"), (2, "three"), (3, "four")] {
+        log.append(mask, 10, Arc::new(Bytes(text.into())), Box::new(acked.clone())).expect("room");
+    }
+    sync(&log, 4);
+    log.settle(0, 2);
+    log.settle(0, 1);
+    assert_eq!(log.status().readers[0].total.records, 10);
+    log.close(soon()).expect("closed");
+    assert_eq!(acked.0.load(Ordering::SeqCst), 4);
+    drop(log);
+    let (log, found) = open(dir.path(), &["b", "a"]);
+    assert!(found.damage.is_none(), "{found:?}");
+    let records: Vec<u64> = found.readers.iter().map(|reader| reader.total.records).collect();
+    assert_eq!(records, [30, 10]);
+    let texts = |reader| all(&log, reader, 0).into_iter().map(|(_, bytes)| String::from_utf8(bytes).expect("text"));
+    assert_eq!(texts(0).collect::<Vec<_>>(), ["one", "three", "four"]);
+    assert_eq!(texts(1).collect::<Vec<_>>(), ["four"]);
+    let lsn = put(&log, 2, b"five");
+    assert!(lsn > 4);
+    sync(&log, lsn);
+    assert_eq!(all(&log, 1, 4), [(lsn, b"five".to_vec())]);
+    log.close(soon()).expect("closed");
+}
+
+#[test]
+fn a_second_process_and_a_newer_version_are_refused_with_the_way_out() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let (log, _) = open(dir.path(), &["a"]);
+    let error = Log::open(Settings::new(dir.path(), SIZE_MIN), &["a"]).err().expect("locked").to_string();
+    assert!(error.contains(&format!("another longshore (pid {})", std::process::id())), "{error}");
+    log.close(soon()).expect("closed");
+    drop(log);
+    let text = "longshore log 2\nid 00\n";
+    let newer = format!("{text}crc {:08x}\n", crc32c::crc32c(text.as_bytes()));
+    std::fs::write(dir.path().join("META"), newer).expect("written");
+    let error = Log::open(Settings::new(dir.path(), SIZE_MIN), &["a"]).err().expect("refused").to_string();
+    assert!(error.contains("newer version") && error.contains("move the folder"), "{error}");
+    let error = Log::open(Settings::new(dir.path(), 1 << 20), &["a"]).err().expect("refused").to_string();
+    assert!(error.contains("8MiB"), "{error}");
+    let error = Log::open(Settings::new(dir.path(), u64::MAX), &["a"]).err().expect("refused").to_string();
+    assert!(error.contains("file system"), "{error}");
+}
+
+fn fill(log: &Log, readers: u64) -> u64 {
+    let payload = Arc::new(Bytes(vec![7; 100_000]));
+    let mut taken = 0;
+    loop {
+        match log.append(readers, 1, Arc::clone(&payload) as Arc<dyn Payload>, Box::new(Acked::default())) {
+            Ok(lsn) => {
+                taken += 1;
+                sync(log, lsn);
+            }
+            Err(NoRoom { why: Refusal::Queue, .. }) => log.room_blocking(&crate::workers::Stop::default()),
+            Err(refused) => {
+                assert!(matches!(refused.why, Refusal::Full | Refusal::Dropped), "{refused:?}");
+                return taken;
+            }
+        }
+        assert!(taken < 1000, "it is never full");
+    }
+}
+
+#[test]
+fn a_full_log_blocks_until_its_slowest_reader_settles() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let (log, _) = open(dir.path(), &["a", "b"]);
+    let taken = fill(&log, 3);
+    assert!((40..80).contains(&taken), "{taken}");
+    assert!(log.status().bytes <= SIZE_MIN);
+    assert_eq!(log.status().state, State::Full);
+    (1..=taken).for_each(|lsn| log.settle(0, lsn));
+    std::thread::scope(|scope| {
+        scope.spawn(|| (1..=taken).for_each(|lsn| log.settle(1, lsn)));
+        log.room_blocking(&crate::workers::Stop::default());
+    });
+    let lsn = put(&log, 1, b"there is room");
+    sync(&log, lsn);
+    log.close(soon()).expect("closed");
+}
+
+#[derive(Default)]
+struct Losses(std::sync::Mutex<Vec<Loss>>);
+impl Watcher for Losses {
+    fn lost(&self, loss: &Loss) {
+        self.0.lock().expect("no panic").push(loss.clone());
+    }
+    fn state(&self, _: &State) {}
+}
+
+#[test]
+fn dropping_the_oldest_counts_what_nobody_got_and_no_more() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let losses = Arc::new(Losses::default());
+    let watcher: Arc<dyn Watcher> = Arc::clone(&losses) as Arc<dyn Watcher>;
+    let settings = Settings { full: Full::DropOldest, watcher: Some(watcher), ..Settings::new(dir.path(), SIZE_MIN) };
+    let (log, _) = Log::open(settings, &["keeps up", "sleeps"]).expect("it opens");
+    let payload = Arc::new(Bytes(vec![7; 100_000]));
+    let total = 200;
+    for _ in 0..total {
+        let payload = Arc::clone(&payload) as Arc<dyn Payload>;
+        let lsn = log.append(3, 2, payload, Box::new(Acked::default())).expect("always room");
+        sync(&log, lsn);
+        log.settle(0, lsn);
+    }
+    let left = all(&log, 1, 0).len() as u64;
+    let losses = losses.0.lock().expect("no panic");
+    let lost: u64 = losses.iter().map(|loss| loss.count.records).sum();
+    assert!(losses.iter().all(|loss| loss.reader == Some(1) && loss.why == LossReason::DroppedOldest), "{losses:?}");
+    assert_eq!(lost + 2 * left, 2 * total);
+    assert!(left > 30 && log.status().bytes <= SIZE_MIN);
+    log.close(soon()).expect("closed");
+}
+
+#[test]
+fn a_removed_sink_keeps_its_backlog_until_it_comes_back() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let (log, _) = open(dir.path(), &["a", "b"]);
+    let lsn = put(&log, 3, b"for both");
+    sync(&log, lsn);
+    log.close(soon()).expect("closed");
+    drop(log);
+    let (log, found) = open(dir.path(), &["a", "c"]);
+    assert_eq!((found.removed.len(), found.removed[0].0.as_str()), (1, "b"));
+    assert_eq!((all(&log, 0, 0).len(), all(&log, 1, 0).len()), (1, 0));
+    log.close(soon()).expect("closed");
+    drop(log);
+    let (log, found) = open(dir.path(), &["b", "c"]);
+    assert_eq!(found.readers[0].total.records, 1, "{found:?}");
+    assert_eq!((all(&log, 0, 0).len(), all(&log, 1, 0).len()), (1, 0));
+    log.close(soon()).expect("closed");
+}
+
+#[tokio::test]
+async fn tasks_wait_for_a_commit_and_for_the_end() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let (log, _) = open(dir.path(), &["a"]);
+    let lsn = put(&log, 1, b"x");
+    assert!(log.wait_committed(lsn).await);
+    log.room().await;
+    let other = Arc::clone(&log);
+    let waits = tokio::spawn(async move { other.wait_committed(lsn + 1).await });
+    log.close(soon()).expect("closed");
+    assert!(!waits.await.expect("no panic"));
+    log.room().await;
+    let refused = log.append(1, 1, Arc::new(Bytes(vec![])), Box::new(Acked::default())).expect_err("closed");
+    assert_eq!(refused.why, Refusal::Closed);
+}

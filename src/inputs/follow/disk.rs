@@ -1,0 +1,182 @@
+//! Every call to the kernel about files and folders that following makes, in one place: thin functions over `std` and
+//! `rustix`, and nothing besides in a release build.
+//!
+//! In tests a hook of the thread is asked before each call. So a simulated writer can take its steps between any two of
+//! them, and a call can be made to fail or to be the last one before a crash (`tests/simulation`).
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::inotify::WatchFlags;
+use rustix::fs::{AtFlags, CWD, OFlags, Statx, StatxFlags};
+
+/// What is about to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call<'a> {
+    /// `statx` of an open file.
+    Fstat,
+    /// `statx` of a path, or whether it is a link.
+    Stat(&'a Path),
+    /// Opening a log, or a container's configuration, for reading.
+    Open(&'a Path),
+    /// `pread`.
+    Read,
+    /// Listing a folder.
+    List(&'a Path),
+    /// Watching a folder or file.
+    Watch(&'a Path),
+    /// Taking what the kernel has queued of events.
+    Events,
+    /// Making our own file.
+    Create(&'a Path),
+    /// Writing our own file.
+    Write(&'a [u8]),
+    /// `fdatasync` of a file, `fsync` of a folder.
+    Sync,
+    /// A second name for our own file.
+    Link(&'a Path),
+    /// Replacing our own file.
+    Rename(&'a Path),
+    /// Removing our own file.
+    Remove(&'a Path),
+}
+
+#[cfg(not(test))]
+#[inline(always)]
+fn before(_: Call<'_>) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+pub use hook::{before, set_hook};
+
+const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+/// Looks at an open file.
+pub fn fstat(file: impl AsFd) -> io::Result<Statx> {
+    before(Call::Fstat)?;
+    Ok(rustix::fs::statx(file.as_fd(), c"", AtFlags::EMPTY_PATH, WANTED)?)
+}
+
+/// Looks at the file of that name; symlinks are followed.
+pub fn stat(path: &Path) -> io::Result<Statx> {
+    before(Call::Stat(path))?;
+    Ok(rustix::fs::statx(CWD, path, AtFlags::empty(), WANTED)?)
+}
+
+/// Whether that name is a symlink.
+pub fn is_link(path: &Path) -> bool {
+    before(Call::Stat(path)).is_ok() && fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink())
+}
+
+/// Opens a file for reading; never waits for the writer of a FIFO.
+pub fn open(path: &Path) -> io::Result<File> {
+    before(Call::Open(path))?;
+    OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)
+}
+
+/// Reads at an offset, once: perhaps less than there is.
+pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    before(Call::Read)?;
+    file.read_at(buf, offset)
+}
+
+/// The names in a folder; none of one that can not be listed.
+pub fn names(folder: &Path) -> impl Iterator<Item = OsString> {
+    let entries = before(Call::List(folder)).and_then(|()| fs::read_dir(folder));
+    entries.into_iter().flatten().flatten().map(|entry| entry.file_name())
+}
+
+/// Watches a path.
+pub fn watch(inotify: impl AsFd, path: &Path, what: WatchFlags) -> io::Result<i32> {
+    before(Call::Watch(path))?;
+    Ok(rustix::fs::inotify::add_watch(inotify, path, what)?)
+}
+
+/// Before the kernel's queue of events is read.
+pub fn events() -> bool {
+    before(Call::Events).is_ok()
+}
+
+/// Makes a folder of ours (0700), and those above it.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    before(Call::Create(path))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes a file of ours (0600), empty.
+pub fn create(path: &Path) -> io::Result<File> {
+    before(Call::Create(path))?;
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// Writes all of it.
+pub fn write(mut file: &File, bytes: &[u8]) -> io::Result<()> {
+    before(Call::Write(bytes))?;
+    file.write_all(bytes)
+}
+
+/// The whole of a file of ours.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    before(Call::Open(path))?;
+    fs::read(path)
+}
+
+/// `fdatasync`.
+pub fn sync(file: &File) -> io::Result<()> {
+    before(Call::Sync)?;
+    file.sync_data()
+}
+
+/// Makes the names in a folder durable.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    before(Call::Sync)?;
+    File::open(path)?.sync_all()
+}
+
+/// A second name for a file of ours.
+pub fn link(from: &Path, to: &Path) -> io::Result<()> {
+    before(Call::Link(to))?;
+    fs::hard_link(from, to)
+}
+
+/// Puts a file of ours in the place of another.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    before(Call::Rename(to))?;
+    fs::rename(from, to)
+}
+
+/// Removes a file of ours.
+pub fn remove(path: &Path) -> io::Result<()> {
+    before(Call::Remove(path))?;
+    fs::remove_file(path)
+}
+
+#[cfg(test)]
+mod hook {
+    use std::cell::RefCell;
+
+    use super::{Call, io};
+
+    /// Asked before each call of this thread. An error is what the call ends with, without being made.
+    pub type Hook = Box<dyn FnMut(Call<'_>) -> io::Result<()>>;
+
+    thread_local!(static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) });
+
+    /// Replaces the thread's hook.
+    pub fn set_hook(hook: Option<Hook>) {
+        HOOK.with_borrow_mut(|known| *known = hook);
+    }
+
+    pub fn before(call: Call<'_>) -> io::Result<()> {
+        // Taken out while it runs: what it does itself is not asked about.
+        let Some(mut hook) = HOOK.take() else { return Ok(()) };
+        let said = hook(call);
+        HOOK.set(Some(hook));
+        said
+    }
+}

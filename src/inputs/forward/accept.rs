@@ -1,0 +1,221 @@
+//! Accepting connections of one listener, and their way in: the limits, the rules, TLS, the shared key.
+//!
+//! All that wait are accepted at once, since after an outage every container comes back in the same second; each is a
+//! task of its own from then on, so that a slow handshake keeps nobody waiting. TLS and shared key together have
+//! [`Settings::handshake`]; a connection that does not ask for either may be silent for ever.
+//! Limits: [`Seats`]. Counters: `open`, `connection_refused`, `not_allowed`, `handshake_failed`.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::inputs::Outlet;
+use crate::metrics::Oddity;
+
+use super::acks::Acks;
+use super::complaints::Complaints;
+use super::connection::{self, Connection, Held};
+use super::door::Door;
+use super::hint;
+use super::listener::{Accepted, Listener};
+use super::login::{Refused, login};
+use super::seats::{Seat, Seats};
+use super::settings::Settings;
+use super::socket::{Reader, Writer};
+
+/// Time between two tries after `accept` failed (descriptors are used up).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// Connections that are accepted before others' work is looked after.
+const ACCEPT_MANY: usize = 256;
+
+/// What the connections of one input share.
+pub(super) struct Shared {
+    pub(super) settings: Arc<Settings>,
+    pub(super) held: Arc<Held>,
+    pub(super) complaints: Arc<Complaints>,
+    pub(super) seats: Arc<Seats>,
+}
+
+/// One listener.
+pub(super) struct Entrance {
+    pub(super) listener: Listener,
+    pub(super) door: Arc<Door>,
+    /// The name that it gives itself in the handshake.
+    pub(super) hostname: Arc<str>,
+}
+
+/// Accepts until the word to stop, then waits for the connections to end.
+pub(super) async fn accept(entrance: Entrance, outlet: Outlet, shared: Arc<Shared>) {
+    let Entrance { listener, door, hostname } = entrance;
+    let mut connections = JoinSet::new();
+    'all: loop {
+        let mut accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = outlet.stop.wait() => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+        };
+        for in_turn in 1.. {
+            match accepted {
+                Ok(accepted) => {
+                    if let Some(seat) = seat(&accepted, &outlet, &shared) {
+                        let (door, hostname) = (Arc::clone(&door), Arc::clone(&hostname));
+                        let (outlet, shared) = (outlet.clone(), Arc::clone(&shared));
+                        let runtime = outlet.runtime.clone();
+                        let came = Came { accepted, door, hostname, outlet, shared };
+                        connections.spawn_on(came.serve(seat), &runtime);
+                    }
+                }
+                Err(error) => {
+                    // Out of descriptors, most of all: the connection waits in the backlog, and so do we.
+                    shared.complaints.say("accept", format_args!("can not accept: {error}"));
+                    tokio::select! {
+                        () = tokio::time::sleep(ACCEPT_PAUSE) => (),
+                        () = outlet.stop.wait() => break 'all,
+                    }
+                }
+            }
+            if in_turn == ACCEPT_MANY {
+                tokio::task::yield_now().await;
+                break;
+            }
+            match at_once(listener.accept()) {
+                Some(more) => accepted = more,
+                None => break,
+            }
+        }
+    }
+    listener.close();
+    drop(outlet);
+    while connections.join_next().await.is_some() {}
+}
+
+/// What the future gives without waiting.
+fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+fn seat(accepted: &Accepted, outlet: &Outlet, shared: &Arc<Shared>) -> Option<Seat> {
+    match shared.seats.take(accepted.ip()) {
+        Ok(seat) => Some(seat),
+        Err(message) => {
+            connection::count(&outlet.metrics, outlet.input, Oddity::ConnectionRefused);
+            shared.complaints.say(&accepted.peer(), format_args!("{message}"));
+            None
+        }
+    }
+}
+
+/// A connection that was accepted and is not in yet.
+struct Came {
+    accepted: Accepted,
+    door: Arc<Door>,
+    hostname: Arc<str>,
+    outlet: Outlet,
+    shared: Arc<Shared>,
+}
+
+/// Why it does not come in.
+struct Out(Oddity, Refused);
+
+impl Came {
+    async fn serve(self, seat: Seat) {
+        let Came { accepted, door, hostname, outlet, shared } = self;
+        let (metrics, input) = (Arc::clone(&outlet.metrics), outlet.input);
+        let open = &metrics.inputs[usize::from(input)].open;
+        open.fetch_add(1, Relaxed);
+        let peer = accepted.peer();
+        let entered = tokio::select! {
+            entered = enter(accepted, &door, &hostname, &shared.settings) => Some(entered),
+            () = outlet.stop.wait() => None,
+        };
+        match entered {
+            None => (),
+            Some(Ok((reader, writer))) => {
+                let acks = Arc::new(Acks::default());
+                let connection = Connection {
+                    reader,
+                    peer,
+                    outlet,
+                    settings: Arc::clone(&shared.settings),
+                    acks: Arc::clone(&acks),
+                    held: Arc::clone(&shared.held),
+                    complaints: Arc::clone(&shared.complaints),
+                };
+                let writer = tokio::spawn(acks.write(writer));
+                connection.serve(writer).await;
+            }
+            Some(Err(Out(_, Refused::Left))) => (),
+            Some(Err(Out(oddity, Refused::Because(why)))) => {
+                connection::count(&metrics, input, oddity);
+                shared.complaints.say(&peer, format_args!("refused: {why}"));
+            }
+        }
+        open.fetch_sub(1, Relaxed);
+        drop(seat);
+    }
+}
+
+async fn enter(accepted: Accepted, door: &Door, hostname: &str, settings: &Settings) -> Result<(Reader, Writer), Out> {
+    let failed = |refused| Out(Oddity::HandshakeFailed, refused);
+    let rules = door.rules();
+    let Some(terms) = rules.terms(accepted.ip()) else {
+        return Err(Out(Oddity::NotAllowed, Refused::Because("its address is in no network of `allow`".to_owned())));
+    };
+    let until = tokio::time::Instant::now() + settings.handshake;
+    let late =
+        || failed(Refused::Because(format!("its handshake took longer than {:?} (`handshake`)", settings.handshake)));
+    match accepted {
+        Accepted::Unix(mut socket) => {
+            let ahead = tokio::time::timeout_at(until, login(&mut socket, hostname, terms)).await;
+            Ok(Reader::unix(socket, ahead.map_err(|_| late())?.map_err(failed)?))
+        }
+        Accepted::Tcp(mut socket, _) => match door.tls() {
+            None => {
+                let ahead = tokio::time::timeout_at(until, login(&mut socket, hostname, terms)).await;
+                Ok(Reader::tcp(socket, ahead.map_err(|_| late())?.map_err(failed)?))
+            }
+            Some(config) => {
+                let both = async {
+                    let mut socket = secure(socket, TlsAcceptor::from(config)).await?;
+                    let ahead = login(&mut socket, hostname, terms).await?;
+                    Ok((socket, ahead))
+                };
+                let (socket, ahead) =
+                    tokio::time::timeout_at(until, both).await.map_err(|_| late())?.map_err(failed)?;
+                Ok(Reader::tls(socket, ahead))
+            }
+        },
+    }
+}
+
+/// TLS, or what came instead of it.
+async fn secure(socket: TcpStream, acceptor: TlsAcceptor) -> Result<TlsStream<TcpStream>, Refused> {
+    let mut first = [0; 8];
+    match socket.peek(&mut first).await {
+        Ok(0) | Err(_) => return Err(Refused::Left),
+        Ok(len) => {
+            if let Some(hint) = hint::on_tls(&first[..len]) {
+                return Err(Refused::Because(hint.to_owned()));
+            }
+        }
+    }
+    match acceptor.accept(socket).await {
+        Ok(socket) => Ok(socket),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(Refused::Because("it closed within the TLS handshake; does it trust this certificate?".to_owned()))
+        }
+        Err(error) => Err(Refused::Because(format!("TLS: {error}"))),
+    }
+}

@@ -1,0 +1,109 @@
+//! Listening sockets that another process opened: systemd's (socket activation), or a longshore's that hands over.
+//!
+//! A socket belongs to the configured address that it is bound to, so the same configuration works with and without
+//! them. While nobody accepts, connections wait in the socket's own queue, which lives as long as any process has it:
+//! that is why a hand-over loses none, where a second socket on the same port (`SO_REUSEPORT`) would reset what waits
+//! in the first one's queue when that is closed.
+//! Limits: [`SOCKETS_MAX`] sockets. Format: `sd_listen_fds(3)`.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use listenfd::ListenFd;
+use socket2::{SockAddr, Socket};
+
+/// Sockets that are taken or given, at most: the kernel passes 253 in one message.
+pub const SOCKETS_MAX: usize = 253;
+
+/// There is one process, and its descriptors are one.
+static ALL: Mutex<All> = Mutex::new(All { given: Vec::new(), outside: Vec::new(), own: Vec::new(), handed: false });
+
+struct All {
+    /// Given to us and not taken yet.
+    given: Vec<Socket>,
+    /// Addresses whose files somebody else looks after.
+    outside: Vec<SockAddr>,
+    /// What we listen on, for the next one.
+    own: Vec<Socket>,
+    handed: bool,
+}
+
+fn all() -> MutexGuard<'static, All> {
+    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes note of the sockets that the environment names (`LISTEN_FDS`, `LISTEN_PID`). Called once, at the start.
+pub fn read_environment() {
+    let mut given = ListenFd::from_env();
+    let mut all = all();
+    for at in 0..given.len().min(SOCKETS_MAX) {
+        let tcp = given.take_tcp_listener(at).ok().flatten().map(Socket::from);
+        let socket = tcp.or_else(|| given.take_unix_listener(at).ok().flatten().map(Socket::from));
+        match socket {
+            Some(socket) => {
+                all.outside.extend(socket.local_addr());
+                all.given.push(socket);
+            }
+            None => tracing::warn!(number = at + 3, "a descriptor of LISTEN_FDS is no listening stream socket"),
+        }
+    }
+}
+
+/// Takes note of sockets that another longshore gave.
+pub fn receive(sockets: Vec<OwnedFd>) {
+    all().given.extend(sockets.into_iter().map(Socket::from));
+}
+
+/// The socket that was given for this address, if one was.
+pub fn take(address: &SockAddr) -> Option<Socket> {
+    let mut all = all();
+    let at = all.given.iter().position(|socket| socket.local_addr().is_ok_and(|own| own == *address))?;
+    Some(all.given.swap_remove(at))
+}
+
+/// Notes a socket that we listen on, to be handed over later.
+pub fn offer(socket: &Socket) {
+    let mut all = all();
+    if all.own.len() < SOCKETS_MAX
+        && let Ok(copy) = socket.try_clone()
+    {
+        all.own.push(copy);
+    }
+}
+
+/// Gives away what we listen on: from now on another process accepts.
+pub fn hand_over() -> Vec<OwnedFd> {
+    let mut all = all();
+    all.handed = true;
+    std::mem::take(&mut all.own).into_iter().map(OwnedFd::from).collect()
+}
+
+/// Lets go of the socket for this address, which nobody took: it ends when its listener does.
+pub fn withdraw(address: &SockAddr) {
+    all().own.retain(|socket| socket.local_addr().is_ok_and(|own| own != *address));
+}
+
+/// Whether another process accepts on our sockets.
+pub fn is_handed_over() -> bool {
+    all().handed
+}
+
+/// Whether the file of this Unix socket is somebody else's to remove.
+pub fn is_from_outside(path: &Path) -> bool {
+    SockAddr::unix(path).is_ok_and(|address| all().outside.contains(&address))
+}
+
+/// Closes what was given and is in no configuration, and says where it was.
+pub fn close_rest() -> Vec<String> {
+    let rest = std::mem::take(&mut all().given);
+    let shown = |socket: &Socket| match socket.local_addr() {
+        Ok(address) => match (address.as_socket(), address.as_pathname()) {
+            (Some(address), _) => address.to_string(),
+            (_, Some(path)) => path.display().to_string(),
+            _ => "an address of another kind".to_owned(),
+        },
+        Err(error) => error.to_string(),
+    };
+    rest.iter().map(shown).collect()
+}

@@ -1,0 +1,433 @@
+//! Where batches wait for sinks: a bounded queue in memory for each, and the disk log behind them all.
+//!
+//! ```text
+//! offer -> live port with room ------------------> its queue -> feed -> delivery
+//!     \--> disk log -> committed: the origin is told
+//!               \--> port that is behind: --------------------> feed reads from its cursor
+//! ```
+//!
+//! - A port is *live* while its queue has room for what comes; it gets each batch from memory. One that has none gets
+//!   *behind* at that frame: its feed empties the queue, then reads the log, and is live again when it has read
+//!   everything that was appended for it. So each sink gets its frames in the order of their numbers.
+//! - A durable batch (`ack = "durable"`) is appended once, for all its sinks, and its origin is told when that is
+//!   committed. Others go from memory, and their origin is told when the sinks have taken them; where one port has no
+//!   room while another has, the batch is spilled: appended for those without room only. With one sink, or with all of
+//!   them full, the input waits: the file is the buffer. (If all are behind already, it is spilled while the log is less
+//!   than half full, so that durable inputs do not starve it.)
+//! - A sink with `required = false` holds nobody back: without room in its queue and in its half of the log, what is
+//!   new is dropped for it and counted.
+//! - One lock decides who gets what, so that numbers are given in the order in which queues are filled. Nobody waits for
+//!   one sink while holding the batch of another.
+//!
+//! Limits: [`QUEUE_MAX`] shipments a queue, and its share of the memory budget (an eighth, divided by the ports).
+
+mod feed;
+mod settle;
+mod stored;
+#[cfg(test)]
+mod tests;
+mod watcher;
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, mpsc};
+
+pub use feed::Feed;
+pub use settle::Settled;
+pub use watcher::{CHECK, LogWatcher};
+
+use crate::batch::{Batch, Outcome, Receipts, Shipment};
+use crate::budget::Budget;
+use crate::buffer::{Log, Lsn, Refusal};
+use crate::metrics::{DropReason, Metrics, RejectReason, shift};
+use crate::workers::Stop;
+use settle::{LogWaiter, Settler};
+use stored::{AtCommit, Stored};
+
+/// Shipments that wait for one sink. Their bytes are bounded by the memory budget; this bounds their number, so that
+/// a slow sink is felt as back-pressure before it has taken the whole budget from the others.
+pub const QUEUE_MAX: usize = 16;
+
+/// What is known of a port when the outbox is made.
+#[derive(Debug)]
+pub struct Way {
+    /// Its number in the metrics. It is also its number as a reader of the log.
+    pub sink: usize,
+    /// Its queue.
+    pub queue: mpsc::Sender<Shipment>,
+    /// Whether it holds back others when it has no room.
+    pub required: bool,
+}
+
+/// The disk log and what is needed to read from it.
+pub struct Behind {
+    /// The log; its readers are the ports.
+    pub log: Arc<Log>,
+    /// Pays for what is read.
+    pub budget: Arc<Budget>,
+    /// By port: what its cursor has not settled yet; behind from the start.
+    pub backlog: Vec<bool>,
+    /// "Give up": nobody waits for room any more.
+    pub give_up: Stop,
+}
+
+/// All ways to the sinks. When it is dropped, the queues end and the sinks drain.
+pub struct Outbox {
+    ways: Vec<Way>,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbox").field("ways", &self.ways).finish_non_exhaustive()
+    }
+}
+
+/// Where a port gets its next batch from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// From its queue.
+    Live,
+    /// From its queue until that is empty, then from the log, after this frame.
+    Behind { after: Lsn },
+}
+
+/// What the senders and the feeds share.
+struct Shared {
+    /// By port. The lock that orders everything.
+    ports: Mutex<Vec<Mode>>,
+    /// By port: bytes in its queue.
+    queued: Vec<AtomicUsize>,
+    /// Something left a queue, or a port is live again.
+    room: Notify,
+    metrics: Arc<Metrics>,
+    behind: Option<Behind>,
+    settler: Option<Arc<Settler>>,
+    /// The log is more than half full.
+    half_full: AtomicBool,
+    /// Bytes in the queue of one port, at most (but one batch always).
+    queued_max: usize,
+}
+
+impl Shared {
+    fn ports(&self) -> MutexGuard<'_, Vec<Mode>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A batch that is offered to sinks, and what of it is still to be placed.
+pub struct Offer {
+    /// The records.
+    pub batch: Arc<Batch>,
+    /// Who waits: this handle is settled when everything is placed.
+    pub receipts: Receipts,
+    /// Who wants some of it.
+    pub wants: Vec<Want>,
+}
+
+/// The part of a batch that one port wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Want {
+    /// The port.
+    pub port: usize,
+    /// One bit a tag of the batch.
+    pub tags: u64,
+    /// Records.
+    pub records: u64,
+}
+
+/// What the rest of an offer waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// Room in a queue.
+    Room,
+    /// Room in the log, or in a queue.
+    Log,
+}
+
+impl Outbox {
+    /// An outbox without a disk log: a full queue is waited for.
+    pub fn in_memory(ways: Vec<Way>, metrics: Arc<Metrics>) -> Outbox {
+        Outbox::new(ways, metrics, None)
+    }
+
+    /// An outbox with a disk log, whose readers are the ports in their order.
+    pub fn new(ways: Vec<Way>, metrics: Arc<Metrics>, behind: Option<Behind>) -> Outbox {
+        let port = |at: usize| match &behind {
+            Some(behind) if behind.backlog.get(at) == Some(&true) => Mode::Behind { after: 0 },
+            _ => Mode::Live,
+        };
+        let total = behind.as_ref().map_or(0, |behind| behind.budget.total());
+        let shared = Shared {
+            ports: Mutex::new((0..ways.len()).map(port).collect()),
+            queued: ways.iter().map(|_| AtomicUsize::new(0)).collect(),
+            room: Notify::new(),
+            metrics,
+            settler: behind.as_ref().map(|behind| Arc::new(Settler::new(&behind.log))),
+            behind,
+            half_full: AtomicBool::new(false),
+            queued_max: (total / 8 / ways.len().max(1)).max(64 << 10),
+        };
+        Outbox { ways, shared: Arc::new(shared) }
+    }
+
+    /// What the sink of a port takes from. `queue` is the other end of its [`Way::queue`].
+    pub fn feed(&self, port: usize, queue: mpsc::Receiver<Shipment>) -> Feed {
+        Feed::new(queue, Arc::clone(&self.shared), port, self.ways[port].sink)
+    }
+
+    /// What moves the cursors; `None` without a disk log. It does not keep the queues open.
+    pub fn settled(&self) -> Option<Settled> {
+        self.shared.settler.as_ref().map(|settler| Settled(Arc::clone(settler)))
+    }
+
+    /// What looks at the log from time to time; it does not keep the queues open.
+    pub fn watch(&self) -> Watch {
+        Watch(Arc::clone(&self.shared))
+    }
+
+    /// The number of ports.
+    pub fn len(&self) -> usize {
+        self.ways.len()
+    }
+
+    /// Whether there is no port.
+    pub fn is_empty(&self) -> bool {
+        self.ways.is_empty()
+    }
+
+    /// Places what can be placed now; says whether that was all.
+    pub fn try_send(&self, offer: &mut Offer) -> bool {
+        self.place(offer).is_none()
+    }
+
+    /// Places everything; waits for room. What is not placed when it is time to give up is dropped unsettled.
+    pub async fn send(&self, mut offer: Offer) {
+        let Some(behind) = &self.shared.behind else {
+            self.place(&mut offer);
+            for want in std::mem::take(&mut offer.wants) {
+                let shipment = self.shipment(&offer, want, offer.receipts.clone(), false);
+                // A closed queue means that its sink has given up: its origin hears "not delivered".
+                let _ = self.ways[want.port].queue.send(shipment).await;
+            }
+            offer.receipts.settle(Outcome::Delivered);
+            return;
+        };
+        let mut give_up = pin!(behind.give_up.wait());
+        loop {
+            // Before it looks, so that no news is missed.
+            let mut room = pin!(self.shared.room.notified());
+            room.as_mut().enable();
+            match self.place(&mut offer) {
+                None => break,
+                Some(Wait::Room) => tokio::select! {
+                    () = room => {}
+                    () = &mut give_up => return,
+                },
+                Some(Wait::Log) => tokio::select! {
+                    () = room => {}
+                    () = behind.log.room() => {}
+                    () = &mut give_up => return,
+                },
+            }
+        }
+        offer.receipts.settle(Outcome::Delivered);
+    }
+
+    fn shipment(&self, offer: &Offer, want: Want, receipts: Receipts, logged: bool) -> Shipment {
+        Shipment { batch: Arc::clone(&offer.batch), receipts, tags: want.tags, logged }
+    }
+
+    /// Whether a port takes `cost` bytes from memory now.
+    fn has_room(&self, ports: &[Mode], port: usize, cost: usize) -> bool {
+        let queued = self.shared.queued[port].load(Relaxed);
+        let fits = self.shared.behind.is_none() || queued == 0 || queued + cost <= self.shared.queued_max;
+        ports[port] == Mode::Live && fits && self.ways[port].queue.capacity() > 0
+    }
+
+    /// Hands a shipment to a port that has room.
+    fn hand(&self, port: usize, shipment: Shipment) {
+        self.shared.queued[port].fetch_add(shipment.batch.cost(), Relaxed);
+        // Only senders fill the queue, and they hold the lock. A closed one drops it unsettled.
+        if let Err(error) = self.ways[port].queue.try_send(shipment) {
+            self.shared.queued[port].fetch_sub(error.into_inner().batch.cost(), Relaxed);
+        }
+    }
+
+    fn place(&self, offer: &mut Offer) -> Option<Wait> {
+        let mut ports = self.shared.ports();
+        let cost = offer.batch.cost();
+        let has_log = self.shared.behind.is_some();
+        if offer.batch.durable && has_log {
+            return self.place_durable(&mut ports, offer, cost);
+        }
+        let wants = std::mem::take(&mut offer.wants);
+        let (room, lack): (Vec<Want>, Vec<Want>) = wants
+            .into_iter()
+            .partition(|want| self.has_room(&ports, want.port, cost) || self.ways[want.port].queue.is_closed());
+        let all_behind = lack.iter().all(|want| ports[want.port] != Mode::Live);
+        let spills = has_log && (!room.is_empty() || all_behind && !self.shared.half_full.load(Relaxed));
+        for want in &room {
+            self.hand(want.port, self.shipment(offer, *want, offer.receipts.clone(), false));
+        }
+        let mut wait = None;
+        for group in groups(lack) {
+            let refused = if spills { self.store(&mut ports, offer, &group, false) } else { Some(Refusal::Full) };
+            let Some(why) = refused else { continue };
+            for want in group {
+                if !self.ways[want.port].required {
+                    self.end(offer, want, DropReason::BufferFull);
+                } else if why == Refusal::Dropped {
+                    self.end(offer, want, DropReason::BufferFull);
+                } else {
+                    wait = Some(if spills && why != Refusal::TooLarge { Wait::Log } else { Wait::Room });
+                    offer.wants.push(want);
+                }
+            }
+        }
+        wait
+    }
+
+    fn place_durable(&self, ports: &mut [Mode], offer: &mut Offer, cost: usize) -> Option<Wait> {
+        let half_full = self.shared.half_full.load(Relaxed);
+        let wants = std::mem::take(&mut offer.wants);
+        let (wants, left_out): (Vec<Want>, Vec<Want>) = wants
+            .into_iter()
+            .partition(|want| self.ways[want.port].required || !half_full || self.has_room(ports, want.port, cost));
+        left_out.into_iter().for_each(|want| self.end(offer, want, DropReason::BufferFull));
+        let mut wait = None;
+        for group in groups(wants) {
+            let Some(why) = self.store(ports, offer, &group, true) else { continue };
+            for want in group {
+                let from_memory = self.has_room(ports, want.port, cost);
+                match why {
+                    Refusal::Dropped | Refusal::TooLarge if from_memory => {
+                        self.hand(want.port, self.shipment(offer, want, offer.receipts.clone(), false));
+                    }
+                    Refusal::Dropped => self.end(offer, want, DropReason::BufferFull),
+                    Refusal::TooLarge => self.reject(offer, want),
+                    // Its sinks end too: the origin hears "not delivered".
+                    Refusal::Closed => drop(offer.receipts.clone()),
+                    Refusal::Full if !self.ways[want.port].required && !from_memory => {
+                        self.end(offer, want, DropReason::BufferFull);
+                    }
+                    Refusal::Queue | Refusal::Full | Refusal::Degraded => {
+                        wait = Some(Wait::Log);
+                        offer.wants.push(want);
+                    }
+                }
+            }
+        }
+        wait
+    }
+
+    /// Appends the batch for these ports. Live ones with room (if `live`) get it from memory as well, the others are
+    /// behind from now on. `Some` when the log refused it; then nothing has changed.
+    fn store(&self, ports: &mut [Mode], offer: &Offer, group: &[Want], live: bool) -> Option<Refusal> {
+        let log = &self.shared.behind.as_ref()?.log;
+        let (batch, metrics) = (&offer.batch, &self.shared.metrics);
+        let mut readers = 0;
+        let mut direct = [false; crate::buffer::READERS_MAX];
+        for want in group {
+            readers |= 1 << want.port;
+            direct[want.port] = live && self.has_room(ports, want.port, batch.cost());
+        }
+        let moved = |back: bool| {
+            let _turn = metrics.turn();
+            for want in group {
+                let pair = metrics.pair(batch.input, self.ways[want.port].sink);
+                let to = if direct[want.port] { &pair.logged } else { &pair.buffered };
+                if back { shift(to, &pair.held, want.records) } else { shift(&pair.held, to, want.records) }
+            }
+        };
+        moved(false);
+        let tags = group.first().map_or(0, |want| want.tags);
+        let records = group.first().map_or(0, |want| want.records);
+        let buffered = group.iter().filter(|want| !direct[want.port]);
+        let buffered = buffered.map(|want| (self.ways[want.port].sink, want.records)).collect();
+        let waiting = AtCommit::new(offer.receipts.clone(), buffered, batch.input, metrics);
+        let payload = Arc::new(Stored::new(batch, tags, metrics));
+        match log.append(readers, u32::try_from(records).unwrap_or(u32::MAX), payload, waiting.handle()) {
+            Ok(lsn) => {
+                for want in group {
+                    if direct[want.port] {
+                        log.hand_out(want.port, lsn);
+                        let receipts = self.shared.settler.as_ref().map(|to| LogWaiter::receipts(to, want.port, lsn));
+                        self.hand(want.port, self.shipment(offer, *want, receipts.unwrap_or_default(), true));
+                    } else if ports[want.port] == Mode::Live {
+                        ports[want.port] = Mode::Behind { after: lsn - 1 };
+                    }
+                }
+                None
+            }
+            Err(refused) => {
+                waiting.dismiss();
+                moved(true);
+                Some(refused.why)
+            }
+        }
+    }
+
+    /// Drops the part that a port wanted.
+    fn end(&self, offer: &Offer, want: Want, why: DropReason) {
+        let pair = self.shared.metrics.pair(offer.batch.input, self.ways[want.port].sink);
+        let _turn = self.shared.metrics.turn();
+        shift(&pair.held, &pair.dropped[why as usize], want.records);
+    }
+
+    /// Rejects the part that a port wanted: no frame of the log can hold it.
+    fn reject(&self, offer: &Offer, want: Want) {
+        let pair = self.shared.metrics.pair(offer.batch.input, self.ways[want.port].sink);
+        let _turn = self.shared.metrics.turn();
+        shift(&pair.held, &pair.rejected[RejectReason::TooLarge as usize], want.records);
+    }
+}
+
+/// Ports that want the same rows share a frame.
+fn groups(wants: Vec<Want>) -> Vec<Vec<Want>> {
+    let mut groups: Vec<Vec<Want>> = Vec::with_capacity(1);
+    for want in wants {
+        match groups.iter_mut().find(|group| group[0].tags == want.tags) {
+            Some(group) => group.push(want),
+            None => groups.push(vec![want]),
+        }
+    }
+    groups
+}
+
+/// Looks at the log from time to time, for health, metrics and the share of optional sinks.
+#[derive(Clone)]
+pub struct Watch(Arc<Shared>);
+
+impl Watch {
+    /// Copies what the log says to the metrics. Called a few times a second.
+    pub fn look(&self) {
+        let Some(behind) = &self.0.behind else { return };
+        let status = behind.log.status();
+        self.0.half_full.store(status.bytes > status.size / 2, Relaxed);
+        let metrics = &self.0.metrics;
+        let buffer = &metrics.buffer;
+        for (to, figure) in [
+            (&buffer.size, status.size),
+            (&buffer.bytes, status.bytes),
+            (&buffer.segments, status.segments as u64),
+            (&buffer.commits, status.commits),
+            (&buffer.commit_ns, status.commit_ns),
+            (&buffer.failures, status.failures),
+        ] {
+            to.store(figure, Relaxed);
+        }
+        for (sink, backlog) in metrics.sinks.iter().zip(&status.readers) {
+            sink.backlog_bytes.store(backlog.total.bytes, Relaxed);
+            sink.backlog_oldest_ms.store(backlog.oldest_ms.unwrap_or(0), Relaxed);
+        }
+    }
+
+    /// Records on the disk for each port, by the log's own count.
+    pub fn backlog(&self) -> Vec<crate::buffer::Count> {
+        let status = self.0.behind.as_ref().map(|behind| behind.log.status());
+        status.map_or_else(Vec::new, |status| status.readers.iter().map(|reader| reader.total).collect())
+    }
+}

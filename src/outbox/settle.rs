@@ -1,0 +1,115 @@
+//! How frames of the disk log are settled: at once for sinks whose "taken" says it all, and for files only after they
+//! were synced, so that a cursor never runs ahead of what survives a loss of power.
+//!
+//! Limit: what waits for a sync is kept as runs of frames; beyond [`RUNS_MAX`] of them nothing more is noted, and those
+//! frames come again after a restart.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::batch::{Outcome, Receipt, Receipts, Waiter};
+use crate::buffer::{Log, Lsn};
+
+/// Runs of settled frames that wait for a sync, at most: 24 MiB.
+const RUNS_MAX: usize = 1 << 20;
+
+/// A run of settled frames of one port, both ends included.
+type Run = (usize, Lsn, Lsn);
+
+/// Shared by all receipts of logged shipments.
+pub struct Settler {
+    log: Arc<Log>,
+    /// One bit a port: its frames wait for a sync.
+    deferred: AtomicU64,
+    waiting: Mutex<Vec<Run>>,
+    /// Asks for a sync soon.
+    ask: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Settler {
+    /// A settler of this log.
+    pub fn new(log: &Arc<Log>) -> Settler {
+        Settler { log: Arc::clone(log), deferred: AtomicU64::new(0), waiting: Mutex::default(), ask: OnceLock::new() }
+    }
+
+    fn settle(&self, port: usize, lsn: Lsn) {
+        if self.deferred.load(Ordering::Acquire) >> port & 1 == 0 {
+            self.log.settle(port, lsn);
+            return;
+        }
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (first, has_room) = (waiting.is_empty(), waiting.len() < RUNS_MAX);
+        match waiting.iter_mut().rev().take(8).find(|(of, _, to)| *of == port && *to + 1 == lsn) {
+            Some((_, _, to)) => *to = lsn,
+            None if has_room => waiting.push((port, lsn, lsn)),
+            None => {}
+        }
+        drop(waiting);
+        if first && let Some(ask) = self.ask.get() {
+            ask();
+        }
+    }
+}
+
+/// The side of whoever syncs.
+#[derive(Clone)]
+pub struct Settled(pub(super) Arc<Settler>);
+
+/// Frames that were delivered before a sync began.
+#[must_use]
+pub struct Before(Vec<Run>);
+
+impl Settled {
+    /// Frames of this port count as settled only after a sync.
+    pub fn defer(&self, port: usize) {
+        self.0.deferred.fetch_or(1 << port, Ordering::AcqRel);
+    }
+
+    /// What is called when the first frame waits for a sync.
+    pub fn on_first(&self, ask: impl Fn() + Send + Sync + 'static) {
+        // Set once, by the wiring.
+        let _ = self.0.ask.set(Box::new(ask));
+    }
+
+    /// To be called before a sync: what has been delivered by now.
+    pub fn before(&self) -> Before {
+        Before(std::mem::take(&mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// To be called after it: those frames are settled, or still wait.
+    pub fn after(&self, before: Before, synced: bool) {
+        if !synced {
+            let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.extend(before.0);
+            waiting.truncate(RUNS_MAX);
+            return;
+        }
+        for (port, from, to) in before.0 {
+            (from..=to).for_each(|lsn| self.0.log.settle(port, lsn));
+        }
+    }
+}
+
+/// Settles one frame of one port when the sink is done with it.
+pub struct LogWaiter {
+    settler: Arc<Settler>,
+    port: usize,
+    lsn: Lsn,
+}
+
+impl LogWaiter {
+    /// The receipts of a logged shipment: the log is who waits.
+    pub fn receipts(settler: &Arc<Settler>, port: usize, lsn: Lsn) -> Receipts {
+        let waiter = LogWaiter { settler: Arc::clone(settler), port, lsn };
+        Receipts(vec![Receipt::new(Box::new(waiter))])
+    }
+}
+
+impl Waiter for LogWaiter {
+    fn settled(&self, worst: Outcome) {
+        // Not delivered: it stays in the log, and comes again at the next start.
+        if worst.is_final() {
+            self.settler.settle(self.port, self.lsn);
+        }
+    }
+}

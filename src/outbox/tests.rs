@@ -1,0 +1,266 @@
+//! The outbox on a real log in a folder of its own; the sinks are the tests.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
+use super::*;
+use crate::batch::{Receipt, RowHead, Waiter};
+use crate::buffer::{Full, Settings};
+use crate::ledger::Ledger;
+use crate::record::{Field, Form, Timestamp};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<Outcome>>>);
+
+impl Waiter for Seen {
+    fn settled(&self, worst: Outcome) {
+        self.0.lock().expect("not poisoned").push(worst);
+    }
+}
+
+impl Seen {
+    fn outcomes(&self) -> Vec<Outcome> {
+        self.0.lock().expect("not poisoned").clone()
+    }
+}
+
+struct Bench {
+    runtime: Runtime,
+    outbox: Outbox,
+    feeds: Vec<Feed>,
+    metrics: Arc<Metrics>,
+    budget: Arc<Budget>,
+    log: Arc<Log>,
+    give_up: Stop,
+}
+
+impl Bench {
+    fn open(dir: &Path, required: &[bool]) -> Bench {
+        let names: Vec<String> = (0..required.len()).map(|at| format!("s{at}")).collect();
+        let sinks: Vec<(&str, &'static str)> = names.iter().map(|name| (name.as_str(), "test")).collect();
+        let metrics = Arc::new(Metrics::new(&[("in", "test")], &sinks));
+        let settings = Settings {
+            full: Full::Block,
+            sources: vec!["in".to_owned()],
+            watcher: Some(Arc::new(LogWatcher(Arc::clone(&metrics)))),
+            ..Settings::new(dir, 16 << 20)
+        };
+        let readers: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (log, found) = Log::open(settings, &readers).expect("a log");
+        let backlog: Vec<Vec<u64>> = found.readers.iter().map(|reader| vec![reader.total.records]).collect();
+        assert!(Ledger::default().resume(&metrics, &backlog).is_empty());
+        let budget = Budget::new(32 << 20);
+        let (ways, queues): (Vec<Way>, Vec<_>) = required
+            .iter()
+            .enumerate()
+            .map(|(sink, required)| {
+                let (queue, receiver) = mpsc::channel(4);
+                (Way { sink, queue, required: *required }, receiver)
+            })
+            .unzip();
+        let give_up = Stop::default();
+        let behind = Behind {
+            log: Arc::clone(&log),
+            budget: Arc::clone(&budget),
+            backlog: backlog.iter().map(|records| records[0] > 0).collect(),
+            give_up: give_up.clone(),
+        };
+        let outbox = Outbox::new(ways, Arc::clone(&metrics), Some(behind));
+        let feeds = queues.into_iter().enumerate().map(|(port, queue)| outbox.feed(port, queue)).collect();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("one");
+        Bench { runtime, outbox, feeds, metrics, budget, log, give_up }
+    }
+
+    /// Offers a batch of one record to all ports; waits for room for a second at most. Whether it was placed.
+    fn send(&self, number: u32, durable: bool) -> (bool, Seen) {
+        let mut batch = Batch::new(self.budget.empty_permit(), 0, Arc::default());
+        let tag = batch.tag_index("t").expect("room");
+        let mark = batch.fields_mark();
+        let (key, value) = (batch.push_bytes(b"n"), batch.push_bytes(number.to_string().as_bytes()));
+        batch.push_field(Field::new(key, Form::Text, value));
+        batch.push_row(mark, RowHead::at(Timestamp(0), tag));
+        batch.durable = durable;
+        batch.tally.received = 1;
+        self.metrics.add(0, &batch.tally);
+        self.metrics.inputs[0].passed.fetch_add(1, Relaxed);
+        let seen = Seen::default();
+        let mut wants = Vec::new();
+        for port in 0..self.outbox.len() {
+            self.metrics.pair(0, port).routed.fetch_add(1, Relaxed);
+            self.metrics.pair(0, port).held.fetch_add(1, Relaxed);
+            wants.push(Want { port, tags: 1, records: 1 });
+        }
+        let receipts = Receipts(vec![Receipt::new(Box::new(seen.clone()))]);
+        let offer = Offer { batch: Arc::new(batch), receipts, wants };
+        let placed = self.runtime.block_on(async { timeout(Duration::from_secs(1), self.outbox.send(offer)).await });
+        (placed.is_ok(), seen)
+    }
+
+    /// What the sink of a port takes next.
+    fn take(&mut self, port: usize) -> Shipment {
+        let feed = &mut self.feeds[port];
+        self.runtime.block_on(async { timeout(SOON, feed.recv()).await }).expect("in time").expect("a shipment")
+    }
+
+    /// Takes, counts and settles as `delivery` does; the record's number.
+    fn deliver(&mut self, port: usize) -> u32 {
+        let shipment = self.take(port);
+        let field = shipment.batch.find(0, b"n").expect("a field");
+        let number = std::str::from_utf8(shipment.batch.bytes(field.value)).expect("digits").parse().expect("a number");
+        let pair = self.metrics.pair(0, port);
+        shift(if shipment.logged { &pair.logged } else { &pair.held }, &pair.delivered, shipment.batch.len() as u64);
+        shipment.receipts.settle(Outcome::Delivered);
+        number
+    }
+
+    fn assert_closes(&self) {
+        let ledger = Ledger::of(&self.metrics);
+        assert!(ledger.closes(), "{}", ledger.text());
+    }
+
+    fn until(&self, what: impl Fn() -> bool) {
+        let started = std::time::Instant::now();
+        while !what() {
+            assert!(started.elapsed() < SOON, "it takes too long");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn close(self) {
+        self.give_up.set();
+        self.log.close(std::time::Instant::now() + SOON).expect("closed");
+    }
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+#[test]
+fn the_origin_of_a_durable_batch_hears_of_the_commit_before_any_sink_has_taken_it() {
+    let dir = folder();
+    let mut bench = Bench::open(dir.path(), &[true]);
+    let (placed, seen) = bench.send(1, true);
+    assert!(placed);
+    bench.until(|| seen.outcomes() == [Outcome::Delivered]);
+    assert!(bench.log.status().committed >= 1, "the origin heard it before the commit");
+    assert_eq!(bench.deliver(0), 1);
+    bench.assert_closes();
+    bench.close();
+}
+
+#[test]
+fn a_sink_that_falls_behind_reads_the_log_in_order_and_is_live_again_when_it_has_caught_up() {
+    let dir = folder();
+    let mut bench = Bench::open(dir.path(), &[true, true]);
+    for number in 0..50 {
+        let (placed, seen) = bench.send(number, true);
+        assert!(placed, "a full queue holds nobody back");
+        assert_eq!(bench.deliver(1), number);
+        bench.until(|| seen.outcomes() == [Outcome::Delivered]);
+    }
+    assert_eq!(bench.metrics.pair(0, 0).buffered.load(Relaxed), 46, "four lie in the queue");
+    bench.assert_closes();
+    assert_eq!((0..50).map(|_| bench.deliver(0)).collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
+    // The port finds out that it is live when it looks for more.
+    let feed = &mut bench.feeds[0];
+    assert!(bench.runtime.block_on(async { timeout(Duration::from_millis(100), feed.recv()).await }).is_err());
+    assert_eq!(*bench.outbox.shared.ports(), [Mode::Live, Mode::Live]);
+    bench.send(50, true);
+    assert!(bench.take(0).logged);
+    bench.assert_closes();
+    bench.close();
+}
+
+#[test]
+fn what_was_not_delivered_comes_again_after_a_restart_and_only_that() {
+    let dir = folder();
+    let mut bench = Bench::open(dir.path(), &[true]);
+    let seen: Vec<Seen> = (0..20).map(|number| bench.send(number, true).1).collect();
+    bench.until(|| seen.iter().all(|seen| seen.outcomes() == [Outcome::Delivered]));
+    for number in 0..3 {
+        assert_eq!(bench.deliver(0), number);
+    }
+    // Taken and dropped unsettled: it stays.
+    drop(bench.take(0));
+    bench.close();
+    let mut bench = Bench::open(dir.path(), &[true]);
+    assert_eq!(bench.metrics.pair(0, 0).buffered.load(Relaxed), 17);
+    assert_eq!((0..17).map(|_| bench.deliver(0)).collect::<Vec<_>>(), (3..20).collect::<Vec<_>>());
+    bench.assert_closes();
+    bench.close();
+}
+
+#[test]
+fn other_batches_are_spilled_for_the_full_sink_only_and_with_one_sink_the_input_waits() {
+    let dir = folder();
+    let mut bench = Bench::open(dir.path(), &[true, true]);
+    for number in 0..30 {
+        let (placed, seen) = bench.send(number, false);
+        assert!(placed, "{number}");
+        assert!(seen.outcomes().is_empty(), "nobody has taken it yet");
+        assert_eq!(bench.deliver(1), number);
+        if number >= 4 {
+            // Delivered to the one, on the disk for the other.
+            bench.until(|| seen.outcomes() == [Outcome::Delivered]);
+        }
+    }
+    bench.assert_closes();
+    assert_eq!((0..30).map(|_| bench.deliver(0)).collect::<Vec<_>>(), (0..30).collect::<Vec<_>>());
+    bench.close();
+
+    let dir = folder();
+    let bench = Bench::open(dir.path(), &[true]);
+    for number in 0..4 {
+        assert!(bench.send(number, false).0);
+    }
+    assert!(!bench.send(4, false).0, "the queue is full, and the file is the buffer");
+    assert_eq!(bench.log.status().committed, 0);
+    bench.close();
+}
+
+#[test]
+fn an_optional_sink_that_is_dead_holds_back_neither_queue_nor_log() {
+    let dir = folder();
+    let mut bench = Bench::open(dir.path(), &[false, true]);
+    // Past the half of the log that it may have.
+    bench.outbox.shared.half_full.store(true, Relaxed);
+    for number in 0..20 {
+        let (placed, seen) = bench.send(number, true);
+        assert!(placed);
+        assert_eq!(bench.deliver(1), number);
+        bench.until(|| seen.outcomes() == [Outcome::Delivered]);
+    }
+    let pair = bench.metrics.pair(0, 0);
+    assert_eq!(pair.dropped[DropReason::BufferFull as usize].load(Relaxed), 16);
+    bench.assert_closes();
+    assert_eq!((0..4).map(|_| bench.deliver(0)).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    bench.close();
+}
+
+#[test]
+fn frames_that_wait_for_a_sync_are_settled_after_it_and_not_before() {
+    let dir = folder();
+    let mut bench = Bench::open(dir.path(), &[true]);
+    let settled = bench.outbox.settled().expect("a log");
+    settled.defer(0);
+    for number in 0..3 {
+        let seen = bench.send(number, true).1;
+        bench.until(|| !seen.outcomes().is_empty());
+        bench.deliver(0);
+    }
+    let records = |bench: &Bench| bench.log.status().readers[0].total.records;
+    assert_eq!(records(&bench), 3, "a cursor must not run ahead of the output");
+    let before = settled.before();
+    settled.after(before, false);
+    assert_eq!(records(&bench), 3, "the sync failed");
+    let before = settled.before();
+    settled.after(before, true);
+    bench.until(|| records(&bench) == 0);
+    bench.close();
+}

@@ -1,0 +1,430 @@
+//! What `deploy/` ships, run on a real Docker engine: the image, its two profiles with exactly the flags of the
+//! documentation, stops and kills under load, a small memory limit, secrets.
+//!
+//! `LONGSHORE_PROGRAM` names a static program for the image (`.ci/run` builds it); without it, or without an engine, these
+//! tests are skipped, which `.ci/run` makes a failure. Containers use the host's network: servers of the tests listen on
+//! loopback.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::engine::Engine;
+use crate::harness::forward::{Client, ack_of, map, message, option};
+use crate::harness::http::{Answer, Server};
+use crate::harness::records::{Numbers, at};
+use crate::harness::{folder, free_port, get, metric, run_command, send_signal, skip, told, wait_for};
+
+const IMAGE: &str = "longshore:test";
+const PATIENCE: Duration = Duration::from_secs(120);
+const TOKEN: &str = "canary-7f1c0ffee5";
+/// For senders that wait for each ack: without it one record a second.
+const QUICK: (&str, &str) = ("compression = \"gzip\"", "batch = { size = \"1MiB\", wait = \"5ms\" }");
+/// What both profiles have in common; each is a flag of the documentation's chapter.
+const HARDENED: [&str; 9] = [
+    "--read-only",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+    "--memory=64m",
+    "--memory-swap=64m",
+    "--cpus=0.5",
+    "--network=host",
+    "--stop-timeout=30",
+    "--tmpfs=/tmp:mode=1777,size=16m",
+];
+
+/// The engine, with the image in it.
+fn engine() -> Option<Engine> {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    let engine = Engine::find()?;
+    let Some(program) = std::env::var_os("LONGSHORE_PROGRAM") else {
+        skip("no static program for the image: LONGSHORE_PROGRAM=...; docs/production.md has the command");
+        return None;
+    };
+    BUILT.get_or_init(|| {
+        let context = folder();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let copied = run_command(Command::new("cp").arg("-r").arg(root.join("deploy")).arg(context.path()), b"");
+        assert!(copied.status.success(), "{}", told(&copied));
+        fs::copy(&program, context.path().join("deploy/image/longshore")).expect("LONGSHORE_PROGRAM can be copied");
+        let context = context.path().display().to_string();
+        engine.build(&[
+            "-f",
+            &format!("{context}/deploy/Dockerfile"),
+            "--build-arg",
+            "PROGRAM=prebuilt",
+            "-t",
+            IMAGE,
+            &context,
+        ]);
+    });
+    Some(engine)
+}
+
+/// A configuration of `deploy/` with this test's ports and folder, and the token as a secret; where both are.
+struct Files {
+    config: PathBuf,
+    secrets: PathBuf,
+    telemetry: u16,
+}
+
+fn files(dir: &Path, name: &str, changes: &[(&str, &str)]) -> Files {
+    let telemetry = free_port();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name);
+    let mut text = fs::read_to_string(source).expect("it is there").replace("9600", &telemetry.to_string());
+    for (from, to) in changes {
+        assert!(text.contains(from), "deploy/{name} has no {from}");
+        text = text.replace(from, to);
+    }
+    let (config, secrets) = (dir.join(name), dir.join("secrets"));
+    fs::write(&config, text).expect("writable");
+    fs::create_dir_all(&secrets).expect("writable");
+    fs::write(secrets.join("ingest_token"), format!("{TOKEN}\n")).expect("writable");
+    Files { config, secrets, telemetry }
+}
+
+impl Files {
+    /// The options of a container with these files.
+    fn options(&self, url: &str) -> Vec<String> {
+        vec![
+            format!("--volume={}:/etc/longshore/longshore.toml:ro", self.config.display()),
+            format!("--volume={}:/run/secrets:ro", self.secrets.display()),
+            format!("--env=INGEST_URL={url}"),
+        ]
+    }
+
+    fn metric(&self, name: &str) -> u64 {
+        let address = ([127, 0, 0, 1], self.telemetry).into();
+        get(address, "/metrics").map_or(0, |(_, text)| metric(&text, name, &[]))
+    }
+
+    fn health(&self) -> Option<(u16, Value)> {
+        let (status, text) = get(([127, 0, 0, 1], self.telemetry).into(), "/health")?;
+        Some((status, serde_json::from_str(&text).expect("JSON")))
+    }
+}
+
+fn unique(stem: &str) -> String {
+    format!("{stem}-{}-{}", std::process::id(), free_port())
+}
+
+/// A program for the containers' awk: `lines` numbered JSON lines.
+fn counter(lines: u64) -> String {
+    format!(
+        r#"BEGIN {{ for (n = 0; n < {lines}; n++) printf "{{\"level\":\"info\",\"seq\":%d,\"pad\":\"0123456789\"}}\n", n }}"#
+    )
+}
+
+fn tailer_options(files: &Files, engine: &Engine, volume: &str, url: &str) -> Vec<String> {
+    let mut options: Vec<String> = HARDENED.iter().map(|flag| (*flag).to_owned()).collect();
+    options.extend(files.options(url));
+    options.push("--user=0:0".to_owned());
+    options.push(format!("--volume={volume}:/data"));
+    options.push(format!("--volume={}:/var/lib/docker/containers:ro", engine.containers().display()));
+    options
+}
+
+fn of(server: &Server, name: &str) -> Vec<Value> {
+    let all = server.accepted();
+    all.into_iter().filter(|record| at(record, "container.name") == Some(&json!(name))).collect()
+}
+
+fn refs(options: &[String]) -> Vec<&str> {
+    options.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn the_image_is_small_and_says_what_it_is() {
+    let Some(engine) = engine() else { return };
+    let image: Value = serde_json::from_str(&engine.docker(&["image", "inspect", IMAGE])).expect("JSON");
+    let image = &image[0];
+    let size = image["Size"].as_u64().expect("a size");
+    assert!(size < 15_000_000, "{size} bytes");
+    assert_eq!(image["Config"]["User"], "65532:65532");
+    assert_eq!(image["Config"]["Labels"]["org.opencontainers.image.title"], "longshore");
+    assert_eq!(image["Config"]["Labels"]["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(image["Config"]["Healthcheck"]["Test"][1], "/longshore");
+    let version = engine.docker(&["run", "--rm", "--network=none", IMAGE, "--version"]);
+    assert!(version.starts_with(&format!("longshore {}", env!("CARGO_PKG_VERSION"))), "{version}");
+}
+
+#[test]
+fn the_tailer_without_any_capability_ships_100_000_lines_and_is_what_the_documentation_says() {
+    let Some(engine) = engine() else { return };
+    let dir = folder();
+    let server = Server::start(|_, _| Answer::status(200));
+    let files = files(dir.path(), "tailer.toml", &[]);
+    let (volume, app, name) = (unique("data"), unique("app"), unique("tailer"));
+    let options = tailer_options(&files, &engine, &volume, &server.url());
+    let tailer = engine.run_image(&name, &refs(&options), IMAGE, &["run", "--config", "/etc/longshore/longshore.toml"]);
+    let container = engine.run(&app, &[], &["awk", &counter(100_000)]);
+    assert_eq!(container.wait(), "0");
+    wait_for("100,000 lines", PATIENCE, || of(&server, &app).len() >= 100_000);
+    wait_for("a healthy container", PATIENCE, || engine.inspect(&tailer.id, "/State/Health/Status") == "healthy");
+
+    let inspect = |path: &str| engine.inspect(&tailer.id, path);
+    assert_eq!(inspect("/Config/User"), "0:0");
+    assert_eq!(inspect("/HostConfig/ReadonlyRootfs"), true);
+    assert_eq!(inspect("/HostConfig/CapDrop"), json!(["ALL"]));
+    assert_eq!(inspect("/HostConfig/SecurityOpt"), json!(["no-new-privileges"]));
+    assert_eq!(inspect("/HostConfig/Memory"), 64 << 20);
+    assert_eq!(inspect("/HostConfig/NanoCpus"), 500_000_000);
+    assert_eq!(inspect("/HostConfig/Privileged"), false);
+
+    engine.docker(&["stop", &tailer.id]);
+    assert_eq!(inspect("/State/ExitCode"), 0);
+    assert_eq!(inspect("/State/OOMKilled"), false);
+    let records = of(&server, &app);
+    let numbers = Numbers::of(&records, "container.name", "seq");
+    let expected = BTreeMap::from([(app.clone(), 100_000)]);
+    assert!(numbers.missing(&expected).is_empty(), "missing: {:?}", numbers.missing(&expected));
+    assert_eq!(numbers.repeats(), 0, "{:?}", numbers.duplicates());
+    assert_eq!(at(&records[0], "container.image"), Some(&json!("longshore-test:1")));
+    // Its own log is in the same folder of containers and is not shipped.
+    assert!(of(&server, &name).is_empty(), "longshore ships its own log");
+}
+
+#[test]
+fn the_receiver_as_65532_ships_what_the_fluentd_driver_sends_and_keeps_its_secret() {
+    let Some(engine) = engine() else { return };
+    let dir = folder();
+    let server = Server::start(|_, _| Answer::status(200));
+    let port = free_port();
+    let listen = format!("tcp://127.0.0.1:{port}");
+    let files = files(dir.path(), "receiver.toml", &[("tcp://0.0.0.0:24224", &listen), ("info", "trace")]);
+    let mut options: Vec<String> = HARDENED.iter().map(|flag| (*flag).to_owned()).collect();
+    options.extend(files.options(&server.url()));
+    options.push("--tmpfs=/var/lib/longshore:mode=0700,uid=65532,gid=65532,size=16m".to_owned());
+    let name = unique("receiver");
+    let receiver =
+        engine.run_image(&name, &refs(&options), IMAGE, &["run", "--config", "/etc/longshore/longshore.toml"]);
+    wait_for("its port", PATIENCE, || files.health().is_some());
+    let app = unique("app");
+    let address = format!("fluentd-address=127.0.0.1:{port}");
+    let driver = ["--log-driver=fluentd", "--log-opt", &address, "--log-opt", "tag=api.{{.Name}}"];
+    let container = engine.run(&app, &driver, &["awk", &counter(50_000)]);
+    assert_eq!(container.wait(), "0");
+    wait_for("50,000 lines", PATIENCE, || of(&server, &app).len() >= 50_000);
+    assert_eq!(engine.inspect(&receiver.id, "/Config/User"), "65532:65532");
+    let tokens: Vec<_> =
+        server.requests().iter().filter_map(|(r, _)| r.header("authorization").map(str::to_owned)).collect();
+    assert!(tokens.iter().all(|token| *token == format!("Bearer {TOKEN}")) && !tokens.is_empty(), "{tokens:?}");
+
+    // The secret is nowhere where others can read it.
+    let telemetry = ([127, 0, 0, 1], files.telemetry).into();
+    let explained =
+        engine.docker(&["exec", &receiver.id, "/longshore", "check", "--explain", "/etc/longshore/longshore.toml"]);
+    let mut told = vec![explained, engine.logs(&receiver.id)];
+    told.extend(["/metrics", "/health"].map(|path| get(telemetry, path).expect("served").1));
+    for text in &told {
+        assert!(!text.is_empty() && !text.contains(TOKEN), "the token is in {text}");
+    }
+    engine.docker(&["stop", &receiver.id]);
+    assert_eq!(engine.inspect(&receiver.id, "/State/ExitCode"), 0);
+    assert!(!engine.logs(&receiver.id).contains(TOKEN));
+    let expected = BTreeMap::from([(app.clone(), 50_000)]);
+    let records = of(&server, &app);
+    let numbers = Numbers::of(&records, "container.name", "seq");
+    assert!(numbers.missing(&expected).is_empty() && numbers.repeats() == 0, "{:?}", numbers.missing(&expected));
+}
+
+#[test]
+fn stops_under_load_lose_nothing_and_repeat_nothing() {
+    let Some(engine) = engine() else { return };
+    let dir = folder();
+    let server = Server::start(|_, _| Answer::status(200));
+    let files = files(dir.path(), "tailer.toml", &[]);
+    let (volume, app) = (unique("data"), unique("app"));
+    let options = tailer_options(&files, &engine, &volume, &server.url());
+    let tailer = engine.run_image(
+        &unique("tailer"),
+        &refs(&options),
+        IMAGE,
+        &["run", "--config", "/etc/longshore/longshore.toml"],
+    );
+    let lines = 400_000;
+    let container = engine.run(&app, &["--log-opt", "max-size=200m"], &["awk", &counter(lines)]);
+    let stops = std::env::var("LONGSHORE_STOPS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
+    for _ in 0..stops {
+        let before = server.requests().len();
+        wait_for("something on its way", PATIENCE, || {
+            server.requests().len() > before || of(&server, &app).len() >= lines as usize
+        });
+        engine.docker(&["stop", &tailer.id]);
+        assert_eq!(engine.inspect(&tailer.id, "/State/ExitCode"), 0, "{}", engine.logs(&tailer.id));
+        engine.docker(&["start", &tailer.id]);
+    }
+    assert_eq!(container.wait(), "0");
+    wait_for("all lines", PATIENCE, || of(&server, &app).len() >= lines as usize);
+    engine.docker(&["stop", &tailer.id]);
+    let records = of(&server, &app);
+    let numbers = Numbers::of(&records, "container.name", "seq");
+    let expected = BTreeMap::from([(app.clone(), lines)]);
+    assert!(numbers.missing(&expected).is_empty(), "missing: {:?}", numbers.missing(&expected));
+    assert_eq!(numbers.repeats(), 0, "{:?}", numbers.duplicates());
+}
+
+/// Sends numbered messages one at a time and resends each until it is acked, as the fluentd driver does.
+fn send_until_acked(port: u16, count: u64) {
+    let mut seq = 0;
+    'connection: while seq < count {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+            std::thread::sleep(Duration::from_millis(50));
+            continue;
+        };
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        while seq < count {
+            let chunk = format!("c{seq}");
+            let record = map(&[("seq", seq.into()), ("name", "sender".into())]);
+            let frame = message("api.sender", 1_700_000_000.into(), record, Some(option(&chunk, &[])));
+            let mut answer = vec![0; ack_of(&chunk).len()];
+            if stream.write_all(&frame).is_err() || stream.read_exact(&mut answer).is_err() {
+                continue 'connection;
+            }
+            assert_eq!(answer, ack_of(&chunk));
+            seq += 1;
+        }
+    }
+}
+
+#[test]
+fn what_was_acked_survives_kills_under_restart_unless_stopped() {
+    let Some(engine) = engine() else { return };
+    let dir = folder();
+    let server = Server::start(|_, _| Answer::status(200));
+    let port = free_port();
+    let listen = format!("tcp://127.0.0.1:{port}");
+    let files = files(dir.path(), "receiver.toml", &[("tcp://0.0.0.0:24224", &listen), QUICK]);
+    let mut options: Vec<String> = HARDENED.iter().map(|flag| (*flag).to_owned()).collect();
+    options.extend(files.options(&server.url()));
+    options.push("--restart=unless-stopped".to_owned());
+    options.push(format!("--volume={}:/var/lib/longshore", unique("data")));
+    let receiver = engine.run_image(
+        &unique("receiver"),
+        &refs(&options),
+        IMAGE,
+        &["run", "--config", "/etc/longshore/longshore.toml"],
+    );
+    let count = 600;
+    let sender = std::thread::spawn(move || send_until_acked(port, count));
+    for kills in 1..=3 {
+        let before = server.accepted().len();
+        wait_for("records between two kills", PATIENCE, || {
+            server.accepted().len() > before + 3 || sender.is_finished()
+        });
+        let pid = engine.inspect(&receiver.id, "/State/Pid").as_u64().expect("a process id");
+        send_signal(u32::try_from(pid).expect("small"), Signal::KILL);
+        wait_for("the restart", PATIENCE, || engine.inspect(&receiver.id, "/RestartCount") == kills);
+    }
+    sender.join().expect("every message is acked at last");
+    let numbers = Numbers::of(&server.accepted(), "name", "seq");
+    let expected = BTreeMap::from([("sender".to_owned(), count)]);
+    assert!(numbers.missing(&expected).is_empty(), "missing: {:?}", numbers.missing(&expected));
+    // One message is under way at each kill.
+    assert!(numbers.repeats() <= 3, "{:?}", numbers.duplicates());
+}
+
+#[test]
+fn a_container_with_request_ack_survives_restarts_of_the_receiver() {
+    let Some(engine) = engine() else { return };
+    let dir = folder();
+    let server = Server::start(|_, _| Answer::status(200));
+    let port = free_port();
+    let listen = format!("tcp://127.0.0.1:{port}");
+    let files = files(dir.path(), "receiver.toml", &[("tcp://0.0.0.0:24224", &listen), QUICK]);
+    let mut options: Vec<String> = HARDENED.iter().map(|flag| (*flag).to_owned()).collect();
+    options.extend(files.options(&server.url()));
+    options.push("--tmpfs=/var/lib/longshore:mode=0700,uid=65532,gid=65532,size=16m".to_owned());
+    let receiver = engine.run_image(
+        &unique("receiver"),
+        &refs(&options),
+        IMAGE,
+        &["run", "--config", "/etc/longshore/longshore.toml"],
+    );
+    wait_for("its port", PATIENCE, || files.health().is_some());
+    let app = unique("app");
+    let address = format!("fluentd-address=127.0.0.1:{port}");
+    let driver = [
+        "--log-driver=fluentd",
+        "--log-opt",
+        &address,
+        "--log-opt",
+        "fluentd-request-ack=true",
+        "--log-opt",
+        "fluentd-retry-wait=100ms",
+        "--log-opt",
+        "fluentd-max-retries=100",
+    ];
+    let lines = 1_000;
+    // It lives on after its last line: at the end of a container Docker waits 10 s for its driver, then cuts it off.
+    let script = format!("awk '{}'; sleep 600", counter(lines));
+    let _container = engine.run(&app, &driver, &["sh", "-c", &script]);
+    for _ in 0..2 {
+        let before = of(&server, &app).len();
+        wait_for("lines between two restarts", PATIENCE, || of(&server, &app).len() > before + 50);
+        engine.docker(&["restart", &receiver.id]);
+    }
+    let expected = BTreeMap::from([(app.clone(), lines)]);
+    wait_for("all lines", PATIENCE, || {
+        Numbers::of(&of(&server, &app), "container.name", "seq").missing(&expected).is_empty()
+    });
+}
+
+#[test]
+fn with_64_mib_a_quarter_of_a_core_and_a_dead_sink_it_is_never_killed_and_says_so() {
+    let Some(engine) = engine() else { return };
+    let dir = folder();
+    let port = free_port();
+    let listen = format!("tcp://127.0.0.1:{port}");
+    let files = files(dir.path(), "receiver.toml", &[("tcp://0.0.0.0:24224", &listen)]);
+    let mut options: Vec<String> = HARDENED.iter().map(|flag| (*flag).to_owned()).collect();
+    options.retain(|flag| !flag.starts_with("--cpus"));
+    options.push("--cpus=0.25".to_owned());
+    options.extend(files.options(&format!("http://127.0.0.1:{}/", free_port())));
+    options.push("--tmpfs=/var/lib/longshore:mode=0700,uid=65532,gid=65532,size=16m".to_owned());
+    let receiver = engine.run_image(
+        &unique("receiver"),
+        &refs(&options),
+        IMAGE,
+        &["run", "--config", "/etc/longshore/longshore.toml"],
+    );
+    wait_for("its port", PATIENCE, || files.health().is_some());
+    let pad = "x".repeat(10_000);
+    let load: Vec<_> = (0..4)
+        .map(|sender| {
+            let pad = pad.clone();
+            std::thread::spawn(move || {
+                let mut client = Client::tcp(port);
+                for seq in 0..20_000u32 {
+                    let record = map(&[("pad", pad.as_str().into()), ("seq", seq.into())]);
+                    let chunk = format!("{sender}-{seq}");
+                    if client.try_send(&message("t", 1_700_000_000.into(), record, Some(option(&chunk, &[])))).is_err()
+                    {
+                        return;
+                    }
+                }
+            })
+        })
+        .collect();
+    wait_for("a dead sink in /health", PATIENCE, || {
+        files.health().is_some_and(|(status, body)| status == 503 && body["checks"]["sink.central"]["status"] == "fail")
+    });
+    std::thread::sleep(Duration::from_secs(10));
+    assert!(files.metric("longshore_memory_used_bytes") > 0);
+    assert_eq!(engine.inspect(&receiver.id, "/State/Running"), true, "{}", engine.logs(&receiver.id));
+    assert_eq!(engine.inspect(&receiver.id, "/State/OOMKilled"), false);
+    assert_eq!(engine.inspect(&receiver.id, "/RestartCount"), 0);
+    assert_eq!(engine.inspect(&receiver.id, "/State/Health/Status"), "healthy", "somebody else's server is down");
+    engine.docker(&["rm", "-f", &receiver.id]);
+    for sender in load {
+        sender.join().expect("a sender that ends");
+    }
+}

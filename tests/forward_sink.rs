@@ -1,0 +1,205 @@
+//! The forward sink and `longshore send`: longshore to longshore over a real connection, a receiver that goes away and
+//! comes back, two receivers of which one is dead, every mode of `send`, its rate and its exit code.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::forward::{Client, event_time, map, message, option};
+use crate::harness::records::{line_count, records};
+use crate::harness::{Node, folder, free_port, node, run, told};
+
+/// A node that takes forward records on this port and writes them to `out.ndjson`.
+fn receiver(dir: &Path, port: u16) -> Node {
+    fs::create_dir_all(dir).expect("a folder");
+    node(dir, &crate::forward_input::config(dir, port)).start()
+}
+
+/// A node that takes forward records on one port and sends them on to others.
+fn relay(dir: &Path, port: u16, servers: &str, more: &str) -> Node {
+    fs::create_dir_all(dir).expect("a folder");
+    let body = format!(
+        "[inputs.apps]\ntype = \"forward\"\nlisten = [\"tcp://127.0.0.1:{port}\"]\n\
+         [sinks.up]\ntype = \"forward\"\nservers = {servers}\nbatch = {{ wait = \"20ms\" }}\n{more}\n"
+    );
+    node(dir, &body).start()
+}
+
+fn seqs(path: &Path) -> Vec<u64> {
+    let mut seqs: Vec<u64> = records(path).iter().filter_map(|record| record["seq"].as_u64()).collect();
+    seqs.sort_unstable();
+    seqs
+}
+
+fn numbers(count: u64) -> Vec<u8> {
+    (0..count).map(|seq| format!("{{\"seq\":{seq}}}\n")).collect::<String>().into_bytes()
+}
+
+#[test]
+fn a_record_is_the_same_with_a_relay_in_between() {
+    let dir = folder();
+    let (direct, behind, front) = (free_port(), free_port(), free_port());
+    let mut one = receiver(&dir.path().join("direct"), direct);
+    let mut two = receiver(&dir.path().join("behind"), behind);
+    let more = "compression = \"zstd\"";
+    let mut relay = relay(&dir.path().join("relay"), front, &format!("[\"tcp://127.0.0.1:{behind}\"]"), more);
+    let docker = map(&[
+        ("container_id", "c0ffee".repeat(11)[..64].into()),
+        ("container_name", "/web".into()),
+        ("source", "stderr".into()),
+        ("log", "a line \u{e9}".into()),
+    ]);
+    let odd = map(&[
+        ("n", u64::MAX.into()),
+        ("f", 0.1.into()),
+        ("time", "own".into()),
+        ("list", rmpv::Value::Array(vec![rmpv::Value::Nil, map(&[("k", (-5).into())])])),
+        ("bin", rmpv::Value::Binary(vec![1, 0xff])),
+    ]);
+    let frames = [
+        message("docker.web", event_time(1_700_000_000, 5), docker, Some(option("c1", &[]))),
+        message("", event_time(1_700_000_001, 0), odd, Some(option("c2", &[]))),
+    ];
+    for port in [direct, front] {
+        let mut client = Client::tcp(port);
+        client.send(&frames.concat());
+        client.expect_ack("c1");
+        client.expect_ack("c2");
+    }
+    let out = |name: &str| dir.path().join(name).join("out.ndjson");
+    // The acks came back through both nodes, so everything is there.
+    let (direct, behind) = (records(&out("direct")), records(&out("behind")));
+    assert_eq!(direct.len(), 2);
+    let sorted = |records: &[Value]| {
+        let mut texts: Vec<String> = records.iter().map(Value::to_string).collect();
+        texts.sort();
+        texts
+    };
+    assert_eq!(sorted(&direct), sorted(&behind));
+    assert!(direct.iter().any(|record| record["container"]["name"] == "web" && record["stream"] == "stderr"));
+    relay.assert_ledger_closes();
+    [&mut relay, &mut two, &mut one].into_iter().for_each(Node::stop_well);
+}
+
+#[test]
+fn a_receiver_that_is_killed_and_comes_back_costs_no_record() {
+    let dir = folder();
+    let (front, behind) = (free_port(), free_port());
+    let mut first = receiver(&dir.path().join("behind"), behind);
+    let servers = format!("\"tcp://127.0.0.1:{behind}\"");
+    let mut relay = relay(&dir.path().join("relay"), front, &servers, "ack_timeout = \"5s\"");
+    let to = format!("tcp://127.0.0.1:{front}");
+    let folder = dir.path().to_owned();
+    let sender = std::thread::spawn(move || {
+        run(&folder, &["send", "--to", &to, "--rate", "5000", "--batch", "100", "--connections", "2"], &numbers(10_000))
+    });
+    let out = dir.path().join("behind").join("out.ndjson");
+    first.wait_for("some records", |_| out.exists() && line_count(&out) > 500);
+    first.kill();
+    std::thread::sleep(Duration::from_millis(500));
+    let mut second = receiver(&dir.path().join("behind"), behind);
+    let sent = sender.join().expect("the sender does not panic");
+    assert!(sent.status.success(), "{}\n{}", told(&sent), relay.log());
+    let mut seqs = seqs(&out);
+    seqs.dedup();
+    assert_eq!(seqs, (0..10_000).collect::<Vec<_>>(), "every record that was acknowledged is there");
+    assert!(relay.log().contains("sink=up"), "the failure is told:\n{}", relay.log());
+    relay.assert_ledger_closes();
+    relay.stop_well();
+    second.stop_well();
+}
+
+#[test]
+fn of_two_receivers_a_dead_one_holds_up_nothing() {
+    let dir = folder();
+    let (front, behind, dead) = (free_port(), free_port(), free_port());
+    let mut receiver = receiver(&dir.path().join("behind"), behind);
+    let servers = format!(
+        "[{{ address = \"tcp://127.0.0.1:{dead}\", weight = 10 }}, {{ address = \"tcp://127.0.0.1:{behind}\", standby = true }}]"
+    );
+    let mut relay = relay(&dir.path().join("relay"), front, &servers, "");
+    let sent = run(dir.path(), &["send", "--to", &format!("127.0.0.1:{front}"), "--tag", "t"], &numbers(2_000));
+    assert!(sent.status.success(), "{}", told(&sent));
+    assert_eq!(seqs(&dir.path().join("behind").join("out.ndjson")), (0..2_000).collect::<Vec<_>>());
+    let log = relay.log();
+    assert!(log.contains("a receiver fails") && log.contains(&dead.to_string()), "{log}");
+    assert_eq!(relay.metric("longshore_sink_retries_total", &[("sink", "up")]), 0, "the other one is tried at once");
+    relay.stop_well();
+    receiver.stop_well();
+}
+
+#[test]
+fn every_mode_of_send_delivers_every_record_and_says_so() {
+    let dir = folder();
+    let port = free_port();
+    let mut receiver = receiver(dir.path(), port);
+    let to = format!("tcp://127.0.0.1:{port}");
+    let out = dir.path().join("out.ndjson");
+    let mut expected = 0;
+    for flags in [
+        &["--mode", "message"][..],
+        &["--mode", "message", "--no-ack"],
+        &["--mode", "forward", "--batch", "7"],
+        &["--mode", "packed", "--connections", "3", "--batch", "10"],
+        &["--mode", "compressed"],
+        &["--compress", "zstd", "--format", "text"],
+        &["--no-ack"],
+    ] {
+        let mut args = vec!["send", "--to", &to, "--tag", "m"];
+        args.extend(flags);
+        let sent = run(dir.path(), &args, &numbers(200));
+        assert!(sent.status.success(), "{flags:?}: {}", told(&sent));
+        let said = String::from_utf8_lossy(&sent.stderr).into_owned();
+        assert!(said.contains("sent 200 records in ") && said.contains(" records/s"), "{said}");
+        assert_eq!(said.contains("all acknowledged"), !flags.contains(&"--no-ack"), "{said}");
+        assert_eq!(said.contains("ack p50 "), !flags.contains(&"--no-ack"), "{said}");
+        expected += 200;
+        receiver.wait_for("the records", |_| line_count(&out) == expected);
+    }
+    let wrong = run(dir.path(), &["send", "--to", &to, "--mode", "message", "--compress", "gzip"], b"");
+    assert_eq!(wrong.status.code(), Some(1), "{}", told(&wrong));
+    receiver.assert_ledger_closes();
+    receiver.stop_well();
+}
+
+#[test]
+fn send_is_a_load_generator_with_a_rate() {
+    let dir = folder();
+    let port = free_port();
+    let mut receiver = receiver(dir.path(), port);
+    let to = format!("tcp://127.0.0.1:{port}");
+    let start = Instant::now();
+    let flags = ["send", "--to", &to, "--count", "1000", "--rate", "500", "--connections", "2"];
+    let sent = run(dir.path(), &flags, &numbers(3));
+    assert!(sent.status.success(), "{}", told(&sent));
+    assert!(start.elapsed() > Duration::from_millis(1800), "1000 records at 500/s take two seconds");
+    let out = dir.path().join("out.ndjson");
+    let seqs = seqs(&out);
+    let of = |seq| seqs.iter().filter(|found| **found == seq).count();
+    assert_eq!((of(0), of(1), of(2), seqs.len()), (334, 333, 333, 1000), "the three lines over and over");
+    let sent = run(dir.path(), &["send", "--to", &to, "--count", "5000"], b"");
+    assert!(sent.status.success(), "{}", told(&sent));
+    assert_eq!(line_count(&out), 6_000, "made-up records where there are none");
+    receiver.stop_well();
+}
+
+#[test]
+fn what_nobody_takes_is_an_error_and_a_wrong_section_is_told() {
+    let dir = folder();
+    let port = free_port();
+    let mut receiver = receiver(dir.path(), port);
+    receiver.kill();
+    let sent = run(dir.path(), &["send", "--to", &format!("127.0.0.1:{port}")], b"{}\n");
+    let said = String::from_utf8_lossy(&sent.stderr).into_owned();
+    assert_eq!(sent.status.code(), Some(1), "{said}");
+    assert!(said.contains("refused") && said.contains("10 tries") && said.contains("sent 0 records"), "{said}");
+    let config = dir.path().join("wrong.toml");
+    let text = "[inputs.a]\ntype = \"stdin\"\n[sinks.up]\ntype = \"forward\"\nserver = \"x\"\n";
+    fs::write(&config, text).expect("writable");
+    let checked = run(dir.path(), &["check", config.to_str().expect("UTF-8")], b"");
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(said.contains("did you mean `servers`?") && said.contains("`servers` is missing"), "{said}");
+}
