@@ -9,6 +9,7 @@
 mod harness;
 
 mod bad_input;
+mod bench;
 mod clients;
 mod command_line;
 mod config_errors;
