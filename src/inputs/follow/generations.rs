@@ -13,8 +13,8 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::FileType;
@@ -30,16 +30,63 @@ const TRIES_MAX: usize = 1000;
 /// An open generation. While it is held its inode can not be used for another file.
 #[derive(Debug)]
 pub struct Held {
-    /// The file, open for reading.
-    pub file: File,
+    /// The file, open for reading; none once it was given up.
+    file: Mutex<Option<Arc<File>>>,
     /// Who it is.
     pub id: FileId,
     /// Its name when it was opened, without the folder.
     pub name: String,
     /// Whether its content is compressed.
     pub gz: bool,
-    /// Whoever wrote it was seen to close it: a compressed file is whole then.
+    /// Whoever wrote it was seen to close it: a compressed file should be whole then.
     pub closed: AtomicBool,
+    /// Counts what was opened in this process: a smaller one was opened earlier.
+    pub number: u64,
+}
+
+impl Held {
+    fn new(file: File, id: FileId, name: String) -> Arc<Held> {
+        static OPENED: AtomicU64 = AtomicU64::new(0);
+        let number = OPENED.fetch_add(1, Relaxed);
+        let gz = name.ends_with(".gz");
+        Arc::new(Held { file: Mutex::new(Some(Arc::new(file))), id, name, gz, closed: AtomicBool::new(false), number })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<File>>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file.
+    ///
+    /// # Errors
+    /// It was given up.
+    pub fn file(&self) -> io::Result<Arc<File>> {
+        self.lock().clone().ok_or_else(|| io::Error::other("given up to stay within held_deleted_max"))
+    }
+
+    /// Looks at it.
+    ///
+    /// # Errors
+    /// The kernel's, or it was given up.
+    pub fn look(&self) -> io::Result<Look> {
+        identity::look(&self.file()?)
+    }
+
+    /// Lets go of the file, though it may not be read yet. Says whether it was held until now.
+    pub fn give_up(&self) -> bool {
+        self.lock().take().is_some()
+    }
+
+    /// Whether it was given up.
+    pub fn is_given_up(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    /// Bytes of the file system that it is on.
+    pub fn disk_total(&self) -> Option<u64> {
+        let stat = rustix::fs::fstatvfs(&*self.file().ok()?).ok()?;
+        Some(stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
 }
 
 /// Opens a regular file for reading; never waits for a FIFO, never follows a device.
@@ -53,8 +100,7 @@ pub fn open(path: &Path) -> io::Result<Arc<Held>> {
     let look = identity::look(&file)?;
     regular(look)?;
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let gz = name.ends_with(".gz");
-    Ok(Arc::new(Held { file, id: look.id, name, gz, closed: AtomicBool::new(false) }))
+    Ok(Held::new(file, look.id, name))
 }
 
 fn regular(look: Look) -> io::Result<()> {
@@ -448,8 +494,10 @@ mod tests {
             all.extend(scan.fresh);
         }
         writer.join().expect("wrote");
-        let numbers: Vec<u32> =
-            all.iter().filter_map(|held| io::read_to_string(&held.file).expect("read").trim().parse().ok()).collect();
+        let numbers: Vec<u32> = all
+            .iter()
+            .filter_map(|held| io::read_to_string(&*held.file().expect("held")).expect("read").trim().parse().ok())
+            .collect();
         assert!(numbers.len() > 100, "{} generations seen", numbers.len());
         assert!(numbers.is_sorted(), "generations came out of order");
     }

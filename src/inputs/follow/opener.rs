@@ -21,11 +21,14 @@ use super::chain::{About, First, Seed};
 use super::generations::{Family, Held};
 use super::identity::{self, FileId};
 use super::inotify::{self, Bell, Watcher};
+use super::keeper::Chains;
 use super::reader::{Line, News};
+use super::standing::{Space, Standing};
 use super::startup::Startup;
-use super::{clock, disk};
+use super::{clock, disk, priority};
 use crate::inputs::Outlet;
 use crate::metrics::Health;
+use crate::metrics::followed::{Generation, Watching};
 
 const POLL: Duration = Duration::from_millis(100);
 const RESCAN: Duration = Duration::from_secs(10);
@@ -67,6 +70,10 @@ pub trait Layout: Send {
     fn meaning(&mut self, folder: &Path, name: &str) -> Meaning;
     /// What is known of a family. Cheap when nothing has changed.
     fn about(&mut self, family: &Family) -> Known;
+    /// What its writer's rotation leaves, if that is known. Cheap when nothing has changed.
+    fn space(&mut self, _: &Family) -> Option<Space> {
+        None
+    }
     /// Second half of its checkpoint's key.
     fn key(&self, family: &Family) -> String;
     /// Where it starts without a checkpoint, were it not for `start = "tail"`.
@@ -89,6 +96,7 @@ struct Kin {
     newest: Option<Arc<Held>>,
     published: Vec<(FileId, Weak<Held>)>,
     about: Option<About>,
+    standing: Option<Arc<Standing>>,
     left: bool,
     /// Its chain had ended before: only its base can be new.
     again: bool,
@@ -121,6 +129,8 @@ pub struct Opener {
     /// Metadata may come late: look again until then.
     about_again: Option<Instant>,
     startup: Arc<Startup>,
+    chains: Arc<Chains>,
+    hurry: bool,
 }
 
 /// What an opener is made with.
@@ -139,6 +149,10 @@ pub struct Setup {
     pub tail: bool,
     /// The first message.
     pub startup: Arc<Startup>,
+    /// Where the keeper finds its chains.
+    pub chains: Arc<Chains>,
+    /// Whether to ask for real-time priority.
+    pub hurry: bool,
 }
 
 impl Opener {
@@ -171,13 +185,17 @@ impl Opener {
             tail: setup.tail,
             about_again: None,
             startup: setup.startup,
+            chains: setup.chains,
+            hurry: setup.hurry,
         }
     }
 
     /// Opens until the word to stop.
     pub fn run(mut self) {
         raise_file_limit();
-        hurry();
+        if self.hurry {
+            priority::hurry(&self.input);
+        }
         self.begin();
         while !self.outlet.once && !self.outlet.stop.is_set() {
             let timeout = self.patience();
@@ -420,6 +438,7 @@ impl Opener {
             newest: None,
             published: Vec::new(),
             about: None,
+            standing: None,
             left: false,
             again: false,
         });
@@ -466,6 +485,10 @@ impl Opener {
         }
         kin.published.extend(fresh.iter().map(|held| (held.id, Arc::downgrade(held))));
         kin.newest = fresh.last().cloned();
+        self.outlet.counters().followed.generation(Generation::Opened, fresh.len() as u64);
+        if let Some(standing) = &kin.standing {
+            standing.add(&fresh);
+        }
         if let Some(chain) = kin.chain {
             self.send(chain, News::More { chain, generations: fresh });
             return;
@@ -475,12 +498,26 @@ impl Opener {
         kin.chain = Some(chain);
         kin.about = Some(about.clone());
         let key = self.layout.key(family);
+        let standing = Standing::new(&self.outlet.metrics, self.outlet.input, &key, &name_of(&about));
+        standing.describe(&name_of(&about), self.layout.space(family));
+        standing.add(&fresh);
+        self.chains.add(&standing);
+        kin.standing = Some(Arc::clone(&standing));
         let saved = self.outlet.checkpoints.as_ref().and_then(|checkpoints| checkpoints.lookup(&self.input, &key));
         // Files that appear later are read from their head, whatever `start` says.
         let first = if self.tail && self.first_listing { First::Tail } else { self.layout.first(family) };
         self.owners.insert(chain, (family.folder.clone(), family.base.clone()));
         self.first_chains += usize::from(self.first_listing);
-        let seed = Box::new(Seed { key, about, generations: fresh, saved, first, not_before });
+        let seed = Box::new(Seed {
+            key,
+            about,
+            generations: fresh,
+            saved,
+            first,
+            not_before,
+            standing,
+            family: family.clone(),
+        });
         self.send(chain, News::Found { chain, seed, first: self.first_listing });
     }
 
@@ -500,7 +537,7 @@ impl Opener {
             match (self.layout.about(&kin.family), kin.chain) {
                 (Known::Leave, Some(chain)) if !kin.left => {
                     kin.left = true;
-                    kin.chain = None;
+                    (kin.chain, kin.standing) = (None, None);
                     self.owners.remove(&chain);
                     news.push((chain, News::Leave { chain }));
                 }
@@ -510,6 +547,9 @@ impl Opener {
                             && (Arc::ptr_eq(&known.origin, &about.origin) || known.origin == about.origin)
                     });
                     if !same {
+                        if let Some(standing) = &kin.standing {
+                            standing.describe(&name_of(&about), self.layout.space(&kin.family));
+                        }
                         kin.about = Some(about.clone());
                         news.push((chain, News::About { chain, about }));
                     }
@@ -541,7 +581,7 @@ impl Opener {
             let Some(kin) = self.folders.get_mut(&path).and_then(|folder| folder.families.get_mut(&base)) else {
                 continue;
             };
-            (kin.chain, kin.newest, kin.again) = (None, None, true);
+            (kin.chain, kin.newest, kin.standing, kin.again) = (None, None, None, true);
             kin.published.clear();
             let family = kin.family.clone();
             self.look(family);
@@ -567,6 +607,13 @@ impl Opener {
     }
 }
 
+/// What people call it: the container's name or id, or the file's path.
+fn name_of(about: &About) -> String {
+    let origin = &about.origin;
+    let container = origin.container.as_ref().map(|container| container.name_or_id().to_owned());
+    container.or_else(|| origin.file.clone()).unwrap_or_default()
+}
+
 /// One descriptor for each generation that is not read yet: as many as may be had.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -574,13 +621,5 @@ fn raise_file_limit() {
     if limit.current < limit.maximum {
         // Less of them is still enough for most.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    }
-}
-
-/// Asks for the highest priority that `nice` gives, for this thread alone: it runs for microseconds, and must not wait
-/// for the readers. Without CAP_SYS_NICE the kernel refuses, and it goes on as it is.
-fn hurry() {
-    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), -20) {
-        tracing::debug!(%error, "the opener runs without a raised priority");
     }
 }

@@ -25,10 +25,11 @@ use crate::batch::{Batch, Receipt};
 use crate::inputs::follow::checkpoint::Saved;
 use crate::inputs::follow::clock;
 use crate::inputs::follow::decode::Format;
-use crate::inputs::follow::generations::Held;
+use crate::inputs::follow::generations::{Family, Held};
 use crate::inputs::follow::identity::{self, FileId, HEAD_BYTES, Mark};
 use crate::inputs::follow::progress::{Progress, RangeWaiter, Span};
 use crate::inputs::follow::source::{self, Found, Source};
+use crate::inputs::follow::standing::Standing;
 use crate::inputs::follow::tracker;
 use crate::inputs::{Ack, Outlet};
 use crate::metrics::{Oddity, Tally};
@@ -82,6 +83,10 @@ pub struct Seed {
     pub first: First,
     /// Metadata may still come: wait for it until then.
     pub not_before: Option<Instant>,
+    /// How it stands, for others to see.
+    pub standing: Arc<Standing>,
+    /// Its names, to look for the copy of what was truncated.
+    pub family: Family,
 }
 
 /// Where a chain without a checkpoint starts.
@@ -157,6 +162,8 @@ pub struct Chain {
     grew: Instant,
     not_before: Option<Instant>,
     refused: bool,
+    standing: Arc<Standing>,
+    family: Family,
 }
 
 /// A generation that was read: who it was, and the marks of its content's head and end (of a compressed one, which
@@ -195,7 +202,10 @@ impl Chain {
             grew: now,
             not_before: seed.not_before,
             refused: false,
+            standing: seed.standing,
+            family: seed.family,
         };
+        chain.standing.follow(&chain.progress);
         let opening = chain.place(seed.generations, seed.saved, seed.first);
         outlet.metrics.add(outlet.input, &std::mem::take(&mut chain.tally));
         if let Some(checkpoints) = &outlet.checkpoints {
@@ -207,6 +217,11 @@ impl Chain {
     /// The checkpoint's key within the input.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// How it stands.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// How far it was read.
@@ -247,8 +262,8 @@ impl Chain {
         if self.read_before.len() >= READ_MAX {
             self.read_before.pop_front();
         }
-        let size = identity::look(&held.file).map_or(0, |look| look.size);
-        let end = (!held.gz).then(|| Some((size, identity::tail_of(&held.file, size).ok()?))).flatten();
+        let size = held.look().map_or(0, |look| look.size);
+        let end = (!held.gz).then(|| Some((size, identity::tail_of(&*held.file().ok()?, size).ok()?))).flatten();
         self.read_before.push_back(ReadBefore { id: held.id, head, end });
     }
 
@@ -257,8 +272,7 @@ impl Chain {
     fn was_read(&self, held: &Arc<Held>) -> bool {
         let head = source::head_of(held).unwrap_or_default();
         let same_end = |(len, tail): (u64, Mark)| {
-            (held.gz || identity::look(&held.file).is_ok_and(|look| look.size == len))
-                && source::has_marks(held, head, tail, len)
+            (held.gz || held.look().is_ok_and(|look| look.size == len)) && source::has_marks(held, head, tail, len)
         };
         let mut alike = self.read_before.iter().filter(|read| head.is_known() && read.head == head);
         alike.any(|read| read.id == held.id || read.end.is_some_and(same_end))
@@ -391,7 +405,7 @@ impl Chain {
         if self.queue.is_empty() {
             let nameless = !self.rules.docker
                 && clock::since(self.grew) >= LINGER
-                && identity::look(&source.held.file).is_ok_and(|look| look.links == 0);
+                && source.held.look().is_ok_and(|look| look.links == 0);
             if self.gone && self.rules.docker || nameless || context.outlet.once {
                 self.gone = true;
                 self.finish(context, n);
@@ -404,8 +418,7 @@ impl Chain {
             return None;
         }
         // Whoever writes is still at the old file, or at neither, while the new one is empty.
-        let newer_has_data =
-            self.queue.iter().any(|held| held.gz || identity::look(&held.file).is_ok_and(|look| look.size > 0));
+        let newer_has_data = self.queue.iter().any(|held| held.gz || held.look().is_ok_and(|look| look.size > 0));
         if newer_has_data {
             if let Some(source) = self.source.take() {
                 self.lingering.push(linger::Lingering { source, grew: clock::now() });
@@ -482,7 +495,7 @@ impl Chain {
     /// The file was truncated or rewritten in place: it is read from its head.
     fn rewritten(&mut self) {
         let Some(source) = self.source.take() else { return };
-        let size = identity::look(&source.held.file).map_or(0, |look| look.size);
+        let size = source.held.look().map_or(0, |look| look.size);
         let lost = source.seen - source.offset;
         self.tally.odd(Oddity::FileRewritten);
         tracing::warn!(
@@ -503,7 +516,7 @@ fn gz_wait(held: &Held, seen: &mut Option<(u64, Instant)>) -> Option<Duration> {
     if held.closed.load(Ordering::Acquire) {
         return None;
     }
-    let look = identity::look(&held.file).ok()?;
+    let look = held.look().ok()?;
     let changed = Duration::from_nanos(u64::try_from(look.mtime).unwrap_or(0));
     // By its own time first, so that a start does not wait for old files; by ours if the clocks do not agree.
     if clock::wall().checked_sub(changed).is_some_and(|age| age >= GZ_QUIET) {

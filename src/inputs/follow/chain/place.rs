@@ -16,7 +16,7 @@ use crate::metrics::Oddity;
 
 impl Chain {
     pub(super) fn place(&mut self, generations: Vec<Arc<Held>>, saved: Option<Saved>, first: First) -> Opening {
-        let size = |held: &Arc<Held>| identity::look(&held.file).map_or(0, |look| look.size);
+        let size = |held: &Arc<Held>| held.look().map_or(0, |look| look.size);
         let newest = generations.len().saturating_sub(1);
         let (mut at, mut offset) = (if first == First::Oldest { 0 } else { newest }, 0);
         let counted = if saved.is_some() { 0 } else { at };
@@ -43,7 +43,8 @@ impl Chain {
                     offset = size(&generations[at]);
                     // In the middle of a line its rest is skipped.
                     let mut last = [b'\n'];
-                    let got = identity::read_at(&generations[at].file, &mut last, offset.saturating_sub(1));
+                    let file = generations[at].file();
+                    let got = file.and_then(|file| identity::read_at(&file, &mut last, offset.saturating_sub(1)));
                     if matches!(got, Ok(1)) && last[0] != b'\n' {
                         self.skipping = Some(offset);
                     }
