@@ -97,6 +97,10 @@ struct Kin {
     published: Vec<(FileId, Weak<Held>)>,
     about: Option<About>,
     standing: Option<Arc<Standing>>,
+    /// Files of the base's name that the kernel said were created, and generations that were opened: if the first is
+    /// more, the others came and went in between.
+    created: u64,
+    opened: u64,
     left: bool,
     /// Its chain had ended before: only its base can be new.
     again: bool,
@@ -252,6 +256,8 @@ impl Opener {
     /// What the kernel told. True when its queue overflowed.
     fn events(&mut self) -> bool {
         let mut overflow = false;
+        let mut created: HashMap<(PathBuf, String), u64> = HashMap::new();
+        let began = clock::now();
         let mut names: Vec<(PathBuf, String)> = Vec::new();
         let mut closed: Vec<(PathBuf, String)> = Vec::new();
         let mut ended = Vec::new();
@@ -268,6 +274,9 @@ impl Opener {
                             return;
                         }
                         closed.push((folder.clone(), name.to_owned()));
+                    }
+                    if event.is_created() {
+                        *created.entry((folder.clone(), name.to_owned())).or_default() += 1;
                     }
                     // One rotation makes some ten events: each name once.
                     if !names.iter().rev().take(16).any(|(f, n)| f == folder && n == name) {
@@ -296,6 +305,15 @@ impl Opener {
         if relist {
             self.relist();
         }
+        if overflow {
+            self.overflowed();
+        } else {
+            self.count_gaps(created);
+        }
+        if began != clock::now() {
+            let slowest = u64::try_from(clock::since(began).as_micros()).unwrap_or(u64::MAX);
+            self.outlet.counters().followed.opener_slowest.fetch_max(slowest, Ordering::Relaxed);
+        }
         for (folder, name) in closed {
             self.closed(&folder, &name);
         }
@@ -306,6 +324,53 @@ impl Opener {
             );
         }
         overflow
+    }
+
+    /// Events were lost: from now on the counts start anew.
+    fn overflowed(&mut self) {
+        let followed = &self.outlet.counters().followed;
+        followed.watch(Watching::Overflow, 1);
+        followed.watch(Watching::GapPossible, 1);
+        tracing::warn!(
+            input = self.input,
+            "the kernel's queue of file events overflowed; everything is looked at, and a file that came and went meanwhile is not counted"
+        );
+        for kin in self.folders.values_mut().flat_map(|folder| folder.families.values_mut()) {
+            (kin.created, kin.opened) = (0, 0);
+        }
+    }
+
+    /// Files that were created under a base's name and gone before they could be opened: all that the kernel told of
+    /// were opened by now, or never will be.
+    fn count_gaps(&mut self, created: HashMap<(PathBuf, String), u64>) {
+        for ((folder, name), times) in created {
+            let Some(kin) = self.folders.get_mut(&folder).and_then(|folder| folder.families.get_mut(&name)) else {
+                continue;
+            };
+            if kin.left || kin.link {
+                continue;
+            }
+            kin.created += times;
+            if kin.created > kin.opened {
+                let missing = kin.created - kin.opened;
+                kin.opened = kin.created;
+                if let Some(standing) = &kin.standing {
+                    standing.missing.fetch_add(missing, Ordering::AcqRel);
+                    self.send_about_missing(&folder, &name);
+                }
+            } else if kin.created < kin.opened && self.watcher.as_ref().is_some_and(|watcher| !watcher.has_more()) {
+                // What was there before the watch was not told of; all that was told is read.
+                kin.opened = kin.created;
+            }
+        }
+    }
+
+    /// Wakes the chain: it counts what is missing once no compressed file can stand in for it.
+    fn send_about_missing(&self, folder: &Path, name: &str) {
+        let kin = self.folders.get(folder).and_then(|folder| folder.families.get(name));
+        if let Some(chain) = kin.and_then(|kin| kin.chain) {
+            self.send(chain, News::More { chain, generations: Vec::new() });
+        }
     }
 
     /// A compressed file is whole: it need not be quiet for a second first.
@@ -439,25 +504,36 @@ impl Opener {
             published: Vec::new(),
             about: None,
             standing: None,
+            created: 0,
+            opened: 0,
             left: false,
             again: false,
         });
         self.polls |= kin.link;
-        if kin.left || kin.newest.as_ref().is_some_and(|newest| family.is_unchanged(newest.id)) {
+        if kin.left || kin.newest.as_ref().is_some_and(|newest| !newest.is_given_up() && family.is_unchanged(newest.id))
+        {
             return;
         }
         kin.published.retain(|(_, held)| held.strong_count() > 0);
-        let newest = kin.newest.as_ref().map(|held| held.id);
-        let mut scan = family.scan(newest, |id| kin.published.iter().any(|(known, _)| *known == id));
+        // Held for the time of the scan: an inode that is let go may be another file's a moment later.
+        let known: Vec<Arc<Held>> = kin.published.iter().filter_map(|(_, held)| held.upgrade()).collect();
+        let known: Vec<Arc<Held>> = known.into_iter().filter(|held| !held.is_given_up()).collect();
+        let mut scan = family.scan(&known);
+        let followed = &self.outlet.counters().followed;
+        followed.watch(Watching::TornScan, scan.torn);
+        followed.watch(Watching::OrderGuessed, scan.guessed);
         let only_base = match self.layout.first(&family) {
             // With a newest one that has lost its name, what is older than the base may be anything.
-            First::Newest | First::Tail => newest.is_some() && !scan.met_known,
+            First::Newest | First::Tail => kin.newest.is_some() && !scan.met_known,
             First::Oldest => false,
         };
         if only_base || kin.again {
             scan.fresh.retain(|held| held.name == family.base);
         }
         let refused = std::mem::take(&mut scan.refused);
+        // A compressed file was not created under the base's name; one that can not be opened is said below.
+        kin.opened += scan.fresh.iter().filter(|held| !held.gz).count() as u64;
+        kin.opened += refused.iter().filter(|(path, _)| *path == family.path()).count() as u64;
         if !scan.fresh.is_empty() {
             self.publish(&family, scan.fresh);
         }

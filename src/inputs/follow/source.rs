@@ -202,6 +202,14 @@ pub fn head_of(held: &Arc<Held>) -> io::Result<Mark> {
     Ok(Mark::of(&head))
 }
 
+/// Whether a compressed file can be decoded to its end.
+pub fn is_whole(held: &Arc<Held>) -> bool {
+    let mut first = [0];
+    let mut decoder = decoder(held);
+    // No byte at all is no whole file either.
+    matches!(decoder.read(&mut first), Ok(1)) && io::copy(&mut decoder, &mut io::sink()).is_ok()
+}
+
 /// Whether the content of `held` has these marks: `head` at its start, `tail` before `offset`.
 pub fn has_marks(held: &Arc<Held>, head: Mark, tail: Mark, offset: u64) -> bool {
     if !held.gz {

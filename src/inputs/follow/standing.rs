@@ -3,14 +3,14 @@
 //! gauges are shown as long as somebody holds it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::generations::Held;
 use super::progress::Progress;
 use crate::metrics::Metrics;
-use crate::metrics::followed::ChainFigures;
+use crate::metrics::followed::{ChainFigures, Generation, LostBytes};
 
 /// Samples of (bytes written, when) that the age of a backlog is read from, at most.
 const SAMPLES_MAX: usize = 64;
@@ -37,6 +37,9 @@ pub struct Standing {
     progress: OnceLock<Arc<Progress>>,
     generations: Mutex<VecDeque<Weak<Held>>>,
     space: Mutex<Option<Space>>,
+    /// Generations that were created and could not be opened; the chain counts them as lost unless it meets their
+    /// compressed copies.
+    pub missing: AtomicU64,
     /// The reader waits for the file to grow: everything was read.
     pub resting: AtomicBool,
     /// The keeper's own.
@@ -54,6 +57,7 @@ impl Standing {
             progress: OnceLock::new(),
             generations: Mutex::default(),
             space: Mutex::default(),
+            missing: AtomicU64::new(0),
             resting: AtomicBool::new(false),
             pace: Mutex::default(),
         })
@@ -87,6 +91,19 @@ impl Standing {
     /// Its progress, once the reader has it.
     pub fn progress(&self) -> Option<&Arc<Progress>> {
         self.progress.get()
+    }
+
+    /// Generations are lost, of about so many bytes.
+    pub fn lost(&self, generations: u64, why: LostBytes, bytes: u64) {
+        let followed = &self.metrics.inputs[usize::from(self.input)].followed;
+        followed.generation(Generation::Lost, generations);
+        followed.lost(why, bytes);
+        self.figures.lost.fetch_add(generations, Ordering::Relaxed);
+    }
+
+    /// Generations were read to their end.
+    pub fn completed(&self) {
+        self.metrics.inputs[usize::from(self.input)].followed.generation(Generation::Completed, 1);
     }
 
     /// What is held of it, oldest first.

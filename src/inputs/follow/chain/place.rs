@@ -13,6 +13,7 @@ use crate::inputs::follow::resume::{self, Fate};
 use crate::inputs::follow::source::Source;
 use crate::inputs::follow::tracker;
 use crate::metrics::Oddity;
+use crate::metrics::followed::LostBytes;
 
 impl Chain {
     pub(super) fn place(&mut self, generations: Vec<Arc<Held>>, saved: Option<Saved>, first: First) -> Opening {
@@ -75,6 +76,7 @@ impl Chain {
             Fate::Found | Fate::GoneComplete => {}
             Fate::Rewritten => {
                 self.tally.odd(Oddity::FileRewritten);
+                self.head_may_be_nul = true;
                 tracing::warn!(
                     key,
                     file = name,
@@ -85,6 +87,7 @@ impl Chain {
             Fate::Gone => {
                 self.tally.odd(Oddity::GenerationGone);
                 let unread = saved.done.size.saturating_sub(offset);
+                self.standing.lost(1, LostBytes::Gone, unread);
                 tracing::warn!(
                     key,
                     file = name,
@@ -135,8 +138,11 @@ impl Chain {
         match Source::open(Arc::clone(&span.held), span.from + (position - span.start)) {
             Ok(source) => self.source = Some(source),
             Err(error) => {
-                tracing::error!(key = self.key, file = span.held.name, %error, "a file can not be read again");
+                let end = self.behind.front().map_or(span.start, |next| next.start);
+                self.standing.lost(0, LostBytes::GivenUp, end.saturating_sub(position));
+                tracing::error!(key = self.key, file = span.held.name, %error, "a file can not be read again; what was not delivered of it is lost");
                 self.source = None;
+                self.next_behind();
             }
         }
     }
