@@ -24,6 +24,7 @@ mod file_input;
 mod file_sink;
 mod forward_bad;
 mod forward_input;
+mod forward_limits;
 mod forward_security;
 mod forward_sink;
 mod forward_upgrade;

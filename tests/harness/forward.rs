@@ -71,6 +71,13 @@ impl Client {
         self.expect_bytes(&ack_of(chunk));
     }
 
+    /// Whether the ack of a chunk comes before the other side closes.
+    pub fn try_ack(&mut self, chunk: &str) -> bool {
+        let expected = ack_of(chunk);
+        let mut got = vec![0; expected.len()];
+        self.stream().0.read_exact(&mut got).is_ok() && got == expected
+    }
+
     /// Checks that nothing is answered for a while.
     pub fn expect_silence(&mut self, time: Duration) {
         self.set_read_timeout(time);

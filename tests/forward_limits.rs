@@ -1,0 +1,194 @@
+//! Limits of the forward port over real sockets: connections in all and of a peer, descriptors, acks that nobody reads,
+//! sinks that take nothing for a while, peers that vanish. The node lives on and a good client is served.
+//!
+//! | Case of the protocol's attacks and edge cases | Test |
+//! |---|---|
+//! | connection flood from one peer | `connections_of_one_peer_above_its_limit_are_closed_and_others_served` |
+//! | descriptors used up | `used_up_descriptors_cost_no_spin_and_no_connection_that_waits` |
+//! | client never reads its acks | `a_client_that_never_reads_its_acks_is_closed_and_blocks_nobody` |
+//! | sink down, queues full: reads stop, sockets stay, nothing lost | `when_the_sink_is_back_what_was_held_back_goes_on_over_the_same_sockets` |
+//! | reset with a pending ack | `a_reset_with_a_pending_ack_is_no_trouble` |
+//! | connect and close without a byte, thousands of times | `thousands_of_connects_without_a_byte_leave_no_line_and_no_descriptor` |
+
+use std::fs;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::forward_input::config;
+use crate::harness::forward::{Client, entries, map, message, option, packed};
+use crate::harness::http::{Answer, Server};
+use crate::harness::{Node, folder, free_port, node, required};
+
+fn one(chunk: &str) -> Vec<u8> {
+    message("t", 1_700_000_000.into(), map(&[("a", 1.into())]), Some(option(chunk, &[])))
+}
+
+fn good(client: &mut Client) {
+    client.send(&one("good"));
+    client.expect_ack("good");
+}
+
+fn descriptors(node: &Node) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", node.pid())).expect("it runs").count()
+}
+
+/// Clock ticks of CPU that the node has used.
+fn ticks(node: &Node) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", node.pid())).expect("it runs");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+}
+
+/// An HTTP sink that answers 503 until it is told that it is well.
+fn ailing() -> (Server, Arc<AtomicBool>) {
+    let well = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&well);
+    (Server::start(move |_, _| Answer::status(if seen.load(Relaxed) { 200 } else { 503 })), well)
+}
+
+fn to_http(port: u16, server: &Server) -> String {
+    format!(
+        "[inputs.apps]\ntype = \"forward\"\nack = \"delivered\"\nlisten = [\"tcp://127.0.0.1:{port}\"]\n\
+         [sinks.out]\ntype = \"http\"\nurl = \"{}\"\nbatch = {{ size = \"1MiB\", wait = \"100ms\" }}\n",
+        server.url()
+    )
+}
+
+#[test]
+fn connections_of_one_peer_above_its_limit_are_closed_and_others_served() {
+    let dir = folder();
+    let port = free_port();
+    let body = config(dir.path(), port).replace("type = \"forward\"", "type = \"forward\"\npeer_connections_max = 3");
+    let mut node = node(dir.path(), &body).start();
+    let mut few: Vec<Client> = (0..3).map(|_| Client::tcp(port)).collect();
+    few.iter_mut().for_each(good);
+    for _ in 0..5 {
+        assert!(Client::tcp(port).expect_close().is_empty());
+    }
+    let refused = [("kind", "connection_refused")];
+    node.wait_for("the count", |node| node.metric("longshore_input_oddities_total", &refused) == 5);
+    assert!(node.log().contains("peer_connections_max"), "{}", node.log());
+    // A Unix socket is another peer, and a place that is free again is given again.
+    good(&mut Client::unix(&dir.path().join("f.sock")));
+    few.pop();
+    node.wait_for("a free place", |_| {
+        let mut client = Client::tcp(port);
+        client.try_send(&one("again")).is_ok() && client.try_ack("again")
+    });
+    few.iter_mut().for_each(good);
+    node.stop_well();
+}
+
+#[test]
+fn used_up_descriptors_cost_no_spin_and_no_connection_that_waits() {
+    let dir = folder();
+    let port = free_port();
+    let limited = ["sh", "-c", "ulimit -n 80 && exec \"$@\"", "sh"];
+    let mut node = node(dir.path(), &config(dir.path(), port)).under(&limited).start();
+    let mut first = Client::tcp(port);
+    good(&mut first);
+    let crowd: Vec<TcpStream> =
+        (0..120).map(|_| TcpStream::connect(("127.0.0.1", port)).expect("the backlog takes it")).collect();
+    node.wait_for("the line about it", |node| node.log().contains("can not accept"));
+    let before = ticks(&node);
+    std::thread::sleep(Duration::from_secs(2));
+    let used = ticks(&node) - before;
+    assert!(used < 50, "{used} ticks of CPU in two seconds of waiting");
+    good(&mut first);
+    // One that waits in the backlog is served when there are descriptors again.
+    let mut waiting = Client::tcp(port);
+    waiting.send(&one("late"));
+    drop(crowd);
+    waiting.expect_ack("late");
+    node.stop_well();
+}
+
+#[test]
+fn a_client_that_never_reads_its_acks_is_closed_and_blocks_nobody() {
+    let dir = folder();
+    let port = free_port();
+    let mut node = node(dir.path(), &config(dir.path(), port)).start();
+    let mut deaf = Client::tcp(port);
+    let frame = one(&"c".repeat(10_000)).repeat(10);
+    let writing = std::thread::spawn(move || {
+        // Many times what the socket's buffers hold of acks.
+        let closed = (0..2_000).any(|_| deaf.try_send(&frame).is_err());
+        (deaf, closed)
+    });
+    let mut other = Client::tcp(port);
+    good(&mut other);
+    node.wait_for("the end of the deaf one", |node| node.log().contains("does not read its acks"));
+    let (_deaf, closed) = writing.join().expect("a client does not panic");
+    assert!(closed);
+    good(&mut other);
+    node.stop_well();
+}
+
+#[test]
+fn when_the_sink_is_back_what_was_held_back_goes_on_over_the_same_sockets() {
+    let dir = folder();
+    let port = free_port();
+    let (server, well) = ailing();
+    let mut node = node(dir.path(), &to_http(port, &server)).with_node("memory = \"16MiB\"").start();
+    let entry = entries(&[(1_700_000_000.into(), map(&[("a", "x".repeat(1_000).into())]))]);
+    let frame = packed("t", &entry.repeat(500), Some(option("c", &[])));
+    let senders: Vec<_> = (0..4)
+        .map(|_| {
+            let (mut client, frame) = (Client::tcp(port), frame.clone());
+            std::thread::spawn(move || {
+                (0..20).for_each(|_| client.send(&frame));
+                (0..20).for_each(|_| client.expect_ack("c"));
+            })
+        })
+        .collect();
+    node.wait_for("the sink to be tried", |_| !server.requests().is_empty());
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(node.delivered("out"), 0);
+    assert!(senders.iter().all(|sender| !sender.is_finished()), "nobody was sent away");
+    well.store(true, Relaxed);
+    senders.into_iter().for_each(|sender| sender.join().expect("each ack over the socket that sent the frame"));
+    assert_eq!(server.accepted().len(), 4 * 20 * 500);
+    node.stop_well();
+}
+
+#[test]
+fn a_reset_with_a_pending_ack_is_no_trouble() {
+    let dir = folder();
+    let port = free_port();
+    let (server, well) = ailing();
+    let mut node = node(dir.path(), &to_http(port, &server)).start();
+    for _ in 0..50 {
+        let mut client = Client::tcp(port);
+        client.send(&one("gone"));
+        if let Client::Tcp(socket) = &client {
+            socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO)).expect("a TCP socket");
+        }
+    }
+    node.wait_for("the sink to be tried", |_| !server.requests().is_empty());
+    let before = ticks(&node);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(ticks(&node) - before < 50, "a connection that is gone takes no CPU");
+    well.store(true, Relaxed);
+    good(&mut Client::tcp(port));
+    node.wait_for("the connections to be gone", |node| node.metric("longshore_input_open", &[]) <= 1);
+    node.stop_well();
+}
+
+#[test]
+fn thousands_of_connects_without_a_byte_leave_no_line_and_no_descriptor() {
+    let dir = folder();
+    let port = free_port();
+    let mut node = node(dir.path(), &config(dir.path(), port)).start();
+    good(&mut Client::tcp(port));
+    let (lines, before) = (node.log().lines().count(), descriptors(&node));
+    let rounds = if required() { 20_000 } else { 10_000 };
+    for _ in 0..rounds {
+        drop(TcpStream::connect(("127.0.0.1", port)).expect("it listens"));
+    }
+    good(&mut Client::tcp(port));
+    node.wait_for("the descriptors", |node| descriptors(node) <= before + 2);
+    assert!(node.log().lines().count() <= lines + 1, "a probe is no news:\n{}", node.log());
+    node.stop_well();
+}
