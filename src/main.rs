@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
-use longshore::cli::{
-    Audit, AuditFormat, Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, Tail,
-};
+use longshore::cli::{Audit, AuditFormat, Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, Tail};
 use longshore::config::{self, Config, Overrides, Report};
 use longshore::{audit, healthcheck, log, run, send, tail};
 
