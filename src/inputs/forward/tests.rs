@@ -267,6 +267,46 @@ fn more_senders_than_the_budget_has_read_buffers_do_not_wait_for_each_other() {
 }
 
 #[test]
+fn mistakes_in_a_listener_have_their_place_and_a_way_out() {
+    let secrets = "users = [{ name = \"alice\", password = \"pw\" }]";
+    let cases = [
+        ("{ adress = \"tcp://x\" }".to_owned(), "c.toml:1:13: error: unknown key `adress`", "did you mean `address`?"),
+        ("{ adress = \"tcp://x\" }".to_owned(), "c.toml:1:11: error: inputs.f.listen[0]: `address` is missing", ""),
+        ("\"tcp://a\", { address = \"tls://b\", key = \"k\" }".to_owned(), "listen[1].address: `cert` is missing", ""),
+        ("{ address = \"tcp://a\", cert = \"c\" }".to_owned(), "`cert` is for tls://", "write `address` with tls://"),
+        ("{ address = \"tcp://a\", mode = \"0600\" }".to_owned(), "`mode` is for unix://", "remove it"),
+        ("{ address = \"unix:///a\", mode = \"rw\" }".to_owned(), "no mode", "\"0660\""),
+        ("{ address = \"unix:///a\", allow = [\"10.0.0.0/8\"] }".to_owned(), "`allow` is for tcp://", ""),
+        (
+            "{ address = \"tcp://a\", allow = [\"10.0.0.1/8\"] }".to_owned(),
+            "c.toml:1:43: error",
+            "write \"10.0.0.0/8\"",
+        ),
+        ("{ address = \"tcp://a\", allow = [] }".to_owned(), "lets nobody in", "remove it"),
+        ("{ address = \"tcp://a\", anonymous = true }".to_owned(), "without `allow`", "set `allow`"),
+        (format!("{{ address = \"tcp://a\", {secrets} }}"), "users without a shared key", "set `shared_key`"),
+        (
+            format!(
+                "{{ address = \"tcp://a\", shared_key = \"k\", {secrets}, allow = [{{ network = \"::/0\", users = [\"alise\"] }}] }}"
+            ),
+            "`users` have no \"alise\"",
+            "did you mean \"alice\"?",
+        ),
+        ("{ address = \"tcp://a\", shared_key = \"\" }".to_owned(), "it is empty", "put the secret into the file"),
+        ("{ address = \"tcp://a\", hostname = \"x\" }".to_owned(), "in the handshake only", "set `shared_key`"),
+        ("\"tcp://a:1\", { address = \"tcp://a:1\" }".to_owned(), "stands there twice", ""),
+        ("5".to_owned(), "expected an address or a table", "the number 5"),
+    ];
+    for (items, what, way_out) in cases {
+        let (_, found) = read_config(&format!("listen = [{items}]"));
+        assert!(found.iter().any(|one| one.contains(what) && one.contains(way_out)), "{items}: {found:#?}");
+        assert!(found.iter().all(|one| !one.contains("pw")), "{found:?}");
+    }
+    let tables = "[[listen]]\naddress = \"tcp://127.0.0.1\"\n[[listen]]\naddress = \"unix:///x\"\nmode = \"0660\"\n";
+    assert!(read_config(tables).1.is_empty(), "a list of tables: {:?}", read_config(tables).1);
+}
+
+#[test]
 fn mistakes_in_the_section_say_the_way_out() {
     let cases = [
         ("listen = \"127.0.0.1:24224\"", "write \"tcp://127.0.0.1:24224\""),
