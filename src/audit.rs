@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
+use crate::disk_log;
 use crate::healthcheck;
 use crate::inputs::follow::checkpoint::Checkpoints;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::run;
 
 /// How long the disk log may take to close.
 const CLOSE: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ pub fn audit(config: &Config) -> Result<Audit, String> {
     let inputs: Vec<_> = config.inputs.iter().map(|input| (input.name.as_str(), input.kind)).collect();
     let sinks: Vec<_> = config.sinks.iter().map(|sink| (sink.name.as_str(), sink.kind)).collect();
     let metrics = Arc::new(Metrics::new(&inputs, &sinks));
-    let (log, backlog) = run::open_log(config, &metrics, false).map_err(|error| error.to_string())?;
+    let (log, backlog) = disk_log::open(config, &metrics, false).map_err(|error| error.to_string())?;
     let saved = checkpoints.take_ledger().map(|saved| Ledger::from_json(&saved)).unwrap_or_default();
     let wrong = saved.resume(&metrics, &backlog);
     if let Some(log) = log {

@@ -15,10 +15,13 @@
 //! Counters are atomics that are added to once a batch, not once a record. The catalogue of what can be counted is
 //! the enums below: a new row there is a new series, nothing else has to change.
 
+mod text; // the format of /metrics
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use text::Exposition;
 
 /// Defines an enum whose rows are the label values of one series.
 macro_rules! catalogue {
@@ -81,6 +84,8 @@ catalogue! {
         KeyNotText = "key_not_text",
         /// A frame said one codec and held another.
         CodecSniffed = "codec_sniffed",
+        /// Options that say "no logs" or name an unknown codec came after the frame's records had gone on.
+        OptionsLate = "options_late",
         /// A chunk id that is no text was echoed as it was.
         ChunkNotText = "chunk_not_text",
         /// A batch inside an entry was unwrapped.
@@ -268,7 +273,8 @@ pub struct Pair {
 impl Pair {
     /// Records in memory.
     pub fn in_flight(&self) -> u64 {
-        self.held.load(Relaxed) + self.logged.load(Relaxed)
+        // One that got into the log while its sink was delivering it may be below zero for a while, and the sum is right.
+        self.held.load(Relaxed).wrapping_add(self.logged.load(Relaxed))
     }
 
     /// Records that have an end.
@@ -610,35 +616,6 @@ impl Metrics {
             out.family(name, kind, help);
             out.sample(name, &[], figure.load(Relaxed));
         }
-    }
-}
-
-/// Text in the Prometheus exposition format 0.0.4.
-struct Exposition(String);
-
-impl Exposition {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a String can not fail.
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
-        self.0.push_str(name);
-        for (at, (label, text)) in labels.iter().enumerate() {
-            let open = if at == 0 { '{' } else { ',' };
-            let _ = write!(self.0, "{open}{label}=\"");
-            for c in text.chars() {
-                match c {
-                    '"' => self.0.push_str("\\\""),
-                    '\\' => self.0.push_str("\\\\"),
-                    '\n' => self.0.push_str("\\n"),
-                    c => self.0.push(c),
-                }
-            }
-            self.0.push('"');
-        }
-        let close = if labels.is_empty() { "" } else { "}" };
-        let _ = writeln!(self.0, "{close} {value}");
     }
 }
 

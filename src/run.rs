@@ -14,10 +14,11 @@
 //! 4. what the checkpoints and cursors rest on is synced, and they are saved a last time, the ledger with them
 //!
 //! At the deadline, or at a second signal, the sinks give up: what they hold is "not delivered", so files are read
-//! again next time, unacked chunks are sent again, and what is in the disk log is delivered after the next start. SIGHUP has the sinks reopen their files.
+//! again next time, unacked chunks are sent again, and what is in the disk log is delivered after the
+//! next start. A longshore whose listening sockets were taken ([`handover`]) stops in the same way. SIGHUP has the
+//! sinks reopen their files.
 
 use std::io;
-use std::net::TcpListener as StdListener;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -31,15 +32,17 @@ use tokio::sync::mpsc;
 use crate::admin::{self, Phase};
 use crate::banner::{self, Resumed, View};
 use crate::budget::Budget;
-use crate::buffer::{self, Log};
+use crate::buffer::Log;
 use crate::config::Config;
 use crate::delivery::{self, SinkHandle, Stops};
-use crate::inputs::Outlet;
+use crate::disk_log;
+use crate::handover;
 use crate::inputs::follow::checkpoint::Checkpoints;
+use crate::inputs::{Outlet, inherited};
 use crate::ledger::Ledger;
 use crate::log;
 use crate::metrics::{DropReason, Health, Metrics, shift};
-use crate::outbox::{self, Behind, LogWatcher, Outbox, QUEUE_MAX, Settled, Watch, Way};
+use crate::outbox::{Behind, Outbox, QUEUE_MAX, Settled, Watch, Way};
 use crate::pipeline::route::Router;
 use crate::record::TagGlob;
 use crate::service;
@@ -53,10 +56,6 @@ pub const FAILED: u8 = 1;
 /// the records again.
 pub const BACKLOG: u8 = 3;
 
-/// The folder of the disk log within the data folder.
-pub const BUFFER: &str = "buffer";
-/// The disk log's size where nothing is configured; a quarter of the file system where that is less.
-const BUFFER_SIZE: u64 = 1 << 30;
 /// How long everything may take after the deadline (or a second signal): half of it for the workers to let go, half to
 /// save the checkpoints. What still blocks then, in a write to a dead disk, ends with the process.
 const LET_GO: Duration = Duration::from_secs(2);
@@ -78,6 +77,8 @@ pub struct Options {
     pub once: bool,
     /// How the program was called, for the text of the start; none without that text.
     pub program: Option<String>,
+    /// Take the sockets and the place of the longshore that runs with the same data folder.
+    pub take_over: bool,
 }
 
 /// Runs until told to stop, or until all inputs are at an end. Returns the exit code.
@@ -108,6 +109,8 @@ struct Node {
     stop: Stop,
     /// "Give up", for the sinks.
     give_up: Stop,
+    /// "Another longshore has our listening sockets."
+    handed: Stop,
     inputs: Arc<Workers>,
     sinks: Workers,
     saver: Workers,
@@ -165,6 +168,10 @@ impl Node {
             }
             synced
         };
+        inherited::read_environment();
+        if options.take_over {
+            handover::take_over(&config.node.data_dir, config.node.shutdown_timeout + 2 * LET_GO)?;
+        }
         let checkpoints = Checkpoints::open(&config.node.data_dir, Box::new(sync))
             .map_err(|error| with_way_out(&config.node.data_dir, error))?;
         let resumed = Resumed { files: checkpoints.resumed() };
@@ -181,7 +188,7 @@ impl Node {
         let metrics = Arc::new(Metrics::new(&input_names, &sink_names));
         metrics.check(admin::WORKERS_CHECK, Health::Pass, "");
         let budget = Budget::new(config.node.memory);
-        let (log, backlog) = open_log(&config, &metrics, true)?;
+        let (log, backlog) = disk_log::open(&config, &metrics, true)?;
         let saved = checkpoints.take_ledger().map(|saved| Ledger::from_json(&saved)).unwrap_or_default();
         for wrong in saved.resume(&metrics, &backlog) {
             tracing::error!("the ledger of the last stop and the disk log differ: {wrong}");
@@ -201,6 +208,7 @@ impl Node {
             handles,
             stop: Stop::default(),
             give_up: Stop::default(),
+            handed: Stop::default(),
             inputs: Arc::default(),
             sinks: Workers::default(),
             saver: Workers::default(),
@@ -208,9 +216,16 @@ impl Node {
             give_again: config.inputs.iter().map(|input| input.part.gives_again()).collect(),
             lost: AtomicU64::new(0),
         };
+        let data_dir = config.node.data_dir.clone();
         // Whatever was started before an error is stopped again.
         match node.start_parts(config, options, budget, &settled) {
             Ok(()) => {
+                for address in inherited::close_rest() {
+                    tracing::warn!(address, "a listening socket that was given to us is in no `listen`; it was closed");
+                }
+                if let Err(error) = handover::offer(&data_dir, node.runtime.handle(), node.handed.clone()) {
+                    tracing::warn!(%error, "`longshore run --take-over` can not take our listening sockets");
+                }
                 node.state.set(Phase::Running);
                 service::ready();
                 if let Some(banner) = banner {
@@ -235,7 +250,7 @@ impl Node {
         settled: &OnceLock<Settled>,
     ) -> io::Result<()> {
         let admin = config.telemetry.listen.map(|address| {
-            let listener = StdListener::bind(address).and_then(|listener| {
+            let listener = handover::bind(address, options.take_over).and_then(|listener| {
                 listener.set_nonblocking(true)?;
                 Ok(listener)
             });
@@ -349,6 +364,7 @@ impl Node {
                     }
                 },
                 () = self.stop.wait() => return Why::Closed,
+                () = self.handed.wait() => return Why::HandedOver,
                 _ = look_at_log.tick() => self.watch.get().into_iter().for_each(Watch::look),
                 _ = save_ledger.tick() => {
                     let now = self.counted();
@@ -421,6 +437,7 @@ impl Node {
             std::thread::sleep(Duration::from_millis(2));
         }
         self.give_back();
+        self.recount();
         self.stopped.store(closed.load(Relaxed), Relaxed);
         let checkpoints = Arc::clone(&self.checkpoints);
         let save = move || {
@@ -434,6 +451,14 @@ impl Node {
         }
     }
 
+    /// The disk log keeps whole frames: of one that was delivered in part, all records come again, and count again.
+    fn recount(&self) {
+        let Some(log) = &self.log else { return };
+        let there = disk_log::by_input(&log.status().readers, self.metrics.inputs.len());
+        // Not an orderly stop's ledger yet, so nothing of it can be called wrong.
+        Ledger::of(&self.metrics).resume(&self.metrics, &there);
+    }
+
     /// Nothing is in flight any more: what the disk log has stays there, the rest is given back or lost.
     fn give_back(&self) {
         let handles = self.handles.get().map_or(&[][..], Vec::as_slice);
@@ -444,6 +469,11 @@ impl Node {
                 let _turn = self.metrics.turn();
                 shift(&pair.logged, &pair.buffered, pair.logged.load(Relaxed));
                 let left = pair.held.load(Relaxed);
+                if left > u64::MAX / 2 {
+                    // Of frames that got into the log late, these were delivered.
+                    shift(&pair.held, &pair.buffered, left);
+                    continue;
+                }
                 if left == 0 {
                     continue;
                 }
@@ -506,58 +536,6 @@ impl Node {
     }
 }
 
-/// Opens the disk log if there is one, or if there has to be one (`to_run`). With it: what it has for each sink, by input.
-pub(crate) fn open_log(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    to_run: bool,
-) -> io::Result<(Option<Arc<Log>>, Vec<Vec<u64>>)> {
-    let dir = config.node.data_dir.join(BUFFER);
-    let nothing = vec![vec![0; config.inputs.len()]; config.sinks.len()];
-    let wanted = to_run && (config.inputs.iter().any(|input| input.part.is_durable()) || config.sinks.len() > 1);
-    if !wanted && !dir.exists() {
-        return Ok((None, nothing));
-    }
-    let size = config.buffer.size.unwrap_or_else(|| default_size(&config.node.data_dir));
-    let settings = buffer::Settings {
-        full: config.buffer.full,
-        keep: config.buffer.keep,
-        sources: config.inputs.iter().map(|input| input.name.clone()).collect(),
-        watcher: Some(Arc::new(LogWatcher(Arc::clone(metrics)))),
-        ..buffer::Settings::new(dir, size)
-    };
-    let names: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
-    let (log, found) = Log::open(settings, &names).map_err(|error| said("the disk log", error))?;
-    metrics.check(outbox::CHECK, Health::Pass, "");
-    if !found.damage.is_none() {
-        let damage = &found.damage;
-        tracing::error!(?damage, "the disk log is damaged; what can be read is delivered, the rest is counted");
-    }
-    for (sink, backlog) in &found.removed {
-        let (records, bytes) = (backlog.total.records, backlog.total.bytes);
-        tracing::warn!(sink, records, bytes, "the disk log has a backlog of a sink that is configured no longer");
-    }
-    let by_input = |backlog: &buffer::Backlog| {
-        let mut records: Vec<u64> = config.inputs.iter().map(|_| 0).collect();
-        for (to, from) in records.iter_mut().zip(&backlog.by_source) {
-            *to = from.records;
-        }
-        // Of inputs that are configured no longer: counted for the first one, as `outbox/feed.rs` does it.
-        let known: u64 = records.iter().sum();
-        if let Some(first) = records.first_mut() {
-            *first += backlog.total.records.saturating_sub(known);
-        }
-        records
-    };
-    Ok((Some(log), found.readers.iter().map(by_input).collect()))
-}
-
-/// 1 GiB, or a quarter of the file system where that is less.
-fn default_size(data_dir: &Path) -> u64 {
-    let total = rustix::fs::statvfs(data_dir).map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
-    (total / 4).clamp(buffer::SIZE_MIN, BUFFER_SIZE)
-}
-
 /// Why the node stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Why {
@@ -565,6 +543,7 @@ enum Why {
     EndOfInput,
     /// A sink said that nobody reads its output any more.
     Closed,
+    HandedOver,
     Panic,
 }
 
@@ -574,6 +553,7 @@ impl Why {
             Why::Signal(name) => name,
             Why::EndOfInput => "the inputs are at their end",
             Why::Closed => "the output was closed",
+            Why::HandedOver => "another longshore took over",
             Why::Panic => "a worker panicked",
         }
     }

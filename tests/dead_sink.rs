@@ -61,7 +61,8 @@ fn dead_and_silent_destinations_are_seen_within_ten_seconds_and_hold_no_stop() {
     node.assert_ledger_closes();
     node.signal(Signal::TERM);
     let began = Instant::now();
-    assert_eq!(node.wait_exit(Duration::from_secs(30)), 0, "it is at rest in the file");
+    // What the two have taken is in the disk log by now, since each could have gone on without the other.
+    assert_eq!(node.wait_exit(Duration::from_secs(30)), 3, "a backlog stays on the disk");
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
@@ -70,7 +71,7 @@ fn what_only_memory_held_makes_exit_code_3_within_the_time_and_is_not_acked() {
     let dir = folder();
     let port = free_port();
     let body = format!(
-        "[inputs.apps]\ntype = \"forward\"\nlisten = \"tcp://127.0.0.1:{port}\"\n{}",
+        "[inputs.apps]\ntype = \"forward\"\nack = \"delivered\"\nlisten = \"tcp://127.0.0.1:{port}\"\n{}",
         http("dead", "**", free_port())
     );
     let mut node = node(dir.path(), &body).with_node("shutdown_timeout = \"1s\"").start();
@@ -136,5 +137,6 @@ fn a_write_that_does_not_return_is_seen_in_health_though_its_thread_can_not_say_
     });
     assert_eq!(node.get("/live").map(|(status, _)| status), Some(200), "a restart would not help");
     node.signal(Signal::TERM);
-    assert_eq!(node.wait_exit(Duration::from_secs(30)), 0, "it is at rest in the file");
+    // What the two have taken is in the disk log by now, since each could have gone on without the other.
+    assert_eq!(node.wait_exit(Duration::from_secs(30)), 3, "a backlog stays on the disk");
 }

@@ -13,10 +13,11 @@ use crate::harness::records::{assert_each_once, records};
 use crate::harness::{folder, node, run_command, skip, told};
 
 /// A small file system in memory, unmounted when dropped.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(pub PathBuf);
 
 impl SmallDisk {
-    fn mount(at: &Path, size: &str) -> Option<SmallDisk> {
+    /// Mounts it; `None` (and said) where that is not allowed.
+    pub fn mount(at: &Path, size: &str) -> Option<SmallDisk> {
         fs::create_dir_all(at).expect("writable");
         let options = format!("size={size},mode=755");
         let output = run_command(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "longshore"]).arg(at), b"");

@@ -68,7 +68,8 @@ const EXCEPTIONS: &[(&str, &str, &str)] =
     &[("budget", "batch", "the budget keeps the tables of ended batches, so that the next batch need not allocate")];
 
 /// The top: these may name everything.
-const TOP: &[&str] = &["lib", "main", "run", "audit", "cli", "tail", "send", "banner", "bench", "checkpoints"];
+const TOP: &[&str] =
+    &["lib", "main", "run", "audit", "disk_log", "cli", "tail", "send", "banner", "bench", "checkpoints", "handover"];
 
 /// What pure code does not use: files, sockets, threads, a runtime, a clock.
 const IMPURE: &[&str] = &[

@@ -1,7 +1,7 @@
 //! The handle of a log: its queue, its I/O thread, and what waits for it.
 //!
 //! One thread does all writing: it takes what is queued (up to [`GROUP_BYTES`], so commits grow with the load and nobody
-//! waits for a timer), encodes it, commits it, and tells who waits. Cursors are saved once a second, and at once when
+//! waits for a timer), encodes it, commits it, and tells who waits. Cursors are saved four times a second, and at once when
 //! that could free a segment that somebody waits for.
 //!
 //! Limits: [`QUEUE_BYTES`] and [`QUEUE_FRAMES`] before the thread; three failures in a row, then tries 1 to 30 s apart.
@@ -34,7 +34,7 @@ const QUEUE_BYTES: u64 = 8 << 20;
 /// Frames that wait for the thread, at most. Far less than the numbers that are left out after a crash.
 const QUEUE_FRAMES: usize = 4096;
 /// Between two saves of the cursors.
-const CURSORS_EVERY: Duration = Duration::from_secs(1);
+const CURSORS_EVERY: Duration = Duration::from_millis(250);
 /// Failures in a row until the log says that it fails.
 const FAILURES: u32 = 3;
 const PROBE_MIN: Duration = Duration::from_secs(1);
@@ -302,6 +302,12 @@ where
         if frees && self.inner.lock().wanted {
             self.inner.work.notify_one();
         }
+    }
+
+    /// Has the cursors saved at once: for who has just synced what the settled frames rest on.
+    pub fn save_soon(&self) {
+        self.inner.lock().wanted = true;
+        self.inner.work.notify_one();
     }
 
     /// How the log is now.

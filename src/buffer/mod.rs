@@ -28,6 +28,8 @@ use std::time::Duration;
 
 mod books;
 mod core;
+#[cfg(test)]
+mod crash_tests;
 pub mod cursor;
 mod folder;
 pub mod frame;
@@ -41,6 +43,8 @@ mod quarantine;
 mod read;
 mod recover;
 mod segment;
+#[cfg(test)]
+mod sim;
 mod totals;
 
 pub use log::Log;
@@ -226,9 +230,12 @@ pub enum State {
 pub struct Damage {
     /// Frames that were committed and can not be read.
     pub frames: u64,
-    /// Segments that are not of this log, or not a segment.
+    /// Segments of another log.
     pub foreign_segments: u64,
-    /// Segments whose header is damaged; their frames are read all the same.
+    /// Files that have the name of a segment, and neither a header nor a frame: what a crash leaves of one that nothing
+    /// was acked in, or a destroyed one (then its readers count what they miss).
+    pub unreadable_segments: u64,
+    /// Segments whose header is damaged, or was never acked; their frames are read all the same.
     pub segment_headers: u64,
     /// Cursors of which no slot is whole; their reader starts at its oldest frame.
     pub cursors: u64,

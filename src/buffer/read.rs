@@ -43,6 +43,8 @@ pub struct Walk<F> {
     reader: usize,
     seed: Seed,
     at: Option<Place<F>>,
+    /// Between these two nothing waits for the reader: the `after` that was asked for, and where the look ended.
+    nothing: (Lsn, Lsn),
 }
 
 struct Place<F> {
@@ -79,7 +81,7 @@ enum Next {
 impl<F> Walk<F> {
     /// A walk of the reader with that index in the books.
     pub fn new(reader: usize, seed: Seed) -> Walk<F> {
-        Walk { reader, seed, at: None }
+        Walk { reader, seed, at: None, nothing: (0, 0) }
     }
 
     /// The next frame after `after` that is not settled.
@@ -93,10 +95,13 @@ impl<F> Walk<F> {
                     }
                     return step;
                 }
-                Next::Missing { name, through } => self.compare(io, books, Some(name), through),
+                Next::Missing { name, through } => {
+                    self.nothing = (after, through + 1);
+                    self.compare(io, books, name, through)
+                }
                 Next::Walk { name, first, below, end, header_len, from } => {
                     let begins = from <= first && self.at.as_ref().is_none_or(|at| at.name != name);
-                    if begins && let Some(lost) = self.compare(io, books, Some(name), first - 1) {
+                    if begins && let Some(lost) = self.compare(io, books, name, first - 1) {
                         return lost;
                     }
                     match self.walk(io, books, after, name, (from, below), (header_len, end)) {
@@ -116,7 +121,8 @@ impl<F> Walk<F> {
         let reader = &books.readers[self.reader];
         let horizon = reader.horizon();
         let after = after.max(reader.settled);
-        let from = (after + 1).min(horizon);
+        let looked = if after >= self.nothing.0 { self.nothing.1 } else { 0 };
+        let from = (after + 1).max(looked).min(horizon);
         if from > books.committed {
             // From here on it keeps up, unless there is more than it can remember; then it asks again.
             if horizon <= books.committed + 1 {
@@ -168,9 +174,8 @@ impl<F> Walk<F> {
     }
 
     /// Compares what was seen with the header of a segment.
-    fn compare<I: Io<File = F>>(&self, io: &I, books: &Mutex<Books>, name: Option<Name>, through: Lsn) -> Option<Step> {
-        let header = name.and_then(|name| io.open_read(&name.text()).ok());
-        let header = header.and_then(|file| segment::read_header(io, &file).ok());
+    fn compare<I: Io<File = F>>(&self, io: &I, books: &Mutex<Books>, name: Name, through: Lsn) -> Option<Step> {
+        let header = io.open_read(&name.text()).ok().and_then(|file| segment::read_header(io, &file).ok());
         let mut books = lock(books);
         books.passed(self.reader, through + 1);
         // A damaged header says nothing; the next one does.
@@ -199,6 +204,7 @@ impl<F> Walk<F> {
                     let mut books = lock(books);
                     if books.segments.iter().any(|segment| segment.name == name) {
                         books.passed(self.reader, below);
+                        self.nothing = (after, below);
                     }
                     return Ok(None);
                 }
@@ -224,6 +230,7 @@ impl<F> Walk<F> {
                 }
             };
             let Some((at, head)) = found else {
+                self.nothing = (after, below);
                 lock(books).passed(self.reader, below);
                 let mut books = lock(books);
                 return Ok(match self.ends(&mut books, below) {

@@ -148,7 +148,6 @@ fn read_cursors(found: &mut Recovery, slots: BTreeMap<u8, Vec<u8>>) {
 /// Orders the segments and tells strangers from them. Gives the header sums of each.
 fn place_segments<I: Io>(io: &I, found: &mut Recovery, listed: Vec<Listed>) -> Vec<Option<Totals>> {
     let seed = Seed::new(&found.meta.id);
-    let newest = listed.iter().map(|file| file.name).max();
     let mut placed: Vec<(Lsn, u32, Segment, Option<Totals>)> = Vec::new();
     for file in listed {
         let segment = |first, created_ms, header_len| Segment {
@@ -182,8 +181,7 @@ fn place_segments<I: Io>(io: &I, found: &mut Recovery, listed: Vec<Listed>) -> V
                     found.damage.segment_headers += 1;
                     placed.push((file.name.first, file.name.take, segment(file.name.first, 0, BLOCK as u32), None));
                 } else {
-                    // The newest one may be what a power cut left of a segment that nothing was acked in.
-                    found.damage.foreign_segments += u64::from(Some(file.name) != newest);
+                    found.damage.unreadable_segments += 1;
                     found.strangers.push(file.name.text());
                 }
             }

@@ -96,7 +96,7 @@ pub struct Buffer {
     pub size: Option<u64>,
     /// What happens when it is full.
     pub full: Full,
-    /// How long what was delivered is kept for a replay.
+    /// How long what was delivered is kept.
     pub keep: Option<Duration>,
 }
 

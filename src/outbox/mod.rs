@@ -13,7 +13,8 @@
 //!   committed. Others go from memory, and their origin is told when the sinks have taken them; where one port has no
 //!   room while another has, the batch is spilled: appended for those without room only. With one sink, or with all of
 //!   them full, the input waits: the file is the buffer. (If all are behind already, it is spilled while the log is less
-//!   than half full, so that durable inputs do not starve it.)
+//!   than half full, so that durable inputs do not starve it.) What a sink has in memory only is logged late
+//!   (`late.rs`).
 //! - A sink with `required = false` holds nobody back: without room in its queue and in its half of the log, what is
 //!   new is dropped for it and counted.
 //! - One lock decides who gets what, so that numbers are given in the order in which queues are filled. Nobody waits for
@@ -22,6 +23,7 @@
 //! Limits: [`QUEUE_MAX`] shipments a queue, and its share of the memory budget (an eighth, divided by the ports).
 
 mod feed;
+mod late;
 mod settle;
 mod stored;
 #[cfg(test)]
@@ -31,6 +33,7 @@ mod watcher;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
@@ -43,12 +46,16 @@ use crate::budget::Budget;
 use crate::buffer::{Log, Lsn, Refusal};
 use crate::metrics::{DropReason, Metrics, RejectReason, shift};
 use crate::workers::Stop;
+use late::{Handed, LATE_AFTER, Late};
 use settle::{LogWaiter, Settler};
 use stored::{AtCommit, Stored};
 
 /// Shipments that wait for one sink. Their bytes are bounded by the memory budget; this bounds their number, so that
 /// a slow sink is felt as back-pressure before it has taken the whole budget from the others.
 pub const QUEUE_MAX: usize = 16;
+
+/// A sink that has had no room for so long gets behind: what others go on with is written to the disk for it.
+const SPILL_AFTER: Duration = Duration::from_millis(50);
 
 /// What is known of a port when the outbox is made.
 #[derive(Debug)]
@@ -100,6 +107,8 @@ struct Shared {
     ports: Mutex<Vec<Mode>>,
     /// By port: bytes in its queue.
     queued: Vec<AtomicUsize>,
+    /// By port: what it has in memory only, while other sinks want the same batches.
+    late: Vec<Late>,
     /// Something left a queue, or a port is live again.
     room: Notify,
     metrics: Arc<Metrics>,
@@ -125,6 +134,10 @@ pub struct Offer {
     pub receipts: Receipts,
     /// Who wants some of it.
     pub wants: Vec<Want>,
+    /// Several sinks want it: none of them may keep the others from going on.
+    pub shared: bool,
+    /// Some of it was placed.
+    pub placed: bool,
 }
 
 /// The part of a batch that one port wants.
@@ -163,6 +176,7 @@ impl Outbox {
         let shared = Shared {
             ports: Mutex::new((0..ways.len()).map(port).collect()),
             queued: ways.iter().map(|_| AtomicUsize::new(0)).collect(),
+            late: ways.iter().map(|_| Late::default()).collect(),
             room: Notify::new(),
             metrics,
             settler: behind.as_ref().map(|behind| Arc::new(Settler::new(&behind.log))),
@@ -200,13 +214,13 @@ impl Outbox {
 
     /// Places what can be placed now; says whether that was all.
     pub fn try_send(&self, offer: &mut Offer) -> bool {
-        self.place(offer).is_none()
+        self.place(offer, false).is_none()
     }
 
     /// Places everything; waits for room. What is not placed when it is time to give up is dropped unsettled.
     pub async fn send(&self, mut offer: Offer) {
         let Some(behind) = &self.shared.behind else {
-            self.place(&mut offer);
+            self.place(&mut offer, false);
             for want in std::mem::take(&mut offer.wants) {
                 let shipment = self.shipment(&offer, want, offer.receipts.clone(), false);
                 // A closed queue means that its sink has given up: its origin hears "not delivered".
@@ -216,14 +230,17 @@ impl Outbox {
             return;
         };
         let mut give_up = pin!(behind.give_up.wait());
+        let began = Instant::now();
         loop {
             // Before it looks, so that no news is missed.
             let mut room = pin!(self.shared.room.notified());
             room.as_mut().enable();
-            match self.place(&mut offer) {
+            let spills = began.elapsed() >= SPILL_AFTER;
+            match self.place(&mut offer, spills) {
                 None => break,
                 Some(Wait::Room) => tokio::select! {
                     () = room => {}
+                    () = tokio::time::sleep_until((began + SPILL_AFTER).into()), if !spills => {}
                     () = &mut give_up => return,
                 },
                 Some(Wait::Log) => tokio::select! {
@@ -247,6 +264,19 @@ impl Outbox {
         ports[port] == Mode::Live && fits && self.ways[port].queue.capacity() > 0
     }
 
+    /// The handles of a shipment from memory: of one that several sinks want, the disk log may take over.
+    fn waits_for_sink(&self, offer: &Offer, want: &Want) -> Receipts {
+        let receipts = offer.receipts.clone();
+        match &self.shared.settler {
+            Some(settler) if offer.shared => {
+                let (port, sink) = (want.port, self.ways[want.port].sink);
+                let handed = Handed { port, sink, tags: want.tags, records: want.records, batch: &offer.batch };
+                self.shared.late[port].note(&handed, receipts, &self.shared.metrics, settler)
+            }
+            _ => receipts,
+        }
+    }
+
     /// Hands a shipment to a port that has room.
     fn hand(&self, port: usize, shipment: Shipment) {
         self.shared.queued[port].fetch_add(shipment.batch.cost(), Relaxed);
@@ -256,7 +286,8 @@ impl Outbox {
         }
     }
 
-    fn place(&self, offer: &mut Offer) -> Option<Wait> {
+    /// `patient`: it has waited long enough to write to the disk what a sink has no room for.
+    fn place(&self, offer: &mut Offer, patient: bool) -> Option<Wait> {
         let mut ports = self.shared.ports();
         let cost = offer.batch.cost();
         let has_log = self.shared.behind.is_some();
@@ -268,18 +299,24 @@ impl Outbox {
             .into_iter()
             .partition(|want| self.has_room(&ports, want.port, cost) || self.ways[want.port].queue.is_closed());
         let all_behind = lack.iter().all(|want| ports[want.port] != Mode::Live);
-        let spills = has_log && (!room.is_empty() || all_behind && !self.shared.half_full.load(Relaxed));
+        offer.placed |= !room.is_empty();
+        // Others go on with it: then the disk takes what the full ones have no room for.
+        let spills = has_log
+            && match all_behind {
+                true => offer.placed || !self.shared.half_full.load(Relaxed),
+                false => offer.placed && patient,
+            };
         for want in &room {
-            self.hand(want.port, self.shipment(offer, *want, offer.receipts.clone(), false));
+            let receipts = self.waits_for_sink(offer, want);
+            self.hand(want.port, self.shipment(offer, *want, receipts, false));
         }
         let mut wait = None;
         for group in groups(lack) {
             let refused = if spills { self.store(&mut ports, offer, &group, false) } else { Some(Refusal::Full) };
             let Some(why) = refused else { continue };
             for want in group {
-                if !self.ways[want.port].required {
-                    self.end(offer, want, DropReason::BufferFull);
-                } else if why == Refusal::Dropped {
+                let optional = !self.ways[want.port].required && (patient || spills);
+                if optional || why == Refusal::Dropped {
                     self.end(offer, want, DropReason::BufferFull);
                 } else {
                     wait = Some(if spills && why != Refusal::TooLarge { Wait::Log } else { Wait::Room });
@@ -327,6 +364,13 @@ impl Outbox {
     /// behind from now on. `Some` when the log refused it; then nothing has changed.
     fn store(&self, ports: &mut [Mode], offer: &Offer, group: &[Want], live: bool) -> Option<Refusal> {
         let log = &self.shared.behind.as_ref()?.log;
+        // What a port has in memory comes before what it reads from the log, there too.
+        let full = |want: &&Want| !live && ports[want.port] == Mode::Live;
+        if let Some(why) =
+            group.iter().filter(full).find_map(|want| self.shared.late[want.port].log(log, Duration::ZERO))
+        {
+            return Some(why);
+        }
         let (batch, metrics) = (&offer.batch, &self.shared.metrics);
         let mut readers = 0;
         let mut direct = [false; crate::buffer::READERS_MAX];
@@ -405,6 +449,13 @@ impl Watch {
     /// Copies what the log says to the metrics. Called a few times a second.
     pub fn look(&self) {
         let Some(behind) = &self.0.behind else { return };
+        {
+            let _ports = self.0.ports();
+            // Refused: tried again at the next look.
+            for late in &self.0.late {
+                let _ = late.log(&behind.log, LATE_AFTER);
+            }
+        }
         let status = behind.log.status();
         self.0.half_full.store(status.bytes > status.size / 2, Relaxed);
         let metrics = &self.0.metrics;
@@ -423,11 +474,5 @@ impl Watch {
             sink.backlog_bytes.store(backlog.total.bytes, Relaxed);
             sink.backlog_oldest_ms.store(backlog.oldest_ms.unwrap_or(0), Relaxed);
         }
-    }
-
-    /// Records on the disk for each port, by the log's own count.
-    pub fn backlog(&self) -> Vec<crate::buffer::Count> {
-        let status = self.0.behind.as_ref().map(|behind| behind.log.status());
-        status.map_or_else(Vec::new, |status| status.readers.iter().map(|reader| reader.total).collect())
     }
 }

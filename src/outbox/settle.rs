@@ -32,7 +32,8 @@ impl Settler {
         Settler { log: Arc::clone(log), deferred: AtomicU64::new(0), waiting: Mutex::default(), ask: OnceLock::new() }
     }
 
-    fn settle(&self, port: usize, lsn: Lsn) {
+    /// A port is done with a frame.
+    pub fn settle(&self, port: usize, lsn: Lsn) {
         if self.deferred.load(Ordering::Acquire) >> port & 1 == 0 {
             self.log.settle(port, lsn);
             return;
@@ -84,8 +85,12 @@ impl Settled {
             waiting.truncate(RUNS_MAX);
             return;
         }
+        let some = !before.0.is_empty();
         for (port, from, to) in before.0 {
             (from..=to).for_each(|lsn| self.0.log.settle(port, lsn));
+        }
+        if some {
+            self.0.log.save_soon();
         }
     }
 }

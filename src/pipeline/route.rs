@@ -117,7 +117,8 @@ impl Router {
             receipts.settle(if batch.is_empty() { Outcome::Delivered } else { Outcome::Dropped });
             return None;
         }
-        Some(Offer { batch: Arc::new(batch), receipts, wants })
+        let shared = wants.len() > 1;
+        Some(Offer { batch: Arc::new(batch), receipts, wants, shared, placed: false })
     }
 
     fn count(&self, batch: &Batch, passed: u64, wants: &[Want]) {

@@ -93,6 +93,13 @@ impl std::fmt::Debug for Checkpoints {
 }
 
 impl Checkpoints {
+    /// Whether another longshore works in this folder.
+    pub fn is_locked(data_dir: &Path) -> bool {
+        File::open(data_dir.join("lock")).is_ok_and(|file| {
+            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK)
+        })
+    }
+
     /// Creates (0700) and locks the folder and reads what is there. `sync` is called before each save.
     ///
     /// # Errors

@@ -1,0 +1,306 @@
+//! Crashes after every call, with every residue; failing calls; and mistakes that these tests must find.
+//!
+//! The oracle: what was acked and not settled is read again, byte for byte, by every reader that it is for, in order;
+//! nothing else but frames that were appended is read; no damage is seen; the backlog that is told is what is read; no
+//! number is given twice; the log goes on working. Seeds are printed with a failure: `LONGSHORE_SEED=n` begins there,
+//! `LONGSHORE_SEEDS=n` makes so many runs (some 3,000 crash states each).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+
+use fastrand::Rng;
+
+use super::books::Books;
+use super::core::{Core, Fail, Group, Limits, Options, lock};
+use super::frame::Header;
+use super::read::{Step, Walk};
+use super::recover::recover;
+use super::sim::{Lie, RESIDUES, Residue, SimFs, State};
+use super::{Damage, Full, Lsn};
+
+const READERS: usize = 2;
+pub const LIMITS: Limits = Limits { size: 160 << 10, segment: 24 << 10, step: 8 << 10, payload: 12 << 10 };
+
+pub fn options(full: Full, jump: u64) -> Options {
+    Options {
+        limits: LIMITS,
+        full,
+        keep_ms: 0,
+        readers: vec!["a".to_owned(), "b".to_owned()],
+        sources: vec!["x".to_owned(), "y".to_owned()],
+        id: [9; 16],
+        jump,
+    }
+}
+
+/// What was promised so far.
+#[derive(Clone, Default)]
+pub struct Promise {
+    pub frames: BTreeMap<Lsn, (u64, u32, Vec<u8>)>,
+    pub acked: BTreeSet<Lsn>,
+    pub settled: [BTreeSet<Lsn>; READERS],
+    /// With `drop_oldest`: what the books gave up.
+    pub given_up: Option<Arc<Mutex<Books>>>,
+}
+
+pub fn open(io: &Arc<SimFs>, full: Full, jump: u64) -> Core<SimFs> {
+    let recovery = recover(&**io).expect("recovery succeeds");
+    // A segment that was being made may be left without its header.
+    let damage = Damage { segment_headers: 0, unreadable_segments: 0, ..recovery.damage.clone() };
+    assert!(damage.is_none(), "{damage:?}");
+    let strangers = recovery.strangers.clone();
+    let mut core = Core::new(Arc::clone(io), recovery, &options(full, jump)).expect("it opens");
+    core.prepare(&strangers, 0).expect("a good disk");
+    core
+}
+
+pub fn read_all(io: &SimFs, core: &Core<SimFs>, reader: usize) -> Vec<(Lsn, u32, Vec<u8>)> {
+    let mut walk = Walk::new(reader, core.seed());
+    let (mut after, mut found) = (0, Vec::new());
+    loop {
+        match walk.next(io, core.shared(), after) {
+            Step::Frame(head, bytes) => {
+                assert!(head.lsn > after);
+                after = head.lsn;
+                found.push((head.lsn, head.records, bytes));
+            }
+            Step::End => return found,
+            other => panic!("reader {reader} after {after}: {other:?}"),
+        }
+    }
+}
+
+/// Opens a crashed disk and compares it with what was promised.
+fn check(state: State, promise: &Promise, full: Full, rng: &mut Rng) {
+    let io = Arc::new(SimFs::new(state, Lie::None));
+    let core = open(&io, full, 100);
+    let next = lock(core.shared()).next;
+    if let Some((last, _)) = promise.frames.last_key_value() {
+        assert!(next > *last, "number {next} again");
+    }
+    for reader in 0..READERS {
+        let told = {
+            let books = lock(core.shared());
+            books.readers[reader].backlog(&books.totals, books.committed).sum()
+        };
+        let read = read_all(&io, &core, reader);
+        for (lsn, records, bytes) in &read {
+            let (bits, written, payload) = promise.frames.get(lsn).expect("only what was appended");
+            assert!(bits >> reader & 1 == 1 && written == records && payload == bytes, "frame {lsn}");
+        }
+        let sum: u64 = read.iter().map(|(_, records, _)| u64::from(*records)).sum();
+        assert_eq!(told.records, sum, "the backlog of reader {reader}");
+        let read: BTreeSet<Lsn> = read.into_iter().map(|(lsn, ..)| lsn).collect();
+        let given_up = promise.given_up.as_ref().map_or(0, |books| lock(books).readers[reader].settled);
+        for lsn in promise.acked.iter().filter(|lsn| **lsn > given_up && !promise.settled[reader].contains(lsn)) {
+            let wanted = promise.frames[lsn].0 >> reader & 1 == 1;
+            assert!(!wanted || read.contains(lsn), "reader {reader} lost frame {lsn}");
+        }
+    }
+    if rng.u8(..16) == 0 {
+        // It goes on, and what it does then survives as well.
+        let mut core = core;
+        let mut group = Group::default();
+        let lsn = add(&mut core, &mut group, 3, b"after the crash".to_vec(), &mut Promise::default());
+        match core.commit(&mut group, 0) {
+            Ok(()) => {
+                drop(core);
+                let again = io.state().crashed(Residue::None, rng);
+                let io = Arc::new(SimFs::new(again, Lie::None));
+                let core = open(&io, full, 100);
+                let last = read_all(&io, &core, 1).pop().expect("the new one");
+                assert_eq!((last.0, last.2.as_slice()), (lsn, b"after the crash".as_slice()));
+            }
+            Err(Fail::Full) => {}
+            Err(Fail::Io(error)) => panic!("{error}"),
+        }
+    }
+}
+
+pub fn add(core: &mut Core<SimFs>, group: &mut Group, bits: u64, payload: Vec<u8>, promise: &mut Promise) -> Lsn {
+    let records = payload.len() as u32 % 7 + 1;
+    let (lsn, committed) = {
+        let mut books = lock(core.shared());
+        let source = (payload.len() % 2) as u16;
+        let mask = books.readers.iter().take(READERS).enumerate();
+        let mask = mask.fold(0, |mask, (at, reader)| mask | (bits >> at & 1) << reader.bit);
+        (books.append(mask, records, source, payload.len() as u64, 5), books.committed)
+    };
+    let mask = {
+        let books = lock(core.shared());
+        books.queued.back().expect("it was appended").bits
+    };
+    let source = (payload.len() % 2) as u16;
+    let head = Header { lsn, committed, readers: mask, records, source, time_ms: 5, ..Header::default() };
+    group.push(core.seed(), head, LIMITS.payload, |out| out.extend_from_slice(&payload));
+    promise.frames.insert(lsn, (bits, records, payload));
+    lsn
+}
+
+/// One run of a node: appends, commits, reads, settles, saves, restarts. Gives how many crash states were looked at.
+fn run(seed: u64, lie: Lie, faults: u32, steps: usize) -> u64 {
+    let mut rng = Rng::with_seed(seed);
+    let full = if seed % 4 == 3 { Full::DropOldest } else { Full::Block };
+    let io = Arc::new(SimFs::new(State::default(), lie));
+    let promise = Arc::new(Mutex::new(Promise::default()));
+    let states = Arc::new(Mutex::new(0));
+    let mut core = open(&io, full, 100);
+    let watch = |core: &Core<SimFs>, rng: &mut Rng| {
+        let (promise, states, mut rng) = (Arc::clone(&promise), Arc::clone(&states), rng.fork());
+        if full == Full::DropOldest {
+            promise.lock().expect("no panic").given_up = Some(Arc::clone(core.shared()));
+        }
+        io.on_change(Box::new(move |state| {
+            let promise = promise.lock().expect("no panic").clone();
+            for residue in RESIDUES {
+                *states.lock().expect("no panic") += 1;
+                check(state.crashed(residue, &mut rng), &promise, full, &mut rng);
+            }
+        }));
+    };
+    watch(&core, &mut rng);
+    let mut walks: Vec<Walk<usize>> = (0..READERS).map(|reader| Walk::new(reader, core.seed())).collect();
+    let mut after = [0; READERS];
+    let mut in_hand: [Vec<Lsn>; READERS] = Default::default();
+    for _ in 0..steps {
+        io.fail(rng.fork(), faults);
+        match rng.u8(..12) {
+            0..=4 => {
+                let mut group = Group::default();
+                let mut lsns = Vec::new();
+                for _ in 0..rng.usize(1..4) {
+                    let len = if rng.u8(..8) == 0 { rng.usize(..11_000) } else { rng.usize(..600) };
+                    let mut payload = vec![0; len];
+                    rng.fill(&mut payload);
+                    let bits = rng.u64(1..4);
+                    lsns.push(add(&mut core, &mut group, bits, payload, &mut promise.lock().expect("no panic")));
+                    // A reader that keeps up gets it from memory, and may be done before the commit.
+                    for reader in (0..READERS).filter(|reader| bits >> reader & 1 == 1) {
+                        if full == Full::Block && rng.u8(..4) == 0 {
+                            promise.lock().expect("no panic").settled[reader].insert(lsns[lsns.len() - 1]);
+                            lock(core.shared()).settle(reader, lsns[lsns.len() - 1]);
+                        }
+                    }
+                }
+                for tries in 0.. {
+                    match core.commit(&mut group, 0) {
+                        Ok(()) => break,
+                        Err(Fail::Full) => {
+                            // As a slow reader does in the end.
+                            for reader in 0..READERS {
+                                let committed = lock(core.shared()).committed;
+                                let mut promise = promise.lock().expect("no panic");
+                                let all: Vec<Lsn> = promise.frames.range(..=committed).map(|(lsn, _)| *lsn).collect();
+                                promise.settled[reader].extend(&all);
+                                all.iter().for_each(|lsn| lock(core.shared()).settle(reader, *lsn));
+                                drop(promise);
+                                let mut walk = Walk::new(reader, core.seed());
+                                while !matches!(walk.next(&*io, core.shared(), committed), Step::End | Step::NotYet(_))
+                                {
+                                }
+                            }
+                        }
+                        Err(Fail::Io(_)) if tries > 20 => io.fail(rng.fork(), 0),
+                        Err(Fail::Io(_)) => {}
+                    }
+                }
+                promise.lock().expect("no panic").acked.extend(&lsns);
+            }
+            5..=7 => {
+                let reader = rng.usize(..READERS);
+                match walks[reader].next(&*io, core.shared(), after[reader]) {
+                    Step::Frame(head, bytes) => {
+                        let promise = promise.lock().expect("no panic");
+                        assert_eq!(promise.frames[&head.lsn].2, bytes);
+                        after[reader] = head.lsn;
+                        in_hand[reader].push(head.lsn);
+                    }
+                    Step::End | Step::NotYet(_) | Step::Failed(_) => {}
+                    lost @ Step::Lost { .. } => panic!("{lost:?}"),
+                }
+            }
+            8..=9 => {
+                let reader = rng.usize(..READERS);
+                if !in_hand[reader].is_empty() {
+                    let at = rng.usize(..in_hand[reader].len());
+                    let lsn = in_hand[reader].swap_remove(at);
+                    promise.lock().expect("no panic").settled[reader].insert(lsn);
+                    lock(core.shared()).settle(reader, lsn);
+                }
+            }
+            10 => {
+                let _ = core.save_cursors();
+                let _ = core.collect(0);
+            }
+            _ if rng.u8(..4) == 0 => {
+                // The process is killed and starts again; the kernel keeps what was written.
+                io.fail(Rng::new(), 0);
+                if rng.bool() {
+                    core.seal();
+                }
+                drop(core);
+                core = open(&io, full, 100);
+                watch(&core, &mut rng);
+                walks = (0..READERS).map(|reader| Walk::new(reader, core.seed())).collect();
+                (after, in_hand) = ([0; READERS], Default::default());
+            }
+            _ => {}
+        }
+    }
+    let states = *states.lock().expect("no panic");
+    states
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn runs(what: &str, default: u64, faults: u32) {
+    let from = setting("LONGSHORE_SEED", 1);
+    let count = setting("LONGSHORE_SEEDS", default);
+    let mut states = 0;
+    for seed in from..from + count {
+        match catch_unwind(AssertUnwindSafe(|| run(seed, Lie::None, faults, 60))) {
+            Ok(some) => states += some,
+            Err(_) => panic!("{what}: seed {seed} (LONGSHORE_SEED={seed} LONGSHORE_SEEDS=1)"),
+        }
+    }
+    println!("{what}: seeds {from} to {}, {states} crash states", from + count - 1);
+}
+
+#[test]
+fn what_was_acked_survives_a_crash_after_every_call_with_every_residue() {
+    runs("crashes", 8, 0);
+}
+
+#[test]
+fn what_was_acked_survives_failing_calls_and_a_crash_after_any_of_them() {
+    runs("faults", 8, 12);
+}
+
+/// Whether some seed finds the mistake.
+fn is_found(lie: Lie, faults: u32) -> bool {
+    // The panics that are hoped for are not printed.
+    (1..=40).any(|seed| catch_unwind(AssertUnwindSafe(|| run(seed, lie, faults, 60))).is_err())
+}
+
+#[test]
+fn an_ack_before_the_sync_is_found() {
+    assert!(is_found(Lie::SegmentSync, 0));
+}
+
+#[test]
+fn a_skipped_sync_of_the_folder_is_found() {
+    assert!(is_found(Lie::FolderSync, 0));
+}
+
+#[test]
+fn a_cursor_that_is_saved_after_its_segment_has_gone_is_found() {
+    assert!(is_found(Lie::CursorSync, 0));
+}
+
+#[test]
+fn a_failed_sync_that_is_tried_again_on_the_same_file_is_found() {
+    assert!(is_found(Lie::FailedSyncIsRetried, 6));
+}

@@ -1,0 +1,69 @@
+//! The disk log as the configuration wants it: whether there is one, where, how large, and what it has for each sink.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::buffer::{self, Backlog, Log};
+use crate::config::Config;
+use crate::metrics::{Health, Metrics};
+use crate::outbox::{self, LogWatcher};
+
+/// The folder of the disk log within the data folder.
+pub const BUFFER: &str = "buffer";
+/// The disk log's size where nothing is configured; a quarter of the file system where that is less.
+const BUFFER_SIZE: u64 = 1 << 30;
+
+/// What the log has for each reader, by input: readers are the sinks.
+pub fn by_input(readers: &[Backlog], inputs: usize) -> Vec<Vec<u64>> {
+    let one = |backlog: &Backlog| {
+        let mut records = vec![0; inputs];
+        for (to, from) in records.iter_mut().zip(&backlog.by_source) {
+            *to = from.records;
+        }
+        // Of inputs that are configured no longer: counted for the first one, as `outbox/feed.rs` does it.
+        let known: u64 = records.iter().sum();
+        if let Some(first) = records.first_mut() {
+            *first += backlog.total.records.saturating_sub(known);
+        }
+        records
+    };
+    readers.iter().map(one).collect()
+}
+
+/// Opens the disk log if there is one, or if there has to be one (`to_run`). With it: what it has for each sink, by input.
+pub fn open(config: &Config, metrics: &Arc<Metrics>, to_run: bool) -> io::Result<(Option<Arc<Log>>, Vec<Vec<u64>>)> {
+    let dir = config.node.data_dir.join(BUFFER);
+    let nothing = vec![vec![0; config.inputs.len()]; config.sinks.len()];
+    let wanted = to_run && (config.inputs.iter().any(|input| input.part.is_durable()) || config.sinks.len() > 1);
+    if !wanted && !dir.exists() {
+        return Ok((None, nothing));
+    }
+    let size = config.buffer.size.unwrap_or_else(|| default_size(&config.node.data_dir));
+    let settings = buffer::Settings {
+        full: config.buffer.full,
+        keep: config.buffer.keep,
+        sources: config.inputs.iter().map(|input| input.name.clone()).collect(),
+        watcher: Some(Arc::new(LogWatcher(Arc::clone(metrics)))),
+        ..buffer::Settings::new(dir, size)
+    };
+    let names: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    let (log, found) =
+        Log::open(settings, &names).map_err(|error| io::Error::new(error.kind(), format!("the disk log: {error}")))?;
+    metrics.check(outbox::CHECK, Health::Pass, "");
+    if !found.damage.is_none() {
+        let damage = &found.damage;
+        tracing::error!(?damage, "the disk log is damaged; what can be read is delivered, the rest is counted");
+    }
+    for (sink, backlog) in &found.removed {
+        let (records, bytes) = (backlog.total.records, backlog.total.bytes);
+        tracing::warn!(sink, records, bytes, "the disk log has a backlog of a sink that is configured no longer");
+    }
+    Ok((Some(log), by_input(&found.readers, config.inputs.len())))
+}
+
+/// 1 GiB, or a quarter of the file system where that is less.
+fn default_size(data_dir: &Path) -> u64 {
+    let total = rustix::fs::statvfs(data_dir).map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
+    (total / 4).clamp(buffer::SIZE_MIN, BUFFER_SIZE)
+}
