@@ -150,6 +150,12 @@ impl Outcome {
         }
         if let Some((first, others)) = self.figures.split_first() {
             for other in others {
+                if other.verdict.missing > 0 || first.verdict.missing > 0 {
+                    // Less work in another time: a ratio would flatter one of them.
+                    let _ =
+                        writeln!(out, "  {} against {}: no ratio, since records are missing", first.name, other.name);
+                    continue;
+                }
                 let _ = writeln!(
                     out,
                     "  {} against {}: {:.1}x the records per CPU second ({:.1}x to {:.1}x over the runs), {:.1}x by the clock, {:.2}x the memory",
@@ -213,6 +219,10 @@ mod tests {
             examples: vec![],
         };
         assert!(!outcome.is_whole());
-        assert!(outcome.text().contains("10.0x the records per CPU second"), "{}", outcome.text());
+        assert!(outcome.text().contains("no ratio, since records are missing"), "{}", outcome.text());
+        let mut whole = outcome;
+        whole.figures.iter_mut().for_each(|figures| figures.verdict = Verdict::default());
+        assert!(whole.is_whole());
+        assert!(whole.text().contains("10.0x the records per CPU second"), "{}", whole.text());
     }
 }

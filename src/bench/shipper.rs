@@ -2,7 +2,7 @@
 //! buffers large enough that nobody waits for a setting.
 //!
 //! Fluent Bit: `tail` with 1 MiB reads and a position database, as longshore has its checkpoints; `Flush 0.2` (its
-//! default is 1 s) so that its latency is its own. Vector: its defaults, one `remap` with the same parsing. For `durable`
+//! default is 1 s) so that its latency is its own; our HTTP batches wait as long. Vector: its defaults, one `remap` with the same parsing. For `durable`
 //! they keep what they took on disk (`storage.type filesystem` with `storage.sync full`; a disk buffer), though neither
 //! waits for the disk before it acknowledges.
 
@@ -116,7 +116,11 @@ fn longshore(plan: &Plan) -> Setup {
     let _ = writeln!(text, "\n[pipeline]\nsteps = [\n{steps}]");
     for nth in 0..plan.sinks {
         let _ = if plan.work.to_http() {
-            writeln!(text, "\n[sinks.out{nth}]\ntype = \"http\"\nurl = \"http://127.0.0.1:{}/{nth}\"", plan.http_port)
+            writeln!(
+                text,
+                "\n[sinks.out{nth}]\ntype = \"http\"\nurl = \"http://127.0.0.1:{}/{nth}\"\nbatch = {{ size = \"1MiB\", wait = \"200ms\" }}",
+                plan.http_port
+            )
         } else {
             writeln!(text, "\n[sinks.out{nth}]\ntype = \"file\"\npath = {:?}", plan.output(nth))
         };
