@@ -23,6 +23,7 @@ use super::follow::disk;
 use super::follow::generations::Family;
 use super::follow::identity::{self, FileId};
 use super::follow::opener::{Known, Layout, Meaning};
+use super::follow::standing::Space;
 use super::follow::{self, Follow};
 use super::{Ack, Input, InputKind, Outlet};
 use crate::pipeline::template::Template;
@@ -35,6 +36,7 @@ pub const KIND: InputKind = InputKind { name: "docker", read };
 
 const ROOT: &str = "/var/lib/docker/containers";
 const CONFIG: &str = "config.v2.json";
+const HOST_CONFIG: &str = "hostconfig.json";
 const CONFIG_MAX: u64 = 8 << 20;
 const TAG_MAX: usize = 4 << 10;
 const RECORD_MAX: u64 = 4 << 20;
@@ -234,6 +236,13 @@ impl Layout for Containers {
         known
     }
 
+    fn space(&mut self, family: &Family) -> Option<Space> {
+        let mut text = Vec::new();
+        let file = disk::open(&family.folder.join(HOST_CONFIG)).ok()?;
+        file.take(CONFIG_MAX).read_to_end(&mut text).ok()?;
+        space_of(&text)
+    }
+
     fn key(&self, family: &Family) -> String {
         id_of(&family.folder).unwrap_or_default().to_owned()
     }
@@ -302,6 +311,36 @@ fn read_config(path: &Path, id: &str) -> Option<Container> {
         image: text(&config["Config"]["Image"]),
         labels: labels.collect(),
     })
+}
+
+/// Docker's limits for a log, from `hostconfig.json` (the daemon's defaults are merged in). Without `max-size` there is
+/// no rotation.
+fn space_of(text: &[u8]) -> Option<Space> {
+    let config: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let options = &config["LogConfig"]["Config"];
+    let file_max = docker_size(options["max-size"].as_str()?)?;
+    let files = options["max-file"].as_str().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let compress = options["compress"].as_str() == Some("true");
+    (file_max > 0 && (1..=10_000).contains(&files)).then_some(Space { file_max, files, compress })
+}
+
+/// A size as Docker reads it: a number with `k`, `m`, `g`, decimal, perhaps with a `b` behind it.
+fn docker_size(text: &str) -> Option<u64> {
+    let text = text.trim().to_ascii_lowercase();
+    let text = text.strip_suffix('b').unwrap_or(&text);
+    let (number, unit) = match text.strip_suffix(['k', 'm', 'g', 't']) {
+        Some(number) => (number, &text[number.len()..]),
+        None => (text, ""),
+    };
+    let factor = match unit {
+        "k" => 1_000.0,
+        "m" => 1_000_000.0,
+        "g" => 1e9,
+        "t" => 1e12,
+        _ => 1.0,
+    };
+    let number: f64 = number.trim().parse().ok()?;
+    (number.is_finite() && number >= 0.0).then_some((number * factor) as u64)
 }
 
 /// The id of the container that we run in, or its first 12 digits.
@@ -374,6 +413,18 @@ mod tests {
         let container = about.origin.container.clone().expect("there");
         assert_eq!((container.name.as_str(), container.image.as_str(), container.id.as_str()), ("web", "nginx:1", ID));
         assert_eq!(container.labels, [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
+    }
+
+    #[test]
+    fn the_limits_of_a_log_are_read_as_docker_reads_them() {
+        let text = |options: &str| format!(r#"{{"LogConfig":{{"Type":"json-file","Config":{{{options}}}}}}}"#);
+        let space = |options: &str| space_of(text(options).as_bytes());
+        let some = |file_max, files, compress| Some(Space { file_max, files, compress });
+        assert_eq!(space(r#""max-size":"10k""#), some(10_000, 1, false));
+        assert_eq!(space(r#""max-size":"1.5MB","max-file":"3","compress":"true""#), some(1_500_000, 3, true));
+        assert_eq!(space(r#""max-size":"-1""#), None);
+        assert_eq!(space(r#""max-file":"3""#), None, "without a size nothing rotates");
+        assert_eq!(space_of(b"{\"LogConfig\":"), None);
     }
 
     #[test]

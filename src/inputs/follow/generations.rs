@@ -283,11 +283,15 @@ impl Family {
     /// no file has shifted, and what was seen is in order.
     fn pass(&self, known: &[Arc<Held>], earlier: &[&Arc<Held>], refused: &mut Vec<(PathBuf, io::Error)>) -> Pass {
         let mut pass = Pass::default();
+        // Without a base (in the middle of a rotation, or removed) the older ones are looked at all the same: what an
+        // earlier torn look saw must not come without what is older than it.
         let base = match self.take(&self.base, known, earlier, &mut pass, refused) {
-            Taken::Nothing => return Pass { whole: true, ..pass },
-            Taken::Seen(id) => id,
+            Taken::Nothing => None,
+            Taken::Seen(id) => {
+                pass.has_base = true;
+                id
+            }
         };
-        pass.has_base = true;
         if pass.met_known {
             return Pass { whole: true, ..pass };
         }

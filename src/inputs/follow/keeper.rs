@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::generations::Held;
+use super::inotify::{self, Bell};
 use super::standing::{Standing, horizon};
 use crate::inputs::Outlet;
 use crate::metrics::Health;
@@ -77,11 +78,11 @@ impl Keeper {
         Keeper { outlet, input: input.to_owned(), chains, limit, gave_up: None, unsaid: 0 }
     }
 
-    /// Looks once a second until the word to stop.
-    pub fn run(mut self) {
-        let stop = self.outlet.stop.clone();
-        while self.outlet.runtime.block_on(async { tokio::time::timeout(TICK, stop.wait()).await.is_err() }) {
+    /// Looks once a second until the word to stop, with which the bell rings.
+    pub fn run(mut self, bell: &Bell) {
+        while !self.outlet.stop.is_set() {
             self.look(Instant::now());
+            inotify::wait(bell, None, TICK);
         }
     }
 

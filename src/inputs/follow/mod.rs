@@ -104,8 +104,10 @@ pub fn start(follow: Follow, outlet: Outlet, workers: &Arc<Workers>) -> io::Resu
     let watch = follow.watch;
     workers.spawn(&format!("open {}", rules.input), move || Opener::new(setup, watch).run())?;
     if !outlet.once {
+        let bell = Arc::new(Bell::new()?);
+        bells.push(Arc::clone(&bell));
         let keeper = Keeper::new(outlet.clone(), &rules.input, chains, follow.held_deleted_max);
-        workers.spawn(&format!("keep {}", rules.input), move || keeper.run())?;
+        workers.spawn(&format!("keep {}", rules.input), move || keeper.run(&bell))?;
     }
     // Threads wait for files, not for the word to stop: somebody has to wake them.
     let stop = outlet.stop.clone();

@@ -34,6 +34,8 @@ const POLL: Duration = Duration::from_millis(100);
 const RESCAN: Duration = Duration::from_secs(10);
 /// How long the first line of a new container waits for its name.
 const ABOUT_WAIT: Duration = Duration::from_millis(500);
+/// A file that is younger when its folder is first looked at may have been made after the watch was.
+const JUST_NOW: Duration = Duration::from_millis(100);
 const SAID_MAX: usize = 1000;
 
 /// What a name in a watched folder stands for.
@@ -532,7 +534,9 @@ impl Opener {
         }
         let refused = std::mem::take(&mut scan.refused);
         // A compressed file was not created under the base's name; one that can not be opened is said below.
-        kin.opened += scan.fresh.iter().filter(|held| !held.gz).count() as u64;
+        // Nor was what is older than the watch told of.
+        let since = if kin.newest.is_none() { clock::wall().saturating_sub(JUST_NOW).as_nanos() as i64 } else { 0 };
+        kin.opened += scan.fresh.iter().filter(|held| !held.gz && held.id.btime >= since).count() as u64;
         kin.opened += refused.iter().filter(|(path, _)| *path == family.path()).count() as u64;
         if !scan.fresh.is_empty() {
             self.publish(&family, scan.fresh);

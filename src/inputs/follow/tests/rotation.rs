@@ -45,6 +45,8 @@ fn with_compression_at_full_pace_every_line_comes_once_and_in_order_or_is_counte
 fn files_that_come_and_go_before_they_can_be_opened_are_counted_exactly() {
     let docker = Docker::new();
     docker.append(&["line 0"]);
+    // Surely older than the watch: it is not told of.
+    std::thread::sleep(Duration::from_millis(300));
     let node = Node::new();
     node.start("docker", &docker.settings());
     node.wait_for(1);
