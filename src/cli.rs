@@ -105,7 +105,7 @@ Examples:
   longshore completions zsh > \"${fpath[1]}/_longshore\"
   longshore completions fish > ~/.config/fish/completions/longshore.fish";
 
-/// Ships structured logs: Docker logs, files and the Fluentd forward protocol in; files and HTTP out.
+/// Ships structured logs: Docker logs, files and the Fluentd forward protocol in; files, HTTP and forward out.
 #[derive(Debug, Parser)]
 #[command(
     name = "longshore",
@@ -174,6 +174,10 @@ pub struct Run {
     /// Keep checkpoints in this folder instead of the file's [node] data_dir
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Take over from the longshore that runs with the same data folder: its listening sockets at once, its place as
+    /// soon as it has delivered what it read; no connection is refused in between
+    #[arg(long)]
+    pub take_over: bool,
     /// The own log.
     #[command(flatten)]
     pub log: LogFlags,

@@ -25,6 +25,7 @@ pub mod sinks; // stdout, file, http
 pub mod admin; // /live /ready /health /metrics
 pub mod config; // the whole file -> Config: every mistake at once
 pub mod disk_log; // the disk log as the configuration wants it
+pub mod handover; // listening sockets from one process to the next
 pub mod log; // the own log on standard error
 pub mod run; // the only wiring
 pub mod service; // what systemd is told

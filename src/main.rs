@@ -45,7 +45,7 @@ fn run(args: Run) -> u8 {
     let overrides = overrides(args.log, args.data_dir);
     let program = std::env::args().next().unwrap_or_else(|| "longshore".to_owned());
     match config::load(&args.config, &overrides) {
-        Ok(config) => start(config, run::Options { once: false, program: Some(program) }),
+        Ok(config) => start(config, run::Options { once: false, program: Some(program), take_over: args.take_over }),
         Err(report) => refuse(&report),
     }
 }
@@ -86,7 +86,7 @@ fn tail(args: &Tail) -> u8 {
         Err(message) => return fail(&format!("tail: {message}")),
     };
     match config::load_text("tail", &text, &overrides) {
-        Ok(config) => start(config, run::Options { once: args.no_follow, program: None }),
+        Ok(config) => start(config, run::Options { once: args.no_follow, program: None, take_over: false }),
         Err(report) => refuse(&report),
     }
 }

@@ -45,6 +45,8 @@ macro_rules! catalogue {
     };
 }
 
+pub mod followed;
+
 catalogue! {
     /// Something odd in the input that did not cost a record; the record went on as the documentation's table says.
     Oddity {
@@ -84,6 +86,8 @@ catalogue! {
         KeyNotText = "key_not_text",
         /// A frame said one codec and held another.
         CodecSniffed = "codec_sniffed",
+        /// Options that say "no logs" or name an unknown codec came after the frame's records had gone on.
+        OptionsLate = "options_late",
         /// A chunk id that is no text was echoed as it was.
         ChunkNotText = "chunk_not_text",
         /// A batch inside an entry was unwrapped.
@@ -245,6 +249,8 @@ pub struct InputMetrics {
     pub last_record: AtomicU64,
     /// Nanoseconds spent waiting for room (memory or a sink's queue).
     pub paused_ns: AtomicU64,
+    /// Of inputs that follow files.
+    pub followed: followed::Followed,
 }
 
 /// One input's records at one sink.
@@ -385,6 +391,7 @@ impl Metrics {
             open: AtomicU64::new(0),
             last_record: AtomicU64::new(0),
             paused_ns: AtomicU64::new(0),
+            followed: followed::Followed::default(),
         };
         let sink = |(name, kind): &(&str, &'static str)| SinkMetrics {
             name: (*name).to_owned(),
@@ -477,6 +484,7 @@ impl Metrics {
         out.family("longshore_memory_used_peak_bytes", "gauge", "The most bytes of the budget that were in use.");
         out.sample("longshore_memory_used_peak_bytes", &[], budget.used_peak() as u64);
         self.expose_inputs(&mut out);
+        followed::expose(&self.inputs, &mut out);
         self.expose_pairs(&mut out);
         self.expose_sinks(&mut out);
         self.expose_buffer(&mut out);

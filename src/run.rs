@@ -14,10 +14,11 @@
 //! 4. what the checkpoints and cursors rest on is synced, and they are saved a last time, the ledger with them
 //!
 //! At the deadline, or at a second signal, the sinks give up: what they hold is "not delivered", so files are read
-//! again next time, unacked chunks are sent again, and what is in the disk log is delivered after the next start. SIGHUP has the sinks reopen their files.
+//! again next time, unacked chunks are sent again, and what is in the disk log is delivered after the
+//! next start. A longshore whose listening sockets were taken ([`handover`]) stops in the same way. SIGHUP has the
+//! sinks reopen their files.
 
 use std::io;
-use std::net::TcpListener as StdListener;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -35,8 +36,9 @@ use crate::buffer::Log;
 use crate::config::Config;
 use crate::delivery::{self, SinkHandle, Stops};
 use crate::disk_log;
-use crate::inputs::Outlet;
+use crate::handover;
 use crate::inputs::follow::checkpoint::Checkpoints;
+use crate::inputs::{Outlet, inherited};
 use crate::ledger::Ledger;
 use crate::log;
 use crate::metrics::{DropReason, Health, Metrics, shift};
@@ -75,6 +77,8 @@ pub struct Options {
     pub once: bool,
     /// How the program was called, for the text of the start; none without that text.
     pub program: Option<String>,
+    /// Take the sockets and the place of the longshore that runs with the same data folder.
+    pub take_over: bool,
 }
 
 /// Runs until told to stop, or until all inputs are at an end. Returns the exit code.
@@ -105,6 +109,8 @@ struct Node {
     stop: Stop,
     /// "Give up", for the sinks.
     give_up: Stop,
+    /// "Another longshore has our listening sockets."
+    handed: Stop,
     inputs: Arc<Workers>,
     sinks: Workers,
     saver: Workers,
@@ -162,6 +168,10 @@ impl Node {
             }
             synced
         };
+        inherited::read_environment();
+        if options.take_over {
+            handover::take_over(&config.node.data_dir, config.node.shutdown_timeout + 2 * LET_GO)?;
+        }
         let checkpoints = Checkpoints::open(&config.node.data_dir, Box::new(sync))
             .map_err(|error| with_way_out(&config.node.data_dir, error))?;
         let resumed = Resumed { files: checkpoints.resumed() };
@@ -198,6 +208,7 @@ impl Node {
             handles,
             stop: Stop::default(),
             give_up: Stop::default(),
+            handed: Stop::default(),
             inputs: Arc::default(),
             sinks: Workers::default(),
             saver: Workers::default(),
@@ -205,9 +216,16 @@ impl Node {
             give_again: config.inputs.iter().map(|input| input.part.gives_again()).collect(),
             lost: AtomicU64::new(0),
         };
+        let data_dir = config.node.data_dir.clone();
         // Whatever was started before an error is stopped again.
         match node.start_parts(config, options, budget, &settled) {
             Ok(()) => {
+                for address in inherited::close_rest() {
+                    tracing::warn!(address, "a listening socket that was given to us is in no `listen`; it was closed");
+                }
+                if let Err(error) = handover::offer(&data_dir, node.runtime.handle(), node.handed.clone()) {
+                    tracing::warn!(%error, "`longshore run --take-over` can not take our listening sockets");
+                }
                 node.state.set(Phase::Running);
                 service::ready();
                 if let Some(banner) = banner {
@@ -232,7 +250,7 @@ impl Node {
         settled: &OnceLock<Settled>,
     ) -> io::Result<()> {
         let admin = config.telemetry.listen.map(|address| {
-            let listener = StdListener::bind(address).and_then(|listener| {
+            let listener = handover::bind(address, options.take_over).and_then(|listener| {
                 listener.set_nonblocking(true)?;
                 Ok(listener)
             });
@@ -346,6 +364,7 @@ impl Node {
                     }
                 },
                 () = self.stop.wait() => return Why::Closed,
+                () = self.handed.wait() => return Why::HandedOver,
                 _ = look_at_log.tick() => self.watch.get().into_iter().for_each(Watch::look),
                 _ = save_ledger.tick() => {
                     let now = self.counted();
@@ -524,6 +543,7 @@ enum Why {
     EndOfInput,
     /// A sink said that nobody reads its output any more.
     Closed,
+    HandedOver,
     Panic,
 }
 
@@ -533,6 +553,7 @@ impl Why {
             Why::Signal(name) => name,
             Why::EndOfInput => "the inputs are at their end",
             Why::Closed => "the output was closed",
+            Why::HandedOver => "another longshore took over",
             Why::Panic => "a worker panicked",
         }
     }

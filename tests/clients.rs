@@ -10,6 +10,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::forward_input::config;
+use crate::harness::certificates::Authority;
 use crate::harness::records::{assert_each_once, at, line_count, records};
 use crate::harness::{folder, free_port, node, run_command, skip, told};
 
@@ -69,4 +70,59 @@ fn the_node_logger_of_npm_gets_an_ack_for_every_frame_of_every_mode() {
     let records = exchange(&mut command, 3_000, &tags);
     let odd = records.iter().find(|record| record["seq"] == 7).expect("it came");
     assert_eq!(odd["time"], json!("2023-11-14T22:13:20.000000007Z"));
+}
+
+const KEY: &str = "canary-key-of-the-clients";
+
+#[test]
+fn pythons_ssl_delivers_through_tls_with_a_shared_key() {
+    let dir = folder();
+    let port = free_port();
+    let authority = Authority::new("ours");
+    authority.write_server(dir.path(), "server", 3_650);
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, authority.pem()).expect("written");
+    let (cert, key) = (dir.path().join("server.pem"), dir.path().join("server.key"));
+    let listen =
+        format!("{{ address = \"tls://127.0.0.1:{port}\", cert = {cert:?}, key = {key:?}, shared_key = \"{KEY}\" }}");
+    let ca = ca.display().to_string();
+    let records = through(dir.path(), &listen, |command| {
+        command.args(["127.0.0.1", &port.to_string(), "300", &ca, KEY]);
+    });
+    assert_eq!(records.len(), 300);
+}
+
+#[test]
+fn the_node_logger_delivers_with_a_shared_key_and_a_user() {
+    let Some(clients) = clients() else { return };
+    let dir = folder();
+    let port = free_port();
+    let listen = format!(
+        "{{ address = \"tcp://127.0.0.1:{port}\", shared_key = \"{KEY}\", \
+         users = [{{ name = \"alice\", password = \"pw\" }}] }}"
+    );
+    let records = through(dir.path(), &listen, |command| {
+        *command = Command::new("node");
+        command.env("NODE_PATH", clients.join("node/node_modules")).arg(script("node_secure.js"));
+        command.args(["127.0.0.1", &port.to_string(), "2000", KEY, "alice", "pw"]);
+    });
+    assert_eq!(records.len(), 2_000);
+    assert!(records.iter().all(|record| record["seq"] != 666_666));
+}
+
+/// Runs a client against one listener; `python_tls.py` unless `prepare` says something else.
+fn through(dir: &Path, listen: &str, prepare: impl FnOnce(&mut Command)) -> Vec<serde_json::Value> {
+    let out = dir.join("out.ndjson");
+    let body = format!(
+        "[inputs.apps]\ntype = \"forward\"\nlisten = [{listen}]\n[sinks.out]\ntype = \"file\"\npath = {out:?}\n"
+    );
+    let mut node = node(dir, &body).start();
+    let mut command = Command::new("python3");
+    command.arg(script("python_tls.py"));
+    prepare(&mut command);
+    let output = run_command(&mut command, b"");
+    assert!(output.status.success(), "{}\nlog:\n{}", told(&output), node.log());
+    node.stop_well();
+    assert!(!node.log().contains("canary-"), "{}", node.log());
+    records(&out)
 }

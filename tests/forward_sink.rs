@@ -69,7 +69,9 @@ fn a_record_is_the_same_with_a_relay_in_between() {
         client.expect_ack("c2");
     }
     let out = |name: &str| dir.path().join(name).join("out.ndjson");
-    // The acks came back through both nodes, so everything is there.
+    // An ack says that the record is safe; on its way it may still be.
+    one.wait_for("the records", |_| line_count(&out("direct")) >= 2);
+    two.wait_for("the records", |_| line_count(&out("behind")) >= 2);
     let (direct, behind) = (records(&out("direct")), records(&out("behind")));
     assert_eq!(direct.len(), 2);
     let sorted = |records: &[Value]| {
@@ -102,9 +104,13 @@ fn a_receiver_that_is_killed_and_comes_back_costs_no_record() {
     let mut second = receiver(&dir.path().join("behind"), behind);
     let sent = sender.join().expect("the sender does not panic");
     assert!(sent.status.success(), "{}\n{}", told(&sent), relay.log());
-    let mut seqs = seqs(&out);
-    seqs.dedup();
-    assert_eq!(seqs, (0..10_000).collect::<Vec<_>>(), "every record that was acknowledged is there");
+    let distinct = || {
+        let mut seqs = seqs(&out);
+        seqs.dedup();
+        seqs
+    };
+    second.wait_for("every record that was acknowledged", |_| distinct().len() >= 10_000);
+    assert_eq!(distinct(), (0..10_000).collect::<Vec<_>>());
     assert!(relay.log().contains("sink=up"), "the failure is told:\n{}", relay.log());
     relay.assert_ledger_closes();
     relay.stop_well();
@@ -122,7 +128,9 @@ fn of_two_receivers_a_dead_one_holds_up_nothing() {
     let mut relay = relay(&dir.path().join("relay"), front, &servers, "");
     let sent = run(dir.path(), &["send", "--to", &format!("127.0.0.1:{front}"), "--tag", "t"], &numbers(2_000));
     assert!(sent.status.success(), "{}", told(&sent));
-    assert_eq!(seqs(&dir.path().join("behind").join("out.ndjson")), (0..2_000).collect::<Vec<_>>());
+    let out = dir.path().join("behind").join("out.ndjson");
+    receiver.wait_for("the records", |_| out.exists() && line_count(&out) >= 2_000);
+    assert_eq!(seqs(&out), (0..2_000).collect::<Vec<_>>());
     let log = relay.log();
     assert!(log.contains("a receiver fails") && log.contains(&dead.to_string()), "{log}");
     assert_eq!(relay.metric("longshore_sink_retries_total", &[("sink", "up")]), 0, "the other one is tried at once");
@@ -156,7 +164,7 @@ fn every_mode_of_send_delivers_every_record_and_says_so() {
         assert_eq!(said.contains("all acknowledged"), !flags.contains(&"--no-ack"), "{said}");
         assert_eq!(said.contains("ack p50 "), !flags.contains(&"--no-ack"), "{said}");
         expected += 200;
-        receiver.wait_for("the records", |_| line_count(&out) == expected);
+        receiver.wait_for("the records", |_| out.exists() && line_count(&out) == expected);
     }
     let wrong = run(dir.path(), &["send", "--to", &to, "--mode", "message", "--compress", "gzip"], b"");
     assert_eq!(wrong.status.code(), Some(1), "{}", told(&wrong));
@@ -176,12 +184,13 @@ fn send_is_a_load_generator_with_a_rate() {
     assert!(sent.status.success(), "{}", told(&sent));
     assert!(start.elapsed() > Duration::from_millis(1800), "1000 records at 500/s take two seconds");
     let out = dir.path().join("out.ndjson");
+    receiver.wait_for("the records", |_| out.exists() && line_count(&out) >= 1_000);
     let seqs = seqs(&out);
     let of = |seq| seqs.iter().filter(|found| **found == seq).count();
     assert_eq!((of(0), of(1), of(2), seqs.len()), (334, 333, 333, 1000), "the three lines over and over");
     let sent = run(dir.path(), &["send", "--to", &to, "--count", "5000"], b"");
     assert!(sent.status.success(), "{}", told(&sent));
-    assert_eq!(line_count(&out), 6_000, "made-up records where there are none");
+    receiver.wait_for("made-up records where there are none", |_| line_count(&out) >= 6_000);
     receiver.stop_well();
 }
 
@@ -202,4 +211,78 @@ fn what_nobody_takes_is_an_error_and_a_wrong_section_is_told() {
     let said = String::from_utf8_lossy(&checked.stderr).into_owned();
     assert_eq!(checked.status.code(), Some(1));
     assert!(said.contains("did you mean `servers`?") && said.contains("`servers` is missing"), "{said}");
+}
+
+#[test]
+fn longshore_to_longshore_through_tls_with_client_certificate_key_and_user() {
+    let dir = folder();
+    let (front, behind) = (free_port(), free_port());
+    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
+    let file = |name: &str| tls.join(name).to_str().expect("UTF-8").to_owned();
+    let (ca, cert, key) = (file("ca.pem"), file("server.pem"), file("server.key"));
+    let out = dir.path().join("out.ndjson");
+    let listen = format!(
+        "[{{ address = \"tls://127.0.0.1:{behind}\", cert = {cert:?}, key = {key:?}, client_ca = {ca:?}, \
+         shared_key = \"sekret\", users = [{{ name = \"alice\", password = \"pw\" }}] }}]"
+    );
+    let body =
+        format!("[inputs.apps]\ntype = \"forward\"\nlisten = {listen}\n[sinks.out]\ntype = \"file\"\npath = {out:?}\n");
+    let mut receiver = node(dir.path(), &body).start();
+    let (client_cert, client_key) = (file("client.pem"), file("client.key"));
+    let secured = |shared_key: &str, password: &str| {
+        format!(
+            "ca = {ca:?}\ncert = {client_cert:?}\nkey = {client_key:?}\nshared_key = {shared_key:?}\nuser = \"alice\"\n\
+             password = {password:?}\ncompression = \"gzip\"\n"
+        )
+    };
+    let servers = format!("\"tls://localhost:{behind}\"");
+    let mut good = relay(&dir.path().join("good"), front, &servers, &secured("sekret", "pw"));
+    let to = format!("tcp://127.0.0.1:{front}");
+    let sent = run(dir.path(), &["send", "--to", &to, "--tag", "a.b", "--batch", "100"], &numbers(2_000));
+    assert!(sent.status.success(), "{}\n{}", told(&sent), good.log());
+    receiver.wait_for("the records", |_| out.exists() && line_count(&out) >= 2_000);
+    assert_eq!(seqs(&out), (0..2_000).collect::<Vec<_>>());
+    good.assert_ledger_closes();
+    good.stop_well();
+    // A wrong password or key is a fault that somebody has to put right: told with the way out, and nothing is lost.
+    for (name, shared_key, password, expected) in
+        [("user", "sekret", "no", "username/password mismatch"), ("key", "other", "pw", "shared_key mismatch")]
+    {
+        let mut wrong = relay(&dir.path().join(name), front, &servers, &secured(shared_key, password));
+        let mut client = Client::tcp(front);
+        client.send(&message("t", event_time(1_700_000_000, 0), map(&[("seq", 1.into())]), None));
+        wrong.wait_for("the fault", |node| node.log().contains(expected));
+        assert!(wrong.log().contains("paused until somebody puts this right"), "{}", wrong.log());
+        assert!(!wrong.log().contains("sekret"), "{}", wrong.log());
+        wrong.kill();
+    }
+    // And the same from the command line.
+    fs::write(dir.path().join("shared"), "sekret\n").expect("writable");
+    fs::write(dir.path().join("password"), "pw\n").expect("writable");
+    let to = format!("tls://127.0.0.1:{behind}");
+    let flags = [
+        "send",
+        "--to",
+        &to,
+        "--ca",
+        &ca,
+        "--cert",
+        &client_cert,
+        "--cert-key",
+        &client_key,
+        "--shared-key-file",
+        "shared",
+        "--user",
+        "alice",
+        "--password-file",
+        "password",
+        "--server-name",
+        "localhost",
+        "--connections",
+        "2",
+    ];
+    let sent = run(dir.path(), &flags, &numbers(1_000));
+    assert!(sent.status.success(), "{}", told(&sent));
+    receiver.wait_for("the records", |_| line_count(&out) >= 3_000);
+    receiver.stop_well();
 }

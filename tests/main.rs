@@ -9,6 +9,7 @@
 mod harness;
 
 mod bad_input;
+mod bench;
 mod clients;
 mod command_line;
 mod config_errors;
@@ -25,6 +26,7 @@ mod forward_bad;
 mod forward_input;
 mod forward_security;
 mod forward_sink;
+mod forward_upgrade;
 mod full_disk;
 mod http_sink;
 mod ledger;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::docker_folder::{app_line, config};
 use crate::forward_input;
 use crate::harness::containers::Container;
-use crate::harness::forward::{Client, entries, gzip, map, option, packed};
+use crate::harness::forward::{Client, entries, gzip, map, option, packed, zstd};
 use crate::harness::{Node, folder, free_port, node, required};
 
 const BUDGET: &str = "memory = \"48MiB\"";
@@ -137,4 +137,58 @@ fn peak_memory_of_a_bomb_and_of_frames_that_never_end() {
     for client in stuck {
         client.join().expect("a client does not panic");
     }
+}
+
+/// The first half of a frame whose blob, of these bytes packed, is far from its end.
+fn unfinished(packed: &[u8]) -> Vec<u8> {
+    let mut head = vec![0x93, 0xa1, b't', 0xc6];
+    head.extend((40u32 << 20).to_be_bytes());
+    head.extend(packed);
+    head
+}
+
+#[test]
+fn peak_memory_of_many_unfinished_zstd_frames_with_large_windows_and_of_large_packed_entries() {
+    let dir = folder();
+    let port = free_port();
+    let mut node = node(dir.path(), &forward_input::config(dir.path(), port)).with_node(BUDGET).start();
+    // Twelve MiB that fill a window of eight, so that each of its pages is touched.
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut record = |len: usize| {
+        let text: String = (0..len / 8).map(|_| format!("{:08x}", random.u32(..))).collect();
+        entries(&[(1_700_000_000.into(), map(&[("a", text.into())]))])
+    };
+    let varied: Vec<u8> = (0..1_000).flat_map(|_| record(1_000)).collect::<Vec<_>>().repeat(12);
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("a level");
+    encoder.set_parameter(zstd::zstd_safe::CParameter::WindowLog(23)).expect("a window of 8 MiB");
+    encoder.write_all(&varied).expect("memory");
+    let wide = unfinished(&encoder.finish().expect("memory"));
+    // An entry of nearly four MiB, the limit, that lacks its last byte.
+    let large = record(4_000_000);
+    let large = unfinished(&gzip(&large[..large.len() - 1]));
+    let stuck: Vec<_> = (0..60)
+        .map(|at| {
+            let head = if at % 2 == 0 { wide.clone() } else { large.clone() };
+            std::thread::spawn(move || {
+                let mut client = Client::tcp(port);
+                // It may be made to wait.
+                client.set_write_timeout(Duration::from_secs(5));
+                let _ = client.try_send(&head);
+                client
+            })
+        })
+        .collect();
+    let stuck: Vec<Client> = stuck.into_iter().map(|client| client.join().expect("a client does not panic")).collect();
+    let mut plain = Client::tcp(port);
+    for _ in 0..20 {
+        plain.send(&packed("t", &varied[..1 << 20], Some(option("plain", &[]))));
+        plain.expect_ack("plain");
+    }
+    assert_peak(&node, "unfinished zstd frames and large packed entries on sixty connections");
+    // What the unfinished ones held is free again when they are gone.
+    drop(stuck);
+    plain.send(&packed("t", &zstd(&varied), Some(option("packed", &[]))));
+    plain.expect_ack("packed");
+    assert_peak(&node, "the same and one that ends");
+    node.kill();
 }

@@ -69,7 +69,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] =
 
 /// The top: these may name everything.
 const TOP: &[&str] =
-    &["lib", "main", "run", "audit", "disk_log", "cli", "tail", "send", "banner", "bench", "checkpoints"];
+    &["lib", "main", "run", "audit", "disk_log", "cli", "tail", "send", "banner", "bench", "checkpoints", "handover"];
 
 /// What pure code does not use: files, sockets, threads, a runtime, a clock.
 const IMPURE: &[&str] = &[

@@ -30,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Docker's `max-size` and `max-file` of `rotate`.
 const ROTATE_BYTES: u64 = 1 << 20;
 const ROTATE_FILES: usize = 3;
+/// Between runs: the kernel frees what the last one has left.
+const SETTLE: Duration = Duration::from_millis(300);
 const LOOK: Duration = Duration::from_millis(2);
 const TICK: Duration = Duration::from_micros(300);
 
@@ -175,6 +177,7 @@ impl<'t, 'l> Run<'t, 'l> {
         // Nothing of what was written before is to be paid for now.
         let settled = File::open(run).and_then(|dir| Ok(rustix::fs::syncfs(dir)?));
         settled.map_err(said(run))?;
+        thread::sleep(SETTLE);
 
         let mut began = Instant::now();
         let mut process = Process::start(&shipper.program, &setup.args, run, task.cores)?;

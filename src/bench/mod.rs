@@ -196,7 +196,10 @@ fn compare(task: &Task, repeats: usize, shippers: &[Shipper], tell: &dyn Fn(&str
         }
     }
     for repeat in 0..repeats {
-        for (shipper, samples) in shippers.iter().zip(&mut samples) {
+        // Each goes first in its turn: who comes after a shipper that has left many pages to be freed pays for them.
+        for turn in 0..shippers.len() {
+            let nth = (repeat + turn) % shippers.len();
+            let shipper = &shippers[nth];
             let sample = measure::measure(task, shipper, &mut load)?;
             tell(&format!(
                 "{} {}/{repeats} {}: {:.2} s, {:.2} CPU s, {:.1} MB",
@@ -207,7 +210,7 @@ fn compare(task: &Task, repeats: usize, shippers: &[Shipper], tell: &dyn Fn(&str
                 sample.cpu,
                 sample.peak as f64 / 1e6
             ));
-            samples.push(sample);
+            samples[nth].push(sample);
         }
     }
     let figures = shippers

@@ -2,7 +2,9 @@
 //! buffers large enough that nobody waits for a setting.
 //!
 //! Fluent Bit: `tail` with 1 MiB reads and a position database, as longshore has its checkpoints; `Flush 0.2` (its
-//! default is 1 s) so that its latency is its own. Vector: its defaults, one `remap` with the same parsing.
+//! default is 1 s) so that its latency is its own. Vector: its defaults, one `remap` with the same parsing. For `durable`
+//! they keep what they took on disk (`storage.type filesystem` with `storage.sync full`; a disk buffer), though neither
+//! waits for the disk before it acknowledges.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -100,8 +102,9 @@ fn longshore(plan: &Plan) -> Setup {
         From::Lines => writeln!(text, "type = \"file\"\npaths = [{input:?}]"),
         From::Packed | From::Messages => writeln!(
             text,
-            "type = \"forward\"\nlisten = [\"tcp://127.0.0.1:{}\"]\nconnections_max = 16384\npeer_connections_max = 16384\nack = \"delivered\"",
-            plan.port
+            "type = \"forward\"\nlisten = [\"tcp://127.0.0.1:{}\"]\nconnections_max = 16384\npeer_connections_max = 16384\nack = \"{}\"",
+            plan.port,
+            if plan.work == Work::Durable { "durable" } else { "delivered" }
         ),
     };
     let pattern = format!("  {{ parse = \"regex\", pattern = '{PATTERN}' }},\n");
@@ -124,10 +127,15 @@ fn longshore(plan: &Plan) -> Setup {
 }
 
 fn fluent_bit(plan: &Plan) -> Setup {
+    let durable = plan.work == Work::Durable;
     let mut text = String::from(
-        "[SERVICE]\n    Flush 0.2\n    Grace 5\n    Daemon off\n    Log_Level error\n    Parsers_File parsers.conf\n\n[INPUT]\n",
+        "[SERVICE]\n    Flush 0.2\n    Grace 5\n    Daemon off\n    Log_Level error\n    Parsers_File parsers.conf\n",
     );
     let state = plan.dir.display();
+    if durable {
+        let _ = writeln!(text, "    storage.path {state}/storage\n    storage.sync full");
+    }
+    text.push_str("\n[INPUT]\n");
     let tail = |path: &str, more: &str| {
         format!(
             "    Name tail\n    Path {path}\n    Tag bench\n    Read_from_Head true\n    DB {state}/tail.db\n    Buffer_Chunk_Size 1M\n    Buffer_Max_Size 8M\n    Mem_Buf_Limit 256M\n    Refresh_Interval 1\n{more}"
@@ -141,6 +149,9 @@ fn fluent_bit(plan: &Plan) -> Setup {
             plan.port
         ),
     });
+    if durable {
+        text.push_str("    storage.type filesystem\n");
+    }
     let parser = if plan.work == Work::RegexFile { "access" } else { "inner" };
     if plan.work.parses_json() || plan.work == Work::RegexFile {
         let _ = write!(
@@ -212,6 +223,9 @@ fn vector(plan: &Plan) -> Setup {
             plan.output(0)
         )
     };
+    if plan.work == Work::Durable {
+        text.push_str("buffer.type = \"disk\"\nbuffer.max_size = 1073741824\n");
+    }
     let args = ["--quiet", "--config", "vector.toml"].map(str::to_owned).to_vec();
     Setup { files: vec![("vector.toml", text)], args }
 }

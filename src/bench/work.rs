@@ -25,6 +25,8 @@ pub enum Work {
     LineHttp,
     /// Access-log lines taken apart by a regular expression, to an NDJSON file
     RegexFile,
+    /// As forward-file, with acks only after what came is synced in the disk log
+    Durable,
     /// Docker json-file logs that are rotated while they are written, to an NDJSON file
     Rotate,
 }
@@ -56,6 +58,7 @@ impl Work {
             Work::LineFile => "line-file",
             Work::LineHttp => "line-http",
             Work::RegexFile => "regex-file",
+            Work::Durable => "durable",
             Work::Rotate => "rotate",
         }
     }
@@ -65,7 +68,7 @@ impl Work {
         match self {
             Work::DockerFile | Work::DockerHttp | Work::Rotate => From::Docker,
             Work::LineFile | Work::LineHttp | Work::RegexFile => From::Lines,
-            Work::ForwardFile => From::Packed,
+            Work::ForwardFile | Work::Durable => From::Packed,
             Work::MessageFile => From::Messages,
         }
     }

@@ -9,6 +9,11 @@
 //! of it; a larger one as it arrives, entry by entry, so that it never has to fit in memory. Either way each byte is
 //! looked at a bounded number of times, also if it arrives alone.
 //!
+//! The options come last. Of a frame that is decoded when it is whole they are read first. Of a larger one the blob's
+//! first byte alone decides: what neither begins an entry nor is gzip or zstd (metrics of Fluent Bit, an unknown codec)
+//! is passed over and rejected with the reason that the options give. What begins as entries is read as records, and
+//! options that say otherwise at the end (`fluent_signal`, an unknown `compressed`) come too late: `options_late`.
+//!
 //! Bad data within good framing is rejected, counted, and its frame ends as any other; a loss of framing ends the
 //! connection ([`Step::Lost`]).
 //! Limits: [`Limits`], all settings of the input. Counters: `RejectReason` and `Oddity` of the batch's tally.
@@ -29,10 +34,12 @@ use crate::codec::msgpack::{self, Fault, Head, Skip};
 use crate::metrics::{Oddity, RejectReason};
 use crate::record::{Tag, Timestamp};
 
+pub use blob::Need;
 use blob::{Blob, BlobCodec};
 use entries::{Entries, Stop};
 use entry::{Filler, Taken};
 pub use lost::{Lost, LostReason};
+use options::Declared;
 
 /// Elements of a frame, at most; what is after the options means nothing.
 const ARITY_MAX: usize = 16;
@@ -76,7 +83,9 @@ pub enum Step {
     NeedMore,
     /// The batch is full; go on with a fresh one. The frame may go on in it ([`Decoder::is_mid_frame`]).
     Full,
-    /// A frame ended that had a chunk id ([`Decoder::chunk`]) or whose rows are in more than one batch.
+    /// Decompression needs memory: go on after [`Decoder::grant`].
+    NeedsMemory(Need),
+    /// A frame ended that had a chunk id ([`Decoder::chunk`]) or whose rows may be in more than one batch.
     FrameEnd,
     /// The framing is lost: nothing more can be read from this connection.
     Lost(Lost),
@@ -103,6 +112,15 @@ enum Then {
     Tail(usize, bool),
 }
 
+/// The blob of a frame whose options are still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arriving {
+    /// Its records are on their way.
+    Entries,
+    /// It is passed over.
+    Refused,
+}
+
 /// What the first two elements say.
 enum Kind {
     Message,
@@ -126,6 +144,8 @@ pub struct Decoder {
     chunk: Vec<u8>,
     has_chunk: bool,
     split: bool,
+    /// What the blob of a frame that is decoded as it arrives turned out to be.
+    arriving: Option<Arriving>,
     /// Elements after the second one of the frame.
     tail_after: usize,
     /// Bytes used since the start of the connection, and at the start of the frame.
@@ -147,6 +167,7 @@ impl Decoder {
             chunk: Vec::new(),
             has_chunk: false,
             split: false,
+            arriving: None,
             tail_after: 0,
             offset: 0,
             frame_at: 0,
@@ -192,7 +213,8 @@ impl Decoder {
             match flow {
                 None => (),
                 Some(step) => {
-                    self.split |= step == Step::Full && self.is_mid_frame();
+                    // Whenever the caller has the batch, it may send its rows on.
+                    self.split |= self.is_mid_frame();
                     return (at, step);
                 }
             }
@@ -225,7 +247,7 @@ impl Decoder {
             return (0, Some(Step::Full));
         }
         self.frame_at = self.offset;
-        (self.has_chunk, self.split) = (false, false);
+        (self.has_chunk, self.split, self.arriving) = (false, false, None);
         if count < 2 {
             batch.tally.reject(RejectReason::BadFrame);
             self.state = State::Skim(Skip::values(count as u64), Then::Tail(0, false));
@@ -367,7 +389,9 @@ impl Decoder {
         match kind {
             Kind::Blob(len) => {
                 self.state = State::Blob(Blob { left: len as u64, codec: BlobCodec::Unknown });
-                if whole && let Some(reason) = self.judge(&input[body..], len, count, batch) {
+                if !whole {
+                    self.arriving = Some(Arriving::Entries);
+                } else if let Some(reason) = self.judge(&input[body..], len, count, batch) {
                     batch.tally.reject(reason);
                     self.skim_blob(len as u64);
                 }
@@ -430,16 +454,29 @@ impl Decoder {
     fn tail(&mut self, input: &[u8], batch: &mut Batch) -> (usize, Flow) {
         let State::Tail(left, with_options) = self.state else { return (0, None) };
         if left == 0 {
+            if self.arriving.take() == Some(Arriving::Refused) {
+                batch.tally.reject(RejectReason::BadEntry);
+            }
             self.state = State::Between;
             self.entries = Entries::default();
             return (0, (self.has_chunk || self.split).then_some(Step::FrameEnd));
         }
         if !with_options {
+            if self.arriving.take() == Some(Arriving::Refused) {
+                batch.tally.reject(RejectReason::BadEntry);
+            }
             self.state = State::Skim(Skip::values(left as u64), Then::Tail(0, false));
             return (0, None);
         }
         match options::read(input) {
             Ok((options, used)) if used <= OPTIONS_MAX => {
+                match self.arriving.take() {
+                    Some(Arriving::Refused) => batch.tally.reject(options.refusal()),
+                    Some(Arriving::Entries) if options.not_logs || options.declared == Declared::Unknown => {
+                        batch.tally.odd(Oddity::OptionsLate);
+                    }
+                    _ => (),
+                }
                 if let Some(chunk) = options.chunk {
                     self.chunk.clear();
                     self.chunk.extend_from_slice(&input[chunk]);
@@ -497,6 +534,7 @@ pub fn fuzz_one(data: &[u8]) {
             match step {
                 Step::NeedMore if to == data.len() => break,
                 Step::NeedMore => to = (to + piece).min(data.len()),
+                Step::NeedsMemory(need) => decoder.grant(need),
                 Step::Full => return None,
                 Step::FrameEnd => (),
                 Step::Lost(why) => lost = Some(why.offset),

@@ -5,6 +5,10 @@
 //! are found by decoding, never by searching for magic bytes, which a body may contain. What was decoded before damage
 //! or a limit stays with the caller: the good prefix counts.
 //!
+//! A decoder holds memory that its data ask for: a zstd frame names its window in its first bytes. So an [`Inflater`]
+//! makes no decoder before its caller has allowed what that one will hold ([`InflateError::NeedsMemory`]), for the
+//! first frame and for each later one that needs more.
+//!
 //! Limits ([`Limits`]): decompressed bytes, the ratio beyond a free first part, and zstd's window
 //! ([`ZSTD_WINDOW_LOG_MAX`]: 8 MiB, which is what levels up to 19 ask for). Pure: no I/O.
 //! Formats: RFC 1952, RFC 8878.
@@ -16,6 +20,13 @@ use zstd::stream::raw::{DParameter, Decoder, Operation};
 
 /// Largest zstd window that is decoded, as a power of two.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// What a gzip decoder holds: a window of 32 KiB and its tables.
+const GZIP_MEMORY: usize = 48 << 10;
+/// What a zstd decoder holds beside its buffers: tables, and 64 KiB of literals.
+const ZSTD_MEMORY: usize = 192 << 10;
+/// The largest block of zstd.
+const ZSTD_BLOCK_MAX: u64 = 128 << 10;
 
 /// A compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +89,8 @@ pub enum InflateError {
     Truncated,
     /// A limit was reached.
     Bomb,
+    /// What follows needs a decoder of so many bytes: go on after [`Inflater::allow`]. No decoder exists meanwhile.
+    NeedsMemory(usize),
 }
 
 impl fmt::Display for InflateError {
@@ -86,6 +99,7 @@ impl fmt::Display for InflateError {
             InflateError::Damaged => "damaged compression",
             InflateError::Truncated => "compression cut short",
             InflateError::Bomb => "more decompressed bytes than the limit allows",
+            InflateError::NeedsMemory(_) => "no memory for the decoder",
         })
     }
 }
@@ -99,8 +113,11 @@ enum Engine {
 
 /// A streaming decoder of many members or frames.
 pub struct Inflater {
-    engine: Engine,
+    codec: Codec,
+    engine: Option<Engine>,
     limits: Limits,
+    /// Bytes that the engine may hold.
+    allowed: usize,
     bytes_in: u64,
     bytes_out: u64,
     /// Within a member or frame.
@@ -116,18 +133,19 @@ impl fmt::Debug for Inflater {
 }
 
 impl Inflater {
-    /// A decoder at the start of its data. Holds about 48 KiB for gzip, up to the window for zstd.
-    pub fn new(codec: Codec, limits: Limits) -> Result<Inflater, InflateError> {
-        let engine = match codec {
-            Codec::Gzip => Engine::Gzip(Decompress::new_gzip(15)),
-            Codec::Zstd => {
-                let mut decoder = Decoder::new().map_err(|_| InflateError::Damaged)?;
-                let window = DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX);
-                decoder.set_parameter(window).map_err(|_| InflateError::Damaged)?;
-                Engine::Zstd(decoder)
-            }
-        };
-        Ok(Inflater { engine, limits, bytes_in: 0, bytes_out: 0, inside: false, pending: None })
+    /// A decoder at the start of its data. It holds nothing yet, and may hold nothing until [`allow`](Self::allow).
+    pub fn new(codec: Codec, limits: Limits) -> Inflater {
+        Inflater { codec, engine: None, limits, allowed: 0, bytes_in: 0, bytes_out: 0, inside: false, pending: None }
+    }
+
+    /// From now on it may hold so many bytes: what [`InflateError::NeedsMemory`] said.
+    pub fn allow(&mut self, bytes: usize) {
+        self.allowed = bytes;
+    }
+
+    /// Bytes that it holds at most now.
+    pub fn memory(&self) -> usize {
+        if self.engine.is_some() { self.allowed } else { 0 }
     }
 
     /// Decodes some of `input` into `out`; says how many bytes of each were used. `(0, 0)` means that it needs more
@@ -141,7 +159,7 @@ impl Inflater {
             if padding > 0 && self.bytes_in > 0 {
                 return Ok((padding, 0));
             }
-            if input.is_empty() {
+            if input.is_empty() || !self.begin(input)? {
                 return Ok((0, 0));
             }
         }
@@ -159,9 +177,39 @@ impl Inflater {
         self.step(input, &mut out[..room])
     }
 
+    /// Before a member or frame: sees to a decoder that holds no more than is allowed. `false` if `input` does not say
+    /// yet what is needed.
+    fn begin(&mut self, input: &[u8]) -> Result<bool, InflateError> {
+        let needed = match self.codec {
+            Codec::Gzip => GZIP_MEMORY,
+            Codec::Zstd => match zstd_memory(input)? {
+                Some(needed) => needed,
+                None => return Ok(false),
+            },
+        };
+        if needed > self.allowed {
+            // Between frames a decoder remembers nothing.
+            self.engine = None;
+            return Err(InflateError::NeedsMemory(needed));
+        }
+        if self.engine.is_none() {
+            self.engine = Some(match self.codec {
+                Codec::Gzip => Engine::Gzip(Decompress::new_gzip(15)),
+                Codec::Zstd => {
+                    let mut decoder = Decoder::new().map_err(|_| InflateError::Damaged)?;
+                    let window = DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX);
+                    decoder.set_parameter(window).map_err(|_| InflateError::Damaged)?;
+                    Engine::Zstd(decoder)
+                }
+            });
+        }
+        Ok(true)
+    }
+
     fn step(&mut self, input: &[u8], out: &mut [u8]) -> Result<(usize, usize), InflateError> {
         let (used, made, ended) = match &mut self.engine {
-            Engine::Gzip(gzip) => {
+            None => return Ok((0, 0)),
+            Some(Engine::Gzip(gzip)) => {
                 let (before_in, before_out) = (gzip.total_in(), gzip.total_out());
                 let status = gzip.decompress(input, out, FlushDecompress::None);
                 let (used, made) = (gzip.total_in() - before_in, gzip.total_out() - before_out);
@@ -178,7 +226,7 @@ impl Inflater {
                 // Both are at most the lengths of the slices.
                 (used as usize, made as usize, ended)
             }
-            Engine::Zstd(zstd) => {
+            Some(Engine::Zstd(zstd)) => {
                 let status = zstd.run_on_buffers(input, out).map_err(|_| InflateError::Damaged)?;
                 (status.bytes_read, status.bytes_written, status.remaining == 0)
             }
@@ -200,14 +248,62 @@ impl Inflater {
     }
 }
 
+/// Bytes that zstd's decoder holds for the frame that `input` begins with (RFC 8878, 3.1.1.1 and 3.1.2). `None` while
+/// the header is not whole.
+fn zstd_memory(input: &[u8]) -> Result<Option<usize>, InflateError> {
+    let magic = &input[..input.len().min(4)];
+    if magic.len() < 4 {
+        return if Codec::may_follow(magic) { Ok(None) } else { Err(InflateError::Damaged) };
+    }
+    match Codec::sniff(magic) {
+        Some(Codec::Zstd) => (),
+        _ => return Err(InflateError::Damaged),
+    }
+    if magic[0] != 0x28 {
+        // A skippable frame.
+        return Ok(Some(ZSTD_MEMORY));
+    }
+    let Some(&descriptor) = input.get(4) else { return Ok(None) };
+    let single = descriptor & 0x20 != 0;
+    let size_len = match descriptor >> 6 {
+        0 => usize::from(single),
+        log => 1 << log,
+    };
+    let dictionary_len = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let size_at = 5 + usize::from(!single) + dictionary_len;
+    let Some(size) = input.get(size_at..size_at + size_len) else { return Ok(None) };
+    let number = size.iter().rev().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
+    // Two bytes count from 256 on, since one byte says what is below.
+    let content = if size_len == 0 { u64::MAX } else { number + if size_len == 2 { 256 } else { 0 } };
+    let window = match single {
+        true => content,
+        false => {
+            let base = 1u64 << (10 + (input[5] >> 3));
+            base + base / 8 * u64::from(input[5] & 7)
+        }
+    };
+    if window > 1 << ZSTD_WINDOW_LOG_MAX {
+        return Err(InflateError::Damaged);
+    }
+    // One block of input, and of output the window with two blocks, unless the whole content is less.
+    let block = window.min(ZSTD_BLOCK_MAX);
+    let out = content.min(window + 2 * block + 64);
+    // At most 9 MiB.
+    Ok(Some(ZSTD_MEMORY + (block + out) as usize))
+}
+
 /// Appends everything that `input` decodes to; what is good stays in `out` on an error too.
 pub fn decompress(codec: Codec, limits: Limits, mut input: &[u8], out: &mut Vec<u8>) -> Result<(), InflateError> {
-    let mut inflater = Inflater::new(codec, limits)?;
+    let mut inflater = Inflater::new(codec, limits);
     loop {
         let from = out.len();
         out.resize(from + (64 << 10), 0);
         let step = inflater.run(input, &mut out[from..]);
         out.truncate(from + step.map_or(0, |(_, made)| made));
+        if let Err(InflateError::NeedsMemory(bytes)) = step {
+            inflater.allow(bytes);
+            continue;
+        }
         let (used, made) = step?;
         input = &input[used..];
         if used == 0 && made == 0 {
@@ -337,6 +433,50 @@ mod tests {
     }
 
     #[test]
+    fn a_decoder_is_made_only_when_its_memory_is_allowed() {
+        let text: Vec<u8> = (0..40_000u32).flat_map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes()).collect();
+        let windowed = |log: u32| {
+            let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).expect("level 1");
+            encoder.set_parameter(zstd::stream::raw::CParameter::WindowLog(log)).expect("within range");
+            std::io::Write::write_all(&mut encoder, &text).expect("memory");
+            encoder.finish().expect("memory")
+        };
+        let wide = [windowed(17), windowed(23), windowed(20)].concat();
+        let cases = [
+            (Codec::Gzip, pack(Codec::Gzip, &text), vec![GZIP_MEMORY]),
+            // Its size is known, so it needs no window beside.
+            (Codec::Zstd, pack(Codec::Zstd, b"few bytes"), vec![ZSTD_MEMORY + 2 * 9]),
+            (
+                Codec::Zstd,
+                wide,
+                vec![ZSTD_MEMORY + (4 * 128 << 10) + 64, ZSTD_MEMORY + (8 << 20) + (3 * 128 << 10) + 64],
+            ),
+        ];
+        for (codec, packed, asked) in cases {
+            for piece in [1, 1000, packed.len()] {
+                let mut inflater = Inflater::new(codec, Limits::default());
+                let (mut from, mut to, mut seen, mut out) = (0, 0, Vec::new(), vec![0; 1 << 20]);
+                while from < packed.len() {
+                    match inflater.run(&packed[from..to], &mut out) {
+                        Ok((0, 0)) => to = (to + piece).min(packed.len()),
+                        Ok((used, _)) => from += used,
+                        Err(InflateError::NeedsMemory(bytes)) => {
+                            assert_eq!(inflater.memory(), 0, "nothing is held while it asks");
+                            seen.push(bytes);
+                            inflater.allow(bytes);
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                assert_eq!(seen, asked, "{codec:?} in pieces of {piece}");
+            }
+        }
+        let mut above = windowed(23);
+        above[5] = (24 - 10) << 3;
+        assert_eq!(unpack(Codec::Zstd, &above).1, Err(InflateError::Damaged), "a window of 16 MiB");
+    }
+
+    #[test]
     fn the_corpus_replays() {
         crate::codec::msgpack::replay("gzip", fuzz_one);
     }
@@ -346,21 +486,22 @@ mod tests {
         fn any_cut_gives_the_same_text(text in proptest::collection::vec(any::<u8>(), 0..2000), cut in 1usize..50) {
             for codec in [Codec::Gzip, Codec::Zstd] {
                 let packed = pack(codec, &text);
-                let mut inflater = Inflater::new(codec, Limits::default()).expect("a decoder");
-                let mut out: Vec<u8> = Vec::new();
-                for piece in packed.chunks(cut) {
-                    let mut piece = piece;
+                let mut inflater = Inflater::new(codec, Limits::default());
+                inflater.allow(16 << 20);
+                let (mut out, mut from, mut to) = (Vec::<u8>::new(), 0, 0);
+                while to < packed.len() {
+                    to = (to + cut).min(packed.len());
                     loop {
                         let mut room = [0; 97];
-                        let (used, made) = inflater.run(piece, &mut room).expect("good data");
+                        let (used, made) = inflater.run(&packed[from..to], &mut room).expect("good data");
                         out.extend(&room[..made]);
-                        piece = &piece[used..];
+                        from += used;
                         if used == 0 && made == 0 {
                             break;
                         }
                     }
-                    prop_assert!(piece.is_empty());
                 }
+                prop_assert_eq!(from, packed.len());
                 prop_assert_eq!(inflater.finish(), Ok(()));
                 prop_assert_eq!(&out, &text);
             }

@@ -9,6 +9,7 @@
 //!
 //! Counters: delivered, rejected by pair; requests, retries, bytes, last_success, failing_since, queued by sink.
 
+mod pace;
 mod plan;
 
 use std::io;

@@ -7,6 +7,7 @@
 //!                                   |                     |  retry:  `waiting`, until its time
 //! ```
 //!
+//! How many requests are in flight is `pace.rs`'s to say: fewer after failures, one while the destination is dead.
 //! Limits: no more is gathered than one request holds (then the queue is left to fill, which is the back-pressure);
 //! requests in flight and waiting are `at_once` together; halves of a request are at most log2 of its records.
 
@@ -18,6 +19,8 @@ use crate::batch::{Outcome, Receipts, Shipment};
 use crate::metrics::RejectReason;
 use crate::sinks::request::{Part, Request};
 use crate::sinks::{Limits, Reach, Reply, SendError};
+
+use super::pace::Pace;
 
 /// A destination that says "too large" is believed down to this size.
 const LEARNED_BYTES_MIN: usize = 16 << 10;
@@ -99,6 +102,7 @@ pub struct Plan {
     held_until: Option<Instant>,
     /// Faults in a row. While there are any, one request at a time finds out whether it works again.
     faults: u32,
+    pace: Pace,
     closing: bool,
     rng: fastrand::Rng,
 }
@@ -118,6 +122,7 @@ impl Plan {
             in_flight: 0,
             held_until: None,
             faults: 0,
+            pace: Pace::new(limits.at_once),
             closing: false,
             rng: fastrand::Rng::with_seed(seed),
         }
@@ -174,12 +179,12 @@ impl Plan {
             }
             self.held_until = None;
         }
-        let at_once = if self.faults > 0 { 1 } else { self.limits.at_once };
+        let at_once = if self.faults > 0 { 1 } else { self.pace.at_once() };
         if self.in_flight >= at_once {
             return Next::Wait(None);
         }
         let due = self.waiting.iter().enumerate().min_by_key(|(_, (due, _))| *due).map(|(at, (due, _))| (at, *due));
-        let request = match (self.ready.pop_front(), due) {
+        let mut request = match (self.ready.pop_front(), due) {
             (Some(request), _) => request,
             (None, Some((at, due))) if due <= now => self.waiting.swap_remove(at).1,
             (None, due) => {
@@ -196,6 +201,7 @@ impl Plan {
             }
         };
         self.in_flight += 1;
+        request.number = self.pace.sends();
         Next::Send(request)
     }
 
@@ -218,7 +224,7 @@ impl Plan {
         let mut meaning = Meaning { ended: Vec::new(), state: State::Works, shrunk: None };
         match outcome {
             Ok(reply) => {
-                self.faults = 0;
+                self.answers(now);
                 if reply.marks.is_empty() {
                     meaning.ended = request.parts.into_iter().map(|part| (part, End::Delivered)).collect();
                 } else {
@@ -227,7 +233,13 @@ impl Plan {
             }
             Err(SendError::Retry { cause, not_before }) => {
                 request.tries = request.tries.saturating_add(1);
+                self.pace.fails(request.number);
                 let mut again = now + self.wait(backoff(self.limits.reach), request.tries, true);
+                if self.pace.is_open() {
+                    // The destination is dead, not this request: nobody else has to find that out.
+                    again = now + self.wait(backoff(self.limits.reach), self.pace.rounds(), true);
+                    self.held_until = Some(self.held_until.map_or(again, |held| held.max(again)));
+                }
                 if let Some(asked) = not_before {
                     let until = now + self.shorten(asked.min(ASKED_MAX));
                     self.held_until = Some(self.held_until.map_or(until, |held| held.max(until)));
@@ -252,7 +264,7 @@ impl Plan {
                 meaning.state = State::Fails { cause, fault: true, again };
             }
             Err(SendError::TooLarge { cause }) => {
-                self.faults = 0;
+                self.answers(now);
                 let sent = if request.body().is_some() { request.plain() } else { self.bytes_max };
                 self.split(request, RejectReason::TooLarge, cause, &mut meaning);
                 if meaning.ended.is_empty() && sent / 2 < self.bytes_max {
@@ -264,12 +276,20 @@ impl Plan {
                 }
             }
             Err(SendError::Reject { cause }) => {
-                self.faults = 0;
+                self.answers(now);
                 self.split(request, RejectReason::Refused, cause, &mut meaning);
             }
             Err(SendError::Closed) => meaning.state = State::Closed,
         }
         meaning
+    }
+
+    /// The destination is there. What waits because it was dead goes out, as fast as the pace allows.
+    fn answers(&mut self, now: Instant) {
+        self.faults = 0;
+        if self.pace.answers() {
+            self.waiting.iter_mut().for_each(|(due, _)| *due = (*due).min(now));
+        }
     }
 
     /// Halves a refused request, or ends its only record.
@@ -317,7 +337,7 @@ impl Plan {
         if !again.is_empty() {
             let at = now + self.wait(backoff(self.limits.reach), tries, true);
             let mut rest = Request::new(again, key);
-            (rest.tries, rest.tallied) = (tries, true);
+            (rest.tries, rest.tallied, rest.keeps_key) = (tries, true, reply.keeps_key);
             self.waiting.push((at, rest));
             meaning.state = State::Fails { cause: reply.cause.clone(), fault: false, again: at };
         } else if never {

@@ -51,6 +51,8 @@ struct Docker {
     line_max: usize,
     readers: usize,
     watch: bool,
+    /// `held_deleted_max` and `priority`.
+    limits: (Option<u64>, bool),
 }
 
 /// One `exclude`.
@@ -82,6 +84,7 @@ fn read(section: &Section<'_, '_>, name: &str) -> Box<dyn Input> {
         line_max: section.size("line_max", 16 << 10..(64 << 20) + 1).unwrap_or(RECORD_MAX) as usize,
         readers: section.count("readers", 1..65).unwrap_or(1) as usize,
         watch: section.choice("watch", &[("inotify", true), ("poll", false)]).unwrap_or(true),
+        limits: follow::read_limits(section),
     })
 }
 
@@ -154,6 +157,8 @@ impl Input for Docker {
             tail: self.tail,
             what: "containers",
             watch: self.watch,
+            held_deleted_max: self.limits.0,
+            hurry: self.limits.1,
         };
         follow::start(follow, outlet, workers)
     }

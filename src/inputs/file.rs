@@ -49,6 +49,8 @@ struct Files {
     tail: bool,
     readers: usize,
     watch: bool,
+    /// `held_deleted_max` and `priority`.
+    limits: (Option<u64>, bool),
 }
 
 fn read(section: &Section<'_, '_>, name: &str) -> Box<dyn Input> {
@@ -87,6 +89,7 @@ fn read(section: &Section<'_, '_>, name: &str) -> Box<dyn Input> {
         tail: follow::read_start(section),
         readers: section.count("readers", 1..65).unwrap_or(1) as usize,
         watch: section.choice("watch", &[("inotify", true), ("poll", false)]).unwrap_or(true),
+        limits: follow::read_limits(section),
     })
 }
 
@@ -115,6 +118,8 @@ impl Input for Files {
             tail: self.tail,
             what: "files",
             watch: self.watch,
+            held_deleted_max: self.limits.0,
+            hurry: self.limits.1,
         };
         follow::start(follow, outlet, workers)
     }

@@ -11,6 +11,7 @@
 
 mod accept;
 mod acks;
+mod codec_memory;
 mod complaints;
 mod connection;
 mod door;

@@ -72,11 +72,14 @@ pub fn offer(socket: &Socket) {
     }
 }
 
-/// Gives away what we listen on: from now on another process accepts.
-pub fn hand_over() -> Vec<OwnedFd> {
-    let mut all = all();
-    all.handed = true;
-    std::mem::take(&mut all.own).into_iter().map(OwnedFd::from).collect()
+/// Copies of what we listen on, for another process.
+pub fn copies() -> Vec<OwnedFd> {
+    all().own.iter().filter_map(|socket| socket.try_clone().ok()).map(OwnedFd::from).collect()
+}
+
+/// From now on another process accepts on our sockets.
+pub fn handed_over() {
+    all().handed = true;
 }
 
 /// Lets go of the socket for this address, which nobody took: it ends when its listener does.

@@ -89,6 +89,7 @@ fn group(request: &mut Request, encoder: &mut Encoder, bytes_max: usize) -> (Vec
     }
     groups.retain(|group| group.count > 0);
     let rest = if full { request.split_off(rows) } else { Vec::new() };
+    request.key_by_ids();
     (groups, rest)
 }
 

@@ -16,7 +16,7 @@ use crate::codec::forward::encode::{Mode, TimeForm};
 use crate::settings::{Section, describe};
 
 /// What is added to a record: not what the frame has anyway.
-const ADDED: Added = Added { stream: true, container: true, file: true, ..Added::NONE };
+const ADDED: Added = Added { time: false, tag: false, ..Added::ALL };
 /// Receivers of one sink, at most.
 const SERVERS_MAX: usize = 64;
 const EXAMPLE: &str = "[\"tcp://10.0.0.5:24224\"]";

@@ -110,6 +110,7 @@ pub fn encode(request: &mut Request, format: Format, encoder: &mut Encoder, byte
         body.push(b']');
     }
     let rest = if full { request.split_off(rows) } else { Vec::new() };
+    request.key_by_ids();
     (body, rest)
 }
 

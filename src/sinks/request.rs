@@ -61,6 +61,10 @@ pub struct Request {
     pub parts: Vec<Part>,
     /// Names this request to a destination that can tell a repetition: the same for all its tries.
     pub key: u128,
+    /// The key was given to earlier tries of the same records, and stays.
+    pub(crate) keeps_key: bool,
+    /// Which of the sink's requests it is, counted by tries.
+    pub(crate) number: u64,
     /// Tries that failed.
     pub tries: u32,
     /// Bytes of the body that a stream has taken already: the next try goes on from there.
@@ -81,6 +85,8 @@ impl Request {
         Request {
             parts,
             key,
+            keeps_key: false,
+            number: 0,
             tries: 0,
             written: 0,
             tallies: Vec::new(),
@@ -133,6 +139,30 @@ impl Request {
         }
         self.plain = plain;
         self.body = Some(body);
+    }
+
+    /// Gives it a key that follows from the ids of its records, so that it is the same after a restart too. To be called
+    /// when it is known which records it holds, before its first try.
+    ///
+    /// Not where records came from a sender: their ids follow from the sender's chunk ids, and some senders make those of
+    /// the content, so that two honest chunks may share one. There the key stays random.
+    pub fn key_by_ids(&mut self) {
+        let from_here = |batch: &Batch, row: &u32| batch.origin_at(*row as usize).peer.is_none();
+        let named = self
+            .parts
+            .iter()
+            .all(|part| !part.batch.ids.is_empty() && part.rows.iter().all(|row| from_here(&part.batch, row)));
+        if self.keeps_key || !named {
+            return;
+        }
+        let mut hash = ring::digest::Context::new(&ring::digest::SHA512);
+        for (_, batch, row) in self.rows() {
+            let id = batch.id_of(row);
+            hash.update(&id.prefix.to_be_bytes());
+            hash.update(&id.number.to_be_bytes());
+        }
+        let digest = hash.finish();
+        self.key = digest.as_ref().iter().take(16).fold(0, |key, byte| key << 8 | u128::from(*byte));
     }
 
     /// Notes oddities met while rows of `input` were encoded, and empties the tally.
@@ -248,6 +278,30 @@ pub(crate) mod tests {
         let (mut none, _) = shipment(&budget, &[("a", "1")]);
         none.tags = 0;
         assert!(Part::of(none).is_err());
+    }
+
+    #[test]
+    fn the_key_follows_from_the_ids_of_records_that_were_read_here() {
+        let budget = Budget::new(1 << 20);
+        let key = |first: u64, rows: Vec<u32>, peer: Option<&str>| {
+            let mut batch = batch(&budget, &[("t", "1"), ("t", "2"), ("t", "3")]);
+            batch.number_rows();
+            batch.ids.push(crate::record_id::IdRun { from: 0, prefix: 7, first });
+            batch.origin = Arc::new(Origin { peer: peer.map(str::to_owned), ..Origin::default() });
+            let part = Part { batch: Arc::new(batch), rows, receipts: Receipts::default(), logged: false };
+            let mut request = Request::new(vec![part], 1);
+            request.key_by_ids();
+            request.key
+        };
+        assert_eq!(key(5, vec![0, 1], None), key(5, vec![0, 1], None));
+        // The same records, numbered from another place.
+        assert_eq!(key(5, vec![1, 2], None), key(6, vec![0, 1], None));
+        assert_ne!(key(5, vec![0, 1], None), key(5, vec![0, 2], None));
+        assert_ne!(key(5, vec![0, 1], None), key(5, vec![0, 1, 2], None));
+        assert_eq!(key(5, vec![0, 1], Some("10.0.0.5:1")), 1, "ids of senders may be shared by honest records");
+        let mut kept = request(&budget, &["1"]);
+        kept.key_by_ids();
+        assert_eq!(kept.key, 1, "no ids, no key of them");
     }
 
     #[test]

@@ -101,6 +101,15 @@ impl Client {
         };
     }
 
+    /// A write that takes longer fails.
+    pub fn set_write_timeout(&self, time: Duration) {
+        match self {
+            Client::Tcp(stream) => stream.set_write_timeout(Some(time)),
+            Client::Unix(stream) => stream.set_write_timeout(Some(time)),
+        }
+        .expect("a socket");
+    }
+
     fn set_read_timeout(&self, time: Duration) {
         match self {
             Client::Tcp(stream) => stream.set_read_timeout(Some(time)),

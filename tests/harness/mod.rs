@@ -86,6 +86,7 @@ pub struct Start<'a> {
     node: String,
     telemetry: u16,
     wrapper: Vec<String>,
+    flags: Vec<String>,
     wait: bool,
     pipe_stdin: bool,
     stdout: Option<Stdio>,
@@ -99,6 +100,7 @@ pub fn node<'a>(dir: &'a Path, body: &str) -> Start<'a> {
         node: String::new(),
         telemetry: free_port(),
         wrapper: Vec::new(),
+        flags: Vec::new(),
         wait: true,
         pipe_stdin: false,
         stdout: None,
@@ -116,6 +118,12 @@ impl Start<'_> {
     /// Runs the program under another one (`unshare -pf`).
     pub fn under(mut self, words: &[&str]) -> Self {
         self.wrapper = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Adds a flag to `run`.
+    pub fn with_flag(mut self, flag: &str) -> Self {
+        self.flags.push(flag.to_owned());
         self
     }
 
@@ -158,7 +166,7 @@ impl Start<'_> {
         let mut words = self.wrapper.clone();
         words.push(PROGRAM.to_owned());
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).arg("run").arg("--config").arg(&config).current_dir(self.dir);
+        command.args(&words[1..]).arg("run").arg("--config").arg(&config).args(&self.flags).current_dir(self.dir);
         command.env_remove("LOG_LEVEL").env_remove("LOG_FORMAT");
         command.stdin(if self.pipe_stdin { Stdio::piped() } else { Stdio::null() });
         let file = || File::create(&out).expect("a file for standard output").into();

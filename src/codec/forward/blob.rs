@@ -1,8 +1,9 @@
 //! Blobs: entries back to back, plain or compressed, in PackedForward frames.
 //!
 //! What a blob is, its first bytes say: gzip and zstd have magic numbers that no entry begins with, and senders declare
-//! the codec wrongly, or after the blob. A blob is read as it arrives; decompressed bytes pass through a window that
-//! holds one entry at most.
+//! the codec wrongly, or after the blob. A blob is read as it arrives; decompressed bytes pass through a window of
+//! [`WINDOW`] bytes, or for an entry that is larger than that, of one entry at most.
+//! Decompression holds nothing that was not asked for ([`Need`]) and granted before.
 //! Counters: `codec_sniffed`; `bad_compression`, `bomb`, `unknown_codec`, `not_logs`, `bad_entry`.
 
 use crate::batch::Batch;
@@ -13,10 +14,21 @@ use crate::record::Timestamp;
 
 use super::entries::Stop;
 use super::options::{self, Declared};
-use super::{Decoder, Flow, State, Step, Then};
+use super::{Arriving, Decoder, Flow, State, Step, Then};
 
-/// Bytes that are decompressed at once.
-const INFLATE_STEP: usize = 32 << 10;
+/// Decompressed bytes that are held, as long as they are enough for an entry.
+const WINDOW: usize = 64 << 10;
+
+/// Memory that decompression needs to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A decoder and its window: so many bytes in all. Nothing of it is there yet but, between two frames of zstd, the
+    /// window.
+    Codec(usize),
+    /// A larger window, beside what is there, for an entry of more than [`WINDOW`] bytes.
+    Entry(usize),
+}
+
 /// A blob of entries, and how much of it is still to come.
 #[derive(Debug)]
 pub(super) struct Blob {
@@ -39,9 +51,37 @@ pub(super) struct Inflate {
     window: Vec<u8>,
     from: usize,
     to: usize,
+    /// Bytes of a larger window that was asked for.
+    larger: Option<usize>,
 }
 
 impl Decoder {
+    /// What decompression holds now: a decoder with its window, and a larger window beyond that.
+    pub fn memory(&self) -> (usize, usize) {
+        match &self.state {
+            State::Blob(Blob { codec: BlobCodec::Packed(inflate), .. }) => {
+                let window = inflate.window.len();
+                (inflate.inflater.memory() + window.min(WINDOW), window.saturating_sub(WINDOW))
+            }
+            _ => (0, 0),
+        }
+    }
+
+    /// Grants what [`Step::NeedsMemory`] asked for.
+    pub fn grant(&mut self, need: Need) {
+        if let State::Blob(Blob { codec: BlobCodec::Packed(inflate), .. }) = &mut self.state {
+            match need {
+                Need::Codec(bytes) => {
+                    inflate.inflater.allow(bytes - WINDOW);
+                    if inflate.window.is_empty() {
+                        inflate.window = vec![0; WINDOW];
+                    }
+                }
+                Need::Entry(bytes) => inflate.larger = Some(bytes),
+            }
+        }
+    }
+
     /// Looks at a whole frame's blob of `len` bytes, which `rest` begins with, and at the options behind it: why it can
     /// not be read, if so.
     pub(super) fn judge(&self, rest: &[u8], len: usize, count: usize, batch: &mut Batch) -> Option<RejectReason> {
@@ -60,7 +100,7 @@ impl Decoder {
         if agree {
             return None;
         }
-        let entries = matches!(first, 0x00 | 0x90..=0x9f | 0xdc | 0xdd);
+        let entries = begins_entries(first);
         match (sniffed, options.declared) {
             (None, Declared::Unknown) => return Some(RejectReason::UnknownCodec),
             (None, _) if !entries => return Some(RejectReason::BadCompression),
@@ -86,14 +126,13 @@ impl Decoder {
                 }
                 blob.codec = BlobCodec::Plain;
                 if let Some(codec) = Codec::sniff(there) {
-                    let Ok(inflater) = Inflater::new(codec, self.limits.inflate) else {
-                        batch.tally.reject(RejectReason::BadCompression);
-                        let left = blob.left;
-                        self.skim_blob(left);
-                        return (0, None);
-                    };
-                    let inflate = Inflate { inflater, window: Vec::new(), from: 0, to: 0 };
+                    let inflater = Inflater::new(codec, self.limits.inflate);
+                    let inflate = Inflate { inflater, window: Vec::new(), from: 0, to: 0, larger: None };
                     blob.codec = BlobCodec::Packed(Box::new(inflate));
+                } else if self.arriving.is_some() && there.first().is_some_and(|first| !begins_entries(*first)) {
+                    self.arriving = Some(Arriving::Refused);
+                    let left = blob.left;
+                    self.skim_blob(left);
                 }
                 (0, None)
             }
@@ -127,7 +166,8 @@ impl Decoder {
                     let why = match stop {
                         Stop::Full => return (used, Some(Step::Full)),
                         Stop::Broken => Some(RejectReason::BadEntry),
-                        Stop::Hungry | Stop::Done => match inflate.more(&there[used..]) {
+                        Stop::Hungry | Stop::Done => match inflate.more(&there[used..], self.limits.entry_max) {
+                            Err(Paused::For(need)) => return (used, Some(Step::NeedsMemory(need))),
                             Ok((0, 0)) if !closed => return (used, Some(Step::NeedMore)),
                             Ok((0, 0)) => {
                                 let cut = inflate.from < inflate.to || self.entries.is_open();
@@ -147,7 +187,7 @@ impl Decoder {
                                 blob.left -= eaten as u64;
                                 None
                             }
-                            Err(InflateError::Bomb) => Some(RejectReason::Bomb),
+                            Err(Paused::Error(InflateError::Bomb)) => Some(RejectReason::Bomb),
                             Err(_) => Some(RejectReason::BadCompression),
                         },
                     };
@@ -163,21 +203,44 @@ impl Decoder {
     }
 }
 
+/// Why there are no more decoded bytes.
+enum Paused {
+    For(Need),
+    Error(InflateError),
+}
+
+/// Whether a plain blob may begin with this byte: an array, or padding.
+fn begins_entries(first: u8) -> bool {
+    matches!(first, 0x00 | 0x90..=0x9f | 0xdc | 0xdd)
+}
+
 impl Inflate {
     /// Decodes some of `input` behind what is in the window. The entries see to it that one that is not whole stays
-    /// below its limit, so the window does.
-    fn more(&mut self, input: &[u8]) -> Result<(usize, usize), InflateError> {
-        if self.window.len() - self.to < INFLATE_STEP {
-            self.window.copy_within(self.from..self.to, 0);
-            self.to -= self.from;
-            self.from = 0;
-            let wanted = self.to + 2 * INFLATE_STEP;
-            if self.window.len() < wanted {
-                let grown = wanted.max(self.window.len() * 2);
-                self.window.resize(grown, 0);
-            }
+    /// below `entry_max`, so a larger window is large enough.
+    fn more(&mut self, input: &[u8], entry_max: usize) -> Result<(usize, usize), Paused> {
+        let kept = self.to - self.from;
+        if self.window.len() > WINDOW && kept < WINDOW / 2 {
+            // The large entry is done with.
+            let mut window = vec![0; WINDOW];
+            window[..kept].copy_from_slice(&self.window[self.from..self.to]);
+            (self.window, self.from, self.to) = (window, 0, kept);
         }
-        let (used, made) = self.inflater.run(input, &mut self.window[self.to..])?;
+        if self.from > 0 && self.window.len() - self.to < WINDOW / 2 {
+            self.window.copy_within(self.from..self.to, 0);
+            (self.from, self.to) = (0, kept);
+        }
+        if self.to == self.window.len() && !self.window.is_empty() {
+            let larger = entry_max + WINDOW;
+            let Some(granted) = self.larger.take() else { return Err(Paused::For(Need::Entry(larger))) };
+            // From the allocator as zero pages: what no entry reaches is never touched.
+            let mut window = vec![0; WINDOW + granted];
+            window[..kept].copy_from_slice(&self.window[self.from..self.to]);
+            (self.window, self.from, self.to) = (window, 0, kept);
+        }
+        let (used, made) = self.inflater.run(input, &mut self.window[self.to..]).map_err(|error| match error {
+            InflateError::NeedsMemory(bytes) => Paused::For(Need::Codec(bytes + WINDOW)),
+            error => Paused::Error(error),
+        })?;
         self.to += made;
         Ok((used, made))
     }

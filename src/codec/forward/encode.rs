@@ -221,9 +221,9 @@ impl Encoder {
             write::text(tag.as_bytes(), out);
         }
         if self.added.id {
-            write::text(b"longshore_id", out);
             self.text.clear();
             batch.id_of(at).write(&mut self.text);
+            write::text(b"longshore_id", out);
             write::text(&self.text, out);
         }
     }

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use crate::codec::msgpack::{self, Fault, Head};
+use crate::metrics::RejectReason;
 
 /// What `compressed` says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +34,18 @@ pub(super) struct Options {
     pub declared: Declared,
     /// Whether the frame holds metrics, traces or the like.
     pub not_logs: bool,
+}
+
+impl Options {
+    /// Why a blob was refused that is neither entries nor gzip or zstd.
+    pub(super) fn refusal(&self) -> RejectReason {
+        match self.declared {
+            _ if self.not_logs => RejectReason::NotLogs,
+            Declared::Plain => RejectReason::BadEntry,
+            Declared::Gzip | Declared::Zstd => RejectReason::BadCompression,
+            Declared::Unknown => RejectReason::UnknownCodec,
+        }
+    }
 }
 
 /// Reads the options that `bytes` begin with; their end.

@@ -43,7 +43,13 @@ pub(crate) fn controls(block: u8x16) -> u8x16 {
 /// One bit a byte that ends a run of plain characters in a JSON string: quote, backslash, control character.
 #[inline(always)]
 pub(crate) fn specials(block: u8x16) -> u32 {
-    (equal(block, b'"') | equal(block, b'\\') | controls(block)).to_bitmask()
+    special_bytes(block).to_bitmask()
+}
+
+/// The same as `0xff` a byte.
+#[inline(always)]
+pub(crate) fn special_bytes(block: u8x16) -> u8x16 {
+    equal(block, b'"') | equal(block, b'\\') | controls(block)
 }
 
 /// Whether `text` can stand between the quotes of a JSON string as it is and is ASCII.

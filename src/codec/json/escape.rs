@@ -7,7 +7,7 @@
 
 use wide::u8x16;
 
-use super::block::{BLOCK, controls, equal, load, specials};
+use super::block::{BLOCK, controls, equal, load, special_bytes, specials};
 
 /// What came of unescaping.
 #[derive(Clone, Copy, Debug, Default)]
@@ -231,14 +231,24 @@ pub fn unescape(text: &[u8], out: &mut Vec<u8>) -> Option<u32> {
 
 /// Appends `bytes` as the inside of a JSON string: escaped, and valid UTF-8 (each invalid sequence becomes U+FFFD;
 /// returns how many).
+///
+/// The pass that escapes sees every byte anyway, so it also tells whether one is above 0x7f: only then is UTF-8 checked,
+/// and only what is not valid is done once more. Checking every text first cost a sixth of encoding forward records.
+#[inline]
 pub fn escape(bytes: &[u8], out: &mut Vec<u8>) -> u32 {
-    if simdutf8::basic::from_utf8(bytes).is_ok() {
-        escape_valid(bytes, out);
+    let start = out.len();
+    if !escape_any(bytes, out) || simdutf8::basic::from_utf8(bytes).is_ok() {
         return 0;
     }
+    out.truncate(start);
+    escape_lossy(bytes, out)
+}
+
+#[cold]
+fn escape_lossy(bytes: &[u8], out: &mut Vec<u8>) -> u32 {
     let mut replaced = 0;
     for chunk in bytes.utf8_chunks() {
-        escape_valid(chunk.valid().as_bytes(), out);
+        escape_any(chunk.valid().as_bytes(), out);
         if !chunk.invalid().is_empty() {
             out.extend_from_slice("\u{fffd}".as_bytes());
             replaced += 1;
@@ -247,11 +257,66 @@ pub fn escape(bytes: &[u8], out: &mut Vec<u8>) -> u32 {
     replaced
 }
 
-fn escape_valid(bytes: &[u8], out: &mut Vec<u8>) {
-    out.reserve(bytes.len() + BLOCK);
+/// Escapes what has to be, copies the rest. Says whether a byte is above 0x7f.
+///
+/// Runs of 64 plain bytes are copied at once (a plain line: 0.21 -> 0.17 us with 16 at a time); what is shorter than a
+/// block is read as a whole too, since most keys and values are: byte by byte they cost as much as a long text.
+#[inline]
+fn escape_any(bytes: &[u8], out: &mut Vec<u8>) -> bool {
+    if bytes.len() < BLOCK {
+        let short = short_block(bytes);
+        let block = u8x16::from(short);
+        // Bytes behind the end are zero, which is a control character.
+        if specials(block) & ((1 << bytes.len()) - 1) == 0 {
+            out.extend_from_slice(&short);
+            out.truncate(out.len() - BLOCK + bytes.len());
+            return block.to_bitmask() != 0;
+        }
+    }
+    escape_long(bytes, out)
+}
+
+/// Up to 15 bytes as a block, zeros behind them. Two reads that overlap: a copy of a length that is not known in advance
+/// is a call.
+#[inline(always)]
+fn short_block(bytes: &[u8]) -> [u8; BLOCK] {
+    let len = bytes.len();
+    let value = if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        u128::from(u64::from_le_bytes(*first)) | u128::from(u64::from_le_bytes(*last)) << (8 * (len - 8))
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        u128::from(u32::from_le_bytes(*first)) | u128::from(u32::from_le_bytes(*last)) << (8 * (len - 4))
+    } else {
+        match *bytes {
+            [] => 0,
+            [a] => u128::from(a),
+            [a, b] => u128::from(u16::from_le_bytes([a, b])),
+            [a, b, c, ..] => u128::from(u32::from_le_bytes([a, b, c, 0])),
+        }
+    };
+    value.to_le_bytes()
+}
+
+fn escape_long(bytes: &[u8], out: &mut Vec<u8>) -> bool {
+    const FOUR: usize = 4 * BLOCK;
+    out.reserve(bytes.len() + FOUR);
+    let mut high = u8x16::splat(0);
     let mut at = 0;
-    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>()) {
-        let mask = specials(u8x16::from(*chunk));
+    loop {
+        while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<FOUR>()) {
+            let (parts, _) = chunk.as_chunks::<BLOCK>();
+            let blocks = [0, 1, 2, 3].map(|nth| u8x16::from(parts[nth]));
+            let found = blocks.map(special_bytes);
+            if ((found[0] | found[1]) | (found[2] | found[3])).to_bitmask() != 0 {
+                break;
+            }
+            high |= (blocks[0] | blocks[1]) | (blocks[2] | blocks[3]);
+            out.extend_from_slice(chunk);
+            at += FOUR;
+        }
+        let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>()) else { break };
+        let block = u8x16::from(*chunk);
+        let mask = specials(block);
+        high |= block;
         // Copied before it is known how much of it is wanted.
         out.extend_from_slice(chunk);
         if mask == 0 {
@@ -263,19 +328,34 @@ fn escape_valid(bytes: &[u8], out: &mut Vec<u8>) {
         escape_byte(chunk[plain], out);
         at += plain + 1;
     }
-    for byte in &bytes[at..] {
-        if *byte < 0x20 || matches!(byte, b'"' | b'\\') {
-            escape_byte(*byte, out);
-        } else {
-            out.push(*byte);
+    let mut rest = &bytes[at..];
+    loop {
+        let short = short_block(rest);
+        let block = u8x16::from(short);
+        high |= block;
+        let mask = specials(block) & ((1 << rest.len()) - 1);
+        let plain = if mask == 0 { rest.len() } else { mask.trailing_zeros() as usize };
+        out.extend_from_slice(&short);
+        out.truncate(out.len() - BLOCK + plain);
+        if mask == 0 {
+            return high.to_bitmask() != 0;
         }
+        escape_byte(rest[plain], out);
+        rest = &rest[plain + 1..];
     }
 }
 
+#[inline(always)]
 fn escape_byte(byte: u8, out: &mut Vec<u8>) {
+    if matches!(byte, b'"' | b'\\') {
+        out.extend_from_slice(&[b'\\', byte]);
+    } else {
+        escape_control(byte, out);
+    }
+}
+
+fn escape_control(byte: u8, out: &mut Vec<u8>) {
     let short = match byte {
-        b'"' => b'"',
-        b'\\' => b'\\',
         b'\n' => b'n',
         b'\r' => b'r',
         b'\t' => b't',

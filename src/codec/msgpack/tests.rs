@@ -140,6 +140,13 @@ proptest! {
     }
 
     #[test]
+    fn a_float_of_few_decimals_has_the_shortest_text(digits in any::<i64>(), shift in 0u32..60, scale in 0i32..5) {
+        let number = (digits >> shift) as f64 / 10f64.powi(scale);
+        let mut shortest = ryu::Buffer::new();
+        prop_assert_eq!(to_json(&encode(&V::F64(number))).0, shortest.format_finite(number));
+    }
+
+    #[test]
     fn json_to_messagepack_and_back_is_the_same(value in values()) {
         let text = serde_json::to_vec(&tree(&value)).expect("JSON");
         let mut packed = Vec::new();

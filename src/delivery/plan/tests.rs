@@ -274,3 +274,78 @@ fn closing_flushes_at_once_and_shortens_every_wait() {
     b.finish(probe, Ok(Reply::default()));
     assert_eq!(b.send().len(), 1);
 }
+
+#[test]
+fn a_failing_destination_is_given_fewer_requests_and_more_again_when_it_answers() {
+    let mut b = Bench::new(limits(4));
+    let mut sent = Vec::new();
+    for _ in 0..4 {
+        b.take(&["a"]);
+        b.now += WAIT;
+        sent.push(b.send());
+    }
+    sent.into_iter().for_each(|request| drop(b.finish(request, retry(None))));
+    b.now += NETWORK.max;
+    let (one, two) = (b.send(), b.send());
+    assert_eq!(b.waits(), None, "two at once after a failure of four");
+    b.finish(one, Ok(Reply::default()));
+    b.finish(two, Ok(Reply::default()));
+    let more: Vec<Request> = (0..2).map(|_| b.send()).collect();
+    more.into_iter().for_each(|request| drop(b.finish(request, Ok(Reply::default()))));
+    assert!(b.plan.is_empty() && b.plan.pace.at_once() >= 3);
+}
+
+#[test]
+fn a_dead_destination_is_asked_by_one_request_and_all_go_out_when_it_is_back() {
+    let mut b = Bench::new(limits(4));
+    let mut sent = Vec::new();
+    for _ in 0..4 {
+        b.take(&["a"]);
+        b.now += WAIT;
+        sent.push(b.send());
+    }
+    sent.into_iter().for_each(|request| drop(b.finish(request, retry(None))));
+    let mut tries = 0;
+    while !b.plan.pace.is_open() {
+        let wait = b.waits();
+        b.now += wait.unwrap_or_default();
+        let request = b.send();
+        b.finish(request, retry(None));
+        tries += 1;
+    }
+    assert!(tries <= 8, "{tries}");
+    // From here on the waits are the sink's: one probe each, however many requests wait.
+    for _ in 0..20 {
+        let wait = b.waits().expect("a time");
+        assert!(wait <= NETWORK.max);
+        b.now += wait;
+        let probe = b.send();
+        assert_eq!(b.waits(), None, "one at a time");
+        b.finish(probe, retry(None));
+    }
+    b.now += NETWORK.max;
+    let probe = b.send();
+    b.finish(probe, Ok(Reply::default()));
+    for _ in 0..3 {
+        // No more waiting for times that were set while it was dead.
+        let request = b.send();
+        b.finish(request, Ok(Reply::default()));
+    }
+    assert!(b.plan.is_empty());
+}
+
+#[test]
+fn what_was_taken_in_part_keeps_its_key_where_the_sink_says_so() {
+    for keeps_key in [false, true] {
+        let mut b = Bench::new(limits(1));
+        b.take(&["a", "b"]);
+        b.now += WAIT;
+        let request = b.send();
+        let key = request.key;
+        let marks = vec![Mark::Taken, Mark::Again];
+        b.finish(request, Ok(Reply { bytes: 1, marks, cause: "closed".to_owned(), keeps_key }));
+        b.now += NETWORK.max;
+        let rest = b.send();
+        assert_eq!((rest.key == key, rest.keeps_key), (keeps_key, keeps_key));
+    }
+}

@@ -13,8 +13,8 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::FileType;
@@ -30,16 +30,63 @@ const TRIES_MAX: usize = 1000;
 /// An open generation. While it is held its inode can not be used for another file.
 #[derive(Debug)]
 pub struct Held {
-    /// The file, open for reading.
-    pub file: File,
+    /// The file, open for reading; none once it was given up.
+    file: Mutex<Option<Arc<File>>>,
     /// Who it is.
     pub id: FileId,
     /// Its name when it was opened, without the folder.
     pub name: String,
     /// Whether its content is compressed.
     pub gz: bool,
-    /// Whoever wrote it was seen to close it: a compressed file is whole then.
+    /// Whoever wrote it was seen to close it: a compressed file should be whole then.
     pub closed: AtomicBool,
+    /// Counts what was opened in this process: a smaller one was opened earlier.
+    pub number: u64,
+}
+
+impl Held {
+    fn new(file: File, id: FileId, name: String) -> Arc<Held> {
+        static OPENED: AtomicU64 = AtomicU64::new(0);
+        let number = OPENED.fetch_add(1, Relaxed);
+        let gz = name.ends_with(".gz");
+        Arc::new(Held { file: Mutex::new(Some(Arc::new(file))), id, name, gz, closed: AtomicBool::new(false), number })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<File>>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file.
+    ///
+    /// # Errors
+    /// It was given up.
+    pub fn file(&self) -> io::Result<Arc<File>> {
+        self.lock().clone().ok_or_else(|| io::Error::other("given up to stay within held_deleted_max"))
+    }
+
+    /// Looks at it.
+    ///
+    /// # Errors
+    /// The kernel's, or it was given up.
+    pub fn look(&self) -> io::Result<Look> {
+        identity::look(&self.file()?)
+    }
+
+    /// Lets go of the file, though it may not be read yet. Says whether it was held until now.
+    pub fn give_up(&self) -> bool {
+        self.lock().take().is_some()
+    }
+
+    /// Whether it was given up.
+    pub fn is_given_up(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    /// Bytes of the file system that it is on.
+    pub fn disk_total(&self) -> Option<u64> {
+        let stat = rustix::fs::fstatvfs(&*self.file().ok()?).ok()?;
+        Some(stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
 }
 
 /// Opens a regular file for reading; never waits for a FIFO, never follows a device.
@@ -53,8 +100,7 @@ pub fn open(path: &Path) -> io::Result<Arc<Held>> {
     let look = identity::look(&file)?;
     regular(look)?;
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let gz = name.ends_with(".gz");
-    Ok(Arc::new(Held { file, id: look.id, name, gz, closed: AtomicBool::new(false) }))
+    Ok(Held::new(file, look.id, name))
 }
 
 fn regular(look: Look) -> io::Result<()> {
@@ -121,16 +167,30 @@ pub struct Scan {
     pub refused: Vec<(PathBuf, io::Error)>,
     /// Whether the base exists.
     pub has_base: bool,
-    /// Whether the newest known generation was met; if not, it has no name any more.
+    /// Whether a known generation was met; if not, none has a name any more.
     pub met_known: bool,
+    /// Generations whose place in the order is a guess.
+    pub guessed: u64,
 }
 
 /// What one pass saw, newest first.
+#[derive(Default)]
 struct Pass {
     seen: Vec<Arc<Held>>,
-    /// Stopped at the newest generation that the caller knows: all older ones are known too.
+    /// Opened while the base changed.
+    doubtful: Option<Arc<Held>>,
+    /// Stopped at a generation that the caller knows: all older ones are known too.
     met_known: bool,
-    base: Option<FileId>,
+    has_base: bool,
+    /// The base stayed the same all the time.
+    whole: bool,
+}
+
+/// What a name led to.
+enum Taken {
+    Nothing,
+    /// A file, though perhaps not one that can be read.
+    Seen(Option<FileId>),
 }
 
 impl Family {
@@ -169,98 +229,121 @@ impl Family {
         identity::look_at(&self.path()).is_ok_and(|look: Look| look.id == newest)
     }
 
-    /// Opens what is there and not known yet. `newest` is the newest generation that the caller knows and holds;
-    /// `known` says whether a file is held already.
-    pub fn scan(&self, newest: Option<FileId>, known: impl Fn(FileId) -> bool) -> Scan {
+    /// Opens what is there and not known yet. `known` are the generations that the caller holds, in their order: their
+    /// inodes can not be used again, and a look ends at the first of them, for what is older was there before.
+    pub fn scan(&self, known: &[Arc<Held>]) -> Scan {
         let mut scan = Scan::default();
-        // Everything that any pass opened, in the order of first sight within the pass, newest first.
+        // What each look saw while the base stayed the same, newest first.
         let mut passes: Vec<Vec<Arc<Held>>> = Vec::new();
-        let mut met_known = false;
+        // What was opened while the base changed: it may be as old as its name says, or newer than all.
+        let mut doubtful: Vec<(usize, Arc<Held>)> = Vec::new();
         for attempt in 0..TRIES_MAX {
-            let mut pass = self.pass(newest, &passes, &mut scan.refused);
-            let base_now = identity::look_at(&self.path()).ok().map(|look| look.id);
-            met_known |= pass.met_known;
-            let whole = pass.base == base_now && (pass.base.is_some() || attempt >= 3);
-            scan.has_base = base_now.is_some();
-            if !whole && pass.seen.iter().all(|held| !held.gz) {
-                // Several rotations within one pass: what was the base may be gone before it is met again. Birth time
-                // tells, but for its ticks; those keep the order of the names. (A compressed file is born late.)
-                pass.seen.sort_by_key(|held| std::cmp::Reverse(held.id.btime));
-            }
+            let held: Vec<&Arc<Held>> = passes.iter().flatten().chain(doubtful.iter().map(|(_, held)| held)).collect();
+            let pass = self.pass(known, &held, &mut scan.refused);
+            let whole = pass.whole && (pass.has_base || attempt >= 3);
+            scan.has_base = pass.has_base;
+            scan.met_known |= pass.met_known;
+            doubtful.extend(pass.doubtful.map(|held| (passes.len(), held)));
             passes.push(pass.seen);
             if whole {
                 break;
             }
             scan.torn += 1;
             scan.refused.clear();
-            if pass.base.is_none() {
+            if !pass.has_base {
                 // Between two renames the base is absent for a tenth of a millisecond.
                 clock::pause(Duration::from_micros(200));
             }
         }
-        scan.met_known = met_known;
-        scan.fresh = merge(passes, newest, met_known);
-        scan.fresh.retain(|held| !known(held.id));
+        let mut order = merge(&passes);
+        for (pass, held) in doubtful {
+            scan.guessed += u64::from(insert_doubtful(&mut order, held, &passes[pass]));
+        }
+        let is_known = |held: &Arc<Held>| known.iter().any(|known| known.id == held.id);
+        if let Some(at) = order.iter().rposition(is_known) {
+            order.drain(..=at);
+        }
+        scan.fresh = order;
         scan
     }
 
-    /// One look from the newest to the oldest.
-    fn pass(
-        &self,
-        newest: Option<FileId>,
-        earlier: &[Vec<Arc<Held>>],
-        refused: &mut Vec<(PathBuf, io::Error)>,
-    ) -> Pass {
-        let mut pass = Pass { seen: Vec::new(), met_known: false, base: None };
-        let mut take = |name: &str, pass: &mut Pass| -> bool {
-            let path = self.folder.join(name);
-            // A file that an earlier pass holds is not opened again.
-            let looked = identity::look_at(&path).ok().map(|look| look.id);
-            let again = earlier.iter().flatten().chain(&pass.seen).find(|held| Some(held.id) == looked).map(Arc::clone);
-            match again.map_or_else(|| open(&path), Ok) {
-                Ok(held) => {
-                    if name == self.base {
-                        pass.base = Some(held.id);
-                    }
-                    pass.met_known = newest == Some(held.id);
-                    // Seen before in this pass: it has shifted meanwhile, and what was seen since is newer than it.
-                    pass.seen.retain(|seen| seen.id != held.id);
-                    pass.seen.push(held);
-                    true
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-                Err(error) => {
-                    if name == self.base {
-                        pass.base = looked;
-                    }
-                    refused.push((path, error));
-                    true
-                }
-            }
+    /// The older generations that have a name now, newest first.
+    pub fn copies(&self) -> Vec<Arc<Held>> {
+        let (mut numbers, dates) = self.list();
+        numbers.sort_unstable();
+        let numbered = numbers.into_iter().filter(|number| *number > 0);
+        let numbered = numbered.flat_map(|number| {
+            let plain = format!("{}.{number}", self.base);
+            [format!("{plain}.gz"), plain]
+        });
+        numbered.chain(dates).filter_map(|name| open(&self.folder.join(name)).ok()).collect()
+    }
+
+    /// One look from the newest to the oldest. After each file the base is looked at again: as long as it is the same,
+    /// no file has shifted, and what was seen is in order.
+    fn pass(&self, known: &[Arc<Held>], earlier: &[&Arc<Held>], refused: &mut Vec<(PathBuf, io::Error)>) -> Pass {
+        let mut pass = Pass::default();
+        let base = match self.take(&self.base, known, earlier, &mut pass, refused) {
+            Taken::Nothing => return Pass { whole: true, ..pass },
+            Taken::Seen(id) => id,
         };
-        take(&self.base, &mut pass);
+        pass.has_base = true;
         if pass.met_known {
-            return pass;
+            return Pass { whole: true, ..pass };
         }
+        let base_stays = || identity::look_at(&self.path()).ok().map(|look| look.id) == base;
         let (numbers, dates) = self.list();
         let last = numbers.iter().max().copied().unwrap_or(0);
         // One beyond the last: it may have shifted since the listing.
-        for number in 1..=last.saturating_add(1).min(NUMBER_MAX) {
-            let plain = format!("{}.{number}", self.base);
-            if !take(&plain, &mut pass) {
-                take(&format!("{plain}.gz"), &mut pass);
+        let numbered = (1..=last.saturating_add(1).min(NUMBER_MAX)).map(|number| format!("{}.{number}", self.base));
+        for (name, has_gz) in numbered.map(|name| (name, true)).chain(dates.into_iter().map(|name| (name, false))) {
+            let before = pass.seen.len();
+            if matches!(self.take(&name, known, earlier, &mut pass, refused), Taken::Nothing) && has_gz {
+                self.take(&format!("{name}.gz"), known, earlier, &mut pass, refused);
             }
-            if pass.met_known {
+            if !base_stays() {
+                if pass.seen.len() > before {
+                    pass.doubtful = pass.seen.pop();
+                }
+                pass.met_known = false;
                 return pass;
             }
-        }
-        for name in dates {
-            take(&name, &mut pass);
             if pass.met_known {
-                return pass;
+                break;
             }
         }
+        pass.whole = base_stays();
         pass
+    }
+
+    /// Opens one name, unless it is held already.
+    fn take(
+        &self,
+        name: &str,
+        known: &[Arc<Held>],
+        earlier: &[&Arc<Held>],
+        pass: &mut Pass,
+        refused: &mut Vec<(PathBuf, io::Error)>,
+    ) -> Taken {
+        let path = self.folder.join(name);
+        let looked = identity::look_at(&path).ok().map(|look| look.id);
+        let mut held = known.iter().chain(earlier.iter().copied()).chain(&pass.seen);
+        match held.find(|held| Some(held.id) == looked).map(Arc::clone).map_or_else(|| open(&path), Ok) {
+            Ok(held) => {
+                let id = held.id;
+                pass.met_known |= known.iter().any(|known| known.id == id);
+                // Seen before in this look: it has shifted meanwhile, which the base will tell.
+                if !pass.seen.iter().any(|seen| seen.id == id) {
+                    pass.seen.push(held);
+                }
+                Taken::Seen(Some(id))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Taken::Nothing,
+            Err(error) => {
+                refused.push((path, error));
+                Taken::Seen(looked)
+            }
+        }
     }
 
     /// Numbers that are there, and dated names, newest first (a plain file before its `.gz`, which is left out).
@@ -280,12 +363,13 @@ impl Family {
     }
 }
 
-/// One order, oldest first, of all that the passes saw, without the newest one that is known and all before it.
+/// One order, oldest first, of all that the passes saw.
 ///
 /// Each pass is in order, and what two passes saw ties them together. What only an earlier one saw has lost its name
 /// since: as the oldest of all, or because it was compressed, with its copy now in its place. So a file that is new in
-/// a pass goes before the next newer one that was seen before, and what is gone stays where it was.
-fn merge(passes: Vec<Vec<Arc<Held>>>, newest: Option<FileId>, met_known: bool) -> Vec<Arc<Held>> {
+/// a pass goes before the next newer one that was seen before, and what is gone stays where it was. (A plain file with
+/// its own copy behind it, and others between, is put in its place by the chain, which looks into both.)
+fn merge(passes: &[Vec<Arc<Held>>]) -> Vec<Arc<Held>> {
     let mut order: Vec<Arc<Held>> = Vec::new();
     for pass in passes {
         // From the newest on: where the next newer one stands.
@@ -293,14 +377,34 @@ fn merge(passes: Vec<Vec<Arc<Held>>>, newest: Option<FileId>, met_known: bool) -
         for held in pass {
             match order.iter().position(|seen| seen.id == held.id) {
                 Some(at) => before = at,
-                None => order.insert(before, held),
+                None => order.insert(before, Arc::clone(held)),
             }
         }
     }
-    if met_known && let Some(at) = order.iter().position(|held| Some(held.id) == newest) {
-        order.drain(..=at);
-    }
     order
+}
+
+/// Places what was opened while the base changed, unless a later pass has placed it. If its name was right, it is older
+/// than all of its pass; if several rotations fell between two calls, it is newer. Birth times tell, but for their ticks;
+/// of a compressed file they say nothing. True when nothing but a guess was left.
+fn insert_doubtful(order: &mut Vec<Arc<Held>>, held: Arc<Held>, pass: &[Arc<Held>]) -> bool {
+    if order.iter().any(|seen| seen.id == held.id) {
+        return false;
+    }
+    let Some(oldest) = pass.last().and_then(|oldest| order.iter().position(|seen| seen.id == oldest.id)) else {
+        order.insert(0, held);
+        return true;
+    };
+    let born = |held: &Held| (!held.gz && held.id.btime > 0).then_some(held.id.btime);
+    let Some(at) = born(&held) else {
+        order.insert(oldest, held);
+        return true;
+    };
+    let newer = |seen: &&Arc<Held>| born(seen).is_some_and(|born| born < at);
+    let tie = order.iter().any(|seen| born(seen) == Some(at));
+    let after = order.iter().rposition(|seen| newer(&seen)).filter(|after| *after >= oldest);
+    order.insert(after.map_or(oldest, |after| after + 1), held);
+    tie
 }
 
 #[cfg(test)]
@@ -336,7 +440,7 @@ mod tests {
         ] {
             put(dir.path(), name);
         }
-        let scan = family(dir.path()).scan(None, |_| false);
+        let scan = family(dir.path()).scan(&[]);
         assert_eq!(names(&scan), ["c-json.log.10", "c-json.log.2.gz", "c-json.log.1", "c-json.log"]);
         assert!(scan.has_base && scan.refused.is_empty());
     }
@@ -347,7 +451,7 @@ mod tests {
         for name in ["c-json.log", "c-json.log.1", "c-json.log.1.gz"] {
             put(dir.path(), name);
         }
-        assert_eq!(names(&family(dir.path()).scan(None, |_| false)), ["c-json.log.1", "c-json.log"]);
+        assert_eq!(names(&family(dir.path()).scan(&[])), ["c-json.log.1", "c-json.log"]);
     }
 
     #[test]
@@ -356,14 +460,14 @@ mod tests {
         put(dir.path(), "c-json.log.1");
         put(dir.path(), "c-json.log");
         let f = family(dir.path());
-        let first = f.scan(None, |_| false);
+        let first = f.scan(&[]);
         let newest = first.fresh.last().expect("two").id;
         assert!(f.is_unchanged(newest));
         fs::rename(dir.path().join("c-json.log.1"), dir.path().join("c-json.log.2")).expect("renamed");
         fs::rename(dir.path().join("c-json.log"), dir.path().join("c-json.log.1")).expect("renamed");
         put(dir.path(), "c-json.log");
         assert!(!f.is_unchanged(newest));
-        assert_eq!(names(&f.scan(Some(newest), |_| false)), ["c-json.log"]);
+        assert_eq!(names(&f.scan(&first.fresh)), ["c-json.log"]);
     }
 
     #[test]
@@ -378,7 +482,7 @@ mod tests {
             0,
         )
         .expect("made");
-        let scan = family(dir.path()).scan(None, |_| false);
+        let scan = family(dir.path()).scan(&[]);
         let reasons: Vec<String> = scan.refused.iter().map(|(_, error)| error.to_string()).collect();
         assert_eq!(reasons, ["is a folder, not a regular file", "is a FIFO, not a regular file"]);
     }
@@ -415,11 +519,15 @@ mod tests {
             let newest_first = [vec![&base, &x, &old], vec![&newer, &base, &gz, &old]];
             newest_first.map(|pass| pass.into_iter().map(Arc::clone).collect::<Vec<_>>()).to_vec()
         };
-        assert_eq!(ids(&merge(passes(), None, false)), ["3", "1", "2.gz", "0", "n"]);
-        assert_eq!(ids(&merge(passes(), Some(x.id), true)), ["2.gz", "0", "n"]);
+        assert_eq!(ids(&merge(&passes())), ["3", "1", "2.gz", "0", "n"]);
         // All that the first pass saw is gone.
         let passes = vec![vec![Arc::clone(&x), Arc::clone(&old)], vec![Arc::clone(&newer), Arc::clone(&base)]];
-        assert_eq!(ids(&merge(passes, None, false)), ["3", "1", "0", "n"]);
+        assert_eq!(ids(&merge(&passes)), ["3", "1", "0", "n"]);
+        // Opened while the base changed: its name says that it is the oldest, and so it is if nothing tells better.
+        let mut order = merge(&passes);
+        assert!(insert_doubtful(&mut order, Arc::clone(&gz), &passes[0]));
+        assert_eq!(ids(&order), ["2.gz", "3", "1", "0", "n"]);
+        assert!(!insert_doubtful(&mut order, gz, &passes[0]), "it has its place already");
     }
 
     #[test]
@@ -443,13 +551,14 @@ mod tests {
         let f = family(dir.path());
         let mut all: Vec<Arc<Held>> = Vec::new();
         while !writer.is_finished() {
-            let newest = all.last().map(|held| held.id);
-            let scan = f.scan(newest, |id| all.iter().any(|held| held.id == id));
+            let scan = f.scan(&all);
             all.extend(scan.fresh);
         }
         writer.join().expect("wrote");
-        let numbers: Vec<u32> =
-            all.iter().filter_map(|held| io::read_to_string(&held.file).expect("read").trim().parse().ok()).collect();
+        let numbers: Vec<u32> = all
+            .iter()
+            .filter_map(|held| io::read_to_string(&*held.file().expect("held")).expect("read").trim().parse().ok())
+            .collect();
         assert!(numbers.len() > 100, "{} generations seen", numbers.len());
         assert!(numbers.is_sorted(), "generations came out of order");
     }

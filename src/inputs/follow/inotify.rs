@@ -52,6 +52,11 @@ impl Event<'_> {
         self.flags.contains(ReadFlags::CLOSE_WRITE)
     }
 
+    /// A new file has that name.
+    pub fn is_created(&self) -> bool {
+        self.flags.contains(ReadFlags::CREATE) && !self.flags.contains(ReadFlags::ISDIR)
+    }
+
     /// The watch is gone.
     pub fn is_ended(&self) -> bool {
         self.flags.contains(ReadFlags::IGNORED)
@@ -73,6 +78,11 @@ impl Watcher {
     pub fn remove(&self, watch: i32) {
         // It may have ended by itself.
         let _ = inotify::remove_watch(&self.fd, watch);
+    }
+
+    /// Whether something is queued.
+    pub fn has_more(&self) -> bool {
+        rustix::io::ioctl_fionread(&self.fd).is_ok_and(|bytes| bytes > 0)
     }
 
     /// Hands out what is queued, without waiting. Names that are not UTF-8 come as `None`.

@@ -18,11 +18,14 @@ pub mod disk;
 pub mod generations;
 pub mod identity;
 pub mod inotify;
+pub mod keeper;
 pub mod opener;
+pub mod priority;
 pub mod progress;
 pub mod reader;
 pub mod resume;
 pub mod source;
+pub mod standing;
 pub mod startup;
 pub mod stored;
 pub mod tracker;
@@ -31,12 +34,14 @@ pub mod tracker;
 pub(crate) mod tests;
 
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
 
 use toml::de::DeValue;
 
 use self::chain::Rules;
 use self::inotify::Bell;
+use self::keeper::{Chains, Keeper};
 use self::opener::{Layout, Opener, Setup};
 use self::reader::{Line, Reader};
 use self::startup::Startup;
@@ -57,6 +62,10 @@ pub struct Follow {
     pub tail: bool,
     /// What its chains are called, in the plural.
     pub what: &'static str,
+    /// Bytes that deleted files may hold on disk; `None`: a share of the file system.
+    pub held_deleted_max: Option<u64>,
+    /// Whether the opener may have real-time priority.
+    pub hurry: bool,
     /// Whether to use inotify; without it everything is looked at again and again.
     pub watch: bool,
 }
@@ -64,6 +73,8 @@ pub struct Follow {
 /// Starts the threads.
 pub fn start(follow: Follow, outlet: Outlet, workers: &Arc<Workers>) -> io::Result<()> {
     let rules = Arc::new(follow.rules);
+    let chains = Arc::new(Chains::default());
+    outlet.counters().followed.used.store(true, Relaxed);
     let startup = Arc::new(Startup::new(&rules.input, follow.what));
     let known = outlet.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.knows(&rules.input));
     let mut lines = Vec::new();
@@ -87,9 +98,15 @@ pub fn start(follow: Follow, outlet: Outlet, workers: &Arc<Workers>) -> io::Resu
         bell,
         tail: follow.tail && !known,
         startup,
+        chains: Arc::clone(&chains),
+        hurry: follow.hurry,
     };
     let watch = follow.watch;
     workers.spawn(&format!("open {}", rules.input), move || Opener::new(setup, watch).run())?;
+    if !outlet.once {
+        let keeper = Keeper::new(outlet.clone(), &rules.input, chains, follow.held_deleted_max);
+        workers.spawn(&format!("keep {}", rules.input), move || keeper.run())?;
+    }
     // Threads wait for files, not for the word to stop: somebody has to wake them.
     let stop = outlet.stop.clone();
     outlet.runtime.spawn(async move {
@@ -106,6 +123,13 @@ pub(super) fn read_ack(section: &Section<'_, '_>) -> Ack {
         return Ack::Delivered;
     }
     section.choice("ack", &[("delivered", Ack::Delivered), ("accepted", Ack::Accepted)]).unwrap_or(Ack::Delivered)
+}
+
+/// Reads `held_deleted_max` and `priority`.
+pub(super) fn read_limits(section: &Section<'_, '_>) -> (Option<u64>, bool) {
+    let max = section.size("held_deleted_max", 1..1 << 50);
+    let hurry = section.choice("priority", &[("realtime", true), ("normal", false)]).unwrap_or(true);
+    (max, hurry)
 }
 
 /// Reads `start`: whether it is `"tail"`.

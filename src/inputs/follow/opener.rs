@@ -21,11 +21,14 @@ use super::chain::{About, First, Seed};
 use super::generations::{Family, Held};
 use super::identity::{self, FileId};
 use super::inotify::{self, Bell, Watcher};
+use super::keeper::Chains;
 use super::reader::{Line, News};
+use super::standing::{Space, Standing};
 use super::startup::Startup;
-use super::{clock, disk};
+use super::{clock, disk, priority};
 use crate::inputs::Outlet;
 use crate::metrics::Health;
+use crate::metrics::followed::{Generation, Watching};
 
 const POLL: Duration = Duration::from_millis(100);
 const RESCAN: Duration = Duration::from_secs(10);
@@ -67,6 +70,10 @@ pub trait Layout: Send {
     fn meaning(&mut self, folder: &Path, name: &str) -> Meaning;
     /// What is known of a family. Cheap when nothing has changed.
     fn about(&mut self, family: &Family) -> Known;
+    /// What its writer's rotation leaves, if that is known. Cheap when nothing has changed.
+    fn space(&mut self, _: &Family) -> Option<Space> {
+        None
+    }
     /// Second half of its checkpoint's key.
     fn key(&self, family: &Family) -> String;
     /// Where it starts without a checkpoint, were it not for `start = "tail"`.
@@ -89,6 +96,11 @@ struct Kin {
     newest: Option<Arc<Held>>,
     published: Vec<(FileId, Weak<Held>)>,
     about: Option<About>,
+    standing: Option<Arc<Standing>>,
+    /// Files of the base's name that the kernel said were created, and generations that were opened: if the first is
+    /// more, the others came and went in between.
+    created: u64,
+    opened: u64,
     left: bool,
     /// Its chain had ended before: only its base can be new.
     again: bool,
@@ -121,6 +133,8 @@ pub struct Opener {
     /// Metadata may come late: look again until then.
     about_again: Option<Instant>,
     startup: Arc<Startup>,
+    chains: Arc<Chains>,
+    hurry: bool,
 }
 
 /// What an opener is made with.
@@ -139,6 +153,10 @@ pub struct Setup {
     pub tail: bool,
     /// The first message.
     pub startup: Arc<Startup>,
+    /// Where the keeper finds its chains.
+    pub chains: Arc<Chains>,
+    /// Whether to ask for real-time priority.
+    pub hurry: bool,
 }
 
 impl Opener {
@@ -171,13 +189,17 @@ impl Opener {
             tail: setup.tail,
             about_again: None,
             startup: setup.startup,
+            chains: setup.chains,
+            hurry: setup.hurry,
         }
     }
 
     /// Opens until the word to stop.
     pub fn run(mut self) {
         raise_file_limit();
-        hurry();
+        if self.hurry {
+            priority::hurry(&self.input);
+        }
         self.begin();
         while !self.outlet.once && !self.outlet.stop.is_set() {
             let timeout = self.patience();
@@ -234,6 +256,8 @@ impl Opener {
     /// What the kernel told. True when its queue overflowed.
     fn events(&mut self) -> bool {
         let mut overflow = false;
+        let mut created: HashMap<(PathBuf, String), u64> = HashMap::new();
+        let began = clock::now();
         let mut names: Vec<(PathBuf, String)> = Vec::new();
         let mut closed: Vec<(PathBuf, String)> = Vec::new();
         let mut ended = Vec::new();
@@ -250,6 +274,9 @@ impl Opener {
                             return;
                         }
                         closed.push((folder.clone(), name.to_owned()));
+                    }
+                    if event.is_created() {
+                        *created.entry((folder.clone(), name.to_owned())).or_default() += 1;
                     }
                     // One rotation makes some ten events: each name once.
                     if !names.iter().rev().take(16).any(|(f, n)| f == folder && n == name) {
@@ -278,6 +305,15 @@ impl Opener {
         if relist {
             self.relist();
         }
+        if overflow {
+            self.overflowed();
+        } else {
+            self.count_gaps(created);
+        }
+        if began != clock::now() {
+            let slowest = u64::try_from(clock::since(began).as_micros()).unwrap_or(u64::MAX);
+            self.outlet.counters().followed.opener_slowest.fetch_max(slowest, Ordering::Relaxed);
+        }
         for (folder, name) in closed {
             self.closed(&folder, &name);
         }
@@ -288,6 +324,53 @@ impl Opener {
             );
         }
         overflow
+    }
+
+    /// Events were lost: from now on the counts start anew.
+    fn overflowed(&mut self) {
+        let followed = &self.outlet.counters().followed;
+        followed.watch(Watching::Overflow, 1);
+        followed.watch(Watching::GapPossible, 1);
+        tracing::warn!(
+            input = self.input,
+            "the kernel's queue of file events overflowed; everything is looked at, and a file that came and went meanwhile is not counted"
+        );
+        for kin in self.folders.values_mut().flat_map(|folder| folder.families.values_mut()) {
+            (kin.created, kin.opened) = (0, 0);
+        }
+    }
+
+    /// Files that were created under a base's name and gone before they could be opened: all that the kernel told of
+    /// were opened by now, or never will be.
+    fn count_gaps(&mut self, created: HashMap<(PathBuf, String), u64>) {
+        for ((folder, name), times) in created {
+            let Some(kin) = self.folders.get_mut(&folder).and_then(|folder| folder.families.get_mut(&name)) else {
+                continue;
+            };
+            if kin.left || kin.link {
+                continue;
+            }
+            kin.created += times;
+            if kin.created > kin.opened {
+                let missing = kin.created - kin.opened;
+                kin.opened = kin.created;
+                if let Some(standing) = &kin.standing {
+                    standing.missing.fetch_add(missing, Ordering::AcqRel);
+                    self.send_about_missing(&folder, &name);
+                }
+            } else if kin.created < kin.opened && self.watcher.as_ref().is_some_and(|watcher| !watcher.has_more()) {
+                // What was there before the watch was not told of; all that was told is read.
+                kin.opened = kin.created;
+            }
+        }
+    }
+
+    /// Wakes the chain: it counts what is missing once no compressed file can stand in for it.
+    fn send_about_missing(&self, folder: &Path, name: &str) {
+        let kin = self.folders.get(folder).and_then(|folder| folder.families.get(name));
+        if let Some(chain) = kin.and_then(|kin| kin.chain) {
+            self.send(chain, News::More { chain, generations: Vec::new() });
+        }
     }
 
     /// A compressed file is whole: it need not be quiet for a second first.
@@ -420,25 +503,37 @@ impl Opener {
             newest: None,
             published: Vec::new(),
             about: None,
+            standing: None,
+            created: 0,
+            opened: 0,
             left: false,
             again: false,
         });
         self.polls |= kin.link;
-        if kin.left || kin.newest.as_ref().is_some_and(|newest| family.is_unchanged(newest.id)) {
+        if kin.left || kin.newest.as_ref().is_some_and(|newest| !newest.is_given_up() && family.is_unchanged(newest.id))
+        {
             return;
         }
         kin.published.retain(|(_, held)| held.strong_count() > 0);
-        let newest = kin.newest.as_ref().map(|held| held.id);
-        let mut scan = family.scan(newest, |id| kin.published.iter().any(|(known, _)| *known == id));
+        // Held for the time of the scan: an inode that is let go may be another file's a moment later.
+        let known: Vec<Arc<Held>> = kin.published.iter().filter_map(|(_, held)| held.upgrade()).collect();
+        let known: Vec<Arc<Held>> = known.into_iter().filter(|held| !held.is_given_up()).collect();
+        let mut scan = family.scan(&known);
+        let followed = &self.outlet.counters().followed;
+        followed.watch(Watching::TornScan, scan.torn);
+        followed.watch(Watching::OrderGuessed, scan.guessed);
         let only_base = match self.layout.first(&family) {
             // With a newest one that has lost its name, what is older than the base may be anything.
-            First::Newest | First::Tail => newest.is_some() && !scan.met_known,
+            First::Newest | First::Tail => kin.newest.is_some() && !scan.met_known,
             First::Oldest => false,
         };
         if only_base || kin.again {
             scan.fresh.retain(|held| held.name == family.base);
         }
         let refused = std::mem::take(&mut scan.refused);
+        // A compressed file was not created under the base's name; one that can not be opened is said below.
+        kin.opened += scan.fresh.iter().filter(|held| !held.gz).count() as u64;
+        kin.opened += refused.iter().filter(|(path, _)| *path == family.path()).count() as u64;
         if !scan.fresh.is_empty() {
             self.publish(&family, scan.fresh);
         }
@@ -466,6 +561,10 @@ impl Opener {
         }
         kin.published.extend(fresh.iter().map(|held| (held.id, Arc::downgrade(held))));
         kin.newest = fresh.last().cloned();
+        self.outlet.counters().followed.generation(Generation::Opened, fresh.len() as u64);
+        if let Some(standing) = &kin.standing {
+            standing.add(&fresh);
+        }
         if let Some(chain) = kin.chain {
             self.send(chain, News::More { chain, generations: fresh });
             return;
@@ -475,12 +574,26 @@ impl Opener {
         kin.chain = Some(chain);
         kin.about = Some(about.clone());
         let key = self.layout.key(family);
+        let standing = Standing::new(&self.outlet.metrics, self.outlet.input, &key, &name_of(&about));
+        standing.describe(&name_of(&about), self.layout.space(family));
+        standing.add(&fresh);
+        self.chains.add(&standing);
+        kin.standing = Some(Arc::clone(&standing));
         let saved = self.outlet.checkpoints.as_ref().and_then(|checkpoints| checkpoints.lookup(&self.input, &key));
         // Files that appear later are read from their head, whatever `start` says.
         let first = if self.tail && self.first_listing { First::Tail } else { self.layout.first(family) };
         self.owners.insert(chain, (family.folder.clone(), family.base.clone()));
         self.first_chains += usize::from(self.first_listing);
-        let seed = Box::new(Seed { key, about, generations: fresh, saved, first, not_before });
+        let seed = Box::new(Seed {
+            key,
+            about,
+            generations: fresh,
+            saved,
+            first,
+            not_before,
+            standing,
+            family: family.clone(),
+        });
         self.send(chain, News::Found { chain, seed, first: self.first_listing });
     }
 
@@ -500,7 +613,7 @@ impl Opener {
             match (self.layout.about(&kin.family), kin.chain) {
                 (Known::Leave, Some(chain)) if !kin.left => {
                     kin.left = true;
-                    kin.chain = None;
+                    (kin.chain, kin.standing) = (None, None);
                     self.owners.remove(&chain);
                     news.push((chain, News::Leave { chain }));
                 }
@@ -510,6 +623,9 @@ impl Opener {
                             && (Arc::ptr_eq(&known.origin, &about.origin) || known.origin == about.origin)
                     });
                     if !same {
+                        if let Some(standing) = &kin.standing {
+                            standing.describe(&name_of(&about), self.layout.space(&kin.family));
+                        }
                         kin.about = Some(about.clone());
                         news.push((chain, News::About { chain, about }));
                     }
@@ -541,7 +657,7 @@ impl Opener {
             let Some(kin) = self.folders.get_mut(&path).and_then(|folder| folder.families.get_mut(&base)) else {
                 continue;
             };
-            (kin.chain, kin.newest, kin.again) = (None, None, true);
+            (kin.chain, kin.newest, kin.standing, kin.again) = (None, None, None, true);
             kin.published.clear();
             let family = kin.family.clone();
             self.look(family);
@@ -567,6 +683,13 @@ impl Opener {
     }
 }
 
+/// What people call it: the container's name or id, or the file's path.
+fn name_of(about: &About) -> String {
+    let origin = &about.origin;
+    let container = origin.container.as_ref().map(|container| container.name_or_id().to_owned());
+    container.or_else(|| origin.file.clone()).unwrap_or_default()
+}
+
 /// One descriptor for each generation that is not read yet: as many as may be had.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -574,13 +697,5 @@ fn raise_file_limit() {
     if limit.current < limit.maximum {
         // Less of them is still enough for most.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    }
-}
-
-/// Asks for the highest priority that `nice` gives, for this thread alone: it runs for microseconds, and must not wait
-/// for the readers. Without CAP_SYS_NICE the kernel refuses, and it goes on as it is.
-fn hurry() {
-    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), -20) {
-        tracing::debug!(%error, "the opener runs without a raised priority");
     }
 }

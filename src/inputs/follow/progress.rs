@@ -81,6 +81,20 @@ impl Progress {
         }
     }
 
+    /// Where the first byte lies that is not delivered; `None` before the first file is begun.
+    pub fn undelivered(&self) -> Option<Undelivered> {
+        let inner = self.lock();
+        let done = inner.tracker.mark().done;
+        let idle = inner.tracker.is_idle();
+        inner.undelivered_at(done, idle)
+    }
+
+    /// The same for the first byte that is not read.
+    pub fn unread(&self) -> Option<Undelivered> {
+        let inner = self.lock();
+        inner.undelivered_at(inner.tracker.end(), inner.tracker.is_idle())
+    }
+
     /// What a checkpoint says of this chain, if that changed since it was asked last.
     pub fn take_saved(&self) -> Option<Saved> {
         let mut inner = self.lock();
@@ -91,7 +105,25 @@ impl Progress {
     }
 }
 
+/// A place in what is held of a chain.
+#[derive(Debug)]
+pub struct Undelivered {
+    /// The file.
+    pub held: Arc<Held>,
+    /// Content offset in it.
+    pub offset: u64,
+    /// Bytes of the chain before it.
+    pub done: u64,
+    /// Nothing is on its way.
+    pub idle: bool,
+}
+
 impl Inner {
+    fn undelivered_at(&self, done: u64, idle: bool) -> Option<Undelivered> {
+        let span = self.span_of(done)?;
+        Some(Undelivered { held: Arc::clone(&span.held), offset: span.from + (done - span.start), done, idle })
+    }
+
     /// The file and content offset of a position.
     pub fn span_of(&self, position: u64) -> Option<&Span> {
         self.spans.iter().rev().find(|span| span.start <= position)
@@ -116,7 +148,7 @@ impl Inner {
         for span in &mut self.spans {
             if !span.held.gz && (span.head.len as usize) < HEAD_BYTES {
                 // A file that can not be read keeps the mark it has.
-                span.head = identity::head_of(&span.held.file).unwrap_or(span.head);
+                span.head = span.held.file().and_then(|file| identity::head_of(&file)).unwrap_or(span.head);
             }
         }
         let mark = self.tracker.mark();
@@ -139,9 +171,9 @@ impl Inner {
             // Taken when the range was read; at the first position of a span it is of the file before.
             Some(tail) if tail.is_known() && position > span.start => tail,
             _ if span.held.gz => identity::Mark::default(),
-            _ => identity::tail_of(&span.held.file, offset).unwrap_or_default(),
+            _ => span.held.file().and_then(|file| identity::tail_of(&file, offset)).unwrap_or_default(),
         };
-        let size = identity::look(&span.held.file).map_or(0, |look| look.size);
+        let size = span.held.look().map_or(0, |look| look.size);
         Some(Place {
             id: span.held.id,
             name: span.held.name.clone(),

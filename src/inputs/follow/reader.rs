@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -22,11 +22,14 @@ use super::generations::Held;
 use super::inotify::{self, Bell, Watcher};
 use super::startup::Startup;
 use crate::inputs::Outlet;
+use crate::metrics::followed::ChainFigures;
 
 const LOOK_MIN: Duration = Duration::from_millis(1);
 const LOOK_MAX: Duration = Duration::from_millis(250);
 /// So long without data makes a chain idle.
 const IDLE_AFTER: Duration = Duration::from_millis(60);
+/// So many chains that wait for their turn are compared, at most.
+const READY_MAX: usize = 4096;
 const SAFETY_LOOK: Duration = Duration::from_secs(10);
 
 /// What the opener tells a reader. Its number of messages is bounded by the files that it may hold open.
@@ -108,6 +111,7 @@ pub struct Reader {
     watcher: Option<Watcher>,
     seats: HashMap<u64, Seat>,
     ready: VecDeque<u64>,
+    turns: u64,
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     watched: HashMap<i32, u64>,
     buf: Vec<u8>,
@@ -133,6 +137,7 @@ impl Reader {
             watcher: Watcher::new().ok(),
             seats: HashMap::new(),
             ready: VecDeque::new(),
+            turns: 0,
             timers: BinaryHeap::new(),
             watched: HashMap::new(),
             buf: Vec::new(),
@@ -182,12 +187,29 @@ impl Reader {
                 self.wake(chain);
             }
         }
-        if let Some(chain) = self.ready.pop_front() {
+        if let Some(chain) = self.next_ready() {
             self.turn(chain);
             return Step::Again;
         }
         let due = self.timers.peek().map(|Reverse((due, _))| due.saturating_duration_since(clock::now()));
         Step::Wait(due.map_or(SAFETY_LOOK, |due| due.min(SAFETY_LOOK)))
+    }
+
+    /// Whose turn it is: every other time the chain that is nearest to losing data to rotation, if one is near.
+    fn next_ready(&mut self) -> Option<u64> {
+        self.turns = self.turns.wrapping_add(1);
+        if self.turns.is_multiple_of(2) && self.outlet.counters().followed.in_danger.load(Relaxed) > 0 {
+            let horizon =
+                |chain: &u64| self.seats.get(chain).map(|seat| seat.chain.standing().figures.horizon.load(Relaxed));
+            let ready = self.ready.iter().enumerate().take(READY_MAX);
+            let nearest = ready.filter_map(|(at, chain)| Some((horizon(chain)?, at))).min();
+            if let Some((horizon, at)) = nearest
+                && horizon != ChainFigures::SAFE
+            {
+                return self.ready.remove(at);
+            }
+        }
+        self.ready.pop_front()
     }
 
     /// After waiting: what has grown is ready.
@@ -221,6 +243,7 @@ impl Reader {
             if let Some(seat) = self.seats.get_mut(&chain) {
                 // One-shot: it is gone by now.
                 seat.watch = None;
+                seat.chain.standing().resting.store(false, Release);
                 seat.look = LOOK_MIN;
                 seat.quiet_since = None;
             }
@@ -257,6 +280,7 @@ impl Reader {
     fn change(&mut self, chain: u64, change: impl FnOnce(&mut Seat)) {
         if let Some(seat) = self.seats.get_mut(&chain) {
             change(seat);
+            seat.chain.standing().resting.store(false, Release);
             seat.look = LOOK_MIN;
             seat.quiet_since = None;
             let watch = seat.watch.take();
@@ -290,6 +314,7 @@ impl Reader {
         let turn = seat.chain.turn(&mut Context { outlet: &self.outlet, buf: &mut self.buf });
         let now = clock::now();
         if seat.chain.position() != before {
+            seat.chain.standing().resting.store(false, Release);
             seat.look = LOOK_MIN;
             seat.quiet_since = None;
         }
@@ -325,6 +350,7 @@ impl Reader {
     fn rest(&mut self, number: u64, now: Instant) {
         let Some(seat) = self.seats.get_mut(&number) else { return };
         if seat.watch.is_some() {
+            seat.chain.standing().resting.store(true, Release);
             self.sleep(number, now + SAFETY_LOOK);
             return;
         }
@@ -334,7 +360,11 @@ impl Reader {
             return;
         };
         // The link in /proc leads to the file itself, whatever its name is by now.
-        let path = PathBuf::from(format!("/proc/self/fd/{}", held.file.as_raw_fd()));
+        let Ok(file) = held.file() else {
+            self.ready.push_back(number);
+            return;
+        };
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let added = self.watcher.as_ref().and_then(|watcher| watcher.add(&path, inotify::GROWTH).ok());
         match added {
             Some(watch) if !self.watched.contains_key(&watch) => {

@@ -84,7 +84,7 @@ mod tests {
             id: held.id,
             name: held.name.clone(),
             head: source::head_of(held).expect("read"),
-            tail: identity::tail_of(&held.file, offset).expect("read"),
+            tail: identity::tail_of(&held.file().expect("held"), offset).expect("read"),
             offset,
             size: 0,
             complete: false,

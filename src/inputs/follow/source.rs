@@ -51,7 +51,7 @@ struct Pread {
 
 impl Read for Pread {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let got = disk::read_at(&self.held.file, buf, self.at)?;
+        let got = disk::read_at(&*self.held.file()?, buf, self.at)?;
         self.at += got as u64;
         Ok(got)
     }
@@ -83,7 +83,7 @@ impl Source {
             source.gz = Some(gz);
         } else {
             let len = offset.min(TAIL_BYTES as u64) as usize;
-            let got = identity::read_at(&source.held.file, &mut source.tail[..len], offset - len as u64)?;
+            let got = identity::read_at(&*source.held.file()?, &mut source.tail[..len], offset - len as u64)?;
             // A file shorter than the offset is met by the first read.
             source.tail_len = if got == len { len } else { TAIL_BYTES.min(len) };
         }
@@ -123,7 +123,7 @@ impl Source {
             buf.resize(wanted, 0);
             buf.shrink_to_fit();
         }
-        let got = identity::read_at(&self.held.file, &mut buf[..wanted], self.offset - self.tail_len as u64)?;
+        let got = identity::read_at(&*self.held.file()?, &mut buf[..wanted], self.offset - self.tail_len as u64)?;
         if got < self.tail_len || buf[..self.tail_len] != self.tail[..self.tail_len] {
             return Ok(Found::Rewritten);
         }
@@ -195,22 +195,30 @@ fn decoder(held: &Arc<Held>) -> MultiGzDecoder<BufReader<Pread>> {
 /// The head mark of a generation's content. Of a damaged compressed file: of what can be decoded.
 pub fn head_of(held: &Arc<Held>) -> io::Result<Mark> {
     if !held.gz {
-        return identity::head_of(&held.file);
+        return identity::head_of(&*held.file()?);
     }
     let mut head = Vec::with_capacity(HEAD_BYTES);
     let _ = decoder(held).take(HEAD_BYTES as u64).read_to_end(&mut head);
     Ok(Mark::of(&head))
 }
 
+/// Whether a compressed file can be decoded to its end.
+pub fn is_whole(held: &Arc<Held>) -> bool {
+    let mut first = [0];
+    let mut decoder = decoder(held);
+    // No byte at all is no whole file either.
+    matches!(decoder.read(&mut first), Ok(1)) && io::copy(&mut decoder, &mut io::sink()).is_ok()
+}
+
 /// Whether the content of `held` has these marks: `head` at its start, `tail` before `offset`.
 pub fn has_marks(held: &Arc<Held>, head: Mark, tail: Mark, offset: u64) -> bool {
     if !held.gz {
+        let Ok(file) = held.file() else { return false };
         let mut bytes = [0; HEAD_BYTES];
         let len = (head.len as usize).min(HEAD_BYTES);
-        let head_is =
-            identity::read_at(&held.file, &mut bytes[..len], 0).is_ok_and(|got| Mark::of(&bytes[..got]) == head);
-        let long_enough = identity::look(&held.file).is_ok_and(|look| look.size >= offset);
-        let tail_is = !tail.is_known() || mark_before(&held.file, offset, tail.len) == Some(tail);
+        let head_is = identity::read_at(&file, &mut bytes[..len], 0).is_ok_and(|got| Mark::of(&bytes[..got]) == head);
+        let long_enough = identity::look(&file).is_ok_and(|look| look.size >= offset);
+        let tail_is = !tail.is_known() || mark_before(&file, offset, tail.len) == Some(tail);
         return (head_is || !head.is_known()) && long_enough && tail_is;
     }
     let mut decoder = decoder(held);
@@ -313,7 +321,7 @@ mod tests {
         let head = head_of(&plain).expect("read");
         assert_eq!(head_of(&packed).expect("read"), head);
         for offset in [1, 63, 64, 1024, 1025, 100_000, content.len() as u64] {
-            let tail = identity::tail_of(&plain.file, offset).expect("read");
+            let tail = identity::tail_of(&plain.file().expect("held"), offset).expect("read");
             assert!(has_marks(&packed, head, tail, offset) && has_marks(&plain, head, tail, offset), "{offset}");
             let wrong = Mark { hash: tail.hash ^ 1, ..tail };
             assert!(!has_marks(&packed, head, wrong, offset) && !has_marks(&plain, head, wrong, offset));

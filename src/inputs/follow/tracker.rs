@@ -79,6 +79,11 @@ impl Tracker {
         self.mark
     }
 
+    /// Everything before it was read.
+    pub fn end(&self) -> u64 {
+        self.ranges.back().map_or(self.mark.done, |range| range.after.done)
+    }
+
     /// Whether some range was not delivered: its bytes have to be read again.
     pub fn has_failed(&self) -> bool {
         self.failed

@@ -178,22 +178,18 @@ async fn enter(accepted: Accepted, door: &Door, hostname: &str, settings: &Setti
         || failed(Refused::Because(format!("its handshake took longer than {:?} (`handshake`)", settings.handshake)));
     match accepted {
         Accepted::Unix(mut socket) => {
-            let ahead = tokio::time::timeout_at(until, login(&mut socket, hostname, terms)).await;
-            Ok(Reader::unix(socket, ahead.map_err(|_| late())?.map_err(failed)?))
+            let ahead = login(&mut socket, hostname, terms, until).await.ok_or_else(late)?.map_err(failed)?;
+            Ok(Reader::unix(socket, ahead))
         }
         Accepted::Tcp(mut socket, _) => match door.tls() {
             None => {
-                let ahead = tokio::time::timeout_at(until, login(&mut socket, hostname, terms)).await;
-                Ok(Reader::tcp(socket, ahead.map_err(|_| late())?.map_err(failed)?))
+                let ahead = login(&mut socket, hostname, terms, until).await.ok_or_else(late)?.map_err(failed)?;
+                Ok(Reader::tcp(socket, ahead))
             }
             Some(config) => {
-                let both = async {
-                    let mut socket = secure(socket, TlsAcceptor::from(config)).await?;
-                    let ahead = login(&mut socket, hostname, terms).await?;
-                    Ok((socket, ahead))
-                };
-                let (socket, ahead) =
-                    tokio::time::timeout_at(until, both).await.map_err(|_| late())?.map_err(failed)?;
+                let secured = tokio::time::timeout_at(until, secure(socket, TlsAcceptor::from(config))).await;
+                let mut socket = secured.map_err(|_| late())?.map_err(failed)?;
+                let ahead = login(&mut socket, hostname, terms, until).await.ok_or_else(late)?.map_err(failed)?;
                 Ok(Reader::tls(socket, ahead))
             }
         },

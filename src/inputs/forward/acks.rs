@@ -2,26 +2,30 @@
 //!
 //! A frame that is settled before an earlier one waits for it. A frame that nobody took ends the connection without an
 //! ack, so that the sender gives it again.
-//! Limits: [`UNREAD_MAX`] bytes of acks that the sender does not read, then the connection ends; [`OPEN_MAX`] bytes of
-//! chunk ids that wait, then reading pauses.
+//! Limits: [`OPEN_MAX`] bytes of chunk ids whose acks are not written, for whatever reason: then reading pauses. A
+//! sender whose socket takes nothing for [`WRITE_STALL`] while acks are ready for it ends the connection, or for
+//! [`UNREAD_STALL`] while more than [`UNREAD_MAX`] bytes are. An ack that waits for its sinks, or behind one that does,
+//! is nobody's fault and only counts for the pause.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use crate::batch::{Outcome, Receipt, Waiter};
 
-/// Bytes of settled acks that wait to be written, at most.
+/// Bytes of acks that are ready for a sender that takes none, at most.
 const UNREAD_MAX: usize = 1 << 20;
-/// Bytes of chunk ids of unsettled frames, at most.
+/// Bytes of chunk ids of frames whose ack is not written, at most.
 const OPEN_MAX: usize = 4 << 20;
 /// What a slot costs beside its chunk id.
 const SLOT_BYTES: usize = 64;
 /// A sender that takes nothing for so long is gone.
 const WRITE_STALL: Duration = Duration::from_secs(30);
+/// The same for one that has left [`UNREAD_MAX`] unread.
+const UNREAD_STALL: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -53,8 +57,8 @@ struct Inner {
     first: u64,
     /// Bytes of all slots.
     open: usize,
-    /// Bytes of the settled ones.
-    settled: usize,
+    /// Slots that wait for their outcome.
+    waiting: usize,
     /// No more frames come.
     closed: bool,
     /// Why the connection must end.
@@ -89,8 +93,7 @@ impl Waiter for Wait {
         let Some(at) = self.number.checked_sub(inner.first).and_then(|at| usize::try_from(at).ok()) else { return };
         let Some(slot) = inner.slots.get_mut(at) else { return };
         slot.fate = if worst.is_final() { Fate::Final } else { Fate::Lost };
-        let cost = slot.cost();
-        inner.settled += cost;
+        inner.waiting = inner.waiting.saturating_sub(1);
         drop(inner);
         self.acks.for_writer.notify_one();
     }
@@ -106,6 +109,7 @@ impl Acks {
         let mut inner = self.lock();
         inner.slots.push_back(Slot { chunk: None, ended: false, fate: Fate::Waiting });
         inner.open += SLOT_BYTES;
+        inner.waiting += 1;
         let number = inner.first + inner.slots.len() as u64 - 1;
         drop(inner);
         (number, Receipt::new(Box::new(Wait { acks: Arc::clone(self), number })))
@@ -118,10 +122,7 @@ impl Acks {
         if let Some(slot) = inner.slots.get_mut(at) {
             slot.chunk = chunk.map(<[u8]>::to_vec);
             slot.ended = true;
-            let len = chunk.map_or(0, <[u8]>::len);
-            let settled = slot.fate != Fate::Waiting;
-            inner.open += len;
-            inner.settled += if settled { len } else { 0 };
+            inner.open += chunk.map_or(0, <[u8]>::len);
         }
         drop(inner);
         self.for_writer.notify_one();
@@ -132,7 +133,6 @@ impl Acks {
         let slot = Slot { chunk: Some(chunk.to_vec()), ended: true, fate: Fate::Final };
         let mut inner = self.lock();
         inner.open += slot.cost();
-        inner.settled += slot.cost();
         inner.slots.push_back(slot);
         drop(inner);
         self.for_writer.notify_one();
@@ -146,7 +146,7 @@ impl Acks {
 
     /// Whether a frame waits for its outcome.
     pub(super) fn is_waiting(&self) -> bool {
-        self.lock().slots.iter().any(|slot| slot.fate == Fate::Waiting)
+        self.lock().waiting > 0
     }
 
     /// Why the connection must end, if it must.
@@ -164,14 +164,24 @@ impl Acks {
     /// Waits until there is room for more chunk ids, or the connection must end.
     pub(super) async fn until_room(&self) {
         loop {
-            {
-                let inner = self.lock();
-                if inner.broken.is_some() || inner.open <= OPEN_MAX {
-                    return;
-                }
+            if self.has_room() {
+                return;
             }
             self.for_reader.notified().await;
         }
+    }
+
+    /// Whether there is, or the connection must end.
+    pub(super) fn has_room(&self) -> bool {
+        let inner = self.lock();
+        inner.broken.is_some() || inner.open <= OPEN_MAX
+    }
+
+    /// Bytes of the acks that could be written now.
+    fn ready(&self) -> usize {
+        let inner = self.lock();
+        let ready = |slot: &&Slot| slot.ended && slot.fate == Fate::Final;
+        inner.slots.iter().take_while(ready).map(Slot::cost).sum()
     }
 
     fn break_off(&self, why: &'static str) {
@@ -181,9 +191,6 @@ impl Acks {
 
     fn next(&self) -> Next {
         let mut inner = self.lock();
-        if inner.settled > UNREAD_MAX + SLOT_BYTES {
-            inner.broken.get_or_insert("it does not read its acks");
-        }
         loop {
             if inner.broken.is_some() {
                 return Next::End;
@@ -201,7 +208,6 @@ impl Acks {
                     let cost = slot.as_ref().map_or(0, Slot::cost);
                     inner.first += 1;
                     inner.open = inner.open.saturating_sub(cost);
-                    inner.settled = inner.settled.saturating_sub(cost);
                     self.for_reader.notify_one();
                     if let Some(chunk) = slot.and_then(|slot| slot.chunk) {
                         return Next::Write(chunk);
@@ -210,6 +216,17 @@ impl Acks {
                 // A frame that never ended on a closed connection has nobody to tell.
                 (_, false, _) if inner.closed => return Next::End,
                 _ => return Next::Wait,
+            }
+        }
+    }
+
+    /// Waits while a write is not taken; returns when that has lasted too long.
+    async fn until_unread(&self) {
+        let since = Instant::now();
+        loop {
+            tokio::time::sleep(UNREAD_STALL).await;
+            if since.elapsed() >= WRITE_STALL || self.ready() > UNREAD_MAX {
+                return;
             }
         }
     }
@@ -223,14 +240,15 @@ impl Acks {
                 Next::Write(chunk) => {
                     // One write each: senders take what one read gives as one ack.
                     let ack = [b"\x81\xa3ack", &chunk[..]].concat();
-                    let written = tokio::time::timeout(WRITE_STALL, async {
+                    let written = async {
                         socket.write_all(&ack).await?;
                         socket.flush().await
-                    });
-                    match written.await {
-                        Ok(Ok(())) => (),
-                        Ok(Err(_)) => self.break_off("it closed before its acks were written"),
-                        Err(_) => self.break_off("it does not read its acks"),
+                    };
+                    tokio::select! {
+                        written = written => if written.is_err() {
+                            self.break_off("it closed before its acks were written");
+                        },
+                        () = self.until_unread() => self.break_off("it does not read its acks"),
                     }
                 }
             }
@@ -285,12 +303,40 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn acks_that_nobody_reads_are_bounded() {
+    async fn acks_that_nobody_reads_pause_reading_and_then_end_the_connection() {
         let acks = Arc::new(Acks::default());
-        for _ in 0..(UNREAD_MAX / SLOT_BYTES + 10) {
+        let (ours, theirs) = tokio::io::duplex(64);
+        let writer = tokio::spawn(Arc::clone(&acks).write(Box::new(ours)));
+        while acks.has_room() {
             acks.accept(b"\xa1a");
         }
-        assert!(matches!(acks.next(), Next::End));
+        assert!(acks.ready() > UNREAD_MAX);
+        acks.until_broken().await;
         assert_eq!(acks.broken(), Some("it does not read its acks"));
+        writer.await.expect("no panic");
+        drop(theirs);
+    }
+
+    #[tokio::test]
+    async fn acks_that_wait_behind_an_unsettled_frame_pause_reading_and_blame_nobody() {
+        let acks = Arc::new(Acks::default());
+        let (first, receipt) = acks.open();
+        acks.end(first, Some(b"\xa1a"));
+        let mut count = 1;
+        while acks.has_room() {
+            acks.accept(b"\xa1b");
+            count += 1;
+        }
+        assert!(count * SLOT_BYTES > UNREAD_MAX);
+        assert_eq!((acks.ready(), acks.broken()), (0, None));
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let writer = tokio::spawn(Arc::clone(&acks).write(Box::new(ours)));
+        receipt.settle(Outcome::Delivered);
+        acks.close();
+        let mut out = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut theirs, &mut out).await.expect("a pipe");
+        assert_eq!(out.len(), count * b"\x81\xa3ack\xa1b".len());
+        writer.await.expect("no panic");
+        assert!(acks.has_room() && acks.broken().is_none());
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::batch::{Batch, Receipt};
 use crate::budget::Permit;
-use crate::codec::forward::{Decoder, LostReason, Step};
+use crate::codec::forward::{Decoder, LostReason, Need, Step};
 use crate::inputs::{Ack, Outlet};
 use crate::metrics::{Metrics, Oddity};
 use crate::pipeline::{JoinRule, Lane};
@@ -26,6 +26,7 @@ use crate::record::{Origin, Timestamp};
 use crate::record_id::{IdRun, prefix_of};
 
 use super::acks::Acks;
+use super::codec_memory::{CodecMemory, Granted};
 use super::complaints::Complaints;
 use super::hint;
 use super::settings::Settings;
@@ -36,7 +37,7 @@ const READ: usize = 128 << 10;
 /// Bytes of one batch.
 const BATCH: usize = 256 << 10;
 /// A connection with a turn waits this long for its next batch before it overdraws the budget.
-const HOLDER_WAIT: Duration = Duration::from_secs(1);
+pub(super) const HOLDER_WAIT: Duration = Duration::from_secs(1);
 /// A connection that has read so much gives its turn to one that waits, once little of a frame is left in its buffer.
 const TURN: usize = 1 << 20;
 /// Frames above this are decoded as they arrive while memory is short.
@@ -106,19 +107,20 @@ impl Buffer {
     }
 }
 
-/// What the connections of one input share of the budget: bytes that idle ones hold of unfinished frames, and turns
-/// to read.
+/// What the connections of one input share of the budget: bytes that idle ones hold of unfinished frames, turns to
+/// read, and memory of decompression.
 #[derive(Debug)]
 pub(super) struct Held {
     bytes: AtomicUsize,
     max: usize,
     turns: Semaphore,
+    codecs: CodecMemory,
 }
 
 impl Held {
     pub(super) fn new(budget: usize) -> Held {
         let turns = Semaphore::new((budget / 16 / READ).max(2));
-        Held { bytes: AtomicUsize::new(0), max: budget / 4, turns }
+        Held { bytes: AtomicUsize::new(0), max: budget / 4, turns, codecs: CodecMemory::new(budget) }
     }
 
     /// A turn to read, first come first served; it ends when it is dropped.
@@ -190,6 +192,9 @@ struct Work {
     buffer: Buffer,
     /// Number and handle of the frame at hand, when some of its records are on their way already.
     split: Option<(u64, Receipt)>,
+    granted: Granted,
+    /// What decompression waits for.
+    need: Option<Need>,
     /// Rows of the batch that frames before the one at hand have filled.
     named: usize,
 }
@@ -203,6 +208,8 @@ impl Connection {
             decoder: Decoder::new(self.settings.limits, self.settings.docker),
             buffer: Buffer::default(),
             split: None,
+            granted: Granted::default(),
+            need: None,
             named: 0,
         };
         let end = self.read(&mut work).await;
@@ -244,7 +251,11 @@ impl Connection {
             if share.is_some() || work.buffer.len() == 0 {
                 turn = None;
             }
-            let woken = self.wait(work).await;
+            let need = work.need.take();
+            let woken = match need {
+                Some(need) => self.wait_for_memory(work, need).await,
+                None => self.wait(work).await,
+            };
             match woken {
                 Woken::End(end) => return end,
                 Woken::Flush(for_acks) => {
@@ -273,7 +284,7 @@ impl Connection {
             batch.permit_mut().resize(got - for_buffer);
             permit.grow(for_buffer);
             work.buffer.grow(permit);
-            let (batch, end) = self.fill(work, batch).await;
+            let (batch, end) = self.fill(work, batch, need.is_some()).await;
             if !(batch.is_empty() && batch.tally.bytes == 0 && batch.receipts.0.is_empty()) {
                 self.ship(work, batch).await;
             }
@@ -333,11 +344,33 @@ impl Connection {
         }
     }
 
-    /// Reads and decodes until the socket has no more; ships full batches on the way.
-    async fn fill(&self, work: &mut Work, mut batch: Batch) -> (Batch, Option<End>) {
+    /// Waits until decompression may go on. Nothing is read meanwhile, and the connection stays: what it waits for is
+    /// with others whose frames go on, or end by the stall.
+    async fn wait_for_memory(&self, work: &mut Work, need: Need) -> Woken {
+        tokio::select! {
+            biased;
+            () = self.outlet.stop.wait() => Woken::End(End::Stop),
+            () = self.acks.until_broken() => Woken::End(End::Broken(self.acks.broken().unwrap_or_default())),
+            () = work.granted.get(need, &self.held.codecs, &self.outlet.budget) => {
+                work.decoder.grant(need);
+                Woken::Readable
+            }
+        }
+    }
+
+    /// Reads and decodes until the socket has no more; ships full batches on the way. `resumes`: what was read before
+    /// could not be decoded yet.
+    async fn fill(&self, work: &mut Work, mut batch: Batch, resumes: bool) -> (Batch, Option<End>) {
         let mut now = Timestamp::now();
         let mut taken = 0;
-        loop {
+        if resumes {
+            let end;
+            (batch, end) = self.decode(work, batch, now).await;
+            if end.is_some() {
+                return (batch, end);
+            }
+        }
+        while work.need.is_none() {
             let read = match work.buffer.room() {
                 [] => {
                     let (more, end) = self.grow(work, batch, now).await;
@@ -367,11 +400,15 @@ impl Connection {
             if self.outlet.stop.is_set() {
                 return (batch, Some(End::Stop));
             }
+            if !self.acks.has_room() {
+                return (batch, None);
+            }
             if taken >= TURN && work.buffer.len() <= READ / 8 && self.held.is_busy() {
                 return (batch, None);
             }
             now = Timestamp::now();
         }
+        (batch, None)
     }
 
     /// Decodes what is in the buffer.
@@ -379,15 +416,18 @@ impl Connection {
         loop {
             let (used, step) = work.decoder.decode(work.buffer.data(), &mut batch, now);
             work.buffer.used(used);
+            work.granted.release(work.decoder.memory());
             match step {
                 Step::NeedMore => return (batch, None),
                 Step::FrameEnd => self.frame_ended(work, &mut batch),
-                Step::Full => {
-                    if work.decoder.is_mid_frame() && self.settings.ack != Ack::Accepted {
-                        // The chunk id comes last: the frame gets its place among the acks now.
-                        let (_, receipt) = work.split.get_or_insert_with(|| self.acks.open());
-                        batch.receipts.push(receipt.clone());
+                Step::NeedsMemory(need) => {
+                    if !work.granted.try_get(need, &self.held.codecs, &self.outlet.budget) {
+                        work.need = Some(need);
+                        return (batch, None);
                     }
+                    work.decoder.grant(need);
+                }
+                Step::Full => {
                     self.ship(work, batch).await;
                     // A connection with much to say lets the others speak.
                     tokio::task::yield_now().await;
@@ -449,14 +489,10 @@ impl Connection {
         work.decoder.set_whole_max(WHOLE_WHEN_SHORT);
         let (mut batch, end) = self.decode(work, batch, now).await;
         work.decoder.set_whole_max(self.settings.limits.whole_max);
-        if end.is_some() || work.buffer.len() < before {
+        if end.is_some() || work.need.is_some() || work.buffer.len() < before {
             return (batch, end);
         }
         if !batch.is_empty() {
-            if work.decoder.is_mid_frame() && self.settings.ack != Ack::Accepted {
-                let (_, receipt) = work.split.get_or_insert_with(|| self.acks.open());
-                batch.receipts.push(receipt.clone());
-            }
             self.ship(work, batch).await;
             batch = self.next_batch(work).await;
         }
@@ -485,6 +521,11 @@ impl Connection {
     }
 
     async fn ship(&self, work: &mut Work, mut batch: Batch) {
+        if work.decoder.is_mid_frame() && !batch.is_empty() && self.settings.ack != Ack::Accepted {
+            // Records of a frame that goes on, whose chunk id comes last: it gets its place among the acks now.
+            let (_, receipt) = work.split.get_or_insert_with(|| self.acks.open());
+            batch.receipts.push(receipt.clone());
+        }
         // Receipts are in the batch already: pieces of lines that wait take clones of them along.
         let named = std::mem::take(&mut work.named);
         if named < batch.len() {

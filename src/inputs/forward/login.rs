@@ -2,7 +2,7 @@
 //!
 //! HELO goes out in one write, PONG in one write, since Fluentd and Fluent Bit take each from one read. A peer that is
 //! refused is told why before the end, and what it still sends is read and thrown away for a moment, so that no reset
-//! eats the reason. The time that all of it may take is the caller's.
+//! eats the reason.
 //! Limits: [`handshake::MESSAGE_MAX`] bytes before the peer is known; [`LINGER`] and [`LINGER_BYTES`] afterwards.
 
 use std::io;
@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 
 use crate::codec::forward::handshake::{self, Fault, Helo, Ping, Server};
+use crate::settings::Secret;
 
 use super::hint;
 use super::rules::Terms;
@@ -30,12 +32,28 @@ pub(super) enum Refused {
     Because(String),
 }
 
-/// Lets the peer in, or says why not. Gives what it sent after its PING.
-pub(super) async fn login<S>(socket: &mut S, host: &str, terms: Terms<'_>) -> Result<Vec<u8>, Refused>
+/// Lets the peer in, or says why not; `None` when that took longer than `until`. Gives what it sent after its PING.
+pub(super) async fn login<S>(
+    socket: &mut S,
+    host: &str,
+    terms: Terms<'_>,
+    until: Instant,
+) -> Option<Result<Vec<u8>, Refused>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Some(key) = terms.key else { return Ok(Vec::new()) };
+    let Some(key) = terms.key else { return Some(Ok(Vec::new())) };
+    let met = tokio::time::timeout_at(until, meet(socket, host, terms, key)).await.ok()?;
+    if let Err(Refused::Because(_)) = met {
+        linger(socket).await;
+    }
+    Some(met)
+}
+
+async fn meet<S>(socket: &mut S, host: &str, terms: Terms<'_>, key: &Secret) -> Result<Vec<u8>, Refused>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let key = key.expose().as_bytes();
     let mut random = [0; 2 * handshake::RANDOM];
     SystemRandom::new()
@@ -91,24 +109,29 @@ fn no_ping(bytes: &[u8], fault: Fault) -> (String, String) {
     ("expected a PING: this listener asks for a shared key".to_owned(), says)
 }
 
-/// Says no, and reads on for a moment.
-async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut S, told: &str, why: String) -> Refused {
+/// Says no.
+async fn refuse<S: AsyncWrite + Unpin>(socket: &mut S, told: &str, why: String) -> Refused {
     let mut out = Vec::new();
     Server::refuse(told, &mut out);
-    if send(socket, &out).await.is_ok() && socket.shutdown().await.is_ok() {
-        let mut nowhere = vec![0; 4 << 10];
-        let mut read = 0;
-        let rest = async {
-            while read < LINGER_BYTES {
-                match socket.read(&mut nowhere).await {
-                    Ok(0) | Err(_) => return,
-                    Ok(more) => read += more,
-                }
-            }
-        };
-        let _ = tokio::time::timeout(LINGER, rest).await;
-    }
+    // Whoever is gone needs no reason.
+    let _ = send(socket, &out).await;
+    let _ = socket.shutdown().await;
     Refused::Because(why)
+}
+
+/// Reads what a refused peer still sends.
+async fn linger<S: AsyncRead + Unpin>(socket: &mut S) {
+    let mut nowhere = vec![0; 4 << 10];
+    let mut read = 0;
+    let rest = async {
+        while read < LINGER_BYTES {
+            match socket.read(&mut nowhere).await {
+                Ok(0) | Err(_) => return,
+                Ok(more) => read += more,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 async fn send<S: AsyncWrite + Unpin>(socket: &mut S, bytes: &[u8]) -> io::Result<()> {

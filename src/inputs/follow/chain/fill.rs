@@ -60,7 +60,8 @@ impl Chain {
                 }
                 continue;
             }
-            if rest[0] == 0 && self.rules.docker {
+            let at_head = at == 0 && std::mem::take(&mut self.head_may_be_nul);
+            if rest[0] == 0 && (self.rules.docker || at_head) {
                 // A file that was truncated under its writer starts with as many NULs as it had bytes.
                 self.tally.odd(Oddity::NulRun);
                 at += rest.iter().position(|byte| *byte != 0).unwrap_or(rest.len());

@@ -11,6 +11,7 @@
 //!
 //! Counters: `line_cut`, `nul_run`, `torn_line`, `gz_damaged`, `file_rewritten`, `generation_gone`.
 
+mod copies; // what was read before, under another name
 mod fill; // lines, batches, receipts
 mod linger; // renamed files that still grow
 mod place; // where to start, and where to go back to
@@ -25,12 +26,14 @@ use crate::batch::{Batch, Receipt};
 use crate::inputs::follow::checkpoint::Saved;
 use crate::inputs::follow::clock;
 use crate::inputs::follow::decode::Format;
-use crate::inputs::follow::generations::Held;
-use crate::inputs::follow::identity::{self, FileId, HEAD_BYTES, Mark};
+use crate::inputs::follow::generations::{Family, Held};
+use crate::inputs::follow::identity::{HEAD_BYTES, Mark};
 use crate::inputs::follow::progress::{Progress, RangeWaiter, Span};
 use crate::inputs::follow::source::{self, Found, Source};
+use crate::inputs::follow::standing::Standing;
 use crate::inputs::follow::tracker;
 use crate::inputs::{Ack, Outlet};
+use crate::metrics::followed::LostBytes;
 use crate::metrics::{Oddity, Tally};
 use crate::pipeline::Lane;
 use crate::record::{Origin, Tag, Timestamp};
@@ -41,8 +44,6 @@ const QUANTUM: usize = 1 << 20;
 const LINGER: Duration = Duration::from_secs(30);
 /// A `.gz` is whole when it has not grown for so long.
 const GZ_QUIET: Duration = Duration::from_secs(1);
-/// Generations that were read, remembered to know them again once they are compressed.
-const READ_MAX: usize = 1024;
 
 /// What is the same for all chains of an input.
 #[derive(Clone, Debug)]
@@ -82,6 +83,10 @@ pub struct Seed {
     pub first: First,
     /// Metadata may still come: wait for it until then.
     pub not_before: Option<Instant>,
+    /// How it stands, for others to see.
+    pub standing: Arc<Standing>,
+    /// Its names, to look for the copy of what was truncated.
+    pub family: Family,
 }
 
 /// Where a chain without a checkpoint starts.
@@ -152,19 +157,15 @@ pub struct Chain {
     gone: bool,
     lingering: Vec<linger::Lingering>,
     lingered: Instant,
-    read_before: VecDeque<ReadBefore>,
+    read_before: VecDeque<copies::ReadBefore>,
     gz_seen: Option<(u64, Instant)>,
     grew: Instant,
     not_before: Option<Instant>,
     refused: bool,
-}
-
-/// A generation that was read: who it was, and the marks of its content's head and end (of a compressed one, which
-/// keeps its inode, the head alone).
-struct ReadBefore {
-    id: FileId,
-    head: Mark,
-    end: Option<(u64, Mark)>,
+    /// The file that is read next was truncated: its writer may have left a hole.
+    head_may_be_nul: bool,
+    standing: Arc<Standing>,
+    family: Family,
 }
 
 impl Chain {
@@ -195,7 +196,11 @@ impl Chain {
             grew: now,
             not_before: seed.not_before,
             refused: false,
+            head_may_be_nul: false,
+            standing: seed.standing,
+            family: seed.family,
         };
+        chain.standing.follow(&chain.progress);
         let opening = chain.place(seed.generations, seed.saved, seed.first);
         outlet.metrics.add(outlet.input, &std::mem::take(&mut chain.tally));
         if let Some(checkpoints) = &outlet.checkpoints {
@@ -207,6 +212,11 @@ impl Chain {
     /// The checkpoint's key within the input.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// How it stands.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// How far it was read.
@@ -236,32 +246,6 @@ impl Chain {
     pub fn set_gone(&mut self) {
         self.gone = true;
         self.not_before = None;
-    }
-
-    /// A generation was read to its end, or is known to have been.
-    fn remember(&mut self, held: &Arc<Held>) {
-        let head = source::head_of(held).unwrap_or_default();
-        if !self.rules.docker || !head.is_known() {
-            return;
-        }
-        if self.read_before.len() >= READ_MAX {
-            self.read_before.pop_front();
-        }
-        let size = identity::look(&held.file).map_or(0, |look| look.size);
-        let end = (!held.gz).then(|| Some((size, identity::tail_of(&held.file, size).ok()?))).flatten();
-        self.read_before.push_back(ReadBefore { id: held.id, head, end });
-    }
-
-    /// Whether a generation is one that was read before, perhaps compressed meanwhile. By its end too, which holds a
-    /// time: programs start many a file with the same lines.
-    fn was_read(&self, held: &Arc<Held>) -> bool {
-        let head = source::head_of(held).unwrap_or_default();
-        let same_end = |(len, tail): (u64, Mark)| {
-            (held.gz || identity::look(&held.file).is_ok_and(|look| look.size == len))
-                && source::has_marks(held, head, tail, len)
-        };
-        let mut alike = self.read_before.iter().filter(|read| head.is_known() && read.head == head);
-        alike.any(|read| read.id == held.id || read.end.is_some_and(same_end))
     }
 
     /// Goes on with `held` at `offset`, as a new span.
@@ -304,6 +288,9 @@ impl Chain {
             if context.outlet.stop.is_set() {
                 break Turn::Sleep(LINGER);
             }
+            if self.source.as_ref().is_some_and(|source| source.held.is_given_up()) {
+                self.pass_over_given_up(context.outlet);
+            }
             match self.step(context) {
                 Ok(Some(turn)) => break turn,
                 Ok(None) if self.position - started >= QUANTUM as u64 => break Turn::Again,
@@ -321,6 +308,7 @@ impl Chain {
                 }
             }
         };
+        self.count_missing();
         let late = self.linger(context);
         self.close(context.outlet);
         let turn = match turn {
@@ -382,6 +370,14 @@ impl Chain {
         let source = self.source.as_mut()?;
         if source.held.gz {
             if let Some(error) = source.take_damage() {
+                let (held, offset) = (Arc::clone(&source.held), source.offset);
+                if let Some(wait) = gz_growing(&held, &mut self.gz_seen)
+                    && let Ok(again) = Source::open(held, offset)
+                {
+                    // It was said to be closed, but is still growing: from there on once there is more.
+                    self.source = Some(again);
+                    return Some(Turn::Sleep(wait));
+                }
                 self.tally.odd(Oddity::GzDamaged);
                 tracing::warn!(key = self.key, file = source.held.name, offset = source.seen, %error, "a compressed file is damaged; what could be read of it goes on");
             }
@@ -391,7 +387,7 @@ impl Chain {
         if self.queue.is_empty() {
             let nameless = !self.rules.docker
                 && clock::since(self.grew) >= LINGER
-                && identity::look(&source.held.file).is_ok_and(|look| look.links == 0);
+                && source.held.look().is_ok_and(|look| look.links == 0);
             if self.gone && self.rules.docker || nameless || context.outlet.once {
                 self.gone = true;
                 self.finish(context, n);
@@ -404,8 +400,7 @@ impl Chain {
             return None;
         }
         // Whoever writes is still at the old file, or at neither, while the new one is empty.
-        let newer_has_data =
-            self.queue.iter().any(|held| held.gz || identity::look(&held.file).is_ok_and(|look| look.size > 0));
+        let newer_has_data = self.queue.iter().any(|held| held.gz || held.look().is_ok_and(|look| look.size > 0));
         if newer_has_data {
             if let Some(source) = self.source.take() {
                 self.lingering.push(linger::Lingering { source, grew: clock::now() });
@@ -433,23 +428,44 @@ impl Chain {
         if let Some(source) = self.source.take() {
             self.remember(&source.held);
         }
+        self.standing.completed();
         self.progress.generation_ended();
     }
 
     /// Goes on with the next generation. `Some` when it is not ready.
     fn next(&mut self) -> Option<Turn> {
         let next = self.queue.front()?;
-        if self.was_read(next) {
-            // The compressed copy of what was read already, or what the opener could not place.
-            self.queue.pop_front();
-            return Some(Turn::Again);
-        }
         if next.gz
             && let Some(wait) = gz_wait(next, &mut self.gz_seen)
         {
             return Some(Turn::Sleep(wait));
         }
+        if !next.gz
+            && let Some(wait) = self.put_before_its_copy()
+        {
+            return Some(Turn::Sleep(wait));
+        }
+        let next = Arc::clone(self.queue.front()?);
+        match self.was_read(&next) {
+            Some(false) => {}
+            // The compressed copy of what was read already, or what the opener could not place.
+            Some(true) => {
+                self.queue.pop_front();
+                self.hold_copy(next);
+                self.gz_seen = None;
+                return Some(Turn::Again);
+            }
+            // It was said to be closed, but is still growing.
+            None => {
+                next.closed.store(false, Ordering::Release);
+                return Some(Turn::Sleep(linger::POLL));
+            }
+        }
         self.gz_seen = None;
+        if next.gz {
+            // Its plain file was not seen: it stands in for it.
+            let _ = self.standing.missing.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
+        }
         let next = self.queue.pop_front()?;
         self.open(next, 0);
         Some(Turn::Again)
@@ -479,23 +495,74 @@ impl Chain {
         Some(if done { Turn::Ended } else { Turn::Sleep(linger::POLL) })
     }
 
-    /// The file was truncated or rewritten in place: it is read from its head.
+    /// The file was truncated or rewritten in place. If it was copied before (`copytruncate`), the copy has what was
+    /// unread; then, or at once, the file is read from its head.
     fn rewritten(&mut self) {
         let Some(source) = self.source.take() else { return };
-        let size = identity::look(&source.held.file).map_or(0, |look| look.size);
-        let lost = source.seen - source.offset;
+        let size = source.held.look().map_or(0, |look| look.size);
+        let head = self.progress.lock().spans.back().map(|span| span.head).unwrap_or_default();
         self.tally.odd(Oddity::FileRewritten);
-        tracing::warn!(
-            key = self.key,
-            file = source.held.name,
-            offset = source.offset,
-            size,
-            bytes_lost_at_least = lost,
-            "a file was truncated or rewritten in place; it is read from its head"
-        );
         self.skipping = None;
-        self.open(source.held, 0);
+        self.head_may_be_nul = true;
+        let copy = self.copy_of(&source, head);
+        match copy {
+            Some(copy) => {
+                tracing::info!(
+                    key = self.key,
+                    file = source.held.name,
+                    copy = copy.name,
+                    offset = source.offset,
+                    "a file was copied and truncated; the rest is read from the copy"
+                );
+                self.queue.push_front(source.held);
+                self.open(copy, source.offset);
+            }
+            None => {
+                let lost = source.seen - source.offset;
+                self.standing.lost(0, LostBytes::Truncated, lost);
+                tracing::warn!(
+                    key = self.key,
+                    file = source.held.name,
+                    offset = source.offset,
+                    size,
+                    bytes_lost_at_least = lost,
+                    "a file was truncated or rewritten in place, and no copy of it is there; it is read from its head"
+                );
+                self.open(source.held, 0);
+            }
+        }
     }
+
+    /// The file that is being read was given up to stay within the limit of held deleted files. The keeper counted it.
+    fn pass_over_given_up(&mut self, outlet: &Outlet) {
+        self.close(outlet);
+        self.skipping = None;
+        self.source = None;
+        self.next_behind();
+    }
+
+    /// Generations that were never opened are lost once no compressed file is left that may stand in for them.
+    fn count_missing(&mut self) {
+        if self.standing.missing.load(Ordering::Acquire) == 0 || self.queue.iter().any(|held| held.gz) {
+            return;
+        }
+        let missing = self.standing.missing.swap(0, Ordering::AcqRel);
+        // Docker fills a file before it rotates.
+        let each = self.standing.space().map_or(0, |space| space.file_max);
+        self.standing.lost(missing, LostBytes::Unseen, missing * each);
+        tracing::error!(
+            key = self.key,
+            name = self.standing.figures.shown(),
+            generations = missing,
+            "files were created and deleted again before they could be opened: their lines are lost; raise the container's max-size or max-file, or give longshore CAP_SYS_NICE"
+        );
+    }
+}
+
+/// How long to wait for a compressed file that ends too early, if it is not quiet yet.
+fn gz_growing(held: &Held, seen: &mut Option<(u64, Instant)>) -> Option<Duration> {
+    held.closed.store(false, Ordering::Release);
+    gz_wait(held, seen)
 }
 
 /// How long to wait for a compressed file that may still be growing.
@@ -503,7 +570,7 @@ fn gz_wait(held: &Held, seen: &mut Option<(u64, Instant)>) -> Option<Duration> {
     if held.closed.load(Ordering::Acquire) {
         return None;
     }
-    let look = identity::look(&held.file).ok()?;
+    let look = held.look().ok()?;
     let changed = Duration::from_nanos(u64::try_from(look.mtime).unwrap_or(0));
     // By its own time first, so that a start does not wait for old files; by ours if the clocks do not agree.
     if clock::wall().checked_sub(changed).is_some_and(|age| age >= GZ_QUIET) {

@@ -13,10 +13,11 @@ use crate::inputs::follow::resume::{self, Fate};
 use crate::inputs::follow::source::Source;
 use crate::inputs::follow::tracker;
 use crate::metrics::Oddity;
+use crate::metrics::followed::LostBytes;
 
 impl Chain {
     pub(super) fn place(&mut self, generations: Vec<Arc<Held>>, saved: Option<Saved>, first: First) -> Opening {
-        let size = |held: &Arc<Held>| identity::look(&held.file).map_or(0, |look| look.size);
+        let size = |held: &Arc<Held>| held.look().map_or(0, |look| look.size);
         let newest = generations.len().saturating_sub(1);
         let (mut at, mut offset) = (if first == First::Oldest { 0 } else { newest }, 0);
         let counted = if saved.is_some() { 0 } else { at };
@@ -43,7 +44,8 @@ impl Chain {
                     offset = size(&generations[at]);
                     // In the middle of a line its rest is skipped.
                     let mut last = [b'\n'];
-                    let got = identity::read_at(&generations[at].file, &mut last, offset.saturating_sub(1));
+                    let file = generations[at].file();
+                    let got = file.and_then(|file| identity::read_at(&file, &mut last, offset.saturating_sub(1)));
                     if matches!(got, Ok(1)) && last[0] != b'\n' {
                         self.skipping = Some(offset);
                     }
@@ -74,6 +76,7 @@ impl Chain {
             Fate::Found | Fate::GoneComplete => {}
             Fate::Rewritten => {
                 self.tally.odd(Oddity::FileRewritten);
+                self.head_may_be_nul = true;
                 tracing::warn!(
                     key,
                     file = name,
@@ -84,6 +87,7 @@ impl Chain {
             Fate::Gone => {
                 self.tally.odd(Oddity::GenerationGone);
                 let unread = saved.done.size.saturating_sub(offset);
+                self.standing.lost(1, LostBytes::Gone, unread);
                 tracing::warn!(
                     key,
                     file = name,
@@ -134,8 +138,11 @@ impl Chain {
         match Source::open(Arc::clone(&span.held), span.from + (position - span.start)) {
             Ok(source) => self.source = Some(source),
             Err(error) => {
-                tracing::error!(key = self.key, file = span.held.name, %error, "a file can not be read again");
+                let end = self.behind.front().map_or(span.start, |next| next.start);
+                self.standing.lost(0, LostBytes::GivenUp, end.saturating_sub(position));
+                tracing::error!(key = self.key, file = span.held.name, %error, "a file can not be read again; what was not delivered of it is lost");
                 self.source = None;
+                self.next_behind();
             }
         }
     }

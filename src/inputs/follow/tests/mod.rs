@@ -26,6 +26,7 @@ use crate::workers::{Stop, Workers};
 
 mod docker;
 mod files;
+mod rotation;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 

@@ -1,0 +1,269 @@
+//! The keeper: once a second it measures how each chain stands, and watches over the disk that deleted files hold.
+//!
+//! - Backlog, its age and the rotation horizon: how long until the writer's rotation deletes what is not delivered yet.
+//!   They are gauges, a health check (data that has waited for [`AGED`] and has less than [`WARN`] or [`FAIL`] left), and
+//!   the readers' order of service. What is deleted is still held; it would be lost if longshore ended.
+//! - Held deleted files: a file that was deleted before it was delivered stays on disk as long as it is open. Beyond the
+//!   limit (10 % of the file system and 8 GiB at most, unless configured) the oldest are given up, counted and said.
+//!
+//! A chain that rests costs one look at a flag. The keeper is a thread of its own, since the opener must not wait and
+//! the readers do: with a dead sink its figures are the only ones that are true.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::generations::Held;
+use super::standing::{Standing, horizon};
+use crate::inputs::Outlet;
+use crate::metrics::Health;
+use crate::metrics::followed::{ChainFigures, Followed, Generation, LostBytes};
+use crate::settings::show_size;
+
+const TICK: Duration = Duration::from_secs(1);
+/// Younger data is on its way: a chain at full speed always has some.
+const AGED: Duration = Duration::from_secs(2);
+/// So near to its deletion, undelivered data is worth a look.
+const WARN: Duration = Duration::from_secs(60);
+/// So near to its deletion, or deleted already, `/health` fails.
+const FAIL: Duration = Duration::from_secs(10);
+/// What rotation leaves should be at least so much of a container's output.
+const SMALL: Duration = Duration::from_secs(5);
+/// Of a file system, deleted files may hold one in so many bytes.
+const SHARE: u64 = 10;
+const HELD_DELETED_MAX: u64 = 8 << 30;
+/// For so long after something was given up the health check says so.
+const GIVEN_UP_SHOWN: Duration = Duration::from_secs(60);
+
+/// All chains of an input. Ended ones drop out by themselves.
+#[derive(Debug, Default)]
+pub struct Chains(Mutex<Vec<Weak<Standing>>>);
+
+impl Chains {
+    /// One more.
+    pub fn add(&self, standing: &Arc<Standing>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(standing));
+    }
+
+    fn all(&self) -> Vec<Arc<Standing>> {
+        let mut chains = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        chains.retain(|standing| standing.strong_count() > 0);
+        chains.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// See the header.
+pub struct Keeper {
+    outlet: Outlet,
+    input: String,
+    chains: Arc<Chains>,
+    /// The configured limit of held deleted files.
+    limit: Option<u64>,
+    gave_up: Option<Instant>,
+    /// So many generations that were given up are not said yet.
+    unsaid: u64,
+}
+
+/// The chain that is nearest to a loss.
+struct Danger {
+    left: Duration,
+    name: String,
+    backlog: u64,
+}
+
+impl Keeper {
+    /// A keeper of these chains; `limit` is for bytes of deleted files.
+    pub fn new(outlet: Outlet, input: &str, chains: Arc<Chains>, limit: Option<u64>) -> Keeper {
+        Keeper { outlet, input: input.to_owned(), chains, limit, gave_up: None, unsaid: 0 }
+    }
+
+    /// Looks once a second until the word to stop.
+    pub fn run(mut self) {
+        let stop = self.outlet.stop.clone();
+        while self.outlet.runtime.block_on(async { tokio::time::timeout(TICK, stop.wait()).await.is_err() }) {
+            self.look(Instant::now());
+        }
+    }
+
+    fn followed(&self) -> &Followed {
+        &self.outlet.counters().followed
+    }
+
+    /// One look at everything.
+    pub fn look(&mut self, now: Instant) {
+        let mut danger: Option<Danger> = None;
+        let mut deleted: Vec<(Arc<Held>, u64, Arc<Standing>)> = Vec::new();
+        let (mut open, mut near) = (0, 0);
+        for standing in self.chains.all() {
+            let figures = &standing.figures;
+            // One descriptor is the least that it holds.
+            open += 1;
+            if standing.resting.load(Acquire)
+                && figures.backlog.load(Relaxed) == 0
+                && standing.progress().is_some_and(|progress| progress.lock().tracker.is_idle())
+            {
+                continue;
+            }
+            let held = standing.held();
+            open += (held.len() as u64).saturating_sub(1);
+            self.measure(&standing, &held, now);
+            for held in held {
+                if let Ok(look) = held.look()
+                    && look.links == 0
+                {
+                    deleted.push((held, look.disk, Arc::clone(&standing)));
+                }
+            }
+            let left = Duration::from_millis(figures.horizon.load(Relaxed));
+            near += u64::from(left < WARN);
+            let aged = figures.age.load(Relaxed) >= AGED.as_millis() as u64;
+            if aged && left < WARN && danger.as_ref().is_none_or(|danger| left < danger.left) {
+                danger = Some(Danger { left, name: figures.shown(), backlog: figures.backlog.load(Relaxed) });
+            }
+        }
+        self.followed().open_files.store(open, Relaxed);
+        self.followed().in_danger.store(near, Relaxed);
+        self.say_danger(danger);
+        self.keep_within(deleted, now);
+    }
+
+    /// Backlog, age and horizon of one chain.
+    fn measure(&self, standing: &Standing, held: &[Arc<Held>], now: Instant) {
+        let figures = &standing.figures;
+        let place = standing.progress().and_then(|progress| progress.undelivered());
+        let (at, offset, done) = match &place {
+            Some(place) => {
+                let at = held.iter().position(|held| Arc::ptr_eq(held, &place.held));
+                (at.unwrap_or(0), if at.is_some() && !place.held.gz { place.offset } else { 0 }, place.done)
+            }
+            None => (0, 0, 0),
+        };
+        let unread = held.get(at..).unwrap_or_default();
+        let sizes: Vec<u64> = unread.iter().map(|held| held.look().map_or(0, |look| look.size)).collect();
+        let settled = place.as_ref().is_some_and(|place| place.idle) && standing.resting.load(Acquire);
+        let backlog = if settled { 0 } else { sizes.iter().sum::<u64>().saturating_sub(offset) };
+        let mut pace = standing.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let age = pace.look(done + backlog, done, now);
+        let space = standing.space();
+        let left = space.filter(|_| backlog > 0).and_then(|space| {
+            let plain = unread.first().is_some_and(|first| !first.gz);
+            let newer = unread.iter().skip(1).filter(|held| !plain || !held.gz).count() as u64;
+            horizon(space, newer, sizes.last().copied().unwrap_or(0), pace.rate())
+        });
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(ChainFigures::SAFE);
+        figures.backlog.store(backlog, Relaxed);
+        figures.age.store(millis(age), Relaxed);
+        figures.horizon.store(left.map_or(ChainFigures::SAFE, millis), Relaxed);
+        if let Some(space) = space
+            && pace.rate() >= 1.0
+            && !pace.said_small
+        {
+            let kept = (space.file_max * space.files) as f64 / pace.rate();
+            if kept < SMALL.as_secs_f64() && done > 2 * space.file_max * space.files {
+                pace.said_small = true;
+                tracing::warn!(
+                    input = self.input,
+                    container = figures.shown(),
+                    max_size = space.file_max,
+                    max_file = space.files,
+                    "a container's log keeps only {kept:.1} s of its output ({}/s): after a stop of longshore that is all that is left; raise max-size or max-file",
+                    show_size(pace.rate() as u64)
+                );
+            }
+        }
+    }
+
+    fn say_danger(&self, danger: Option<Danger>) {
+        let name = format!("rotation {}", self.input);
+        let metrics = &self.outlet.metrics;
+        match danger {
+            None => metrics.check(&name, Health::Pass, "no undelivered data is about to be rotated away"),
+            Some(Danger { left, name: chain, backlog }) => {
+                let health = if left < FAIL { Health::Fail } else { Health::Warn };
+                let when = if left.is_zero() {
+                    "is deleted already and only held open".to_owned()
+                } else {
+                    format!("is rotated away in {} s", left.as_secs())
+                };
+                let reason = format!(
+                    "{chain}: {} are not delivered, and the oldest of it {when}; see whether a sink is slow or failing, do not stop longshore before, and raise the container's max-size or max-file",
+                    show_size(backlog)
+                );
+                metrics.check(&name, health, reason);
+            }
+        }
+    }
+
+    /// Deleted files and their bytes on disk: gives the oldest up until the rest is within the limit.
+    fn keep_within(&mut self, mut deleted: Vec<(Arc<Held>, u64, Arc<Standing>)>, now: Instant) {
+        let mut sum: u64 = deleted.iter().map(|(_, bytes, _)| bytes).sum();
+        if let Some((held, ..)) = deleted.first()
+            && self.limit.is_none()
+        {
+            self.limit = held.disk_total().map(|total| (total / SHARE).min(HELD_DELETED_MAX));
+        }
+        let limit = self.limit.unwrap_or(HELD_DELETED_MAX);
+        self.followed().held_deleted_max.store(limit, Relaxed);
+        if sum > limit {
+            deleted.sort_by_key(|(held, ..)| held.number);
+            for (held, bytes, standing) in &deleted {
+                if sum <= limit {
+                    break;
+                }
+                sum -= bytes;
+                self.give_up(held, standing, now);
+            }
+        }
+        self.followed().held_deleted.store(sum, Relaxed);
+        let name = format!("held deleted files {}", self.input);
+        let metrics = &self.outlet.metrics;
+        if self.gave_up.is_some_and(|at| now.duration_since(at) < GIVEN_UP_SHOWN) {
+            let given_up = self.followed().generations[Generation::GivenUp as usize].load(Relaxed);
+            metrics.check(&name, Health::Warn, format!("{given_up} deleted files were given up before they were delivered, to stay within {}; see held_deleted_max", show_size(limit)));
+        } else if sum > limit / 5 * 4 {
+            metrics.check(
+                &name,
+                Health::Warn,
+                format!(
+                    "deleted files that are not delivered hold {} of at most {}; beyond that the oldest are given up",
+                    show_size(sum),
+                    show_size(limit)
+                ),
+            );
+        } else {
+            metrics.check(&name, Health::Pass, format!("{} of at most {}", show_size(sum), show_size(limit)));
+        }
+        if self.unsaid > 0 {
+            tracing::error!(
+                input = self.input,
+                files = self.unsaid,
+                limit,
+                "deleted files were given up before they were delivered: what they held is lost; see held_deleted_max"
+            );
+            self.unsaid = 0;
+        }
+    }
+
+    fn give_up(&mut self, held: &Arc<Held>, standing: &Standing, now: Instant) {
+        let size = held.look().map_or(0, |look| look.size);
+        if !held.give_up() {
+            return;
+        }
+        // What was read is in memory; should that not be delivered, it can not be read again and is counted then.
+        let place = standing.progress().and_then(|progress| progress.unread());
+        let unread = match place {
+            Some(place) if Arc::ptr_eq(&place.held, held) => size.saturating_sub(place.offset),
+            // What is older than the file being read was read.
+            Some(place) if held.number < place.held.number => 0,
+            _ => size,
+        };
+        if unread == 0 {
+            return;
+        }
+        self.followed().generation(Generation::GivenUp, 1);
+        self.followed().lost(LostBytes::GivenUp, unread);
+        standing.figures.lost.fetch_add(1, Relaxed);
+        self.gave_up = Some(now);
+        self.unsaid += 1;
+    }
+}

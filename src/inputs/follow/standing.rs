@@ -1,0 +1,220 @@
+//! How one chain stands: what the opener published of it, how far it was delivered, and what is known of its writer's
+//! limits. Shared by the opener (adds generations), the reader (says when it rests) and the keeper (measures). Its
+//! gauges are shown as long as somebody holds it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::generations::Held;
+use super::progress::Progress;
+use crate::metrics::Metrics;
+use crate::metrics::followed::{ChainFigures, Generation, LostBytes};
+
+/// Samples of (bytes written, when) that the age of a backlog is read from, at most.
+const SAMPLES_MAX: usize = 64;
+
+/// What a writer's rotation leaves: Docker's `max-size`, `max-file` and `compress`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes of one file.
+    pub file_max: u64,
+    /// Files, the one that is written to included.
+    pub files: u64,
+    /// Whether rotated files are compressed: then a plain file goes though its content stays.
+    pub compress: bool,
+}
+
+/// See the header.
+#[derive(Debug)]
+pub struct Standing {
+    key: String,
+    metrics: Arc<Metrics>,
+    input: u16,
+    /// Its gauges.
+    pub figures: Arc<ChainFigures>,
+    progress: OnceLock<Arc<Progress>>,
+    generations: Mutex<VecDeque<Weak<Held>>>,
+    space: Mutex<Option<Space>>,
+    /// Generations that were created and could not be opened; the chain counts them as lost unless it meets their
+    /// compressed copies.
+    pub missing: AtomicU64,
+    /// The reader waits for the file to grow: everything was read.
+    pub resting: AtomicBool,
+    /// The keeper's own.
+    pub(super) pace: Mutex<Pace>,
+}
+
+impl Standing {
+    /// A chain of that input, whose checkpoint has that key.
+    pub fn new(metrics: &Arc<Metrics>, input: u16, key: &str, name: &str) -> Arc<Standing> {
+        Arc::new(Standing {
+            key: key.to_owned(),
+            metrics: Arc::clone(metrics),
+            input,
+            figures: metrics.inputs[usize::from(input)].followed.chain(key, name),
+            progress: OnceLock::new(),
+            generations: Mutex::default(),
+            space: Mutex::default(),
+            missing: AtomicU64::new(0),
+            resting: AtomicBool::new(false),
+            pace: Mutex::default(),
+        })
+    }
+
+    /// The checkpoint's key.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Its name, or its limits, are known (anew).
+    pub fn describe(&self, name: &str, space: Option<Space>) {
+        name.clone_into(&mut lock(&self.figures.name));
+        *lock(&self.space) = space;
+    }
+
+    /// Generations were opened, oldest first.
+    pub fn add(&self, generations: &[Arc<Held>]) {
+        let mut all = lock(&self.generations);
+        all.retain(|held| held.strong_count() > 0);
+        all.extend(generations.iter().map(Arc::downgrade));
+        self.resting.store(false, Ordering::Release);
+    }
+
+    /// The reader has the chain.
+    pub fn follow(&self, progress: &Arc<Progress>) {
+        // A chain has one reader in its life.
+        let _ = self.progress.set(Arc::clone(progress));
+    }
+
+    /// Its progress, once the reader has it.
+    pub fn progress(&self) -> Option<&Arc<Progress>> {
+        self.progress.get()
+    }
+
+    /// Generations are lost, of about so many bytes.
+    pub fn lost(&self, generations: u64, why: LostBytes, bytes: u64) {
+        let followed = &self.metrics.inputs[usize::from(self.input)].followed;
+        followed.generation(Generation::Lost, generations);
+        followed.lost(why, bytes);
+        self.figures.lost.fetch_add(generations, Ordering::Relaxed);
+    }
+
+    /// Generations were read to their end.
+    pub fn completed(&self) {
+        self.metrics.inputs[usize::from(self.input)].followed.generation(Generation::Completed, 1);
+    }
+
+    /// What is held of it, oldest first.
+    pub fn held(&self) -> Vec<Arc<Held>> {
+        let mut all = lock(&self.generations);
+        all.retain(|held| held.strong_count() > 0);
+        all.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The writer's limits.
+    pub fn space(&self) -> Option<Space> {
+        *lock(&self.space)
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.metrics.inputs[usize::from(self.input)].followed.forget(&self.key, &self.figures);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How fast a chain is written and how long its oldest undelivered byte has waited. Pure.
+#[derive(Debug, Default)]
+pub struct Pace {
+    last: Option<(u64, Instant)>,
+    /// Bytes a second, smoothed over some seconds.
+    rate: f64,
+    samples: VecDeque<(u64, Instant)>,
+    /// Since when undelivered data has been near its end.
+    pub(super) said_small: bool,
+}
+
+impl Pace {
+    /// A look: so many bytes were written in all, so many of them delivered. Returns the age of the oldest undelivered.
+    pub fn look(&mut self, written: u64, done: u64, now: Instant) -> Duration {
+        if let Some((before, at)) = self.last {
+            let seconds = now.duration_since(at).as_secs_f64();
+            if seconds > 0.0 {
+                let new = written.saturating_sub(before) as f64 / seconds;
+                self.rate = if self.rate == 0.0 { new } else { 0.7 * self.rate + 0.3 * new };
+            }
+        }
+        self.last = Some((written, now));
+        while self.samples.front().is_some_and(|(upto, _)| *upto <= done) {
+            self.samples.pop_front();
+        }
+        if written > done && self.samples.back().is_none_or(|(upto, _)| written > *upto) {
+            if self.samples.len() >= SAMPLES_MAX {
+                // Every second one goes: the age gets coarser, in proportion to itself.
+                let mut keep = false;
+                self.samples.retain(|_| {
+                    keep = !keep;
+                    keep
+                });
+            }
+            self.samples.push_back((written, now));
+        }
+        self.samples.front().map_or(Duration::ZERO, |(_, at)| now.duration_since(*at))
+    }
+
+    /// Bytes a second; 0 while it is not known.
+    pub fn rate(&self) -> f64 {
+        self.rate
+    }
+}
+
+/// Time until rotation deletes a generation that `newer` others follow, when the newest one has `newest` bytes: so many
+/// bytes have to be written until then. `None` where the pace is not known.
+pub fn horizon(space: Space, newer: u64, newest: u64, rate: f64) -> Option<Duration> {
+    if newer >= space.files {
+        return Some(Duration::ZERO);
+    }
+    let left = space.file_max - newest.min(space.file_max) + (space.files - 1 - newer) * space.file_max;
+    (rate >= 1.0).then(|| Duration::from_secs_f64((left as f64 / rate).min(1e9)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_horizon_is_what_can_still_be_written_before_the_generation_goes() {
+        let space = Space { file_max: 1000, files: 3, compress: false };
+        let seconds = |newer, newest, rate| horizon(space, newer, newest, rate).map(|time| time.as_secs_f64());
+        assert_eq!(seconds(0, 400, 100.0), Some(26.0));
+        assert_eq!(seconds(2, 400, 100.0), Some(6.0));
+        assert_eq!(seconds(2, 1100, 100.0), Some(0.0), "the next record rotates");
+        assert_eq!(seconds(3, 0, 0.0), Some(0.0), "it is gone already");
+        assert_eq!(seconds(1, 0, 0.0), None);
+    }
+
+    #[test]
+    fn the_age_is_that_of_the_oldest_byte_that_was_not_delivered() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut pace = Pace::default();
+        assert_eq!(pace.look(0, 0, at(0)), Duration::ZERO);
+        assert_eq!(pace.look(100, 0, at(1)), Duration::ZERO);
+        assert_eq!(pace.look(200, 0, at(2)), Duration::from_secs(1));
+        assert_eq!(pace.look(300, 150, at(5)), Duration::from_secs(3));
+        assert_eq!(pace.look(300, 300, at(6)), Duration::ZERO);
+        assert!(pace.rate() > 10.0 && pace.rate() < 100.0, "{}", pace.rate());
+        // A sink that is dead for days: the memory of it is bounded.
+        for second in 0..10_000 {
+            pace.look(301 + second, 300, at(10 + second));
+        }
+        assert!(pace.samples.len() <= SAMPLES_MAX);
+        assert_eq!(pace.look(20_000, 300, at(20_000)), Duration::from_secs(20_000 - 10));
+    }
+}

@@ -1,0 +1,80 @@
+//! `longshore bench`: every work in small, and that a record that does not arrive, or arrives changed, is not passed over.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::harness::{PROGRAM, folder, run, told};
+
+fn works(text: &[u8]) -> Vec<serde_json::Value> {
+    let report: serde_json::Value = serde_json::from_slice(text).expect("one JSON object");
+    report["works"].as_array().expect("a list").clone()
+}
+
+#[test]
+fn every_work_delivers_every_record_and_says_what_it_took() {
+    let dir = folder();
+    let scratch = dir.path().join("scratch");
+    let dir_flag = scratch.display().to_string();
+    let args = ["bench", "-n", "2000", "--repeats", "1", "--seconds", "1", "--rate", "2000", "--format", "json"];
+    let done = run(dir.path(), &[&args[..], &["--dir", &dir_flag]].concat(), b"");
+    assert_eq!(done.status.code(), Some(0), "{}", told(&done));
+    let works = works(&done.stdout);
+    assert_eq!(works.len(), 9, "{works:?}");
+    for work in works {
+        let ours = &work["shippers"][0];
+        for count in ["missing", "duplicated", "wrong"] {
+            assert_eq!(ours[count], 0, "{count}: {work}");
+        }
+        assert!(ours["records_per_second"].as_f64() > Some(0.0), "{work}");
+        assert!(ours["peak_memory_mb"].as_f64() > Some(1.0), "{work}");
+        assert!(ours["latency_ms"]["p99"].as_f64() > Some(0.0), "{work}");
+    }
+    let left = fs::read_dir(&scratch).expect("it was made").count();
+    assert_eq!(left, 0, "everything that was written is removed");
+}
+
+#[test]
+fn a_shipper_that_loses_or_changes_records_is_told_and_ends_with_exit_code_1() {
+    let dir = folder();
+    let cases = [
+        ("sieve", r#"{ drop = "seq == 7" }"#, "missing", 1),
+        ("mangler", r#"{ set = { method = "PUT" } }"#, "wrong", 300),
+    ];
+    for (name, step, what, count) in cases {
+        let script = dir.path().join(name);
+        let text = format!("#!/bin/sh\nsed -i 's/^]$/{step},\\n]/' longshore.toml\nexec {PROGRAM} \"$@\"\n");
+        fs::write(&script, text).expect("written");
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let peer = format!("longshore={}", script.display());
+        let args = [
+            "bench",
+            "docker-file",
+            "-n",
+            "300",
+            "--repeats",
+            "1",
+            "--seconds",
+            "0",
+            "--format",
+            "json",
+            "--peer",
+            &peer,
+        ];
+        let done = run(dir.path(), &args, b"");
+        assert_eq!(done.status.code(), Some(1), "{name}: {}", told(&done));
+        let works = works(&done.stdout);
+        assert_eq!(works[0]["shippers"][0][what], 0, "{works:?}");
+        assert_eq!(works[0]["shippers"][1][what], count, "{works:?}");
+    }
+}
+
+#[test]
+fn a_row_of_points_is_drawn() {
+    let dir = folder();
+    let plots = dir.path().join("plots").display().to_string();
+    let args = ["bench", "--scale", "sinks", "-n", "500", "--repeats", "1", "--svg", &plots];
+    let done = run(dir.path(), &args, b"");
+    assert_eq!(done.status.code(), Some(0), "{}", told(&done));
+    let svg = fs::read_to_string(dir.path().join("plots/sinks.svg")).expect("the plot is there");
+    assert!(svg.starts_with("<svg") && svg.matches("<circle").count() == 6, "{svg}");
+}
