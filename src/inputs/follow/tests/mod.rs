@@ -26,6 +26,7 @@ use crate::workers::{Stop, Workers};
 
 mod docker;
 mod files;
+mod simulation;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
