@@ -31,7 +31,7 @@ pub fn run(words: &Words) -> Result<String, String> {
             let data = data_dir(place)?;
             let file = file.clone().or_else(|| key.starts_with('/').then(|| PathBuf::from(key)));
             let file = file.ok_or_else(|| format!("\"{key}\" is no path: say with --file which file the place is in, for example --file /var/lib/docker/containers/ID/ID-json.log"))?;
-            set(&data, input, key, &file, if *end { None } else { Some(*offset) })
+            set(&data, input, key, &file, if *end { None } else { *offset })
         }
         Words::Forget { place, input, key } => forget(&data_dir(place)?, input, key),
     }

@@ -487,8 +487,8 @@ pub enum Checkpoints {
         #[arg(long, value_name = "PATH")]
         file: Option<PathBuf>,
         /// Bytes before the place: the start of a line
-        #[arg(long, value_name = "N", required_unless_present = "end", default_value_if("end", "true", "0"))]
-        offset: u64,
+        #[arg(long, value_name = "N", required_unless_present = "end")]
+        offset: Option<u64>,
         /// After the last whole line
         #[arg(long, conflicts_with = "offset")]
         end: bool,

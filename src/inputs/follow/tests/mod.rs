@@ -27,6 +27,7 @@ use crate::workers::{Stop, Workers};
 mod docker;
 mod files;
 mod rotation;
+mod simulation;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 

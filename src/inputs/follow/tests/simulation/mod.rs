@@ -1,0 +1,483 @@
+//! The deterministic simulation: opener, reader and saver stepped by one thread on real files, with a clock of its own.
+//! Before every call that they make to the kernel a seeded scheduler lets the writer (`writer.rs`) take steps; it
+//! crashes the engine at any call (a save is torn in the middle of its write), stops and starts it, and has a sink that
+//! settles late, in any order, or not at all.
+//!
+//! The oracle. A line is reachable unless its generation lost its last name before the opener opened it or had one whole
+//! turn, or was held by an engine that ended. Then:
+//! - every reachable line arrives, and none that was never written;
+//! - the first arrivals are in the order of writing;
+//! - without a sink that fails, a line arrives twice only after a crash, and then only if it was not settled, or not
+//!   followed by a whole save: what a finished checkpoint covers never comes again.
+//!
+//! `LONGSHORE_SEED=n` runs one seed, `LONGSHORE_SEEDS=n` so many, from `LONGSHORE_SEED_FROM` on. Its negative control
+//! breaks the engine on purpose ([`Break`]) and must be seen by the oracle.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use tokio::runtime::Handle;
+
+use super::*;
+use crate::inputs::Ack;
+use crate::inputs::follow::chain::{About, First, Rules};
+use crate::inputs::follow::checkpoint::Saver;
+use crate::inputs::follow::clock;
+use crate::inputs::follow::decode::Format;
+use crate::inputs::follow::disk::{self, Call};
+use crate::inputs::follow::generations::Family;
+use crate::inputs::follow::inotify::Bell;
+use crate::inputs::follow::opener::{Known, Layout, Meaning, Opener, Setup};
+use crate::inputs::follow::reader::{Line, Reader, Step};
+use crate::inputs::follow::startup::Startup;
+use crate::record::Tag;
+
+mod writer;
+
+use writer::{BASE, Writer};
+
+/// What is broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Break {
+    Nothing,
+    /// The opener does nothing after the start.
+    Opener,
+}
+
+struct OneFile(PathBuf);
+
+impl OneFile {
+    fn family(&self) -> Family {
+        Family { folder: self.0.clone(), base: BASE.to_owned(), dated: false }
+    }
+}
+
+impl Layout for OneFile {
+    fn folders(&mut self) -> Vec<PathBuf> {
+        vec![self.0.clone()]
+    }
+
+    fn families(&mut self, _: &Path) -> Vec<Family> {
+        vec![self.family()]
+    }
+
+    fn meaning(&mut self, _: &Path, name: &str) -> Meaning {
+        let family = self.family();
+        if family.owns(name) { Meaning::Member(family) } else { Meaning::Nothing }
+    }
+
+    fn about(&mut self, _: &Family) -> Known {
+        Known::Sure(About { origin: Arc::default(), tag: Tag::from("t") })
+    }
+
+    fn key(&self, _: &Family) -> String {
+        "c".to_owned()
+    }
+
+    fn first(&self, _: &Family) -> First {
+        First::Oldest
+    }
+
+    fn denied_hint(&self) -> &'static str {
+        ""
+    }
+
+    fn ends_with_folder(&self) -> bool {
+        true
+    }
+}
+
+/// What the hook and the scheduler share.
+struct World {
+    writer: Writer,
+    data: PathBuf,
+    /// Calls until the crash.
+    crash_in: Option<u32>,
+    crashed: bool,
+    /// The writer takes steps between calls.
+    writing: bool,
+    /// The last line that was settled with all before it, now; when the save at hand began; at the last whole save.
+    settled: Option<u64>,
+    saving: Option<u64>,
+    floor: Option<u64>,
+}
+
+impl World {
+    fn before(&mut self, call: Call<'_>) -> std::io::Result<()> {
+        if !self.crashed
+            && self.crash_in.as_mut().is_some_and(|left| std::mem::replace(left, left.saturating_sub(1)) == 0)
+        {
+            self.crashed = true;
+            if let Call::Write(bytes) = call {
+                let torn = self.writer.rng.usize(0..bytes.len() + 1);
+                fs::write(self.data.join("checkpoints.tmp"), &bytes[..torn]).expect("written");
+            }
+        }
+        if self.crashed {
+            return Err(std::io::Error::other("crashed"));
+        }
+        if self.writing && self.writer.rng.u8(0..4) == 0 {
+            for _ in 0..self.writer.rng.u8(1..6) {
+                self.writer.step();
+            }
+        }
+        match call {
+            Call::Open(path) => {
+                if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
+                    self.writer.opens(name);
+                }
+            }
+            Call::Create(path) if path.ends_with("checkpoints.tmp") => self.saving = self.settled,
+            // The folder's fsync is the only one that comes after the rename.
+            Call::Rename(_) => self.floor = self.floor.max(self.saving),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// One life of the engine.
+struct Life {
+    opener: Opener,
+    reader: Reader,
+    checkpoints: Arc<Checkpoints>,
+    saver: Saver,
+    queue: mpsc::Receiver<Shipment>,
+    /// What arrived and is not settled, and its last line.
+    held: Vec<(usize, Shipment)>,
+    /// By arrival: the last line of each batch, and whether it was settled.
+    batches: Vec<(Option<u64>, bool)>,
+}
+
+fn begin(folder: &Path, data: &Path, runtime: &Handle) -> std::io::Result<Life> {
+    let checkpoints = Checkpoints::open(data, Box::new(|| Ok(())))?;
+    let metrics = Arc::new(Metrics::new(&[("in", "test")], &[("out", "test")]));
+    let (sender, queue) = mpsc::channel(100_000);
+    let port = Port { sink: 0, globs: vec![TagGlob::new("**")], queue: sender };
+    let outlet = Outlet {
+        input: 0,
+        metrics: Arc::clone(&metrics),
+        budget: Budget::new(1 << 40),
+        pipeline: Arc::new(Pipeline::default()),
+        router: Arc::new(Router::new(vec![port], metrics)),
+        stop: Stop::default(),
+        runtime: runtime.clone(),
+        once: false,
+        checkpoints: Some(Arc::clone(&checkpoints)),
+    };
+    let rules =
+        Rules { input: "in".to_owned(), format: Format::Docker, line_max: 1 << 20, docker: true, ack: Ack::Delivered };
+    let startup = Arc::new(Startup::new("in", "containers"));
+    let (news, heard) = std::sync::mpsc::channel();
+    let line = Line { news, bell: Arc::new(Bell::new()?), ended: Arc::default() };
+    let reader = Reader::new(outlet.clone(), Arc::new(rules), heard, line.clone(), Arc::clone(&startup));
+    let setup = Setup {
+        outlet,
+        input: "in".to_owned(),
+        layout: Box::new(OneFile(folder.to_owned())),
+        lines: vec![line],
+        bell: Arc::new(Bell::new()?),
+        tail: false,
+        startup,
+        chains: Arc::default(),
+        hurry: false,
+    };
+    let mut opener = Opener::new(setup, true);
+    opener.begin();
+    Ok(Life { opener, reader, checkpoints, saver: Saver::default(), queue, held: Vec::new(), batches: Vec::new() })
+}
+
+/// A run of one seed.
+struct Run {
+    world: Rc<RefCell<World>>,
+    rng: fastrand::Rng,
+    life: Option<Life>,
+    arrived: Vec<u64>,
+    /// A sink that fails now and then.
+    fails: bool,
+    broken: Break,
+    wrong: Option<String>,
+}
+
+impl Run {
+    fn pass(&self, time: Duration) {
+        let mut world = self.world.borrow_mut();
+        world.writer.now += time;
+        let (now, wall) = (world.writer.now, world.writer.wall);
+        clock::set(Some((*START + now, wall + now)));
+    }
+
+    /// The opener's turn. What had a name all the time was within its reach.
+    fn open(&mut self) {
+        let Some(life) = &mut self.life else { return };
+        let named = self.world.borrow().writer.named();
+        if self.broken != Break::Opener {
+            life.opener.step();
+        }
+        let mut world = self.world.borrow_mut();
+        if !world.crashed {
+            world.writer.offered(&named);
+        }
+    }
+
+    fn deliver(&mut self) {
+        let Some(life) = &mut self.life else { return };
+        if self.world.borrow().crashed {
+            return;
+        }
+        while let Ok(shipment) = life.queue.try_recv() {
+            let mut last = None;
+            for at in 0..shipment.batch.len() {
+                let field = shipment.batch.find(at, b"log").copied();
+                let text = field.and_then(|field| crate::codec::json::text(shipment.batch.value(&field)));
+                let text = text.map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+                match text.parse() {
+                    Ok(number) => self.arrived.push(number),
+                    Err(_) => self.wrong = Some(format!("a record that was never written: {text:?}")),
+                }
+                last = self.arrived.last().copied();
+            }
+            let number = life.batches.len();
+            life.batches.push((last, false));
+            life.held.push((number, shipment));
+        }
+    }
+
+    fn settle(&mut self) {
+        let Some(life) = &mut self.life else { return };
+        if life.held.is_empty() || self.world.borrow().crashed {
+            return;
+        }
+        let (number, shipment) = life.held.swap_remove(self.rng.usize(0..life.held.len()));
+        if self.fails && self.rng.u8(0..8) == 0 {
+            // It came, but nobody said so.
+            return;
+        }
+        shipment.receipts.settle(Outcome::Delivered);
+        life.batches[number].1 = true;
+        let whole = life.batches.iter().take_while(|(_, settled)| *settled).filter_map(|(last, _)| *last).max();
+        let mut world = self.world.borrow_mut();
+        world.settled = world.settled.max(whole);
+    }
+
+    fn read(&mut self, steps: usize) {
+        let Some(life) = &mut self.life else { return };
+        life.reader.woken();
+        for _ in 0..steps {
+            if !matches!(life.reader.step(), Step::Again) {
+                break;
+            }
+        }
+    }
+
+    /// Ends the engine, and starts it again. A clean stop settles and saves first.
+    fn restart(&mut self, clean: bool, folder: &Path, data: &Path, runtime: &Handle) {
+        if clean && !self.world.borrow().crashed {
+            self.deliver();
+            while self.life.as_ref().is_some_and(|life| !life.held.is_empty()) {
+                self.settle();
+            }
+            if let Some(life) = &self.life {
+                let _ = life.checkpoints.final_save();
+            }
+        }
+        self.life = None;
+        {
+            let mut world = self.world.borrow_mut();
+            (world.crashed, world.crash_in, world.settled) = (false, None, None);
+            world.writer.reader_ended();
+            for _ in 0..self.rng.usize(0..12) {
+                if world.writing {
+                    world.writer.step();
+                }
+            }
+        }
+        let from = self.arrived.len();
+        match begin(folder, data, runtime) {
+            Ok(life) => self.life = Some(life),
+            Err(error) => self.wrong = Some(format!("no start: {error}")),
+        }
+        self.read(3);
+        self.deliver();
+        let floor = self.world.borrow().floor;
+        if let (Some(first), Some(floor), false) = (self.arrived.get(from), floor, self.fails)
+            && *first <= floor
+        {
+            self.wrong = Some(format!("line {first} came again, but a whole save covers all up to {floor}"));
+        }
+    }
+}
+
+static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+
+/// Runs one seed. What the oracle says against it.
+fn run(seed: u64, broken: Break, runtime: &Handle) -> Result<usize, String> {
+    let shm = Path::new("/dev/shm");
+    let dir = if shm.is_dir() && !seed.is_multiple_of(8) {
+        tempfile::tempdir_in(shm)
+    } else {
+        // ext4 gives an inode to the next file at once.
+        tempfile::tempdir()
+    };
+    let dir = dir.expect("a temp dir");
+    let (folder, data) = (dir.path().join("logs"), dir.path().join("data"));
+    fs::create_dir(&folder).expect("made");
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
+    let mut writer = Writer::new(seed, &folder);
+    writer.step();
+    let world = World {
+        writer,
+        data: data.clone(),
+        crash_in: None,
+        crashed: false,
+        writing: true,
+        settled: None,
+        saving: None,
+        floor: None,
+    };
+    let world = Rc::new(RefCell::new(world));
+    let fails = rng.u8(0..4) == 0;
+    let crashes = rng.u8(0..3) > 0;
+    let mut run = Run { world: Rc::clone(&world), rng, life: None, arrived: Vec::new(), fails, broken, wrong: None };
+    run.pass(Duration::ZERO);
+    let hooked = Rc::clone(&world);
+    disk::set_hook(Some(Box::new(move |call| hooked.borrow_mut().before(call))));
+    run.restart(false, &folder, &data, runtime);
+    let mut restarts = 0;
+    for _ in 0..run.rng.usize(40..250) {
+        match run.rng.u8(0..20) {
+            0..5 => run.open(),
+            5..9 => {
+                let steps = run.rng.usize(1..4);
+                run.read(steps);
+            }
+            9..11 => run.deliver(),
+            11..14 => run.settle(),
+            14 => {
+                if let Some(life) = &mut run.life {
+                    life.checkpoints.step(&mut life.saver);
+                }
+            }
+            15..17 => {
+                let time = [20, 1_000, 20_000, 300_000, 2_000_000][run.rng.usize(0..5)];
+                run.pass(Duration::from_micros(time));
+            }
+            17 if restarts < 4 && run.rng.u8(0..4) == 0 => {
+                let clean = run.rng.bool();
+                if clean {
+                    run.restart(true, &folder, &data, runtime);
+                    restarts += 1;
+                } else if crashes && !run.fails {
+                    world.borrow_mut().crash_in = Some(run.rng.u32(0..60));
+                }
+            }
+            _ => world.borrow_mut().writer.step(),
+        }
+        if world.borrow().crashed {
+            run.restart(false, &folder, &data, runtime);
+            restarts += 1;
+        }
+    }
+    finish(&mut run);
+    disk::set_hook(None);
+    let said = judge(&run);
+    run.life = None;
+    clock::set(None);
+    said.map_err(|wrong| {
+        let world = world.borrow();
+        format!("seed {seed}, {:?}, {restarts} restarts, fails {}: {wrong}", world.writer.rotation, run.fails)
+    })
+}
+
+/// The writer ends; the engine gets all the time that it wants.
+fn finish(run: &mut Run) {
+    {
+        let mut world = run.world.borrow_mut();
+        (world.crash_in, world.writing) = (None, false);
+        while world.writer.is_busy() {
+            world.writer.step();
+        }
+    }
+    let mut quiet = 0;
+    for _ in 0..600 {
+        run.pass(Duration::from_millis(300));
+        run.open();
+        let before = run.arrived.len();
+        run.read(50);
+        run.deliver();
+        while run.life.as_ref().is_some_and(|life| !life.held.is_empty()) {
+            run.settle();
+        }
+        if let Some(life) = &mut run.life {
+            life.checkpoints.step(&mut life.saver);
+        }
+        quiet = if run.arrived.len() == before { quiet + 1 } else { 0 };
+        // A rescan is due every 10 s.
+        if quiet > 45 {
+            return;
+        }
+    }
+}
+
+fn judge(run: &Run) -> Result<usize, String> {
+    if let Some(wrong) = &run.wrong {
+        return Err(wrong.clone());
+    }
+    let world = run.world.borrow();
+    let came: BTreeSet<u64> = run.arrived.iter().copied().collect();
+    let missing: Vec<u64> = (0..world.writer.next)
+        .filter(|line| !came.contains(line) && !world.writer.unreachable.contains(line))
+        .collect();
+    if !missing.is_empty() {
+        return Err(format!("{} reachable lines are missing: {:?}", missing.len(), &missing[..missing.len().min(8)]));
+    }
+    let mut seen = BTreeSet::new();
+    let first: Vec<u64> = run.arrived.iter().copied().filter(|line| seen.insert(*line)).collect();
+    if let Some(pair) = first.windows(2).find(|pair| pair[0] >= pair[1]) {
+        return Err(format!("{} came after {}", pair[1], pair[0]));
+    }
+    Ok(first.len())
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().build().expect("runs")
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// The seeds that the oracle says something against.
+fn campaign(seeds: std::ops::Range<u64>, broken: Break) -> Vec<String> {
+    let runtime = runtime();
+    seeds.filter_map(|seed| run(seed, broken, runtime.handle()).err()).collect()
+}
+
+#[test]
+fn what_was_reachable_is_delivered_whatever_happens_between_two_calls() {
+    let (from, seeds) = match std::env::var("LONGSHORE_SEED").ok().and_then(|text| text.parse().ok()) {
+        Some(seed) => (seed, 1),
+        None => (number("LONGSHORE_SEED_FROM", 0), number("LONGSHORE_SEEDS", 50)),
+    };
+    let wrong = campaign(from..from + seeds, Break::Nothing);
+    println!("simulation: seeds {from} to {}, {} wrong", from + seeds, wrong.len());
+    assert!(wrong.is_empty(), "{} of {seeds} seeds, such as\n{}", wrong.len(), wrong[..wrong.len().min(12)].join("\n"));
+}
+
+/// Seeds that found something, each with what it found: generations that come in the wrong order after torn scans, and
+/// a line that is lost when its file is truncated right after it was written.
+const FOUND: &[u64] = &[53, 62, 163, 181, 3030, 3046, 4074, 5042, 9029, 11_041];
+
+#[test]
+#[ignore = "open findings: generations out of order after torn scans; a line lost at a truncation"]
+fn seeds_that_found_something_find_nothing_any_more() {
+    let wrong: Vec<String> = FOUND.iter().flat_map(|seed| campaign(*seed..*seed + 1, Break::Nothing)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_opener_that_does_not_open_is_seen() {
+    assert!(!campaign(0..100, Break::Opener).is_empty());
+}

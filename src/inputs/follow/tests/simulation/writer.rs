@@ -1,0 +1,264 @@
+//! The model of a writer: Docker's json-file driver with its rotation, one step (one call to the kernel) at a time, on
+//! real files. It knows of every line whether a reader could have had it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::super::record_at;
+
+pub const BASE: &str = "c-json.log";
+
+/// One step of a rotation or of a line.
+#[derive(Debug)]
+enum Step {
+    Remove(String),
+    Rename(String, String),
+    Create,
+    Truncate,
+    /// The next bytes of a compressed file, in place and under its final name.
+    Pack(Vec<u8>),
+    /// The rest of a line.
+    Rest(String),
+}
+
+/// The lines of one generation.
+#[derive(Debug, Default)]
+struct Generation {
+    lines: Vec<u64>,
+    bytes: Vec<u8>,
+    /// The reader has opened it, by any of its names, in this life.
+    opened: bool,
+}
+
+/// How a container rotates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// `max-file` of two and more.
+    Shift(u32),
+    /// The same with `compress=true`.
+    Pack(u32),
+    /// `max-file=1` since 23.0: unlinked and made anew.
+    Unlink,
+    /// `max-file=1` of 20.10: renamed over `.1` all the same.
+    Over,
+    /// `max-file=1` up to 19.03: truncated in place.
+    Truncate,
+}
+
+/// See the header.
+pub struct Writer {
+    pub rng: fastrand::Rng,
+    pub folder: PathBuf,
+    pub rotation: Rotation,
+    /// Time that has passed in the simulation.
+    pub now: Duration,
+    pub wall: SystemTime,
+    /// Number of the next line.
+    pub next: u64,
+    /// Lines that went before a reader could have had them, or that only a reader that has ended held.
+    pub unreachable: BTreeSet<u64>,
+    generations: Vec<Generation>,
+    /// Which generation a name shows, and whether it is all of it.
+    names: BTreeMap<String, usize>,
+    steps: VecDeque<Step>,
+    file: Option<File>,
+    packed: Option<(File, usize)>,
+}
+
+impl Writer {
+    pub fn new(seed: u64, folder: &Path) -> Writer {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let rotation = match rng.u8(0..8) {
+            0 => Rotation::Unlink,
+            1 => Rotation::Over,
+            2 => Rotation::Truncate,
+            3..5 => Rotation::Pack(rng.u32(2..5)),
+            _ => Rotation::Shift(rng.u32(2..6)),
+        };
+        Writer {
+            rng,
+            folder: folder.to_owned(),
+            rotation,
+            now: Duration::ZERO,
+            wall: SystemTime::now(),
+            next: 0,
+            unreachable: BTreeSet::new(),
+            generations: Vec::new(),
+            names: BTreeMap::new(),
+            steps: VecDeque::from([Step::Create]),
+            file: None,
+            packed: None,
+        }
+    }
+
+    /// Whether a rotation or a line is half done.
+    pub fn is_busy(&self) -> bool {
+        !self.steps.is_empty()
+    }
+
+    /// The reader is about to open that name.
+    pub fn opens(&mut self, name: &str) {
+        if let Some(at) = self.names.get(name) {
+            self.generations[*at].opened = true;
+        }
+    }
+
+    /// The generations that have a name.
+    pub fn named(&self) -> BTreeSet<usize> {
+        self.names.values().copied().collect()
+    }
+
+    /// The opener had a whole turn, and these had a name when it began: those that still have one it must have found.
+    pub fn offered(&mut self, named: &BTreeSet<usize>) {
+        for at in named.intersection(&self.named()) {
+            self.generations[*at].opened = true;
+        }
+    }
+
+    /// The reader has ended: what had no name any more went with it.
+    pub fn reader_ended(&mut self) {
+        let named = self.named();
+        for (at, generation) in self.generations.iter_mut().enumerate() {
+            generation.opened = false;
+            if !named.contains(&at) {
+                self.unreachable.extend(&generation.lines);
+            }
+        }
+    }
+
+    /// One call to the kernel.
+    pub fn step(&mut self) {
+        let Some(step) = self.steps.pop_front() else {
+            match self.rng.u8(0..100) {
+                0..12 => self.begin_rotation(),
+                12..20 => self.write_half(),
+                _ => {
+                    for _ in 0..self.rng.u8(1..4) {
+                        let line = self.line();
+                        self.write(&line);
+                    }
+                }
+            }
+            return;
+        };
+        match step {
+            Step::Remove(name) => {
+                let _ = fs::remove_file(self.folder.join(&name));
+                let gone = self.names.remove(&name);
+                self.forget(gone);
+            }
+            Step::Rename(from, to) => {
+                if fs::rename(self.folder.join(&from), self.folder.join(&to)).is_ok() {
+                    let gone = self.names.remove(&to);
+                    if let Some(at) = self.names.remove(&from) {
+                        self.names.insert(to, at);
+                    }
+                    self.forget(gone);
+                }
+            }
+            Step::Create => {
+                self.file = Some(File::create(self.folder.join(BASE)).expect("created"));
+                self.names.insert(BASE.to_owned(), self.generations.len());
+                self.generations.push(Generation::default());
+            }
+            Step::Truncate => {
+                let file = File::options().append(true).open(self.folder.join(BASE)).expect("there");
+                file.set_len(0).expect("truncated");
+                self.file = Some(file);
+                // Nobody can know what of it was read by then: the simulation looks at the order only.
+                let at = self.names[BASE];
+                let generation = std::mem::take(&mut self.generations[at]);
+                self.generations[at].opened = generation.opened;
+                self.unreachable.extend(generation.lines);
+            }
+            Step::Pack(bytes) => self.pack(&bytes),
+            Step::Rest(line) => self.write(&line),
+        }
+    }
+
+    fn forget(&mut self, gone: Option<usize>) {
+        if let Some(at) = gone
+            && !self.names.values().any(|known| *known == at)
+            && !self.generations[at].opened
+        {
+            let lines = self.generations[at].lines.clone();
+            self.unreachable.extend(lines);
+        }
+    }
+
+    fn line(&mut self) -> String {
+        let number = self.next;
+        self.next += 1;
+        let at = self.names[BASE];
+        self.generations[at].lines.push(number);
+        record_at(&format!("{number}\\n"), number)
+    }
+
+    fn write_half(&mut self) {
+        let line = self.line();
+        let at = self.rng.usize(1..line.len());
+        self.write(&line[..at]);
+        self.steps.push_back(Step::Rest(line[at..].to_owned()));
+    }
+
+    fn write(&mut self, text: &str) {
+        self.file.as_mut().expect("created").write_all(text.as_bytes()).expect("written");
+        let at = self.names[BASE];
+        self.generations[at].bytes.extend_from_slice(text.as_bytes());
+    }
+
+    fn begin_rotation(&mut self) {
+        let name = |n: u32, gz: &str| if n == 0 { BASE.to_owned() } else { format!("{BASE}.{n}{gz}") };
+        match self.rotation {
+            Rotation::Unlink => self.steps.push_back(Step::Remove(BASE.to_owned())),
+            Rotation::Over => self.steps.push_back(Step::Rename(BASE.to_owned(), name(1, ""))),
+            Rotation::Truncate => {
+                self.steps.push_back(Step::Truncate);
+                return;
+            }
+            Rotation::Shift(keep) | Rotation::Pack(keep) => {
+                let gz = if matches!(self.rotation, Rotation::Pack(_)) { ".gz" } else { "" };
+                self.steps.push_back(Step::Remove(name(keep - 1, gz)));
+                for n in (1..keep - 1).rev() {
+                    self.steps.push_back(Step::Rename(name(n, gz), name(n + 1, gz)));
+                }
+                self.steps.push_back(Step::Rename(BASE.to_owned(), name(1, "")));
+            }
+        }
+        self.steps.push_back(Step::Create);
+        if matches!(self.rotation, Rotation::Pack(_)) {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(&self.generations[self.names[BASE]].bytes).expect("in memory");
+            let whole = encoder.finish().expect("in memory");
+            let cut = self.rng.usize(0..whole.len());
+            self.steps.push_back(Step::Pack(Vec::new()));
+            self.steps.push_back(Step::Pack(whole[..cut].to_vec()));
+            self.steps.push_back(Step::Pack(whole[cut..].to_vec()));
+            self.steps.push_back(Step::Remove(name(1, "")));
+        }
+    }
+
+    fn pack(&mut self, bytes: &[u8]) {
+        let path = self.folder.join(format!("{BASE}.1.gz"));
+        let (mut file, parts) = match self.packed.take() {
+            Some(packed) => packed,
+            None => {
+                // Under this name it is the same generation as `.1`.
+                let at = self.names[&format!("{BASE}.1")];
+                self.names.insert(format!("{BASE}.1.gz"), at);
+                (File::create(path).expect("created"), 0)
+            }
+        };
+        file.write_all(bytes).expect("written");
+        file.set_modified(self.wall + self.now).expect("set");
+        if parts < 2 {
+            self.packed = Some((file, parts + 1));
+        }
+    }
+}
