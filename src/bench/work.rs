@@ -163,8 +163,9 @@ mod tests {
                 assert!(expected.contains("4711"), "{} {shape:?}: {expected}", work.name());
                 let mut input = Vec::new();
                 work.input(&recipe, 4711, &mut input);
+                // MessagePack is shorter than the JSON that was filled up; Docker escapes.
                 let most = if *shape == Shape::Large { 6000 } else { 1500 };
-                assert!((600..most).contains(&input.len()), "{} {shape:?}: {}", work.name(), input.len());
+                assert!((500..most).contains(&input.len()), "{} {shape:?}: {}", work.name(), input.len());
             }
         }
     }
