@@ -247,8 +247,7 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize) -> u64 {
             _ => {}
         }
     }
-    let states = *states.lock().expect("no panic");
-    states
+    *states.lock().expect("no panic")
 }
 
 fn setting(name: &str, default: u64) -> u64 {

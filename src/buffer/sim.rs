@@ -196,26 +196,6 @@ impl State {
         }
         state
     }
-
-    /// The bytes of a file, to damage them.
-    pub fn bytes_mut(&mut self, name: &str) -> &mut Vec<u8> {
-        &mut self.nodes[self.names[name]].now
-    }
-
-    /// Takes a file away.
-    pub fn remove(&mut self, name: &str) {
-        self.names.remove(name);
-    }
-
-    /// Puts a file there.
-    pub fn put(&mut self, name: &str, bytes: Vec<u8>) {
-        self.names.insert(name.to_owned(), self.nodes.len());
-        self.nodes.push(Node { now: bytes, ..Node::default() });
-    }
-
-    pub fn names(&self) -> Vec<String> {
-        self.names.keys().cloned().collect()
-    }
 }
 
 impl SimFs {

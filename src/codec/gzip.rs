@@ -449,7 +449,7 @@ mod tests {
             (
                 Codec::Zstd,
                 wide,
-                vec![ZSTD_MEMORY + (4 * 128 << 10) + 64, ZSTD_MEMORY + (8 << 20) + (3 * 128 << 10) + 64],
+                vec![ZSTD_MEMORY + ((4 * 128) << 10) + 64, ZSTD_MEMORY + (8 << 20) + ((3 * 128) << 10) + 64],
             ),
         ];
         for (codec, packed, asked) in cases {
