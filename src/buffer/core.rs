@@ -125,7 +125,8 @@ struct CursorFile<F> {
     /// that failed, so that the slot which looks older is the only one on the disk.
     file: Option<F>,
     generation: u64,
-    /// What is on the disk; `None`: nothing of this reader.
+    /// What this run knows to be on the disk. `None` at the start, so that every cursor is saved anew before anything is
+    /// removed: what was read may be what the kernel kept of a sync that failed.
     saved: Option<Lsn>,
 }
 
@@ -189,11 +190,10 @@ impl<I: Io> Core<I> {
             // Who has everything has the numbers that are left out as well.
             let settled = if settled >= last { next - 1 } else { settled };
             books.readers.push(Reader::new(bit, meta.readers[&bit].name.clone(), live, settled, got));
-            let saved = recovery.cursors.get(&bit).map(|cursor| cursor.settled);
             cursors.push(CursorFile {
                 file: None,
                 generation: recovery.generations.get(&bit).copied().unwrap_or(0),
-                saved,
+                saved: None,
             });
         }
         Ok(Core {
