@@ -121,9 +121,12 @@ struct Active<F> {
 
 /// A cursor's file.
 struct CursorFile<F> {
+    /// Made by this run. One of an earlier run is never written to: what it shows may be what the kernel kept of a sync
+    /// that failed, so that the slot which looks older is the only one on the disk.
     file: Option<F>,
     generation: u64,
-    /// What is on the disk; `None`: nothing of this reader.
+    /// What this run knows to be on the disk. `None` at the start, so that every cursor is saved anew before anything is
+    /// removed: what was read may be what the kernel kept of a sync that failed.
     saved: Option<Lsn>,
 }
 
@@ -187,11 +190,10 @@ impl<I: Io> Core<I> {
             // Who has everything has the numbers that are left out as well.
             let settled = if settled >= last { next - 1 } else { settled };
             books.readers.push(Reader::new(bit, meta.readers[&bit].name.clone(), live, settled, got));
-            let saved = recovery.cursors.get(&bit).map(|cursor| cursor.settled);
             cursors.push(CursorFile {
-                file: saved.and_then(|_| io.open(&cursor::file_name(bit)).ok()),
+                file: None,
                 generation: recovery.generations.get(&bit).copied().unwrap_or(0),
-                saved,
+                saved: None,
             });
         }
         Ok(Core {
@@ -532,19 +534,15 @@ impl<I: Io> Core<I> {
     fn save_cursor(&mut self, at: usize, cursor: &Cursor) -> io::Result<()> {
         let slot = cursor.encode(&self.meta.id);
         let place = Cursor::place(cursor.generation);
-        match &self.cursors[at].file {
-            Some(file) => {
-                self.io.write_at(file, &slot, place)?;
-                self.io.fdatasync(file)
-            }
-            None => {
-                let mut both = vec![0; 2 * SLOT];
-                let place = if place == 0 { 0 } else { SLOT };
-                both[place..place + SLOT].copy_from_slice(&slot);
-                self.cursors[at].file = Some(self.io.replace(&cursor::file_name(cursor.bit), &both)?);
-                Ok(())
-            }
+        if let Some(file) = &self.cursors[at].file {
+            self.io.write_at(file, &slot, place)?;
+            return self.io.fdatasync(file);
         }
+        let mut both = vec![0; 2 * SLOT];
+        let place = if place == 0 { 0 } else { SLOT };
+        both[place..place + SLOT].copy_from_slice(&slot);
+        self.cursors[at].file = Some(self.io.replace(&cursor::file_name(cursor.bit), &both)?);
+        Ok(())
     }
 }
 

@@ -94,8 +94,11 @@ pub trait Io {
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<Self::File> {
         let new = format!("{name}.new");
         match self.unlink(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+            // What a failed try left must be gone for good: the rename below could else be all that a crash keeps of
+            // this, and put that in the file's place.
+            Ok(()) => self.sync_folder()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
         let file = self.create(&new)?;
         self.write_at(&file, bytes, 0)?;
