@@ -9,7 +9,7 @@
 //! Limits: `config.v2.json` of 8 MiB; a tag of 4 KiB (cut); a record of `line_max` (4 MiB).
 //! Source of the files: moby `daemon/logger/jsonfilelog`, `container/container.go` (research in docker engines 17 to 29).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use super::follow::chain::{About, First, Rules};
 use super::follow::decode::Format;
 use super::follow::disk;
-use super::follow::generations::Family;
+use super::follow::generations::{self, Family};
 use super::follow::identity::{self, FileId};
 use super::follow::opener::{Known, Layout, Meaning};
 use super::follow::standing::Space;
@@ -186,8 +186,8 @@ impl Layout for Containers {
     fn folders(&mut self) -> Vec<PathBuf> {
         let mut folders = vec![self.root.clone()];
         let ids = disk::names(&self.root).filter_map(|name| name.into_string().ok()).filter(|name| is_id(name));
-        let ids: Vec<String> = ids.filter(|id| !self.is_own(id)).collect();
-        self.cache.retain(|id, _| ids.contains(id) || ids.len() > 1000);
+        let ids: HashSet<String> = ids.filter(|id| !self.is_own(id)).collect();
+        self.cache.retain(|id, _| ids.contains(id));
         folders.extend(ids.iter().map(|id| self.root.join(id)));
         folders
     }
@@ -237,10 +237,7 @@ impl Layout for Containers {
     }
 
     fn space(&mut self, family: &Family) -> Option<Space> {
-        let mut text = Vec::new();
-        let file = disk::open(&family.folder.join(HOST_CONFIG)).ok()?;
-        file.take(CONFIG_MAX).read_to_end(&mut text).ok()?;
-        space_of(&text)
+        space_of(&read_whole(&family.folder.join(HOST_CONFIG))?)
     }
 
     fn key(&self, family: &Family) -> String {
@@ -297,10 +294,17 @@ fn family(folder: &Path, id: &str) -> Family {
     Family { folder: folder.to_owned(), base: format!("{id}-json.log"), dated: false }
 }
 
-fn read_config(path: &Path, id: &str) -> Option<Container> {
+/// The content of a regular file, [`CONFIG_MAX`] bytes at most. Anything else (a FIFO, a device) would make the opener
+/// wait: it is opened without waiting, and left.
+fn read_whole(path: &Path) -> Option<Vec<u8>> {
+    let file = generations::open(path).ok()?.file().ok()?;
     let mut text = Vec::new();
-    disk::open(path).ok()?.take(CONFIG_MAX).read_to_end(&mut text).ok()?;
-    let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    file.take(CONFIG_MAX).read_to_end(&mut text).ok()?;
+    Some(text)
+}
+
+fn read_config(path: &Path, id: &str) -> Option<Container> {
+    let config: serde_json::Value = serde_json::from_slice(&read_whole(path)?).ok()?;
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let labels = config["Config"]["Labels"].as_object();
     let labels = labels.into_iter().flatten().map(|(key, value)| (key.clone(), text(value)));

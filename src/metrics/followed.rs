@@ -50,8 +50,6 @@ catalogue! {
         TornScan = "torn_scan",
         /// Generations came in an order that nothing but their birth times (ticks of 4 ms) could tell.
         OrderGuessed = "order_guessed",
-        /// An idle file was closed because of the limit of open files.
-        PutToSleep = "put_to_sleep",
     }
 }
 

@@ -388,16 +388,20 @@ fn merge(passes: &[Vec<Arc<Held>>]) -> Vec<Arc<Held>> {
     order
 }
 
-/// Places what was opened while the base changed, unless a later pass has placed it. If its name was right, it is older
-/// than all of its pass; if several rotations fell between two calls, it is newer. Birth times tell, but for their ticks;
-/// of a compressed file they say nothing. True when nothing but a guess was left.
+/// Places what a pass opened while the base changed, unless a later pass has placed it. If its name was
+/// right, it is older than all of its pass; if several rotations fell between two calls, it is newer. Birth times tell,
+/// but for their ticks; of a compressed file they say nothing. True when nothing but a guess was left.
+///
+/// A pass that saw nothing before it began without a base: then the newest one had just been renamed, and what was
+/// opened is that one or a newer one. So it is newer than all that was seen until then, and no guess.
 fn insert_doubtful(order: &mut Vec<Arc<Held>>, held: Arc<Held>, pass: &[Arc<Held>]) -> bool {
     if order.iter().any(|seen| seen.id == held.id) {
         return false;
     }
     let Some(oldest) = pass.last().and_then(|oldest| order.iter().position(|seen| seen.id == oldest.id)) else {
-        order.insert(0, held);
-        return true;
+        let until = order.iter().rposition(|seen| seen.number < held.number);
+        order.insert(until.map_or(0, |at| at + 1), held);
+        return false;
     };
     let born = |held: &Held| (!held.gz && held.id.btime > 0).then_some(held.id.btime);
     let Some(at) = born(&held) else {
@@ -531,7 +535,12 @@ mod tests {
         let mut order = merge(&passes);
         assert!(insert_doubtful(&mut order, Arc::clone(&gz), &passes[0]));
         assert_eq!(ids(&order), ["2.gz", "3", "1", "0", "n"]);
-        assert!(!insert_doubtful(&mut order, gz, &passes[0]), "it has its place already");
+        assert!(!insert_doubtful(&mut order, Arc::clone(&gz), &passes[0]), "it has its place already");
+        // Opened by a look that began without a base: newer than all that was opened before, older than what came then.
+        let [late, after] = ["w", "y"].map(held);
+        let mut order = vec![Arc::clone(&old), Arc::clone(&base), after];
+        assert!(!insert_doubtful(&mut order, late, &[]), "that is no guess");
+        assert_eq!(ids(&order), ["3", "0", "w", "y"]);
     }
 
     #[test]

@@ -79,10 +79,13 @@ impl Chain {
     }
 
     /// The next generation is a plain file. If it was compressed while the folder was looked at, its copy is behind it,
-    /// perhaps with others in between that are older: it takes its copy's place. Some: how long to wait to know.
+    /// perhaps with others in between that are older: it takes its copy's place. Those are compressed too, for they were
+    /// before it; a plain one in between was found by an earlier look than the copy, and is newer. Some: how long to wait
+    /// to know.
     pub(super) fn put_before_its_copy(&mut self) -> Option<Duration> {
         let first = Arc::clone(self.queue.front()?);
-        if !self.rules.docker || first.gz || !self.queue.iter().any(|held| held.gz) {
+        let behind = self.queue.iter().skip(1).take_while(|held| held.gz).count();
+        if !self.rules.docker || first.gz || behind == 0 {
             return None;
         }
         let look = first.look().ok()?;
@@ -91,11 +94,8 @@ impl Chain {
         }
         let head = source::head_of(&first).unwrap_or_default();
         let end = (look.size, identity::tail_of(&*first.file().ok()?, look.size).ok()?);
-        for at in 1..self.queue.len() {
+        for at in 1..=behind {
             let held = Arc::clone(&self.queue[at]);
-            if !held.gz {
-                continue;
-            }
             if let Some(wait) = gz_wait(&held, &mut self.gz_seen) {
                 return Some(wait);
             }
