@@ -336,6 +336,7 @@ impl Node {
             tracing::info!(in_flight, timeout = ?self.timeout, "{}: delivering what was read", why.text());
         }
         let patient = self.runtime.block_on(self.drain(&mut signals, deadline));
+        self.watch.get().into_iter().for_each(|watch| watch.keep(Duration::ZERO));
         self.give_up.set();
         self.end(if patient { deadline } else { Instant::now() });
         let code = self.exit_code();

@@ -15,7 +15,7 @@ type = "dockr"
 [inputs.b]
 type = "forward"
 listen = ["tcp://127.0.0.1:24224"]
-ack = "durable"
+ack = "durabel"
 
 [inputs.c]
 type = "file"
@@ -44,7 +44,7 @@ const EXPECTED: &[(&str, &[&str])] = &[
     ("bad.toml:2:1: error: ", &["unknown key `data_dri`", "did you mean `data_dir`?"]),
     ("bad.toml:3:", &["64 has no unit", "\"64MiB\""]),
     ("bad.toml:6:8: error: ", &["dockr", "did you mean \"docker\"?"]),
-    ("bad.toml:11:", &["durable", "delivered"]),
+    ("bad.toml:11:", &["durabel", "durable", "delivered"]),
     ("bad.toml:16:10: error: ", &["jsn", "did you mean \"json\"?"]),
     ("bad.toml:17:7: error: ", &["NO_SUCH_VARIABLE_HERE"]),
     ("bad.toml:21:", &["form", "did you mean `from`?"]),

@@ -13,7 +13,7 @@ use crate::harness::{folder, free_port, node};
 /// A forward input on this port, and one file sink with these lines.
 fn config(port: u16, sink: &str) -> String {
     format!(
-        "[inputs.apps]\ntype = \"forward\"\nlisten = [\"tcp://127.0.0.1:{port}\"]\n[sinks.out]\ntype = \"file\"\n{sink}\n"
+        "[inputs.apps]\ntype = \"forward\"\nlisten = [\"tcp://127.0.0.1:{port}\"]\nack = \"delivered\"\n[sinks.out]\ntype = \"file\"\n{sink}\n"
     )
 }
 

@@ -22,7 +22,7 @@ use super::follow::decode::Format;
 use super::follow::disk;
 use super::follow::generations::{self, Family};
 use super::follow::identity::{self, FileId};
-use super::follow::opener::{Known, Layout, Meaning};
+use super::follow::layout::{Known, Layout, Meaning};
 use super::follow::standing::Space;
 use super::follow::{self, Follow};
 use super::{Ack, Input, InputKind, Outlet};

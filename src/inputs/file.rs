@@ -19,7 +19,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use super::follow::chain::{About, First, Rules};
 use super::follow::decode::Format;
 use super::follow::generations::{Family, base_of};
-use super::follow::opener::{Known, Layout, Meaning};
+use super::follow::layout::{Known, Layout, Meaning};
 use super::follow::{self, Follow};
 use super::{Ack, Input, InputKind, Outlet};
 use crate::pipeline::template::Template;

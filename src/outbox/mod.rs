@@ -446,16 +446,21 @@ fn groups(wants: Vec<Want>) -> Vec<Vec<Want>> {
 pub struct Watch(Arc<Shared>);
 
 impl Watch {
+    /// Gives to the log what sinks have had in memory only for so long. Zero at the end of a stop, before the sinks give
+    /// up: what a dead sink holds would else keep a file's checkpoint back, and live sinks would get it all again.
+    pub fn keep(&self, after: Duration) {
+        let Some(behind) = &self.0.behind else { return };
+        let _ports = self.0.ports();
+        // Refused: tried again at the next look.
+        for late in &self.0.late {
+            let _ = late.log(&behind.log, after);
+        }
+    }
+
     /// Copies what the log says to the metrics. Called a few times a second.
     pub fn look(&self) {
         let Some(behind) = &self.0.behind else { return };
-        {
-            let _ports = self.0.ports();
-            // Refused: tried again at the next look.
-            for late in &self.0.late {
-                let _ = late.log(&behind.log, LATE_AFTER);
-            }
-        }
+        self.keep(LATE_AFTER);
         let status = behind.log.status();
         self.0.half_full.store(status.bytes > status.size / 2, Relaxed);
         let metrics = &self.0.metrics;

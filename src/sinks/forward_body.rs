@@ -146,6 +146,7 @@ mod tests {
             match step {
                 Step::FrameEnd => (),
                 Step::NeedMore if at == body.len() => break,
+                Step::NeedsMemory(need) => decoder.grant(need),
                 other => panic!("{other:?}"),
             }
         }

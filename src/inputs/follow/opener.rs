@@ -22,6 +22,7 @@ use super::generations::{Family, Held};
 use super::identity::{self, FileId};
 use super::inotify::{self, Bell, Watcher};
 use super::keeper::Chains;
+use super::layout::{Known, Layout, Meaning};
 use super::reader::{Line, News};
 use super::standing::{Space, Standing};
 use super::startup::Startup;
@@ -30,6 +31,8 @@ use crate::inputs::Outlet;
 use crate::metrics::Health;
 use crate::metrics::followed::{Generation, Watching};
 
+mod events;
+
 const POLL: Duration = Duration::from_millis(100);
 const RESCAN: Duration = Duration::from_secs(10);
 /// How long the first line of a new container waits for its name.
@@ -37,54 +40,6 @@ const ABOUT_WAIT: Duration = Duration::from_millis(500);
 /// A file that is younger when its folder is first looked at may have been made after the watch was.
 const JUST_NOW: Duration = Duration::from_millis(100);
 const SAID_MAX: usize = 1000;
-
-/// What a name in a watched folder stands for.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Meaning {
-    /// A folder to watch, or one less.
-    Folder,
-    /// A generation of this family.
-    Member(Family),
-    /// What is known about this folder's families has changed.
-    About,
-    /// Nothing of ours.
-    Nothing,
-}
-
-/// What is known of a family.
-#[derive(Clone, Debug)]
-pub enum Known {
-    /// All there is to know.
-    Sure(About),
-    /// More may come soon; until then this.
-    Maybe(About),
-    /// It is not to be followed.
-    Leave,
-}
-
-/// Which folders and names an input is about. Called by the opener only.
-pub trait Layout: Send {
-    /// All folders to watch, as they are now.
-    fn folders(&mut self) -> Vec<PathBuf>;
-    /// The families in one of them.
-    fn families(&mut self, folder: &Path) -> Vec<Family>;
-    /// What a name there stands for.
-    fn meaning(&mut self, folder: &Path, name: &str) -> Meaning;
-    /// What is known of a family. Cheap when nothing has changed.
-    fn about(&mut self, family: &Family) -> Known;
-    /// What its writer's rotation leaves, if that is known. Cheap when nothing has changed.
-    fn space(&mut self, _: &Family) -> Option<Space> {
-        None
-    }
-    /// Second half of its checkpoint's key.
-    fn key(&self, family: &Family) -> String;
-    /// Where it starts without a checkpoint, were it not for `start = "tail"`.
-    fn first(&self, family: &Family) -> First;
-    /// What to add to the message when something may not be read.
-    fn denied_hint(&self) -> &'static str;
-    /// Whether a family whose folder is gone is at its end (containers are removed whole).
-    fn ends_with_folder(&self) -> bool;
-}
 
 struct Folder {
     watch: Option<i32>,
@@ -252,137 +207,6 @@ impl Opener {
         } else if self.polls && clock::since(self.polled) >= POLL {
             self.polled = clock::now();
             self.poll();
-        }
-    }
-
-    /// What the kernel told. True when its queue overflowed.
-    fn events(&mut self) -> bool {
-        let mut overflow = false;
-        let mut created: HashMap<(PathBuf, String), u64> = HashMap::new();
-        let began = clock::now();
-        let mut names: Vec<(PathBuf, String)> = Vec::new();
-        let mut closed: Vec<(PathBuf, String)> = Vec::new();
-        let mut ended = Vec::new();
-        if let Some(watcher) = &self.watcher {
-            watcher.drain(|event| {
-                overflow |= event.is_overflow();
-                if event.is_ended() {
-                    ended.push(event.watch);
-                }
-                if let (Some(folder), Some(name)) = (self.watches.get(&event.watch), event.name) {
-                    if event.is_closed() {
-                        // Of other files the end says nothing.
-                        if !name.ends_with(".gz") {
-                            return;
-                        }
-                        closed.push((folder.clone(), name.to_owned()));
-                    }
-                    if event.is_created() {
-                        *created.entry((folder.clone(), name.to_owned())).or_default() += 1;
-                    }
-                    // One rotation makes some ten events: each name once.
-                    if !names.iter().rev().take(16).any(|(f, n)| f == folder && n == name) {
-                        names.push((folder.clone(), name.to_owned()));
-                    }
-                }
-            });
-        }
-        for watch in ended {
-            if let Some(path) = self.watches.remove(&watch)
-                && let Some(folder) = self.folders.get_mut(&path)
-            {
-                folder.watch = None;
-                self.polls = true;
-            }
-        }
-        let mut relist = false;
-        for (folder, name) in names {
-            match self.layout.meaning(&folder, &name) {
-                Meaning::Folder => relist = true,
-                Meaning::Member(family) => self.look(family),
-                Meaning::About => self.about_of(&folder),
-                Meaning::Nothing => {}
-            }
-        }
-        if relist {
-            self.relist();
-        }
-        if overflow {
-            self.overflowed();
-        } else {
-            self.count_gaps(created);
-        }
-        if began != clock::now() {
-            let slowest = u64::try_from(clock::since(began).as_micros()).unwrap_or(u64::MAX);
-            self.outlet.counters().followed.opener_slowest.fetch_max(slowest, Ordering::Relaxed);
-        }
-        for (folder, name) in closed {
-            self.closed(&folder, &name);
-        }
-        if overflow {
-            tracing::warn!(
-                input = self.input,
-                "the kernel's event queue overflowed; everything is looked at, generations may have been missed"
-            );
-        }
-        overflow
-    }
-
-    /// Events were lost: from now on the counts start anew.
-    fn overflowed(&mut self) {
-        let followed = &self.outlet.counters().followed;
-        followed.watch(Watching::Overflow, 1);
-        followed.watch(Watching::GapPossible, 1);
-        tracing::warn!(
-            input = self.input,
-            "the kernel's queue of file events overflowed; everything is looked at, and a file that came and went meanwhile is not counted"
-        );
-        for kin in self.folders.values_mut().flat_map(|folder| folder.families.values_mut()) {
-            (kin.created, kin.opened) = (0, 0);
-        }
-    }
-
-    /// Files that were created under a base's name and gone before they could be opened: all that the kernel told of
-    /// were opened by now, or never will be.
-    fn count_gaps(&mut self, created: HashMap<(PathBuf, String), u64>) {
-        for ((folder, name), times) in created {
-            let Some(kin) = self.folders.get_mut(&folder).and_then(|folder| folder.families.get_mut(&name)) else {
-                continue;
-            };
-            if kin.left || kin.link {
-                continue;
-            }
-            kin.created += times;
-            if kin.created > kin.opened {
-                let missing = kin.created - kin.opened;
-                kin.opened = kin.created;
-                if let Some(standing) = &kin.standing {
-                    standing.missing.fetch_add(missing, Ordering::AcqRel);
-                    self.send_about_missing(&folder, &name);
-                }
-            } else if kin.created < kin.opened && self.watcher.as_ref().is_some_and(|watcher| !watcher.has_more()) {
-                // What was there before the watch was not told of; all that was told is read.
-                kin.opened = kin.created;
-            }
-        }
-    }
-
-    /// Wakes the chain: it counts what is missing once no compressed file can stand in for it.
-    fn send_about_missing(&self, folder: &Path, name: &str) {
-        let kin = self.folders.get(folder).and_then(|folder| folder.families.get(name));
-        if let Some(chain) = kin.and_then(|kin| kin.chain) {
-            self.send(chain, News::More { chain, generations: Vec::new() });
-        }
-    }
-
-    /// A compressed file is whole: it need not be quiet for a second first.
-    fn closed(&self, folder: &Path, name: &str) {
-        let Ok(look) = identity::look_at(&folder.join(name)) else { return };
-        let kin = self.folders.get(folder).into_iter().flat_map(|folder| folder.families.values());
-        for (_, held) in kin.flat_map(|kin| &kin.published).filter(|(id, _)| *id == look.id) {
-            if let Some(held) = held.upgrade() {
-                held.closed.store(true, Ordering::Release);
-            }
         }
     }
 

@@ -1,0 +1,144 @@
+//! What inotify told, and what is missing between what it told and what could be opened.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use super::Opener;
+use crate::inputs::follow::layout::Meaning;
+use crate::inputs::follow::reader::News;
+use crate::inputs::follow::{clock, identity};
+use crate::metrics::followed::Watching;
+
+impl Opener {
+    /// What the kernel told. True when its queue overflowed.
+    pub(super) fn events(&mut self) -> bool {
+        let mut overflow = false;
+        let mut created: HashMap<(PathBuf, String), u64> = HashMap::new();
+        let began = clock::now();
+        let mut names: Vec<(PathBuf, String)> = Vec::new();
+        let mut closed: Vec<(PathBuf, String)> = Vec::new();
+        let mut ended = Vec::new();
+        if let Some(watcher) = &self.watcher {
+            watcher.drain(|event| {
+                overflow |= event.is_overflow();
+                if event.is_ended() {
+                    ended.push(event.watch);
+                }
+                if let (Some(folder), Some(name)) = (self.watches.get(&event.watch), event.name) {
+                    if event.is_closed() {
+                        // Of other files the end says nothing.
+                        if !name.ends_with(".gz") {
+                            return;
+                        }
+                        closed.push((folder.clone(), name.to_owned()));
+                    }
+                    if event.is_created() {
+                        *created.entry((folder.clone(), name.to_owned())).or_default() += 1;
+                    }
+                    // One rotation makes some ten events: each name once.
+                    if !names.iter().rev().take(16).any(|(f, n)| f == folder && n == name) {
+                        names.push((folder.clone(), name.to_owned()));
+                    }
+                }
+            });
+        }
+        for watch in ended {
+            if let Some(path) = self.watches.remove(&watch)
+                && let Some(folder) = self.folders.get_mut(&path)
+            {
+                folder.watch = None;
+                self.polls = true;
+            }
+        }
+        let mut relist = false;
+        for (folder, name) in names {
+            match self.layout.meaning(&folder, &name) {
+                Meaning::Folder => relist = true,
+                Meaning::Member(family) => self.look(family),
+                Meaning::About => self.about_of(&folder),
+                Meaning::Nothing => {}
+            }
+        }
+        if relist {
+            self.relist();
+        }
+        if overflow {
+            self.overflowed();
+        } else {
+            self.count_gaps(created);
+        }
+        if began != clock::now() {
+            let slowest = u64::try_from(clock::since(began).as_micros()).unwrap_or(u64::MAX);
+            self.outlet.counters().followed.opener_slowest.fetch_max(slowest, Ordering::Relaxed);
+        }
+        for (folder, name) in closed {
+            self.closed(&folder, &name);
+        }
+        if overflow {
+            tracing::warn!(
+                input = self.input,
+                "the kernel's event queue overflowed; everything is looked at, generations may have been missed"
+            );
+        }
+        overflow
+    }
+
+    /// Events were lost: from now on the counts start anew.
+    fn overflowed(&mut self) {
+        let followed = &self.outlet.counters().followed;
+        followed.watch(Watching::Overflow, 1);
+        followed.watch(Watching::GapPossible, 1);
+        tracing::warn!(
+            input = self.input,
+            "the kernel's queue of file events overflowed; everything is looked at, and a file that came and went meanwhile is not counted"
+        );
+        for kin in self.folders.values_mut().flat_map(|folder| folder.families.values_mut()) {
+            (kin.created, kin.opened) = (0, 0);
+        }
+    }
+
+    /// Files that were created under a base's name and gone before they could be opened: all that the kernel told of
+    /// were opened by now, or never will be.
+    fn count_gaps(&mut self, created: HashMap<(PathBuf, String), u64>) {
+        for ((folder, name), times) in created {
+            let Some(kin) = self.folders.get_mut(&folder).and_then(|folder| folder.families.get_mut(&name)) else {
+                continue;
+            };
+            if kin.left || kin.link {
+                continue;
+            }
+            kin.created += times;
+            if kin.created > kin.opened {
+                let missing = kin.created - kin.opened;
+                kin.opened = kin.created;
+                if let Some(standing) = &kin.standing {
+                    standing.missing.fetch_add(missing, Ordering::AcqRel);
+                    self.send_about_missing(&folder, &name);
+                }
+            } else if kin.created < kin.opened && self.watcher.as_ref().is_some_and(|watcher| !watcher.has_more()) {
+                // What was there before the watch was not told of; all that was told is read.
+                kin.opened = kin.created;
+            }
+        }
+    }
+
+    /// Wakes the chain: it counts what is missing once no compressed file can stand in for it.
+    fn send_about_missing(&self, folder: &Path, name: &str) {
+        let kin = self.folders.get(folder).and_then(|folder| folder.families.get(name));
+        if let Some(chain) = kin.and_then(|kin| kin.chain) {
+            self.send(chain, News::More { chain, generations: Vec::new() });
+        }
+    }
+
+    /// A compressed file is whole: it need not be quiet for a second first.
+    fn closed(&self, folder: &Path, name: &str) {
+        let Ok(look) = identity::look_at(&folder.join(name)) else { return };
+        let kin = self.folders.get(folder).into_iter().flat_map(|folder| folder.families.values());
+        for (_, held) in kin.flat_map(|kin| &kin.published).filter(|(id, _)| *id == look.id) {
+            if let Some(held) = held.upgrade() {
+                held.closed.store(true, Ordering::Release);
+            }
+        }
+    }
+}
