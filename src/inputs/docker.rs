@@ -393,6 +393,29 @@ mod tests {
     }
 
     #[test]
+    fn configurations_that_are_fifos_are_left_unread() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let folder = dir.path().join(ID);
+        fs::create_dir(&folder).expect("made");
+        let texts = [
+            (CONFIG, r#"{"Name":"/web","Config":{}}"#),
+            (HOST_CONFIG, r#"{"LogConfig":{"Config":{"max-size":"10k"}}}"#),
+        ];
+        let mut readers = Vec::new();
+        for (name, text) in texts {
+            let path = folder.join(name);
+            rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("made");
+            // What is in it would do, were it a file: it stays there as long as somebody has the FIFO open.
+            readers.push(disk::open(&path).expect("opens"));
+            fs::write(&path, text).expect("written");
+        }
+        let mut layout = containers(dir.path(), &[]);
+        let family = layout.families(&folder).pop().expect("one");
+        assert!(matches!(layout.about(&family), Known::Maybe(_)));
+        assert!(layout.space(&family).is_none());
+    }
+
+    #[test]
     fn a_container_is_known_by_its_config_and_by_its_id_until_then() {
         let dir = tempfile::tempdir().expect("a temp dir");
         let folder = dir.path().join(ID);

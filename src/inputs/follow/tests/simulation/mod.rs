@@ -467,14 +467,28 @@ fn what_was_reachable_is_delivered_whatever_happens_between_two_calls() {
     assert!(wrong.is_empty(), "{} of {seeds} seeds, such as\n{}", wrong.len(), wrong[..wrong.len().min(12)].join("\n"));
 }
 
-/// Seeds that found something, each with what it found: generations that come in the wrong order after torn scans, and
-/// a line that is lost when its file is truncated right after it was written.
-const FOUND: &[u64] = &[53, 62, 163, 181, 3030, 3046, 4074, 5042, 9029, 11_041];
+/// Seeds that found something once: generations in the wrong order after torn scans, a line lost at a truncation.
+const FOUND: &[u64] = &[4, 7, 34, 38, 41, 53, 62, 163, 181, 3030, 3046, 4074, 5042, 9029, 11_041];
+
+/// Seeds that still find something: compressed generations out of order where several rotations fall into one scan;
+/// lines that are lost when a restart follows such an order (3497); half a line that is read again in a file that was
+/// truncated meanwhile, with a sink that failed (535); the order with `max-file=1` (2792) and after a truncation (3454).
+const OPEN: &[u64] = &[63, 150, 204, 249, 259, 294, 339, 405, 455, 470, 496, 535, 544, 2792, 3454, 3497];
+
+fn wrong_of(seeds: &[u64]) -> Vec<String> {
+    seeds.iter().flat_map(|seed| campaign(*seed..*seed + 1, Break::Nothing)).collect()
+}
 
 #[test]
-#[ignore = "open findings: generations out of order after torn scans; a line lost at a truncation"]
 fn seeds_that_found_something_find_nothing_any_more() {
-    let wrong: Vec<String> = FOUND.iter().flat_map(|seed| campaign(*seed..*seed + 1, Break::Nothing)).collect();
+    let wrong = wrong_of(FOUND);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+#[ignore = "open findings: generations out of order after torn scans, and what follows from it; half a line after a truncation"]
+fn seeds_that_find_something_still() {
+    let wrong = wrong_of(OPEN);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
