@@ -12,15 +12,19 @@
 //! node stopped or died. Every term is counted by itself, so that the equation can fail; a record goes from one term to
 //! another within one hold of [`Metrics::turn`], so that it never fails for a moment only.
 //!
-//! Counters are atomics that are added to once a batch, not once a record. The catalogue of what can be counted is
-//! the enums below: a new row there is a new series, nothing else has to change.
+//! Counters are atomics that are added to once a batch, not once a record. What can be counted is in
+//! `metrics/catalogue.rs`.
 
+#[macro_use]
+mod catalogue; // what can be counted
+pub mod followed; // files that are followed, by chain
 mod text; // the format of /metrics
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use catalogue::{DropReason, Oddity, RejectReason};
 use text::Exposition;
 
 /// Counts of one batch, without atomics: filled by codecs and steps, added to the input's counters when it is routed.

@@ -23,7 +23,7 @@ use super::quarantine;
 use super::recover::Recovery;
 use super::segment::{self, Name, Scan, SegmentHeader, Start};
 use super::totals::{BySource, Totals};
-use super::{Count, Full, LossReason, Lsn, READERS_MAX, SOURCES_MAX};
+use super::{Count, Full, LossReason, Lsn};
 
 /// Tries of making a segment file whose name is taken.
 const TAKES_MAX: u32 = 1000;

@@ -1,16 +1,11 @@
 //! A [`Level`]: a number that only rises, and those who wait for it to reach a value, threads and tasks alike.
 //!
 //! Waiting is level-triggered: the number is looked at under the lock under which the waiter is noted, so a rise can not
-//! fall between the look and the wait. Checked by loom over all interleavings:
-//! `RUSTFLAGS="--cfg longshore_loom" cargo test --lib buffer::level --release`.
+//! fall between the look and the wait.
 
 use std::future::poll_fn;
-use std::task::{Poll, Waker};
-
-#[cfg(longshore_loom)]
-use loom::sync::{Condvar, Mutex, MutexGuard};
-#[cfg(not(longshore_loom))]
 use std::sync::{Condvar, Mutex, MutexGuard};
+use std::task::{Poll, Waker};
 
 /// See the header.
 #[derive(Debug, Default)]
@@ -88,7 +83,6 @@ impl Level {
     }
 
     /// The same for a thread; with a limit, it may come back early.
-    #[cfg(not(longshore_loom))]
     pub fn reach_blocking(&self, value: u64, limit: std::time::Duration) -> bool {
         let at = self.lock();
         let waits = |at: &mut At| at.value < value && !at.closed;
@@ -96,18 +90,9 @@ impl Level {
             self.risen.wait_timeout_while(at, limit, waits).unwrap_or_else(std::sync::PoisonError::into_inner);
         at.value >= value
     }
-
-    #[cfg(longshore_loom)]
-    fn reach_blocking(&self, value: u64) -> bool {
-        let mut at = self.lock();
-        while at.value < value && !at.closed {
-            at = self.risen.wait(at).unwrap_or_else(std::sync::PoisonError::into_inner);
-        }
-        at.value >= value
-    }
 }
 
-#[cfg(all(test, not(longshore_loom)))]
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::time::Duration;
@@ -136,44 +121,5 @@ mod tests {
         assert!(!level.reach_blocking(1, Duration::from_millis(1)));
         level.bump();
         assert!(level.reach_blocking(1, Duration::from_secs(100)));
-    }
-}
-
-#[cfg(all(test, longshore_loom))]
-mod loom_tests {
-    use loom::sync::Arc;
-    use loom::thread;
-
-    use super::*;
-
-    #[test]
-    fn no_rise_is_missed_by_a_thread_or_by_a_task() {
-        loom::model(|| {
-            let level = Arc::new(Level::default());
-            let publisher = Arc::clone(&level);
-            let waiter = Arc::clone(&level);
-            let writes = thread::spawn(move || {
-                publisher.raise(1);
-                publisher.raise(2);
-            });
-            let waits = thread::spawn(move || assert!(waiter.reach_blocking(2)));
-            assert!(loom::future::block_on(level.reach(2)));
-            writes.join().expect("no panic");
-            waits.join().expect("no panic");
-        });
-    }
-
-    #[test]
-    fn the_end_wakes_everybody() {
-        loom::model(|| {
-            let level = Arc::new(Level::default());
-            let closer = Arc::clone(&level);
-            let waiter = Arc::clone(&level);
-            let closes = thread::spawn(move || closer.close());
-            let waits = thread::spawn(move || assert!(!waiter.reach_blocking(1)));
-            assert!(!loom::future::block_on(level.reach(1)));
-            closes.join().expect("no panic");
-            waits.join().expect("no panic");
-        });
     }
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::books::Books;
-use super::core::{self, Core, Fail, Given, Group, Limits, Options};
+use super::core::{self, Core, Given, Limits, Options};
 use super::folder;
 use super::frame::{HEADER, Header};
 use super::io::{Disk, Io};
@@ -22,10 +22,12 @@ use super::read::{Step, Walk};
 use super::recover::recover;
 use super::totals::BySource;
 use super::{
-    Backlog, Committed, Full, Loss, LossReason, Lost, Lsn, NoRoom, Payload, Read, Recovered, Refusal, SIZE_MIN,
-    Settings, State, Status,
+    Backlog, Committed, Full, Loss, LossReason, Lsn, NoRoom, Payload, Read, Recovered, Refusal, SIZE_MIN, Settings,
+    State, Status,
 };
 use crate::workers::{Stop, Workers};
+
+mod thread; // what the I/O thread does
 
 /// Bytes of one commit, about.
 const GROUP_BYTES: usize = 4 << 20;
@@ -477,159 +479,6 @@ impl<I: Io> Inner<I> {
             drop(queue);
             self.tell_state(&state);
         }
-    }
-
-    /// The I/O thread.
-    fn run(&self, mut core: Core<I>) {
-        let mut group = Group::default();
-        let mut saved = Instant::now();
-        loop {
-            let Some(waiting) = self.take_work(&core, saved) else { break };
-            if !waiting.is_empty() {
-                self.commit(&mut core, &mut group, waiting, &mut saved);
-            }
-            self.housekeep(&mut core, &mut saved, false);
-        }
-        core.seal();
-        self.housekeep(&mut core, &mut saved, true);
-        let left: Vec<Waiting> = self.lock().frames.drain(..).collect();
-        left.into_iter().for_each(|frame| frame.done.committed(Err(Lost::Closed)));
-        self.set_state(State::Closed);
-        self.committed.close();
-        self.space.close();
-    }
-
-    /// Waits for frames and takes as many as one commit has; none when only the cursors want attention. `None`: closed.
-    fn take_work(&self, core: &Core<I>, saved: Instant) -> Option<Vec<Waiting>> {
-        let mut queue = self.lock();
-        loop {
-            if let Some(deadline) = queue.closing
-                && (queue.frames.is_empty() || Instant::now() >= deadline)
-            {
-                return None;
-            }
-            if !queue.frames.is_empty() {
-                break;
-            }
-            let due = saved + CURSORS_EVERY;
-            let now = Instant::now();
-            if now >= due || (queue.wanted && core.cursors_dirty()) {
-                return Some(Vec::new());
-            }
-            queue = self.work.wait_timeout(queue, due - now).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        let mut taken = Vec::new();
-        let mut bytes = 0;
-        while let Some(frame) = queue.frames.front() {
-            let fits = core.fits(&Group::default(), bytes + frame.hint) && bytes + frame.hint <= GROUP_BYTES as u64;
-            if !taken.is_empty() && !fits {
-                break;
-            }
-            bytes += frame.hint;
-            taken.extend(queue.frames.pop_front());
-        }
-        Some(taken)
-    }
-
-    /// Commits frames, however long it takes.
-    fn commit(&self, core: &mut Core<I>, group: &mut Group, waiting: Vec<Waiting>, saved: &mut Instant) {
-        group.clear(2 * GROUP_BYTES);
-        let committed = self.committed.get();
-        for frame in &waiting {
-            let head = Header { committed, ..frame.head };
-            group.push(core.seed(), head, self.limits.payload, |out| frame.payload.encode(out));
-        }
-        let mut failures = 0;
-        loop {
-            let began = Instant::now();
-            match core.commit(group, now_ms()) {
-                Ok(()) => {
-                    let ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                    self.figures.commits.fetch_add(1, Relaxed);
-                    self.figures.commit_ns.fetch_add(ns, Relaxed);
-                    self.figures.commit_ns_max.fetch_max(ns, Relaxed);
-                    break;
-                }
-                Err(Fail::Full) => {
-                    self.set_state(State::Full);
-                    self.lock().wanted = true;
-                    if !self.pause(Duration::from_millis(100)) {
-                        return waiting.into_iter().for_each(|frame| frame.done.committed(Err(Lost::Closed)));
-                    }
-                }
-                Err(Fail::Io(error)) => {
-                    self.figures.failures.fetch_add(1, Relaxed);
-                    failures += 1;
-                    tracing::warn!(dir = %self.settings.dir.display(), %error, failures, "a write to the disk log failed; the same records go into a new segment");
-                    if failures >= FAILURES {
-                        self.set_state(State::Degraded { cause: error.to_string() });
-                        let wait = PROBE_MIN * 2_u32.saturating_pow((failures - FAILURES).min(5));
-                        if !self.pause(wait.min(PROBE_MAX)) {
-                            return waiting.into_iter().for_each(|frame| frame.done.committed(Err(Lost::Closed)));
-                        }
-                    }
-                }
-            }
-            self.housekeep(core, saved, false);
-        }
-        self.tell(core.take_losses());
-        if failures > 0 || self.lock().state != State::Healthy {
-            let full = self.lock().state == State::Full && !self.has_room();
-            if !full {
-                self.set_state(State::Healthy);
-            }
-        }
-        self.committed.raise(core::lock(&self.books).committed);
-        for (at, frame) in waiting.into_iter().enumerate() {
-            let outcome = if group.kept(at) { Ok(frame.head.lsn) } else { Err(Lost::TooLarge) };
-            frame.done.committed(outcome);
-        }
-        self.space.bump();
-    }
-
-    /// Waits between two tries; `false` when the log closes and its time is over.
-    fn pause(&self, wait: Duration) -> bool {
-        let until = Instant::now() + wait;
-        let mut queue = self.lock();
-        loop {
-            let now = Instant::now();
-            let end = queue.closing.map_or(until, |deadline| deadline.min(now + Duration::from_millis(50)).min(until));
-            if queue.closing.is_some_and(|deadline| now >= deadline) {
-                return false;
-            }
-            if now >= until || queue.closing.is_some() && now >= end {
-                return true;
-            }
-            queue = self.work.wait_timeout(queue, end - now).unwrap_or_else(PoisonError::into_inner).0;
-            if queue.wanted && queue.state == State::Full {
-                return true;
-            }
-        }
-    }
-
-    /// Saves cursors and removes old segments, when it is time, or somebody waits for room, or at the end.
-    fn housekeep(&self, core: &mut Core<I>, saved: &mut Instant, end: bool) {
-        let wanted = std::mem::take(&mut self.lock().wanted);
-        if !end && !wanted && saved.elapsed() < CURSORS_EVERY {
-            return;
-        }
-        *saved = Instant::now();
-        let mut done = core.save_cursors();
-        if done.is_ok()
-            && let Err(Fail::Io(error)) = core.collect(now_ms())
-        {
-            done = Err(error);
-        }
-        self.tell(core.take_losses());
-        let error = done.err().map(|error| error.to_string());
-        let was = std::mem::replace(&mut self.lock().cursor_error, error.clone());
-        if let Some(error) = error.filter(|_| was.is_none()) {
-            tracing::warn!(dir = %self.settings.dir.display(), error, "cursors of the disk log can not be saved; after a crash records would come twice");
-        }
-        if self.lock().state == State::Full && self.has_room() {
-            self.set_state(State::Healthy);
-        }
-        self.space.bump();
     }
 }
 

@@ -39,6 +39,7 @@ mod log;
 #[cfg(test)]
 mod log_tests;
 mod meta;
+mod names;
 mod quarantine;
 mod read;
 mod recover;

@@ -23,8 +23,6 @@ macro_rules! catalogue {
     };
 }
 
-pub mod followed;
-
 catalogue! {
     /// Something odd in the input that did not cost a record; the record went on as the documentation's table says.
     Oddity {

@@ -19,6 +19,7 @@ pub mod generations;
 pub mod identity;
 pub mod inotify;
 pub mod keeper;
+pub mod layout;
 pub mod opener;
 pub mod priority;
 pub mod progress;

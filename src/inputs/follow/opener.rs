@@ -13,18 +13,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::chain::{About, First, Seed};
 use super::generations::{Family, Held};
-use super::identity::{self, FileId};
+use super::identity::FileId;
 use super::inotify::{self, Bell, Watcher};
 use super::keeper::Chains;
-use super::layout::{Known, Layout, Meaning};
+use super::layout::{Known, Layout};
 use super::reader::{Line, News};
-use super::standing::{Space, Standing};
+use super::standing::Standing;
 use super::startup::Startup;
 use super::{clock, disk, priority};
 use crate::inputs::Outlet;
