@@ -145,6 +145,7 @@ mod tests {
             at += used;
             match step {
                 Step::FrameEnd => (),
+                Step::NeedsMemory(need) => decoder.grant(need),
                 Step::NeedMore if at == body.len() => break,
                 Step::NeedsMemory(need) => decoder.grant(need),
                 other => panic!("{other:?}"),

@@ -354,8 +354,10 @@ pub fn fuzz_one(data: &[u8]) {
         loop {
             let (used, step) = decoder.decode(&bytes[at..], batch, Timestamp(NS));
             at += used;
-            if step != Step::FrameEnd {
-                return step;
+            match step {
+                Step::FrameEnd => (),
+                Step::NeedsMemory(need) => decoder.grant(need),
+                _ => return step,
             }
         }
     };
