@@ -327,14 +327,17 @@ fn the_source_has_no_unsafe_code_and_no_unfinished_part() {
 #[test]
 fn every_counter_and_every_reason_stands_in_the_documentation_and_nothing_else_does() {
     use longshore::budget::Budget;
+    use longshore::metrics::followed::{Generation, LostBytes, Watching};
     use longshore::metrics::{DropReason, Health, Metrics, Oddity, RejectReason};
 
     let page = fs::read_to_string(root().join("docs/counters.md")).expect("the page is there");
     let metrics = Metrics::new(&[("in", "stdin")], &[("out", "stdout")]);
     metrics.check("node", Health::Pass, "");
+    metrics.inputs[0].followed.used.store(true, std::sync::atomic::Ordering::Relaxed);
     let text = metrics.exposition(&Budget::new(1 << 20));
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-    let names = [Oddity::NAMES, RejectReason::NAMES, DropReason::NAMES].concat();
+    let followed = [Generation::NAMES, LostBytes::NAMES, Watching::NAMES].concat();
+    let names = [Oddity::NAMES, RejectReason::NAMES, DropReason::NAMES, &followed].concat();
     let counted: BTreeSet<&str> = families.chain(names).collect();
 
     let first_cell = Regex::new(r"(?m)^\| `(\w+)` \|").expect("a valid pattern");

@@ -312,7 +312,7 @@ fn write_text(text: &[u8], out: &mut Vec<u8>, tally: &mut Tally) {
 }
 
 /// The text of `number` if it has three decimals at most, as most numbers that people log have: then it is a whole
-/// number of thousandths, which is quicker to write than the shortest text is to find (38 -> 12 ns). Below 2^53
+/// number of thousandths, which is quicker to write than the shortest text is to find. Below 2^53
 /// thousandths a number has 15 digits or 16, and no other text of so few digits means the same float.
 fn write_thousandths(number: f64, out: &mut Vec<u8>) -> bool {
     let thousandths = (number * 1000.0 + 0.5f64.copysign(number)) as i64;

@@ -34,8 +34,9 @@ const DELAY_MAX: Duration = Duration::from_millis(250);
 /// A delivery after a quiet time is saved so soon: what comes with it is waited for.
 const GATHER: Duration = Duration::from_millis(20);
 const BYTES_MAX: u64 = 4 << 20;
-/// Saves that are due for their bytes are so far apart. At 400 MB/s 4 MiB are delivered in 10 ms: a hundred fdatasyncs a
-/// second of the output, each of which waits for the disk and holds up the sink's writes. A crash may repeat 100 ms.
+/// Saves that are due for their bytes are so far apart. At 400 MB/s 4 MiB are delivered in 10 ms: by arithmetic, a
+/// hundred fdatasyncs of the output a second, each of which waits for the disk and holds up the sink's writes. A crash
+/// may repeat 100 ms.
 const BYTES_APART: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(1);
 const KEEP_SECONDS: i64 = 7 * 86_400;
