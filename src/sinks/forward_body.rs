@@ -147,7 +147,6 @@ mod tests {
                 Step::FrameEnd => (),
                 Step::NeedsMemory(need) => decoder.grant(need),
                 Step::NeedMore if at == body.len() => break,
-                Step::NeedsMemory(need) => decoder.grant(need),
                 other => panic!("{other:?}"),
             }
         }
