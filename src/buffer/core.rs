@@ -80,6 +80,11 @@ impl Group {
         self.lens[at].is_some()
     }
 
+    /// Makes room for frames of so many bytes, and no more: doubling would hold twice of a large one.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve_exact(bytes + 2 * BLOCK);
+    }
+
     /// Forgets the frames and keeps the memory, up to `keep` bytes of it.
     pub fn clear(&mut self, keep: usize) {
         self.bytes.clear();

@@ -29,8 +29,9 @@ use crate::workers::{Stop, Workers};
 
 mod thread; // what the I/O thread does
 
-/// Bytes of one commit, about.
-const GROUP_BYTES: usize = 4 << 20;
+/// Bytes of one commit, about. The budget does not pay for them, so they are few; a group of 1 MiB takes the disk no longer
+/// than several smaller ones would.
+const GROUP_BYTES: usize = 1 << 20;
 /// Bytes of frames that wait for the thread, about.
 const QUEUE_BYTES: u64 = 8 << 20;
 /// Frames that wait for the thread, at most. Far less than the numbers that are left out after a crash.

@@ -64,7 +64,8 @@ impl<I: Io> Inner<I> {
 
     /// Commits frames, however long it takes.
     fn commit(&self, core: &mut Core<I>, group: &mut Group, waiting: Vec<Waiting>, saved: &mut Instant) {
-        group.clear(2 * GROUP_BYTES);
+        let bytes: u64 = waiting.iter().map(|frame| frame.hint).sum();
+        group.reserve(usize::try_from(bytes).unwrap_or(0));
         let committed = self.committed.get();
         for frame in &waiting {
             let head = Header { committed, ..frame.head };
@@ -115,6 +116,7 @@ impl<I: Io> Inner<I> {
             let outcome = if group.kept(at) { Ok(frame.head.lsn) } else { Err(Lost::TooLarge) };
             frame.done.committed(outcome);
         }
+        group.clear(GROUP_BYTES);
         self.space.bump();
     }
 
