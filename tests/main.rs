@@ -19,6 +19,7 @@ mod docker_folder;
 mod durable;
 mod durable_disk;
 mod engine;
+mod engine_rotation;
 mod example;
 mod file_input;
 mod file_sink;

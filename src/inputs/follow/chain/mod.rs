@@ -14,7 +14,8 @@
 mod copies; // what was read before, under another name
 mod fill; // lines, batches, receipts
 mod linger; // renamed files that still grow
-mod place; // where to start, and where to go back to
+mod place;
+mod truncated; // copies of a file that was truncated // where to start, and where to go back to
 
 use std::collections::VecDeque;
 use std::io;
@@ -172,7 +173,7 @@ pub struct Chain {
     /// The last change of the truncated file at the time of the last look for copies.
     copies_sought: i64,
     /// The one that was read last: its head, and the mark before the offset where it ended.
-    copy_ended: Option<copies::Ended>,
+    copy_ended: Option<truncated::Ended>,
     standing: Arc<Standing>,
     family: Family,
 }
@@ -454,7 +455,7 @@ impl Chain {
         }
         self.skipping = None;
         self.close(context.outlet);
-        self.copy_ended = self.source.as_ref().filter(|_| self.reads_copy()).and_then(copies::Ended::of);
+        self.copy_ended = self.source.as_ref().filter(|_| self.reads_copy()).and_then(truncated::Ended::of);
         if let Some(source) = self.source.take() {
             self.remember(&source.held);
         }
@@ -531,59 +532,6 @@ impl Chain {
         }
         let done = self.progress.lock().tracker.is_idle();
         Some(if done { Turn::Ended } else { Turn::Sleep(linger::POLL) })
-    }
-
-    /// The file was truncated or rewritten in place. If it was copied before (`copytruncate`), the copy has what was
-    /// unread; then, or at once, the file is read from its head.
-    fn rewritten(&mut self) {
-        let is_copy = self.reads_copy();
-        let Some(source) = self.source.take() else { return };
-        let size = source.held.look().map_or(0, |look| look.size);
-        if is_copy {
-            let lost = source.seen - source.offset;
-            self.skipping = None;
-            self.standing.lost(0, LostBytes::Truncated, lost);
-            tracing::warn!(
-                key = self.key,
-                copy = source.held.name,
-                offset = source.offset,
-                bytes_lost_at_least = lost,
-                "the copy of a truncated file was overwritten while it was read"
-            );
-            return;
-        }
-        let head = self.progress.lock().spans.back().map(|span| span.head).unwrap_or_default();
-        self.tally.odd(Oddity::FileRewritten);
-        self.skipping = None;
-        self.truncated = Some(source.held.id);
-        let copies = self.copies_since(&source, head);
-        let Some((first, offset)) = copies.first().cloned() else {
-            let lost = source.seen - source.offset;
-            self.standing.lost(0, LostBytes::Truncated, lost);
-            tracing::warn!(
-                key = self.key,
-                file = source.held.name,
-                offset = source.offset,
-                size,
-                bytes_lost_at_least = lost,
-                "a file was truncated or rewritten in place, and no copy of it is there; it is read from its head"
-            );
-            self.open(source.held, 0);
-            return;
-        };
-        tracing::info!(
-            key = self.key,
-            file = source.held.name,
-            copy = first.name,
-            offset,
-            copies = copies.len(),
-            "a file was copied and truncated; what is unread is read from its copies"
-        );
-        if offset == 0 {
-            // Copied and truncated more than once: the first of the copies is gone, or nothing of it was unread.
-            self.standing.lost(0, LostBytes::Truncated, source.seen - source.offset);
-        }
-        self.read_copies(source.held, copies);
     }
 
     /// The file that is being read was given up to stay within the limit of held deleted files. The keeper counted it.

@@ -1,0 +1,162 @@
+//! Rotation by a real Docker engine, at the pace at which a container writes: counted to the last line.
+//!
+//! `LONGSHORE_ROTATION_LINES` (default 500,000) is for the campaign. The engine writes as fast as it can, so a container
+//! limits itself, not its reader.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::docker_folder;
+use crate::harness::engine::Engine;
+use crate::harness::records::line_count;
+use crate::harness::{PATIENCE, folder, free_port, node};
+
+/// Lines of one container at full speed.
+fn lines() -> u64 {
+    std::env::var("LONGSHORE_ROTATION_LINES").ok().and_then(|text| text.parse().ok()).unwrap_or(500_000)
+}
+
+/// A program for the containers' awk: numbered JSON lines from `from` to before `to`.
+fn counter(from: u64, to: u64) -> String {
+    format!(
+        r#"BEGIN {{ for (seq = {from}; seq < {to}; seq++) printf "{{\"seq\":%d,\"msg\":\"line number %d\"}}\n", seq, seq }}"#
+    )
+}
+
+fn unique(stem: &str) -> String {
+    format!("{stem}-{}-{}", std::process::id(), free_port())
+}
+
+/// The numbers of one container's records in the order in which they came, and their ids.
+fn numbers(out: &Path, name: &str) -> Vec<(u64, String)> {
+    let Ok(file) = File::open(out) else { return Vec::new() };
+    let name = format!("\"name\":\"{name}\"");
+    let mut found = Vec::new();
+    for line in BufReader::new(file).lines() {
+        let line = line.expect("readable");
+        if line.contains(&name) {
+            let record: serde_json::Value = serde_json::from_str(&line).expect("no torn line");
+            let id = record["longshore_id"].as_str().unwrap_or_default().to_owned();
+            found.push((record["seq"].as_u64().expect("a number"), id));
+        }
+    }
+    found
+}
+
+/// Follows the engine's containers; the sink takes the one of that name only (other tests have theirs).
+fn config(dir: &Path, engine: &Engine, name: &str, more: &str) -> String {
+    let own = format!("{:?}", dir.join("containers"));
+    let body = docker_folder::config(dir).replace(&own, &format!("{:?}", engine.containers()));
+    format!("{body}match = [\"docker.{name}\"]\n{more}")
+}
+
+fn at_full_speed(options: &[&str]) {
+    let Some(engine) = Engine::find() else { return };
+    let dir = folder();
+    let (name, lines) = (unique("fast"), lines());
+    let mut node = node(dir.path(), &config(dir.path(), &engine, &name, "")).start();
+    let container = engine.run(&name, options, &["awk", &counter(0, lines)]);
+    assert_eq!(container.wait(), "0");
+    let out = dir.path().join("out.ndjson");
+    node.wait_within(PATIENCE * 4, "all lines", &mut |node| node.delivered("out") >= lines);
+    node.assert_ledger_closes();
+    node.stop_well();
+    let seqs: Vec<u64> = numbers(&out, &name).into_iter().map(|(seq, _)| seq).collect();
+    let wrong = seqs.iter().zip(0..).find(|(seq, at)| **seq != *at);
+    assert!(
+        wrong.is_none() && seqs.len() as u64 == lines,
+        "{} lines, the first that is out of order: {wrong:?}",
+        seqs.len()
+    );
+}
+
+#[test]
+fn half_a_million_lines_at_full_speed_come_once_and_in_order_with_1m_and_3_files() {
+    at_full_speed(&["--log-opt", "max-size=1m", "--log-opt", "max-file=3"]);
+}
+
+#[test]
+fn half_a_million_lines_at_full_speed_come_once_and_in_order_with_10m_and_5_files() {
+    at_full_speed(&["--log-opt", "max-size=10m", "--log-opt", "max-file=5"]);
+}
+
+#[test]
+fn half_a_million_lines_at_full_speed_come_once_and_in_order_with_1m_and_3_files_compressed() {
+    at_full_speed(&["--log-opt", "max-size=1m", "--log-opt", "max-file=3", "--log-opt", "compress=true"]);
+}
+
+#[test]
+fn kills_while_a_container_writes_and_rotates_lose_nothing_and_what_comes_twice_has_its_id() {
+    let Some(engine) = Engine::find() else { return };
+    let dir = folder();
+    let (name, lines) = (unique("killed"), lines());
+    let body = config(dir.path(), &engine, &name, "add = [\"stream\", \"time\", \"container\", \"tag\", \"id\"]\n");
+    let out = dir.path().join("out.ndjson");
+    let mut running = node(dir.path(), &body).start();
+    let options = ["--log-opt", "max-size=50m", "--log-opt", "max-file=5"];
+    let container = engine.run(&name, &options, &["awk", &counter(0, lines)]);
+    for _ in 0..6 {
+        std::thread::sleep(Duration::from_secs(1));
+        running.kill();
+        running = node(dir.path(), &body).start();
+    }
+    assert_eq!(container.wait(), "0");
+    let last = format!("\"seq\":{},", lines - 1);
+    running.wait_within(PATIENCE * 4, "the last line", &mut |_| {
+        File::open(&out)
+            .is_ok_and(|file| BufReader::new(file).lines().any(|line| line.is_ok_and(|line| line.contains(&last))))
+    });
+    running.stop_well();
+    let found = numbers(&out, &name);
+    let mut ids: Vec<Option<&str>> = vec![None; usize::try_from(lines).expect("small")];
+    for (seq, id) in &found {
+        let known = ids[usize::try_from(*seq).expect("small")].get_or_insert(id);
+        assert!(!id.is_empty() && *known == id, "line {seq} came as {known} and as {id}");
+    }
+    let missing: Vec<usize> = ids.iter().enumerate().filter_map(|(seq, id)| id.is_none().then_some(seq)).collect();
+    assert!(missing.is_empty(), "{} lines are missing, the first is {:?}", missing.len(), missing.first());
+    println!("{} of {lines} lines came twice", found.len() as u64 - lines);
+}
+
+#[test]
+fn a_container_that_is_restarted_renamed_and_stopped_in_a_line_keeps_its_lines_and_their_order() {
+    let Some(engine) = Engine::find() else { return };
+    let dir = folder();
+    let name = unique("name");
+    let renamed = format!("{name}-renamed");
+    let mut node = node(dir.path(), &config(dir.path(), &engine, &format!("{name}*"), "")).start();
+    let out = dir.path().join("out.ndjson");
+    let script = "cat /proc/uptime >/dev/null; echo '{\"seq\":1}'; printf '{\"seq\":2'; sleep 0.2; exit 0";
+    let options = ["--log-opt", "max-size=10k", "--log-opt", "max-file=3"];
+    let container = engine.run(&name, &options, &["sh", "-c", script]);
+    assert_eq!(container.wait(), "0");
+    node.wait_for("the first line", |_| line_count(&out) >= 1);
+    engine.docker(&["rename", &container.id, &renamed]);
+    engine.docker(&["start", &container.id]);
+    assert_eq!(container.wait(), "0");
+    node.wait_for("the lines of the second start", |_| line_count(&out) >= 4);
+    node.stop_well();
+    let text = std::fs::read_to_string(&out).expect("readable");
+    let firsts = text.lines().filter(|line| line.contains("\"seq\":1,")).count();
+    let halves = text.lines().filter(|line| line.contains("{\\\"seq\\\":2")).count();
+    assert_eq!((firsts, halves), (2, 2), "{text}");
+    assert!(text.contains(&format!("{renamed:?}")) && text.contains(&format!("{name:?}")), "{text}");
+}
+
+#[test]
+fn a_container_that_is_removed_while_its_lines_are_unread_leaves_them_all() {
+    let Some(engine) = Engine::find() else { return };
+    let dir = folder();
+    let (name, lines) = (unique("removed"), lines());
+    let mut node = node(dir.path(), &config(dir.path(), &engine, &name, "")).start();
+    node.wait_for("readiness", |node| node.get("/ready").is_some_and(|(status, _)| status == 200));
+    let container = engine.run(&name, &["--log-opt", "max-size=200m"], &["awk", &counter(0, lines)]);
+    assert_eq!(container.wait(), "0");
+    engine.docker(&["rm", "-f", &container.id]);
+    let out = dir.path().join("out.ndjson");
+    node.wait_within(PATIENCE * 4, "all lines", &mut |node| node.delivered("out") >= lines);
+    node.stop_well();
+    assert_eq!(numbers(&out, &name).len() as u64, lines);
+}
