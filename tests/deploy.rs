@@ -10,7 +10,6 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use crate::harness::engine::Engine;
 use crate::harness::forward::{Client, ack_of, map, message, option};
 use crate::harness::http::{Answer, Server};
 use crate::harness::records::{Numbers, at};
-use crate::harness::{folder, free_port, get, metric, run_command, send_signal, skip, told, wait_for};
+use crate::harness::{folder, free_port, get, metric, send_signal, wait_for};
 
 const IMAGE: &str = "longshore:test";
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -43,30 +42,10 @@ const HARDENED: [&str; 9] = [
 
 /// The engine, with the image in it.
 fn engine() -> Option<Engine> {
-    static BUILT: OnceLock<()> = OnceLock::new();
+    static BUILT: OnceLock<bool> = OnceLock::new();
     let engine = Engine::find()?;
-    let Some(program) = std::env::var_os("LONGSHORE_PROGRAM") else {
-        skip("no static program for the image: LONGSHORE_PROGRAM=...; docs/production.md has the command");
-        return None;
-    };
-    BUILT.get_or_init(|| {
-        let context = folder();
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let copied = run_command(Command::new("cp").arg("-r").arg(root.join("deploy")).arg(context.path()), b"");
-        assert!(copied.status.success(), "{}", told(&copied));
-        fs::copy(&program, context.path().join("deploy/image/longshore")).expect("LONGSHORE_PROGRAM can be copied");
-        let context = context.path().display().to_string();
-        engine.build(&[
-            "-f",
-            &format!("{context}/deploy/Dockerfile"),
-            "--build-arg",
-            "PROGRAM=prebuilt",
-            "-t",
-            IMAGE,
-            &context,
-        ]);
-    });
-    Some(engine)
+    let built = *BUILT.get_or_init(|| engine.build_longshore(IMAGE, env!("CARGO_PKG_VERSION")));
+    built.then_some(engine)
 }
 
 /// A configuration of `deploy/` with this test's ports and folder, and the token as a secret; where both are.
