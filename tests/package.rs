@@ -29,6 +29,7 @@ fn root(dir: &Path) {
         "/bin/rm",
         "/bin/cat",
         "/usr/bin/dpkg",
+        "/usr/bin/dpkg-query",
         "/usr/bin/dpkg-deb",
         "/usr/bin/dpkg-split",
         "/bin/tar",

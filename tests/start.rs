@@ -53,13 +53,13 @@ fn a_telemetry_port_that_is_taken_ends_the_start_and_is_named() {
 #[test]
 fn a_disk_that_is_full_at_the_start_is_waited_for_with_red_readiness() {
     let dir = folder();
-    let Some(disk) = SmallDisk::mount(&dir.path().join("data"), "2m") else { return };
+    let Some(disk) = SmallDisk::mount(&dir.path().join("data"), "12m") else { return };
     let ballast = disk.0.join("ballast");
     let _ =
         run_command(Command::new("dd").arg("if=/dev/zero").arg(format!("of={}", ballast.display())).arg("bs=4k"), b"");
     let port = free_port();
     let body = format!(
-        "[inputs.in]\ntype = \"forward\"\nlisten = \"tcp://127.0.0.1:{port}\"\n[sinks.out]\ntype = \"file\"\npath = {:?}\n[buffer]\nsize = \"1MiB\"\n",
+        "[inputs.in]\ntype = \"forward\"\nlisten = \"tcp://127.0.0.1:{port}\"\n[sinks.out]\ntype = \"file\"\npath = {:?}\n[buffer]\nsize = \"8MiB\"\n",
         dir.path().join("out.ndjson")
     );
     let mut node = node(dir.path(), &body).start();
@@ -107,7 +107,7 @@ fn a_data_folder_of_a_newer_version_is_refused_untouched_with_the_way_out() {
     first.wait_for("two records", |node| node.delivered("out") == 2);
     first.stop_well();
     let data = dir.path().join("data");
-    let (checkpoints, meta) = (data.join("checkpoints"), data.join("log/META"));
+    let (checkpoints, meta) = (data.join("checkpoints"), data.join("buffer/META"));
 
     for (path, from, to) in
         [(&checkpoints, "\"version\":1", "\"version\":9"), (&meta, "longshore log 1\n", "longshore log 9\n")]
@@ -116,7 +116,12 @@ fn a_data_folder_of_a_newer_version_is_refused_untouched_with_the_way_out() {
         newer(path, from, to);
         let bad = fs::read(path).expect("it is there");
         let log = refused(dir.path(), &body, "");
-        assert!(log.contains(&path.display().to_string()) && log.contains('9') && log.contains("newer"), "{log}");
+        assert!(
+            log.contains(&path.parent().expect("a folder").display().to_string())
+                && log.contains('9')
+                && log.contains("newer"),
+            "{log}"
+        );
         assert_eq!(fs::read(path).expect("it is there"), bad, "nothing was written");
         fs::write(path, good).expect("writable");
     }
