@@ -87,7 +87,7 @@ fn newer(path: &Path, from: &str, to: &str) {
     assert!(text.contains(from), "{}: {text}", path.display());
     let changed = text.replacen(from, to, 1);
     let text = match changed.rfind("\ncrc ") {
-        Some(at) => format!("{}\ncrc {:08x}\n", &changed[..at], crc32c::crc32c(changed[..=at].as_bytes())),
+        Some(at) => format!("{}\ncrc {:08x}\n", &changed[..at], crc32c::crc32c(&changed.as_bytes()[..=at])),
         None => {
             let (first, rest) = changed.split_once('\n').expect("lines");
             let json = &first[9..];
