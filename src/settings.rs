@@ -11,12 +11,16 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::io::Read as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+/// Bytes of a secret's file, at most.
+const SECRET_MAX: u64 = 64 << 10;
 
 /// A text that is never printed: passwords, tokens, keys.
 #[derive(Clone, PartialEq, Eq)]
@@ -38,11 +42,26 @@ impl Secret {
     }
 
     /// What its file says now; itself, if it is from no file. Line breaks at the end do not belong to it.
+    ///
+    /// # Errors
+    /// The file can not be read, is empty, or has more than [`SECRET_MAX`] bytes. The text names the file, never what is
+    /// in it.
     pub fn read_again(&self) -> std::io::Result<Secret> {
         let Some(file) = &self.file else { return Ok(self.clone()) };
         let named = |error: std::io::Error| std::io::Error::new(error.kind(), format!("{}: {error}", file.display()));
-        let text = std::fs::read_to_string(file).map_err(named)?;
-        Ok(Secret { text: text.trim_end_matches(['\r', '\n']).to_owned(), file: Some(file.clone()) })
+        let wrong = |what: &str| named(std::io::Error::new(std::io::ErrorKind::InvalidData, what));
+        let mut bytes = Vec::new();
+        let opened = std::fs::File::open(file).map_err(named)?;
+        opened.take(SECRET_MAX + 1).read_to_end(&mut bytes).map_err(named)?;
+        if bytes.len() as u64 > SECRET_MAX {
+            return Err(wrong("it has more than 64KiB; is it the right file?"));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8; is it the right file?"))?;
+        let text = text.trim_end_matches(['\r', '\n']);
+        if text.is_empty() {
+            return Err(wrong("it is empty; put the secret into the file"));
+        }
+        Ok(Secret { text: text.to_owned(), file: Some(file.clone()) })
     }
 }
 

@@ -10,7 +10,6 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use crate::harness::engine::Engine;
 use crate::harness::forward::{Client, ack_of, map, message, option};
 use crate::harness::http::{Answer, Server};
 use crate::harness::records::{Numbers, at};
-use crate::harness::{folder, free_port, get, metric, run_command, send_signal, skip, told, wait_for};
+use crate::harness::{folder, free_port, get, metric, run_command, send_signal, told, wait_for};
 
 const IMAGE: &str = "longshore:test";
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -43,30 +42,10 @@ const HARDENED: [&str; 9] = [
 
 /// The engine, with the image in it.
 fn engine() -> Option<Engine> {
-    static BUILT: OnceLock<()> = OnceLock::new();
+    static BUILT: OnceLock<bool> = OnceLock::new();
     let engine = Engine::find()?;
-    let Some(program) = std::env::var_os("LONGSHORE_PROGRAM") else {
-        skip("no static program for the image: LONGSHORE_PROGRAM=...; docs/production.md has the command");
-        return None;
-    };
-    BUILT.get_or_init(|| {
-        let context = folder();
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let copied = run_command(Command::new("cp").arg("-r").arg(root.join("deploy")).arg(context.path()), b"");
-        assert!(copied.status.success(), "{}", told(&copied));
-        fs::copy(&program, context.path().join("deploy/image/longshore")).expect("LONGSHORE_PROGRAM can be copied");
-        let context = context.path().display().to_string();
-        engine.build(&[
-            "-f",
-            &format!("{context}/deploy/Dockerfile"),
-            "--build-arg",
-            "PROGRAM=prebuilt",
-            "-t",
-            IMAGE,
-            &context,
-        ]);
-    });
-    Some(engine)
+    let built = *BUILT.get_or_init(|| engine.build_longshore(IMAGE, env!("CARGO_PKG_VERSION")));
+    built.then_some(engine)
 }
 
 /// A configuration of `deploy/` with this test's ports and folder, and the token as a secret; where both are.
@@ -432,4 +411,27 @@ fn with_64_mib_a_quarter_of_a_core_and_a_dead_sink_it_is_never_killed_and_says_s
     for sender in load {
         sender.join().expect("a sender that ends");
     }
+}
+
+#[test]
+fn workers_follow_the_quota_and_a_limit_that_is_too_low_is_refused_in_one_line() {
+    let Some(engine) = engine() else { return };
+    let dir = folder();
+    let files = files(dir.path(), "receiver.toml", &[]);
+    let check = |limits: &[&str]| {
+        let options = files.options("http://127.0.0.1:1/");
+        let words = [&["run", "--rm", "--network=none"], limits, &refs(&options)[..]].concat();
+        let command = ["check", "--explain", "/etc/longshore/longshore.toml"];
+        let mut docker = engine.command();
+        let output = run_command(docker.args(words).arg(IMAGE).args(command), b"");
+        (output.status.code(), told(&output))
+    };
+    let (code, text) = check(&["--memory=64m", "--cpus=1"]);
+    assert_eq!(code, Some(0), "{text}");
+    let has = |setting: &str| text.lines().any(|line| line.starts_with(setting));
+    assert!(has("workers = 1 "), "a quota of one core on a machine of several: {text}");
+    assert!(has("memory = \"46976160B\""), "70 % of 64 MiB: {text}");
+    let (code, text) = check(&["--memory=20m", "--cpus=1"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("the cgroup's limit of 20MiB is below 24MiB, the least that longshore runs in"), "{text}");
 }

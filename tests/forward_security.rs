@@ -236,7 +236,7 @@ fn users_are_asked_for_their_password_and_networks_choose_key_and_users() {
     wait_for("the new password", PATIENCE, || try_in("127.0.0.1", KEY, "alice", &format!("{PASSWORD}-new")).is_ok());
     assert_eq!(try_in("127.0.0.1", KEY, "alice", PASSWORD), mismatch);
     fs::write(dir.path().join("alice"), "\n").expect("written");
-    let degraded = |node: &Node| node.get("/health").is_some_and(|(_, text)| text.contains("became empty"));
+    let degraded = |node: &Node| node.get("/health").is_some_and(|(_, text)| text.contains("it is empty"));
     node.wait_for("a warning of the empty file", degraded);
     assert_eq!(try_in("127.0.0.1", KEY, "alice", &format!("{PASSWORD}-new")), Ok(()), "what was read before stays");
     fs::write(dir.path().join("alice"), PASSWORD).expect("written");

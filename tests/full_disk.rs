@@ -28,7 +28,8 @@ impl SmallDisk {
         Some(SmallDisk(at.to_owned()))
     }
 
-    fn remount(&self, options: &str) {
+    /// Changes its options.
+    pub fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
         let output = run_command(Command::new("mount").args(["-o", &options]).arg(&self.0), b"");
         assert!(output.status.success(), "{}", told(&output));

@@ -1,8 +1,8 @@
 //! The black-box tests: one binary that runs the program and looks at what comes out. A module for each behaviour.
 //!
-//! Two groups need more than a Rust toolchain, and say that they are skipped without it: `engine` (a real Docker
-//! engine, `LONGSHORE_ENGINE`) and `clients` (published forward clients, `LONGSHORE_CLIENTS`). `.ci/run` brings both,
-//! and sets `LONGSHORE_REQUIRE=1`, which makes a skip a failure.
+//! Some need more than a Rust toolchain, and say that they are skipped without it: `engine` and `deploy` (a real Docker
+//! engine, `LONGSHORE_ENGINE`), `swarm` (one that is a Swarm, `LONGSHORE_SWARM`) and `clients` (published forward clients,
+//! `LONGSHORE_CLIENTS`). `.ci/run` brings all of them and sets `LONGSHORE_REQUIRE=1`, which makes a skip a failure.
 
 #![forbid(unsafe_code)]
 
@@ -35,7 +35,11 @@ mod ledger;
 mod memory;
 mod nginx;
 mod operation;
+mod package;
 mod restart;
 mod rotation;
+mod secrets;
 mod service;
+mod start;
+mod swarm;
 mod tidy;

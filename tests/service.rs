@@ -82,7 +82,9 @@ fn the_unit_is_valid_and_sandboxed() {
     let text = fs::read_to_string(&unit).expect("it is there");
     let copy = dir.path().join("longshore.service");
     fs::write(&copy, text.replace("/usr/bin/longshore", crate::harness::PROGRAM)).expect("writable");
-    let output = run_command(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&copy), b"");
+    let socket = dir.path().join("longshore.socket");
+    fs::copy(unit.with_extension("socket"), &socket).expect("it is there");
+    let output = run_command(Command::new("systemd-analyze").args(["verify", "--man=no"]).args([&copy, &socket]), b"");
     let complaints: Vec<String> =
         told(&output).lines().filter(|l| l.contains("longshore")).map(str::to_owned).collect();
     assert!(complaints.is_empty(), "{complaints:?}");

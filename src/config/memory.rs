@@ -9,6 +9,8 @@ use std::path::Path;
 
 /// The least budget that everything works with.
 pub const MEMORY_MIN: u64 = 16 << 20;
+/// The least limit that leaves [`MEMORY_MIN`] and what the program itself needs.
+pub const LIMIT_MIN: u64 = 24 << 20;
 /// The most that is taken when nothing is configured.
 pub const MEMORY_DEFAULT_MAX: u64 = 256 << 20;
 /// The share of the limit that the budget takes when nothing is configured; code, stacks and buffers of the system
@@ -44,6 +46,18 @@ impl Limit {
             Limit::Cgroup(bytes) | Limit::Machine(bytes) => Some(bytes),
             Limit::Unknown => None,
         }
+    }
+
+    /// Why nothing can work under it.
+    pub fn too_low(self) -> Option<String> {
+        let Limit::Cgroup(bytes) = self else { return None };
+        (bytes < LIMIT_MIN).then(|| {
+            format!(
+                "{} is below {}, the least that longshore runs in; raise it (`--memory`, `mem_limit`, `MemoryMax`)",
+                self.describe(),
+                mib(LIMIT_MIN)
+            )
+        })
     }
 
     /// A percentage of it; [`MEMORY_DEFAULT_MAX`] where it is unknown. Never below [`MEMORY_MIN`].
@@ -159,6 +173,14 @@ mod tests {
         let limited = root(&[MEMINFO, group, (limit, "20971520\n")]);
         assert_eq!(Limit::read(limited.path()), Limit::Cgroup(20 << 20));
         assert_eq!(Limit::read(limited.path()).default_budget(), MEMORY_MIN, "70 % would be 14 MiB");
+    }
+
+    #[test]
+    fn a_limit_that_leaves_less_than_the_least_budget_is_said() {
+        assert_eq!(Limit::Cgroup(24 << 20).too_low(), None);
+        assert_eq!(Limit::Machine(1 << 20).too_low(), None);
+        let said = Limit::Cgroup(20 << 20).too_low().expect("too low");
+        assert!(said.starts_with("the cgroup's limit of 20MiB is below 24MiB"), "{said}");
     }
 
     #[test]

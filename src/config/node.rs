@@ -20,7 +20,11 @@ pub(super) fn read(section: Section<'_, '_>, root: &Path, overrides: &Overrides,
         section.error("data_dir", "an empty path; write for example \"/var/lib/longshore\"");
     }
     let data_dir = overrides.data_dir.clone().or(from_file).unwrap_or_else(|| PathBuf::from(DATA_DIR_DEFAULT));
-    let memory = node_memory(&section, Limit::read(root));
+    let limit = Limit::read(root);
+    if let Some(message) = limit.too_low() {
+        section.error("memory", message);
+    }
+    let memory = node_memory(&section, limit);
     let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get() as u64);
     let workers = section.count("workers", 1..257).unwrap_or(cores.min(64));
     let shutdown_timeout =

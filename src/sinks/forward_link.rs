@@ -117,6 +117,23 @@ pub struct Identity {
     pub user: Option<(String, Secret)>,
 }
 
+impl Identity {
+    /// With what the files of its secrets say now: keys can be replaced without a restart.
+    fn now(&self, place: &str) -> Identity {
+        let read = || -> io::Result<Identity> {
+            let user = match &self.user {
+                Some((name, password)) => Some((name.clone(), password.read_again()?)),
+                None => None,
+            };
+            Ok(Identity { host: self.host.clone(), key: self.key.read_again()?, user })
+        };
+        read().unwrap_or_else(|error| {
+            tracing::warn!(to = place, "{error}; what was read at the start stays in use");
+            self.clone()
+        })
+    }
+}
+
 /// One receiver.
 #[derive(Clone)]
 pub struct Target {
@@ -182,7 +199,7 @@ impl Link {
         };
         let mut link = Link { socket, place, secured: false, kept: true, opened: Instant::now() };
         if let Some(identity) = &target.identity {
-            link.introduce(identity).await?;
+            link.introduce(&identity.now(&link.place)).await?;
         } else if !target.acks {
             let mut answer = Vec::new();
             if let Ok(read) = timeout(LISTEN_FIRST, link.read(&mut answer)).await {

@@ -1,5 +1,6 @@
 //! `http` sink: POSTs batches of records to a URL, as NDJSON or a JSON array, several requests at a time over kept
-//! connections. What an answer means stands in `http_reply.rs`, bodies in `http_body.rs`, trust in `tls.rs`.
+//! connections. What an answer means stands in `http_reply.rs`, bodies in `http_body.rs`, trust in `tls.rs`, tokens in
+//! `http_credentials.rs`.
 //!
 //! Each request carries an `Idempotency-Key`, the same for all its tries, so that a destination that knows such keys
 //! takes it once even where the answer to an earlier try was lost. Redirects are never followed, and proxies from the
@@ -17,7 +18,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -26,12 +27,13 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
 use super::http_body::{self, Compression, Format};
+use super::http_credentials::{Credential, Credentials};
 use super::request::{Part, Request};
 use super::{Limits, Reach, Reply, SendError, Sending, Sink, http_reply, http_settings, tls};
 use crate::batch::Added;
 use crate::codec::ndjson::Encoder;
 use crate::record::Timestamp;
-use crate::settings::{Secret, Section};
+use crate::settings::Section;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of an answer's body that are read.
@@ -50,8 +52,8 @@ pub struct Settings {
     pub compression: Compression,
     /// Headers of every request: the configured ones and the credentials.
     pub headers: HeaderMap,
-    /// Texts that must never be shown, should an answer repeat them.
-    pub secrets: Vec<Secret>,
+    /// Those of the headers that hold a secret.
+    pub credentials: Vec<Credential>,
     /// PEM files.
     pub tls: tls::Files,
     /// For one whole try.
@@ -67,6 +69,7 @@ pub struct Http {
     settings: Arc<Settings>,
     encoder: Encoder,
     headers: HeaderMap,
+    credentials: Credentials,
     client: Option<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
     place: Arc<str>,
 }
@@ -92,7 +95,8 @@ impl Http {
             settings.url.authority().map_or("", |authority| authority.as_str())
         );
         let encoder = Encoder::new(settings.added);
-        Http { settings: Arc::new(settings), encoder, headers, client: None, place: Arc::from(place) }
+        let credentials = Credentials::new(settings.credentials.clone());
+        Http { settings: Arc::new(settings), encoder, headers, credentials, client: None, place: Arc::from(place) }
     }
 }
 
@@ -132,6 +136,8 @@ impl Sink for Http {
             let cause = format!("{}: not started", self.place);
             return Box::pin(ready(Err(SendError::Retry { cause, not_before: None })));
         };
+        self.credentials.refresh(&mut self.headers, &self.place);
+        let hidden = self.credentials.hidden();
         let mut headers = self.headers.clone();
         if let Ok(key) = HeaderValue::try_from(format!("{:032x}", request.key)) {
             headers.insert(HeaderName::from_static("idempotency-key"), key);
@@ -155,7 +161,7 @@ impl Sink for Http {
             if head.status.is_success() {
                 return Ok(Reply { bytes, ..Reply::default() });
             }
-            let body = cut_secrets(&settings.secrets, &body);
+            let body = cut_secrets(&hidden, &body);
             Err(http_reply::classify(&place, head.status, &head.headers, body.as_bytes(), Timestamp::now()))
         })
     }
@@ -175,11 +181,11 @@ async fn beginning(mut body: Incoming) -> Bytes {
     read.freeze()
 }
 
-fn cut_secrets(secrets: &[Secret], body: &[u8]) -> String {
+fn cut_secrets(hidden: &[String], body: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(body).into_owned();
-    for secret in secrets.iter().filter(|secret| !secret.expose().is_empty()) {
-        if text.contains(secret.expose()) {
-            text = text.replace(secret.expose(), "***");
+    for secret in hidden {
+        if text.contains(secret) {
+            text = text.replace(secret, "***");
         }
     }
     text
@@ -209,15 +215,6 @@ pub(super) fn files(ca: Option<String>, cert: Option<String>, key: Option<String
 /// The longest-lived limits of the sink, before the configuration changes them.
 pub(super) const DEFAULT_LIMITS: Limits =
     Limits { bytes: 1 << 20, wait: Duration::from_secs(1), at_once: 4, reach: Reach::Network };
-
-/// Adds a header whose value is a secret: hyper and its logs treat it as one.
-pub(super) fn authorize(headers: &mut HeaderMap, value: &str) -> Result<(), String> {
-    let mut value =
-        HeaderValue::try_from(value).map_err(|_| "it holds a line break or control character".to_owned())?;
-    value.set_sensitive(true);
-    headers.insert(AUTHORIZATION, value);
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests;

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use hyper::Uri;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
-use super::http::{DEFAULT_LIMITS, Settings, authorize, files};
+use super::http::{DEFAULT_LIMITS, Settings, files};
 use super::http_body::{Compression, Format};
+use super::http_credentials::{Credential, Form};
 use super::{Limits, read_added};
-use crate::settings::{Secret, Section};
+use crate::settings::Section;
 
 /// Headers that the sink sets itself, with the key that decides them.
 const OWN: [(&str, &str); 8] = [
@@ -37,9 +36,9 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
     let formats = [("ndjson", Format::Ndjson), ("json_array", Format::JsonArray)];
     let format = section.choice("format", &formats).unwrap_or(Format::Ndjson);
     let mut headers = HeaderMap::new();
-    let mut secrets = Vec::new();
-    read_headers(section, &mut headers, &mut secrets);
-    read_login(section, url.as_ref(), &mut headers, &mut secrets);
+    let mut credentials = Vec::new();
+    read_headers(section, &mut headers, &mut credentials);
+    read_login(section, url.as_ref(), &mut headers, &mut credentials);
     let tls = files(section.text("ca"), section.text("cert"), section.text("key"));
     for (has, other) in [(&tls.cert, ("cert", "key")), (&tls.key, ("key", "cert"))] {
         if has.is_some() && (tls.cert.is_none() || tls.key.is_none()) {
@@ -56,7 +55,7 @@ pub fn read(section: &Section<'_, '_>) -> Settings {
         format,
         compression: read_compression(section),
         headers,
-        secrets,
+        credentials,
         tls,
         timeout: section.time("timeout", time(1, 3600)).unwrap_or(Duration::from_secs(60)),
         limits: read_limits(section),
@@ -113,7 +112,7 @@ pub(super) fn read_limits(section: &Section<'_, '_>) -> Limits {
     limits
 }
 
-fn read_headers(section: &Section<'_, '_>, headers: &mut HeaderMap, secrets: &mut Vec<Secret>) {
+fn read_headers(section: &Section<'_, '_>, headers: &mut HeaderMap, credentials: &mut Vec<Credential>) {
     for (name, text, span) in section.pairs("headers").unwrap_or_default() {
         let wrong = |message: String| {
             section.doc().error(span.clone(), format!("{}.headers.{}: {message}", section.path(), name.escape_debug()));
@@ -126,22 +125,35 @@ fn read_headers(section: &Section<'_, '_>, headers: &mut HeaderMap, secrets: &mu
             wrong(format!("this header can not be set; {why}"));
             continue;
         }
-        let secret = text.starts_with("secret:");
-        let Some(value) = section.doc().secret(text, span.clone()) else { continue };
-        match HeaderValue::try_from(value.expose()) {
-            Ok(mut header) => {
-                header.set_sensitive(secret);
+        if text.starts_with("secret:") {
+            let Some(secret) = section.doc().secret(text, span.clone()) else { continue };
+            if let Err(message) = take(Credential { header: key, form: Form::Plain, secret }, headers, credentials) {
+                wrong(message);
+            }
+            continue;
+        }
+        match HeaderValue::try_from(text) {
+            Ok(header) => {
                 headers.insert(key, header);
             }
             Err(_) => wrong("its value holds a line break or control character".to_owned()),
         }
-        if secret {
-            secrets.push(value);
-        }
     }
 }
 
-fn read_login(section: &Section<'_, '_>, url: Option<&Uri>, headers: &mut HeaderMap, secrets: &mut Vec<Secret>) {
+/// Puts a credential into the headers and among those that are looked after.
+fn take(credential: Credential, headers: &mut HeaderMap, credentials: &mut Vec<Credential>) -> Result<(), String> {
+    headers.insert(credential.header.clone(), credential.value()?);
+    credentials.push(credential);
+    Ok(())
+}
+
+fn read_login(
+    section: &Section<'_, '_>,
+    url: Option<&Uri>,
+    headers: &mut HeaderMap,
+    credentials: &mut Vec<Credential>,
+) {
     let token = section.secret("token");
     let (user, password) = (section.text("user"), section.secret("password"));
     let (has_user, has_password) = (section.has("user"), section.has("password"));
@@ -158,23 +170,21 @@ fn read_login(section: &Section<'_, '_>, url: Option<&Uri>, headers: &mut Header
     if user.as_ref().is_some_and(|user| user.contains(':')) {
         section.error("user", "a user name can not hold `:`");
     }
-    if let Some(token) = token {
-        if let Err(message) = authorize(headers, &format!("Bearer {}", token.expose())) {
-            section.error("token", message);
-        }
-        secrets.push(token);
-    } else if let (Some(user), Some(password)) = (user, password) {
-        let login = STANDARD.encode(format!("{user}:{}", password.expose()));
-        if let Err(message) = authorize(headers, &format!("Basic {login}")) {
-            section.error("password", message);
-        }
-        secrets.extend([password, Secret::new(login)]);
+    let login = match (token, user, password) {
+        (Some(token), _, _) => Some(("token", Form::Bearer, token)),
+        (None, Some(user), Some(password)) => Some(("password", Form::Basic(user), password)),
+        _ => None,
+    };
+    if let Some((key, form, secret)) = login
+        && let Err(message) = take(Credential { header: AUTHORIZATION, form, secret }, headers, credentials)
+    {
+        section.error(key, message);
     }
     let loopback = |host: &str| {
         host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
     };
     let plain = url.is_some_and(|url| url.scheme_str() == Some("http") && !loopback(url.host().unwrap_or("")));
-    if plain && !secrets.is_empty() {
+    if plain && !credentials.is_empty() {
         let message = format!("{}.url: secrets go over the network in the clear; use https", section.path());
         section.doc().warn(section.span_of("url"), message);
     }

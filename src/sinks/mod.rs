@@ -15,6 +15,7 @@ mod forward_servers; // which of several receivers is next
 mod forward_settings; // its section of the configuration
 mod http; // POSTs to a URL
 pub(crate) mod http_body; // what is POSTed
+pub(crate) mod http_credentials; // tokens, read again when they change
 mod http_reply; // what a status means
 mod http_settings; // its section of the configuration
 mod pretty; // a record for a person's eye
@@ -218,7 +219,7 @@ pub(crate) fn test_http(url: &str, limits: Limits, added: Added) -> Box<dyn Sink
         format: http_body::Format::Ndjson,
         compression: http_body::Compression::None,
         headers: hyper::HeaderMap::new(),
-        secrets: Vec::new(),
+        credentials: Vec::new(),
         tls: tls::Files::default(),
         timeout: Duration::from_secs(30),
         limits,

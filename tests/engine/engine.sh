@@ -2,14 +2,17 @@
 # A real Docker engine of the tests' own: started under DIR, with its own data root, socket and containerd, and stopped
 # by process id. It needs root, and Debian's docker.io and busybox-static (.ci/run installs them).
 #
-#   engine.sh start DIR   prints the seconds it took; afterwards LONGSHORE_ENGINE=DIR makes the tests use it
-#   engine.sh stop DIR    removes its containers, stops it, unmounts and deletes DIR
+#   engine.sh start DIR         prints the seconds it took; afterwards LONGSHORE_ENGINE=DIR makes the tests use it
+#   engine.sh start DIR swarm   a Swarm of one node for LONGSHORE_SWARM=DIR, with bridge and overlay networks, and
+#                               images of Debian's nginx and haproxy
+#   engine.sh stop DIR          removes its containers, stops it, unmounts and deletes DIR
 #
 # In DIR: docker.sock, docker (a wrapper that talks to that socket), data/containers (Docker's own folder of logs).
 set -euo pipefail
 
-command=${1:?usage: engine.sh start|stop DIR}
-dir=${2:?usage: engine.sh start|stop DIR}
+command=${1:?usage: engine.sh start|stop DIR [swarm]}
+dir=${2:?usage: engine.sh start|stop DIR [swarm]}
+kind=${3:-plain}
 # Debian's own client and daemon: a newer or older client elsewhere in PATH may not speak this engine's API.
 client=/usr/bin/docker
 daemon=/usr/sbin/dockerd
@@ -30,6 +33,21 @@ stop_pid() {
     kill -KILL "$pid" 2>/dev/null || true
 }
 
+# An image of one of this machine's programs: it, the libraries that it names, and the files that follow.
+import_program() {
+    local program=$1 image=$2 file
+    shift 2
+    [ -x "$program" ] || { echo "engine.sh: no $program; .ci/run installs it" >&2; exit 1; }
+    mkdir -p "$dir/root/etc" "$dir/root/tmp" && chmod 1777 "$dir/root/tmp"
+    echo 'proxy:x:65532:65532::/:/sbin/nologin' >"$dir/root/etc/passwd"
+    for file in "$program" "$@" $(ldd "$program" "$@" | grep -oE '/[^ :]+\.so[^ :]*' | sort -u); do
+        mkdir -p "$dir/root$(dirname "$file")"
+        cp -L "$file" "$dir/root$file"
+    done
+    tar -C "$dir/root" -c . | "$dir/docker" import - "$image" >/dev/null
+    rm -rf "$dir/root"
+}
+
 start() {
     [ "$(id -u)" = 0 ] || { echo "engine.sh: a Docker engine needs root" >&2; exit 1; }
     [ -x "$daemon" ] && [ -x "$client" ] || { echo "engine.sh: no $daemon; install Debian's docker.io" >&2; exit 1; }
@@ -38,13 +56,22 @@ start() {
     began=$(date +%s.%N)
     rm -rf "$dir"
     mkdir -p "$dir"
-    # iptables and a bridge are not needed: the fluentd driver speaks from the engine's own process.
-    # vfs copies layers but works on any file system; the one image has a single layer of 2 MB.
+    # vfs copies layers but works on any file system; the images are small.
     ulimit -n 65536 2>/dev/null || true
-    "$daemon" \
-        --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/dockerd.pid" \
-        -H "unix://$dir/docker.sock" --storage-driver vfs --bridge none --iptables=false --ip6tables=false \
-        --log-level warn >"$dir/dockerd.log" 2>&1 </dev/null &
+    local options=(
+        --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/dockerd.pid"
+        -H "unix://$dir/docker.sock" --storage-driver vfs --log-level warn
+    )
+    if [ "$kind" = swarm ]; then
+        # A network namespace of its own: bridges, iptables rules and Swarm's ports end with it, and two engines on one
+        # machine never meet.
+        # shellcheck disable=SC2016
+        unshare --net sh -c '/bin/busybox ip link set lo up && exec "$@"' sh \
+            "$daemon" "${options[@]}" --bip 10.213.7.1/24 >"$dir/dockerd.log" 2>&1 </dev/null &
+    else
+        # iptables and a bridge are not needed: the fluentd driver speaks from the engine's own process.
+        "$daemon" "${options[@]}" --bridge none --iptables=false --ip6tables=false >"$dir/dockerd.log" 2>&1 </dev/null &
+    fi
     local pid=$!
     printf '#!/bin/sh\nexec %s -H unix://%s/docker.sock "$@"\n' "$client" "$dir" >"$dir/docker"
     chmod 755 "$dir/docker"
@@ -64,6 +91,11 @@ start() {
     for applet in sh seq cat sleep echo printf awk tr head true yes; do ln -s busybox "$dir/root/bin/$applet"; done
     tar -C "$dir/root" -c . | "$dir/docker" import - longshore-test:1 >/dev/null
     rm -rf "$dir/root"
+    if [ "$kind" = swarm ]; then
+        import_program /usr/sbin/nginx longshore-nginx:1 /usr/lib/nginx/modules/ngx_stream_module.so
+        import_program /usr/sbin/haproxy longshore-haproxy:1
+        "$dir/docker" swarm init --advertise-addr 127.0.0.1 >/dev/null
+    fi
     echo "engine started in $(date +%s.%N | awk -v began="$began" '{printf "%.1f", $1 - began}') s"
 }
 

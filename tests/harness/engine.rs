@@ -1,11 +1,13 @@
-//! The real Docker engine that `tests/engine/engine.sh` starts, found by the variable `LONGSHORE_ENGINE`.
+//! The real Docker engines that `tests/engine/engine.sh` starts, found by the variables `LONGSHORE_ENGINE` and
+//! `LONGSHORE_SWARM`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
-use super::{run_command, skip, told};
+use super::{folder, run_command, skip, told};
 
 /// A running engine.
 pub struct Engine {
@@ -15,12 +17,56 @@ pub struct Engine {
 impl Engine {
     /// The engine that was started for this run; without one the test is skipped, which `.ci/run` makes a failure.
     pub fn find() -> Option<Engine> {
-        let Some(dir) = std::env::var_os("LONGSHORE_ENGINE").map(PathBuf::from) else {
-            skip("no Docker engine: tests/engine/engine.sh start DIR, then LONGSHORE_ENGINE=DIR");
+        Engine::named("LONGSHORE_ENGINE", "")
+    }
+
+    /// The one that is a Swarm, in a network namespace of its own.
+    pub fn find_swarm() -> Option<Engine> {
+        Engine::named("LONGSHORE_SWARM", " swarm")
+    }
+
+    fn named(variable: &str, kind: &str) -> Option<Engine> {
+        let Some(dir) = std::env::var_os(variable).map(PathBuf::from) else {
+            skip(&format!("no Docker engine: tests/engine/engine.sh start DIR{kind}, then {variable}=DIR"));
             return None;
         };
-        assert!(dir.join("docker.sock").exists(), "LONGSHORE_ENGINE={} has no engine", dir.display());
+        assert!(dir.join("docker.sock").exists(), "{variable}={} has no engine", dir.display());
         Some(Engine { dir })
+    }
+
+    /// A `docker` that is still to be given its arguments.
+    pub fn command(&self) -> Command {
+        Command::new(self.dir.join("docker"))
+    }
+
+    /// Where it is asked.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("docker.sock")
+    }
+
+    /// The daemon's process.
+    pub fn pid(&self) -> u32 {
+        let text = fs::read_to_string(self.dir.join("dockerd.pid")).expect("a running engine has its pid file");
+        text.trim().parse().expect("a number")
+    }
+
+    /// Builds `deploy/Dockerfile` around the static program that `LONGSHORE_PROGRAM` names; without one the test is
+    /// skipped.
+    pub fn build_longshore(&self, image: &str, version: &str) -> bool {
+        let Some(program) = std::env::var_os("LONGSHORE_PROGRAM") else {
+            skip("no static program for the image: LONGSHORE_PROGRAM=...; docs/production.md has the command");
+            return false;
+        };
+        let context = folder();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let copied = run_command(Command::new("cp").arg("-r").arg(root.join("deploy")).arg(context.path()), b"");
+        assert!(copied.status.success(), "{}", told(&copied));
+        fs::copy(&program, context.path().join("deploy/image/longshore")).expect("LONGSHORE_PROGRAM can be copied");
+        let context = context.path().display().to_string();
+        let (file, version) = (format!("{context}/deploy/Dockerfile"), format!("VERSION={version}"));
+        let prebuilt = ["--build-arg", "PROGRAM=prebuilt", "--build-arg", &version, "-t", image, &context];
+        self.build(&[&["-f", &file], &prebuilt[..]].concat());
+        true
     }
 
     /// Docker's folder of containers.

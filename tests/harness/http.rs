@@ -64,6 +64,15 @@ impl Server {
     /// The same on a port that was named before.
     pub fn start_at(port: u16, answer: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a port to listen on");
+        Server::on(listener, true, answer)
+    }
+
+    /// The same on a socket that listens already; `keep`: whether bodies are kept for [`Server::requests`].
+    pub fn on(
+        listener: TcpListener,
+        keep: bool,
+        answer: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static,
+    ) -> Server {
         let port = listener.local_addr().expect("it is bound").port();
         let server = Server { port, taken: Arc::default(), stop: Arc::default() };
         let (taken, stop) = (Arc::clone(&server.taken), Arc::clone(&server.stop));
@@ -75,7 +84,7 @@ impl Server {
                 }
                 let (taken, answer) = (Arc::clone(&taken), Arc::clone(&answer));
                 let Ok(stream) = stream else { continue };
-                thread::spawn(move || serve(stream, &taken, &*answer));
+                thread::spawn(move || serve(stream, &taken, keep, &*answer));
             }
         });
         server
@@ -105,14 +114,22 @@ impl Drop for Server {
     }
 }
 
-fn serve(stream: TcpStream, taken: &Mutex<Vec<(Request, u16)>>, answer: &dyn Fn(&Request, usize) -> Answer) {
+fn serve(
+    stream: TcpStream,
+    taken: &Mutex<Vec<(Request, u16)>>,
+    keep: bool,
+    answer: &dyn Fn(&Request, usize) -> Answer,
+) {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(120)));
     let Ok(mut writer) = stream.try_clone() else { return };
     let mut reader = BufReader::new(stream);
-    while let Some(request) = read_request(&mut reader) {
+    while let Some(mut request) = read_request(&mut reader) {
         let Answer(status, headers, body) = {
             let number = taken.lock().unwrap_or_else(PoisonError::into_inner).len();
             let made = answer(&request, number);
+            if !keep {
+                request.body = Vec::new();
+            }
             taken.lock().unwrap_or_else(PoisonError::into_inner).push((request, made.0));
             made
         };

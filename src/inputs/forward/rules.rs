@@ -138,16 +138,12 @@ impl Rules {
     /// # Errors
     /// The file that can not be read, or is empty; never what is in it.
     pub(super) fn read_again(&self) -> io::Result<Rules> {
-        let fresh = |secret: &Secret| match secret.read_again() {
-            Ok(secret) if secret.expose().is_empty() => Err(io::Error::other("a shared key or password became empty")),
-            other => other,
-        };
         let mut rules = self.clone();
         for secret in rules.key.iter_mut().chain(rules.networks.iter_mut().filter_map(|rule| rule.key.as_mut())) {
-            *secret = fresh(secret)?;
+            *secret = secret.read_again()?;
         }
         for user in &mut rules.users {
-            user.password = fresh(&user.password)?;
+            user.password = user.password.read_again()?;
         }
         Ok(rules)
     }
