@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use longshore::bench::{self, generate::Recipe};
 use longshore::cli::{
-    Audit, AuditFormat, Bench, BenchFormat, Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, Tail,
+    Audit, AuditFormat, Bench, BenchFormat, Check, Cli, Command, Completions, DeadLetters, Healthcheck, LogFlags, Run,
+    Send, Tail,
 };
 use longshore::config::{self, Config, Overrides, Report};
-use longshore::{audit, checkpoints, healthcheck, log, run, send, tail};
+use longshore::{audit, checkpoints, healthcheck, letters, log, run, send, tail};
 
 /// The configuration is wrong, or the start or the command failed.
 const FAILED: u8 = 1;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
             Ok(text) => print(&text),
             Err(message) => fail(&format!("checkpoints: {message}")),
         },
+        Command::DeadLetters(words) => dead_letters(&words),
         Command::Completions(args) => completions(&args),
     })
 }
@@ -160,6 +162,20 @@ fn audit(args: &Audit) -> u8 {
             print(&text).max(u8::from(!found.closes()))
         }
         Err(message) => fail(&format!("audit: {message}")),
+    }
+}
+
+fn dead_letters(words: &DeadLetters) -> u8 {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let done = letters::run(words, &mut out).and_then(|done| match out.flush() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("standard output: {error}")),
+        _ => Ok(done),
+    });
+    match done {
+        Ok(letters::Done::All) => 0,
+        Ok(letters::Done::Refused) => FAILED,
+        Ok(letters::Done::Left) => run::BACKLOG,
+        Err(message) => fail(&format!("dead-letters: {message}")),
     }
 }
 

@@ -40,6 +40,7 @@ mod log;
 mod log_tests;
 mod meta;
 mod names;
+mod peek;
 mod quarantine;
 mod read;
 mod recover;
@@ -49,6 +50,7 @@ mod sim;
 mod totals;
 
 pub use log::Log;
+pub use peek::{Peek, Peeked};
 
 /// Of everything on the disk.
 const VERSION: u32 = 1;

@@ -28,4 +28,4 @@ macro_rules! corpora {
     };
 }
 
-corpora! { cri docker_json forward gzip json lines msgpack ndjson stored_batch text time x509 }
+corpora! { cri dead_letter docker_json forward gzip json lines msgpack ndjson stored_batch text time x509 }
