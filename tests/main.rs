@@ -13,6 +13,7 @@ mod bench;
 mod clients;
 mod command_line;
 mod config_errors;
+mod data_folder;
 mod dead_letters;
 mod dead_sink;
 mod deploy;
