@@ -39,7 +39,11 @@ mod log;
 #[cfg(test)]
 mod log_tests;
 mod meta;
+#[cfg(test)]
+mod model_tests;
 mod names;
+#[cfg(test)]
+mod open_tests;
 mod peek;
 mod quarantine;
 mod read;
