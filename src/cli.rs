@@ -99,6 +99,14 @@ Examples:
 `list` and `show` work beside a running longshore, and so does `replay`, but for a sink that writes files: those are
 locked, so stop it first. `replay` exits 1 if records were refused again, 3 if some were not taken in time; both stay.";
 
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  longshore replay --config c.toml --sink central --from 2026-11-24T10:00:00Z --to 2026-11-24T11:00:00Z
+
+Sends what went through the disk log for that sink and was delivered, by the time when it was received. What `[buffer] keep`
+does not keep is gone. Works beside a running longshore, but for a sink that writes files. Exits 1 if records were refused
+or damaged, 3 if some were not taken in time.";
+
 const CHECKPOINTS_EXAMPLES: &str = "\
 Examples:
   longshore checkpoints list --config /etc/longshore.toml
@@ -162,6 +170,9 @@ pub enum Command {
     /// Show records that sinks refused for good, and send them again
     #[command(subcommand, after_help = DEAD_LETTERS_EXAMPLES)]
     DeadLetters(DeadLetters),
+    /// Send a sink once more what it was given between two times, from what the disk log keeps
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay(Replay),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(Completions),
@@ -517,6 +528,29 @@ pub enum Checkpoints {
         /// The container's id or the file's path, as `list` shows it
         key: String,
     },
+}
+
+/// `longshore replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The configuration: its data folder and its sinks
+    #[arg(long, short, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The data folder, where longshore was started with --data-dir
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The sink
+    #[arg(long, value_name = "NAME")]
+    pub sink: String,
+    /// What was received at this time and later, with its zone: 2026-11-24T10:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub from: String,
+    /// And before this one [default: up to now]
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+    /// Seconds without anything being taken until it gives up
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub patience: u64,
 }
 
 /// Where dead letters are.

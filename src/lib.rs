@@ -34,6 +34,7 @@ pub mod settings; // reading configuration: sections, units, findings with their
 pub mod workers; // named threads, and the word to stop
 
 // The command line.
+pub mod again; // `replay`: what a sink was given, once more
 pub mod audit; // the ledger of a node, running or stopped
 pub mod banner; // what is said at the start
 pub mod bench; // generator, the real program, a sink that checks: `longshore bench`

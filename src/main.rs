@@ -8,8 +8,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use longshore::bench::{self, generate::Recipe};
 use longshore::cli::{
-    Audit, AuditFormat, Bench, BenchFormat, Check, Cli, Command, Completions, DeadLetters, Healthcheck, LogFlags, Run,
-    Send, Tail,
+    Audit, AuditFormat, Bench, BenchFormat, Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, Tail,
 };
 use longshore::config::{self, Config, Overrides, Report};
 use longshore::{audit, checkpoints, healthcheck, letters, log, run, send, tail};
@@ -38,7 +37,8 @@ fn main() -> ExitCode {
             Ok(text) => print(&text),
             Err(message) => fail(&format!("checkpoints: {message}")),
         },
-        Command::DeadLetters(words) => dead_letters(&words),
+        Command::DeadLetters(words) => again("dead-letters", |out| letters::run(&words, out)),
+        Command::Replay(words) => again("replay", |out| longshore::again::run(&words, out)),
         Command::Completions(args) => completions(&args),
     })
 }
@@ -165,9 +165,10 @@ fn audit(args: &Audit) -> u8 {
     }
 }
 
-fn dead_letters(words: &DeadLetters) -> u8 {
+/// A command that sends again: its exit code.
+fn again(name: &str, command: impl FnOnce(&mut dyn io::Write) -> Result<letters::Done, String>) -> u8 {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let done = letters::run(words, &mut out).and_then(|done| match out.flush() {
+    let done = command(&mut out).and_then(|done| match out.flush() {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("standard output: {error}")),
         _ => Ok(done),
     });
@@ -175,7 +176,7 @@ fn dead_letters(words: &DeadLetters) -> u8 {
         Ok(letters::Done::All) => 0,
         Ok(letters::Done::Refused) => FAILED,
         Ok(letters::Done::Left) => run::BACKLOG,
-        Err(message) => fail(&format!("dead-letters: {message}")),
+        Err(message) => fail(&format!("{name}: {message}")),
     }
 }
 

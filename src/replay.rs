@@ -1,5 +1,5 @@
 //! Sends records through one sink of a configuration, once, outside of a node: what `longshore dead-letters replay` does
-//! with each sink's letters. The sink is opened as `run` would open it, and tries again as it does there; the ledger of the
+//! with each sink's letters, and `longshore replay` with what the disk log keeps. The sink is opened as `run` would open it, and tries again as it does there; the ledger of the
 //! node knows nothing of it.
 //!
 //! Limits: [`QUEUE_MAX`] shipments wait for the sink, paid for from a budget of `[node] memory`. When nothing has been
@@ -131,6 +131,12 @@ impl Replay {
         let ended = std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner));
         self.handle.sync().map_err(|error| format!("the sink's output could not be synced: {error}"))?;
         Ok(ended.into_iter().filter(|(_, outcome)| outcome.is_final()).collect())
+    }
+
+    /// Records that were delivered, and that were refused.
+    pub fn figures(&self) -> (u64, u64) {
+        let pair = self.metrics.pair(0, 0);
+        (pair.delivered.load(Relaxed), pair.rejected.iter().map(|counter| counter.load(Relaxed)).sum())
     }
 
     /// Waits until everything that was handed over has an end; `false` when the patience ended first.

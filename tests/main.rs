@@ -36,6 +36,7 @@ mod ledger;
 mod memory;
 mod nginx;
 mod operation;
+mod replay;
 mod restart;
 mod rotation;
 mod service;

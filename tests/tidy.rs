@@ -97,6 +97,7 @@ const TOP: &[&str] = &[
     "handover",
     "letters",
     "replay",
+    "again",
 ];
 
 /// What pure code does not use: files, sockets, threads, a runtime, a clock.

@@ -3,7 +3,7 @@
 //!
 //! What is damaged is left out and counted; its readers count it too, when they get there.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,6 +42,8 @@ pub struct Peek<I: Io = Disk> {
     scan: Option<(Segment, Scan<I::File>)>,
     next: Lsn,
     damaged: u64,
+    /// By bit: how far that reader was.
+    settled: BTreeMap<u8, Lsn>,
 }
 
 impl Peek {
@@ -62,7 +64,9 @@ impl<I: Io> Peek<I> {
     fn on(io: I) -> io::Result<Option<Peek<I>>> {
         let found = recover(&io)?;
         let seed = Seed::new(&found.meta.id);
-        let peek = Peek { io, meta: found.meta, seed, segments: found.segments, scan: None, next: 1, damaged: 0 };
+        let settled = found.cursors.iter().map(|(bit, cursor)| (*bit, cursor.settled)).collect();
+        let peek =
+            Peek { io, meta: found.meta, seed, segments: found.segments, scan: None, next: 1, damaged: 0, settled };
         Ok((!found.is_new).then_some(peek))
     }
 
@@ -74,6 +78,12 @@ impl<I: Io> Peek<I> {
     /// Frames that were passed over because their payload is damaged.
     pub fn damaged(&self) -> u64 {
         self.damaged
+    }
+
+    /// Whether that reader was done with a frame, when its cursor was saved last.
+    pub fn is_settled(&self, frame: &Peeked, reader: &str) -> bool {
+        let of = self.meta.readers.iter().find(|(_, known)| known.name == reader);
+        of.and_then(|(bit, _)| self.settled.get(bit)).is_some_and(|settled| frame.lsn <= *settled)
     }
 
     /// Whether a frame is for that reader.
