@@ -9,6 +9,11 @@ use crate::bench::generate::Shape;
 use crate::bench::scale::Axis;
 use crate::bench::work::Work;
 
+mod again; // the words of `dead-letters` and `replay`
+
+use again::{DEAD_LETTERS_EXAMPLES, REPLAY_EXAMPLES};
+pub use again::{DeadLetters, LettersWhere, Replay};
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for run: stopped, and everything that was read is delivered
@@ -149,6 +154,12 @@ pub enum Command {
     /// Show, move or remove the places where followed files were left
     #[command(subcommand, after_help = CHECKPOINTS_EXAMPLES)]
     Checkpoints(Checkpoints),
+    /// Show records that sinks refused for good, and send them again
+    #[command(subcommand, after_help = DEAD_LETTERS_EXAMPLES)]
+    DeadLetters(DeadLetters),
+    /// Send a sink once more what it was given between two times, from what the disk log keeps
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay(Replay),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(Completions),

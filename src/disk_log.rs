@@ -1,6 +1,7 @@
 //! The disk log as the configuration wants it: whether there is one, where, how large, and what it has for each sink.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -66,4 +67,25 @@ pub fn open(config: &Config, metrics: &Arc<Metrics>, to_run: bool) -> io::Result
 fn default_size(data_dir: &Path) -> u64 {
     let total = rustix::fs::statvfs(data_dir).map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize));
     (total / 4).clamp(buffer::SIZE_MIN, BUFFER_SIZE)
+}
+
+/// What to do about a data folder that can not be written: in containers the commonest fault of a first start.
+pub fn with_way_out(data_dir: &Path, error: io::Error) -> io::Error {
+    let user = rustix::process::geteuid().as_raw();
+    let shown = data_dir.display();
+    let hint = match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            format!("[node] data_dir has to be writable: mount a volume or a tmpfs at {shown}")
+        }
+        io::ErrorKind::PermissionDenied => match std::fs::metadata(data_dir) {
+            Ok(found) => format!(
+                "{shown} belongs to uid {}, longshore runs as {user}: `chown {user} {shown}`, or run as its owner (the \
+                 receiver profile is 65532, the tailer profile is 0)",
+                found.uid()
+            ),
+            Err(_) => format!("longshore runs as uid {user}; make a folder of that user's and set [node] data_dir"),
+        },
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}; {hint}"))
 }

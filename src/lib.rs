@@ -18,6 +18,7 @@ pub mod pipeline; // join, parse, ..., route: Batch in, Batch out
 
 pub mod backoff; // when to try again, pure
 pub mod buffer; // the disk log: byte strings that survive a power cut
+pub mod dead_letters; // what sinks refused for good: kept, shown, sent again
 pub mod delivery; // one loop a sink: queue, requests, retries, settling
 pub mod sinks; // stdout, file, http
 
@@ -33,11 +34,14 @@ pub mod settings; // reading configuration: sections, units, findings with their
 pub mod workers; // named threads, and the word to stop
 
 // The command line.
+pub mod again; // `replay`: what a sink was given, once more
 pub mod audit; // the ledger of a node, running or stopped
 pub mod banner; // what is said at the start
 pub mod bench; // generator, the real program, a sink that checks: `longshore bench`
 pub mod checkpoints; // `checkpoints list|set|forget`
 pub mod cli; // its words
 pub mod healthcheck; // the client of /live and /ready
+pub mod letters; // `dead-letters list|show|replay`
+pub mod replay; // records through one sink, once
 pub mod send; // the forward client
 pub mod tail; // the configuration that `tail` makes

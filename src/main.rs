@@ -11,7 +11,7 @@ use longshore::cli::{
     Audit, AuditFormat, Bench, BenchFormat, Check, Cli, Command, Completions, Healthcheck, LogFlags, Run, Send, Tail,
 };
 use longshore::config::{self, Config, Overrides, Report};
-use longshore::{audit, checkpoints, healthcheck, log, run, send, tail};
+use longshore::{audit, checkpoints, healthcheck, letters, log, run, send, tail};
 
 /// The configuration is wrong, or the start or the command failed.
 const FAILED: u8 = 1;
@@ -37,6 +37,8 @@ fn main() -> ExitCode {
             Ok(text) => print(&text),
             Err(message) => fail(&format!("checkpoints: {message}")),
         },
+        Command::DeadLetters(words) => again("dead-letters", |out| letters::run(&words, out)),
+        Command::Replay(words) => again("replay", |out| longshore::again::run(&words, out)),
         Command::Completions(args) => completions(&args),
     })
 }
@@ -160,6 +162,21 @@ fn audit(args: &Audit) -> u8 {
             print(&text).max(u8::from(!found.closes()))
         }
         Err(message) => fail(&format!("audit: {message}")),
+    }
+}
+
+/// A command that sends again: its exit code.
+fn again(name: &str, command: impl FnOnce(&mut dyn io::Write) -> Result<letters::Done, String>) -> u8 {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let done = command(&mut out).and_then(|done| match out.flush() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("standard output: {error}")),
+        _ => Ok(done),
+    });
+    match done {
+        Ok(letters::Done::All) => 0,
+        Ok(letters::Done::Refused) => FAILED,
+        Ok(letters::Done::Left) => run::BACKLOG,
+        Err(message) => fail(&format!("{name}: {message}")),
     }
 }
 

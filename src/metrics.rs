@@ -18,13 +18,14 @@
 #[macro_use]
 mod catalogue; // what can be counted
 pub mod followed; // files that are followed, by chain
+pub mod letters; // rejected records that are kept
 mod text; // the format of /metrics
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub use catalogue::{DropReason, Oddity, RejectReason};
+pub use catalogue::{DropReason, LetterLoss, Oddity, RejectReason};
 use text::Exposition;
 
 /// Counts of one batch, without atomics: filled by codecs and steps, added to the input's counters when it is routed.
@@ -192,6 +193,8 @@ pub struct SinkMetrics {
     /// Nanoseconds since 1970 since when its thread is inside a call that may block (a write to a dead mount), 0 for
     /// none.
     pub inside_since: AtomicU64,
+    /// Its dead letters.
+    pub letters: letters::SinkLetters,
 }
 
 /// How a health check stands.
@@ -214,6 +217,8 @@ pub struct Metrics {
     pub sinks: Vec<SinkMetrics>,
     /// The disk log.
     pub buffer: BufferMetrics,
+    /// The log of dead letters.
+    pub letters: letters::LettersMetrics,
     turn: RwLock<()>,
     checks: Mutex<BTreeMap<String, (Health, String)>>,
     /// By input and file: seconds since 1970 when a certificate ends.
@@ -260,11 +265,13 @@ impl Metrics {
             backlog_bytes: AtomicU64::new(0),
             backlog_oldest_ms: AtomicU64::new(0),
             inside_since: AtomicU64::new(0),
+            letters: letters::SinkLetters::default(),
         };
         Metrics {
             inputs: inputs.iter().map(input).collect(),
             sinks: sinks.iter().map(sink).collect(),
             buffer: BufferMetrics::default(),
+            letters: letters::LettersMetrics::default(),
             turn: RwLock::new(()),
             checks: Mutex::default(),
             certificates: Mutex::default(),
@@ -342,6 +349,7 @@ impl Metrics {
         self.expose_pairs(&mut out);
         self.expose_sinks(&mut out);
         self.expose_buffer(&mut out);
+        self.expose_letters(&mut out);
         out.family("longshore_health", "gauge", "Health checks: 0 pass, 1 warn, 2 fail.");
         for (name, (health, _)) in self.checks() {
             out.sample("longshore_health", &[("check", &name)], health as u64);

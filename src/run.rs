@@ -19,8 +19,6 @@
 //! sinks reopen their files.
 
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -34,8 +32,9 @@ use crate::banner::{self, Resumed, View};
 use crate::budget::Budget;
 use crate::buffer::Log;
 use crate::config::Config;
+use crate::dead_letters::DeadLetters;
 use crate::delivery::{self, SinkHandle, Stops};
-use crate::disk_log;
+use crate::disk_log::{self, with_way_out};
 use crate::handover;
 use crate::inputs::follow::checkpoint::Checkpoints;
 use crate::inputs::{Outlet, inherited};
@@ -103,6 +102,8 @@ struct Node {
     log: Option<Arc<Log>>,
     /// What looks at it.
     watch: OnceLock<Watch>,
+    /// What sinks refused for good.
+    letters: Arc<DeadLetters>,
     /// The ledger that is saved from now on is that of an orderly stop.
     stopped: Arc<AtomicBool>,
     /// "Stop reading".
@@ -123,27 +124,6 @@ struct Node {
 
 fn said(what: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
-}
-
-/// What to do about a data folder that can not be written: in containers the commonest fault of a first start.
-fn with_way_out(data_dir: &Path, error: io::Error) -> io::Error {
-    let user = rustix::process::geteuid().as_raw();
-    let shown = data_dir.display();
-    let hint = match error.kind() {
-        io::ErrorKind::ReadOnlyFilesystem => {
-            format!("[node] data_dir has to be writable: mount a volume or a tmpfs at {shown}")
-        }
-        io::ErrorKind::PermissionDenied => match std::fs::metadata(data_dir) {
-            Ok(found) => format!(
-                "{shown} belongs to uid {}, longshore runs as {user}: `chown {user} {shown}`, or run as its owner (the \
-                 receiver profile is 65532, the tailer profile is 0)",
-                found.uid()
-            ),
-            Err(_) => format!("longshore runs as uid {user}; make a folder of that user's and set [node] data_dir"),
-        },
-        _ => return error,
-    };
-    io::Error::new(error.kind(), format!("{error}; {hint}"))
 }
 
 impl Node {
@@ -200,6 +180,7 @@ impl Node {
         let node = Node {
             log,
             watch: OnceLock::new(),
+            letters: DeadLetters::new(&config.node.data_dir, config.dead_letters, &metrics),
             stopped,
             state: admin::State::new(Arc::clone(&metrics), Arc::clone(&budget)),
             runtime,
@@ -278,7 +259,9 @@ impl Node {
         for ((number, named), receiver) in config.sinks.into_iter().enumerate().zip(receivers) {
             let stops = Stops { read: self.stop.clone(), give_up: self.give_up.clone() };
             let feed = outbox.feed(number, receiver);
-            let handle = delivery::spawn(named.part, feed, Arc::clone(&self.metrics), number, stops, &self.sinks)?;
+            let letters = Some(Arc::clone(&self.letters));
+            let handle =
+                delivery::spawn(named.part, feed, Arc::clone(&self.metrics), number, stops, letters, &self.sinks)?;
             if let Some(settled) = settled.get().filter(|_| handle.needs_sync()) {
                 settled.defer(number);
             }
@@ -366,7 +349,10 @@ impl Node {
                 },
                 () = self.stop.wait() => return Why::Closed,
                 () = self.handed.wait() => return Why::HandedOver,
-                _ = look_at_log.tick() => self.watch.get().into_iter().for_each(Watch::look),
+                _ = look_at_log.tick() => {
+                    self.watch.get().into_iter().for_each(Watch::look);
+                    self.letters.look();
+                }
                 _ = save_ledger.tick() => {
                     let now = self.counted();
                     if std::mem::replace(&mut counted, now) != now {
@@ -416,9 +402,12 @@ impl Node {
         // In a thread of its own: a sync waits for as long as the disk takes, and a dead disk takes for ever.
         let checkpoints = Arc::clone(&self.checkpoints);
         let (log, until) = (self.log.clone(), deadline.max(Instant::now() + LET_GO / 2));
+        let letters = Arc::clone(&self.letters);
         let closed = Arc::<AtomicBool>::default();
         let is_closed = Arc::clone(&closed);
         let save = move || {
+            // Receipts of rejected records wait for their letters.
+            letters.close(until);
             // Syncs what was delivered, and so settles it in the log; the cursors say so when it is closed.
             if let Err(error) = checkpoints.save() {
                 tracing::error!(

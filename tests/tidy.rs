@@ -49,9 +49,23 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("sinks", &["record", "batch", "budget", "metrics", "settings", "codec", "backoff", "log"]),
     ("buffer", &["workers"]),
+    ("dead_letters", &["batch", "budget", "metrics", "codec", "buffer", "log"]),
     (
         "delivery",
-        &["record", "batch", "budget", "metrics", "settings", "codec", "outbox", "workers", "backoff", "sinks", "log"],
+        &[
+            "record",
+            "batch",
+            "budget",
+            "metrics",
+            "settings",
+            "codec",
+            "outbox",
+            "dead_letters",
+            "workers",
+            "backoff",
+            "sinks",
+            "log",
+        ],
     ),
     ("admin", &["record", "budget", "ledger", "metrics", "outbox", "log"]),
     (
@@ -68,8 +82,23 @@ const EXCEPTIONS: &[(&str, &str, &str)] =
     &[("budget", "batch", "the budget keeps the tables of ended batches, so that the next batch need not allocate")];
 
 /// The top: these may name everything.
-const TOP: &[&str] =
-    &["lib", "main", "run", "audit", "disk_log", "cli", "tail", "send", "banner", "bench", "checkpoints", "handover"];
+const TOP: &[&str] = &[
+    "lib",
+    "main",
+    "run",
+    "audit",
+    "disk_log",
+    "cli",
+    "tail",
+    "send",
+    "banner",
+    "bench",
+    "checkpoints",
+    "handover",
+    "letters",
+    "replay",
+    "again",
+];
 
 /// What pure code does not use: files, sockets, threads, a runtime, a clock.
 const IMPURE: &[&str] = &[
@@ -328,7 +357,7 @@ fn the_source_has_no_unsafe_code_and_no_unfinished_part() {
 fn every_counter_and_every_reason_stands_in_the_documentation_and_nothing_else_does() {
     use longshore::budget::Budget;
     use longshore::metrics::followed::{Generation, LostBytes, Watching};
-    use longshore::metrics::{DropReason, Health, Metrics, Oddity, RejectReason};
+    use longshore::metrics::{DropReason, Health, LetterLoss, Metrics, Oddity, RejectReason};
 
     let page = fs::read_to_string(root().join("docs/counters.md")).expect("the page is there");
     let metrics = Metrics::new(&[("in", "stdin")], &[("out", "stdout")]);
@@ -337,7 +366,7 @@ fn every_counter_and_every_reason_stands_in_the_documentation_and_nothing_else_d
     let text = metrics.exposition(&Budget::new(1 << 20));
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let followed = [Generation::NAMES, LostBytes::NAMES, Watching::NAMES].concat();
-    let names = [Oddity::NAMES, RejectReason::NAMES, DropReason::NAMES, &followed].concat();
+    let names = [Oddity::NAMES, RejectReason::NAMES, DropReason::NAMES, LetterLoss::NAMES, &followed].concat();
     let counted: BTreeSet<&str> = families.chain(names).collect();
 
     let first_cell = Regex::new(r"(?m)^\| `(\w+)` \|").expect("a valid pattern");

@@ -210,3 +210,31 @@ async fn tasks_wait_for_a_commit_and_for_the_end() {
     let refused = log.append(1, 1, Arc::new(Bytes(vec![])), Box::new(Acked::default())).expect_err("closed");
     assert_eq!(refused.why, Refusal::Closed);
 }
+
+#[test]
+fn a_look_from_outside_sees_every_frame_beside_its_writer_and_after_it() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    assert!(Peek::open(&dir.path().join("none")).expect("no error").is_none());
+    assert!(Peek::open(dir.path()).expect("no error").is_none());
+    let settings = Settings { sources: vec!["in".to_owned()], ..Settings::new(dir.path(), SIZE_MIN) };
+    let (log, _) = Log::open(settings, &["a", "b"]).expect("it opens");
+    let frames: Vec<(u64, Vec<u8>)> = (0..40).map(|n: u8| (1 + u64::from(n % 3), vec![n; 100_000])).collect();
+    for (readers, bytes) in &frames {
+        sync(&log, put(&log, *readers, bytes));
+    }
+    log.settle(0, 1);
+    for _ in 0..2 {
+        let mut peek = Peek::open(dir.path()).expect("it can be read").expect("a log");
+        let found: Vec<Peeked> = std::iter::from_fn(|| peek.next_frame()).collect();
+        assert_eq!(found.len(), frames.len(), "settled frames are there as long as their segment is");
+        for (found, (readers, bytes)) in found.iter().zip(&frames) {
+            assert_eq!((&found.bytes, found.source.as_deref(), found.records), (bytes, Some("in"), 1));
+            assert_eq!((peek.is_for(found, "a"), peek.is_for(found, "b")), (readers & 1 == 1, readers & 2 == 2));
+            assert!(!peek.is_for(found, "c") && !peek.is_settled(found, "c"));
+            // Its first frame waits; what is before that is not for it.
+            assert!(!peek.is_settled(found, "b") || readers & 2 == 0, "{}", found.lsn);
+        }
+        assert_eq!(peek.damaged(), 0);
+        log.close(soon()).expect("closed");
+    }
+}

@@ -39,7 +39,12 @@ mod log;
 #[cfg(test)]
 mod log_tests;
 mod meta;
+#[cfg(test)]
+mod model_tests;
 mod names;
+#[cfg(test)]
+mod open_tests;
+mod peek;
 mod quarantine;
 mod read;
 mod recover;
@@ -49,6 +54,7 @@ mod sim;
 mod totals;
 
 pub use log::Log;
+pub use peek::{Peek, Peeked};
 
 /// Of everything on the disk.
 const VERSION: u32 = 1;

@@ -5,6 +5,7 @@
 //! `Vec<u8>`. Neither allocates for a single record.
 
 pub mod cri; // one line of a CRI log file
+pub mod dead_letter; // a refused record as bytes, and back
 pub mod docker_json; // one line of Docker's json-file driver
 pub mod forward; // frames of the forward protocol, as they arrive
 pub mod gzip; // gzip and zstd, in and out, with limits

@@ -1,13 +1,14 @@
 //! The whole configuration file -> [`Config`], or a [`Report`] of everything that is wrong with it, in one run and in
 //! the order of the file.
 //!
-//! Sections: `[node]`, `[inputs.NAME]`, `[pipeline]`, `[buffer]`, `[sinks.NAME]`, `[telemetry]`. Inputs, sinks and steps
+//! Sections: `[node]`, `[inputs.NAME]`, `[pipeline]`, `[buffer]`, `[dead_letters]`, `[sinks.NAME]`, `[telemetry]`. Inputs, sinks and steps
 //! read their own sections; what is known here is the frame around them, the names, the memory, and which sink can get
 //! anything at all. Flags win over the environment (`LOG_LEVEL`, `LOG_FORMAT`), which wins over the file.
 //!
 //! Limits: a file of [`FILE_MAX`] bytes, [`INPUTS_MAX`] inputs, [`SINKS_MAX`] sinks, names of [`NAME_MAX`] characters.
 
 mod buffer;
+mod dead_letters;
 mod explain;
 pub mod memory;
 mod node;
@@ -56,6 +57,9 @@ pub struct Config {
     pub steps: usize,
     /// `[buffer]`.
     pub buffer: Buffer,
+    /// `[dead_letters] size`: bytes on the disk, at most; `None`: 64 MiB, or a sixteenth of the file system where that is
+    /// less.
+    pub dead_letters: Option<u64>,
     /// `[sinks.NAME]`, in the order of the file.
     pub sinks: Vec<Named<Box<dyn Sink>>>,
     /// `[telemetry]`.

@@ -8,12 +8,12 @@ use toml::de::{DeTable, DeValue};
 
 use super::explain::{self, Setting};
 use super::reach::overlap;
-use super::{Config, INPUTS_MAX, NAME_MAX, Named, Overrides, Report, Source, buffer, node, telemetry};
+use super::{Config, INPUTS_MAX, NAME_MAX, Named, Overrides, Report, Source, buffer, dead_letters, node, telemetry};
 use crate::pipeline::Pipeline;
 use crate::pipeline::route::SINKS_MAX;
 use crate::settings::{Doc, Section, describe, nearest};
 
-const SECTIONS: [&str; 6] = ["node", "inputs", "pipeline", "buffer", "sinks", "telemetry"];
+const SECTIONS: [&str; 7] = ["node", "inputs", "pipeline", "buffer", "dead_letters", "sinks", "telemetry"];
 /// What other programs call our sections.
 const SECTION_WORDS: [(&str, &str); 16] = [
     ("source", "inputs"),
@@ -76,6 +76,7 @@ pub(super) fn read<'t>(
     let (inputs, input_places) = inputs(doc, table, source, &mut settings);
     let (pipeline, steps, retags) = pipeline(section("pipeline"), table.contains_key("pipeline"), &mut settings);
     let buffer = buffer::read(section("buffer"), &mut settings);
+    let dead_letters = dead_letters::read(section("dead_letters"), &mut settings);
     let (sinks, sink_places) = sinks(doc, table, source, &mut settings);
     let telemetry = telemetry::read(section("telemetry"), source, overrides, &mut settings, &mut outside);
     if !retags {
@@ -83,7 +84,10 @@ pub(super) fn read<'t>(
     }
     let file = source.name.to_owned();
     let warnings = Report::default();
-    (Config { node, inputs, pipeline, steps, buffer, sinks, telemetry, file, warnings, settings }, outside)
+    (
+        Config { node, inputs, pipeline, steps, buffer, dead_letters, sinks, telemetry, file, warnings, settings },
+        outside,
+    )
 }
 
 /// The address of health and metrics, and nothing else.

@@ -74,7 +74,7 @@ type = "console"
 listen = "localhost:9600"
 log = { format = "txt", level = "loud" }
 "#;
-    let expected = r#"c.toml:1:2: error: unknown section [nod]; did you mean [node]? The sections are [node], [inputs], [pipeline], [buffer], [sinks], [telemetry]
+    let expected = r#"c.toml:1:2: error: unknown section [nod]; did you mean [node]? The sections are [node], [inputs], [pipeline], [buffer], [dead_letters], [sinks], [telemetry]
   1 | [nod]
     |  ^^^
 c.toml:5:10: error: node.memory: 64 has no unit; write "64MiB" or "70%"

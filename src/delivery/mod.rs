@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use crate::batch::{Outcome, Shipment};
+use crate::dead_letters::{DeadLetters, Refused};
 use crate::metrics::{Health, Metrics, SinkMetrics, shift};
 use crate::outbox::Feed;
 use crate::record::Timestamp;
@@ -103,13 +104,14 @@ impl SinkHandle {
 }
 
 /// Opens a sink and starts its loop in a thread of its own. `number` is the sink's index in the metrics. An error means
-/// that it could not be opened; its text says where and what to do.
+/// that it could not be opened; its text says where and what to do. What is refused for good goes to `letters`.
 pub fn spawn(
     mut sink: Box<dyn Sink>,
     queue: impl Into<Feed>,
     metrics: Arc<Metrics>,
     number: usize,
     stops: Stops,
+    letters: Option<Arc<DeadLetters>>,
     workers: &Workers,
 ) -> io::Result<SinkHandle> {
     let name = metrics.sinks[number].name.clone();
@@ -125,6 +127,7 @@ pub fn spawn(
         metrics,
         number,
         stops,
+        letters,
         check,
         handle: handle.clone(),
         failing: None,
@@ -187,6 +190,8 @@ struct Delivery {
     metrics: Arc<Metrics>,
     number: usize,
     stops: Stops,
+    /// Where refused records are kept.
+    letters: Option<Arc<DeadLetters>>,
     /// Name of the health check.
     check: String,
     handle: SinkHandle,
@@ -302,7 +307,7 @@ impl Delivery {
         let mut refused = 0;
         for (part, end) in ended {
             refused += if end == End::Delivered { 0 } else { part.rows.len() as u64 };
-            self.settle(part, end);
+            self.settle(part, end, &state);
         }
         if let Some(bytes) = shrunk {
             let sink = &self.counters().name;
@@ -332,7 +337,7 @@ impl Delivery {
         }
     }
 
-    fn settle(&self, part: Part, end: End) {
+    fn settle(&self, part: Part, end: End, state: &State) {
         let pair = self.metrics.pair(part.batch.input, self.number);
         let counter = match end {
             End::Delivered => &pair.delivered,
@@ -342,7 +347,14 @@ impl Delivery {
         let turn = self.metrics.turn();
         shift(from, counter, part.rows.len() as u64);
         drop(turn);
-        part.receipts.settle(end.outcome());
+        match (end, &self.letters) {
+            (End::Rejected(reason), Some(letters)) => {
+                let Part { batch, rows, receipts, .. } = part;
+                let cause = state.cause().to_owned();
+                letters.keep(self.number, Refused { batch, rows, receipts, reason, cause });
+            }
+            _ => part.receipts.settle(end.outcome()),
+        }
     }
 
     /// Calls the sink, which may block for as long as a dead mount likes: others see since when (`admin.rs`), since

@@ -75,6 +75,16 @@ pub enum State {
     Closed,
 }
 
+impl State {
+    /// What the destination said, if it did not take everything.
+    pub fn cause(&self) -> &str {
+        match self {
+            State::Refused(cause) | State::Fails { cause, .. } => cause,
+            State::Works | State::Closed => "",
+        }
+    }
+}
+
 /// The meaning of one outcome.
 #[derive(Debug)]
 pub struct Meaning {

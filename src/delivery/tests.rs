@@ -32,7 +32,7 @@ impl Bench {
         let (queue, receiver) = mpsc::channel(8);
         let stops = Stops { read: Stop::default(), give_up: Stop::default() };
         let workers = Workers::default();
-        let handle = spawn(sink, receiver, Arc::clone(&metrics), 0, stops.clone(), &workers).expect("started");
+        let handle = spawn(sink, receiver, Arc::clone(&metrics), 0, stops.clone(), None, &workers).expect("started");
         Bench { queue: Some(queue), metrics, budget: Budget::new(64 << 20), handle, stops, workers }
     }
 

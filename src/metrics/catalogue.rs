@@ -148,3 +148,15 @@ catalogue! {
         Unencodable = "unencodable",
     }
 }
+
+catalogue! {
+    /// Why a dead letter is gone, or never came to be.
+    LetterLoss {
+        /// The log of dead letters was full: the oldest went.
+        PushedOut = "pushed_out",
+        /// The disk failed, was too slow, or the record is larger than a letter may be.
+        Unwritten = "unwritten",
+        /// Bytes on the disk were damaged or missing.
+        LetterDamaged = "letter_damaged",
+    }
+}

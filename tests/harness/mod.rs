@@ -73,6 +73,9 @@ pub fn free_port() -> u16 {
 /// A running longshore. Killed when dropped.
 pub struct Node {
     child: Child,
+    config: PathBuf,
+    /// Whether `longshore audit` finds its data folder by the configuration alone.
+    auditable: bool,
     /// Where `/live` and `/metrics` are.
     pub telemetry: SocketAddr,
     log: PathBuf,
@@ -174,7 +177,8 @@ impl Start<'_> {
         command.stderr(File::create(&log).expect("a file for the log"));
         let child = command.spawn().expect("the program can be started");
         let telemetry = SocketAddr::from((Ipv4Addr::LOCALHOST, self.telemetry));
-        let mut node = Node { child, telemetry, log, out };
+        let auditable = !self.flags.iter().any(|flag| flag.contains("data-dir"));
+        let mut node = Node { child, config, auditable, telemetry, log, out };
         if self.wait {
             node.wait_live();
         }
@@ -297,11 +301,17 @@ impl Node {
         self.wait_exit(Duration::from_secs(40))
     }
 
-    /// SIGTERM, and exit 0.
+    /// SIGTERM, and exit 0; then `longshore audit` closes.
     pub fn stop_well(&mut self) {
         let code = self.stop();
         assert_eq!(code, 0, "exit code of a stop by SIGTERM; its log:\n{}", self.log());
         assert!(!self.log().contains("panicked"), "a thread panicked:\n{}", self.log());
+        if self.auditable {
+            let folder = self.config.parent().expect("it lies in the test's folder");
+            let words = ["audit", "--config", self.config.to_str().expect("UTF-8")];
+            let output = run(folder, &words, b"");
+            assert!(output.status.success(), "the audit does not close: {}", told(&output));
+        }
     }
 
     /// kill -9.

@@ -45,6 +45,8 @@ enum Break {
     Nothing,
     /// The opener does nothing after the start.
     Opener,
+    /// A checkpoint before delivery: receipts are settled when records are on their way, not when the sink has them.
+    Checkpoint,
 }
 
 struct OneFile(PathBuf);
@@ -146,6 +148,8 @@ struct Life {
     checkpoints: Arc<Checkpoints>,
     saver: Saver,
     queue: mpsc::Receiver<Shipment>,
+    /// With [`Break::Checkpoint`]: settled, and still on its way.
+    early: Vec<Shipment>,
     /// What arrived and is not settled, and its last line.
     held: Vec<(usize, Shipment)>,
     /// By arrival: the last line of each batch, and whether it was settled.
@@ -187,7 +191,8 @@ fn begin(folder: &Path, data: &Path, runtime: &Handle) -> std::io::Result<Life> 
     };
     let mut opener = Opener::new(setup, true);
     opener.begin();
-    Ok(Life { opener, reader, checkpoints, saver: Saver::default(), queue, held: Vec::new(), batches: Vec::new() })
+    let (saver, early, held, batches) = (Saver::default(), Vec::new(), Vec::new(), Vec::new());
+    Ok(Life { opener, reader, checkpoints, saver, queue, early, held, batches })
 }
 
 /// A run of one seed.
@@ -228,7 +233,9 @@ impl Run {
         if self.world.borrow().crashed {
             return;
         }
-        while let Ok(shipment) = life.queue.try_recv() {
+        let waiting: Vec<Shipment> =
+            life.early.drain(..).chain(std::iter::from_fn(|| life.queue.try_recv().ok())).collect();
+        for shipment in waiting {
             let mut last = None;
             for at in 0..shipment.batch.len() {
                 let field = shipment.batch.find(at, b"log").copied();
@@ -269,6 +276,12 @@ impl Run {
         for _ in 0..steps {
             if !matches!(life.reader.step(), Step::Again) {
                 break;
+            }
+        }
+        if self.broken == Break::Checkpoint {
+            while let Ok(mut shipment) = life.queue.try_recv() {
+                std::mem::take(&mut shipment.receipts).settle(Outcome::Delivered);
+                life.early.push(shipment);
             }
         }
     }
@@ -354,6 +367,8 @@ fn run(seed: u64, broken: Break, runtime: &Handle) -> Result<usize, String> {
                 let steps = run.rng.usize(1..4);
                 run.read(steps);
             }
+            // What is on its way takes its time, so that a crash can come in between.
+            9..11 if broken == Break::Checkpoint && run.rng.u8(0..8) > 0 => {}
             9..11 => run.deliver(),
             11..14 => run.settle(),
             14 => {
@@ -495,4 +510,10 @@ fn seeds_that_find_something_still() {
 #[test]
 fn an_opener_that_does_not_open_is_seen() {
     assert!(!campaign(0..100, Break::Opener).is_empty());
+}
+
+#[test]
+fn a_checkpoint_before_delivery_is_seen() {
+    let is_right = |seed, broken| campaign(seed..seed + 1, broken).is_empty();
+    assert!((0..300).any(|seed| !is_right(seed, Break::Checkpoint) && is_right(seed, Break::Nothing)));
 }
