@@ -8,7 +8,7 @@ use crate::budget::Budget;
 use crate::codec::gzip::{Codec, compress};
 use crate::record::{Form, Stream};
 
-const NOW: Timestamp = Timestamp(7_000_000_000);
+pub(super) const NOW: Timestamp = Timestamp(7_000_000_000);
 
 fn encode(value: &V) -> Vec<u8> {
     let mut out = Vec::new();
@@ -60,11 +60,11 @@ fn zipped(codec: Codec, text: &[u8]) -> Vec<u8> {
 
 /// What came out of a connection.
 #[derive(Debug, Default, PartialEq)]
-struct Seen {
-    rows: Vec<String>,
-    chunks: Vec<Vec<u8>>,
-    rejected: Vec<(&'static str, u32)>,
-    lost: Option<LostReason>,
+pub(super) struct Seen {
+    pub(super) rows: Vec<String>,
+    pub(super) chunks: Vec<Vec<u8>>,
+    pub(super) rejected: Vec<(&'static str, u32)>,
+    pub(super) lost: Option<LostReason>,
 }
 
 fn show(batch: &Batch, at: usize) -> String {
@@ -83,7 +83,13 @@ fn show(batch: &Batch, at: usize) -> String {
     format!("{} {} {}", batch.tag_of(at), batch.row(at).time.0, fields.join(","))
 }
 
-fn run_with(bytes: &[u8], pieces: &[usize], limits: Limits, room: usize, mut see: impl FnMut(&Batch)) -> Seen {
+pub(super) fn run_with(
+    bytes: &[u8],
+    pieces: &[usize],
+    limits: Limits,
+    room: usize,
+    mut see: impl FnMut(&Batch),
+) -> Seen {
     let budget = Budget::new(1 << 30);
     let fresh = || {
         let mut permit = budget.empty_permit();

@@ -61,6 +61,8 @@ struct Inner {
     waiting: usize,
     /// No more frames come.
     closed: bool,
+    /// The sender speaks JSON, and the chunk ids are JSON.
+    json: bool,
     /// Why the connection must end.
     broken: Option<&'static str>,
 }
@@ -138,6 +140,11 @@ impl Acks {
         self.for_writer.notify_one();
     }
 
+    /// The sender speaks JSON: its acks are JSON too.
+    pub(super) fn speak_json(&self) {
+        self.lock().json = true;
+    }
+
     /// No more frames come: the writer ends when the last ack is written.
     pub(super) fn close(&self) {
         self.lock().closed = true;
@@ -210,7 +217,11 @@ impl Acks {
                     inner.open = inner.open.saturating_sub(cost);
                     self.for_reader.notify_one();
                     if let Some(chunk) = slot.and_then(|slot| slot.chunk) {
-                        return Next::Write(chunk);
+                        // The text that Fluentd writes, without a line break.
+                        return Next::Write(match inner.json {
+                            true => [b"{\"ack\":", &chunk[..], b"}"].concat(),
+                            false => [b"\x81\xa3ack", &chunk[..]].concat(),
+                        });
                     }
                 }
                 // A frame that never ended on a closed connection has nobody to tell.
@@ -237,9 +248,8 @@ impl Acks {
             match self.next() {
                 Next::Wait => self.for_writer.notified().await,
                 Next::End => break,
-                Next::Write(chunk) => {
+                Next::Write(ack) => {
                     // One write each: senders take what one read gives as one ack.
-                    let ack = [b"\x81\xa3ack", &chunk[..]].concat();
                     let written = async {
                         socket.write_all(&ack).await?;
                         socket.flush().await

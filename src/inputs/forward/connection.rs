@@ -452,6 +452,9 @@ impl Connection {
 
     fn frame_ended(&self, work: &mut Work, batch: &mut Batch) {
         let chunk = work.decoder.chunk();
+        if work.decoder.is_json() {
+            self.acks.speak_json();
+        }
         // A chunk id comes last, so only the records of a frame that is whole in this batch can be named by it.
         let rows = std::mem::replace(&mut work.named, batch.len())..batch.len();
         if !rows.is_empty() {
@@ -555,7 +558,7 @@ impl Connection {
 fn hint(reason: LostReason, first: &[u8]) -> Option<&'static str> {
     let LostReason::NotAFrame(_) = reason else { return None };
     match first {
-        [b'{' | b'[', ..] => Some("JSON on the forward port; the forward protocol is MessagePack"),
+        [b'{' | b'[', ..] => Some("JSON on a connection that began with MessagePack; a connection speaks one of them"),
         _ => hint::of(first),
     }
 }
