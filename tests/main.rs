@@ -23,6 +23,7 @@ mod example;
 mod file_input;
 mod file_sink;
 mod forward_bad;
+mod forward_golden;
 mod forward_input;
 mod forward_limits;
 mod forward_security;

@@ -6,8 +6,8 @@
 //! one that writes its acks ([`acks`]). UDP heartbeats are answered on the same port ([`udp`]).
 //! Limits, all settings: connections in all and for each peer, the handshake's time, a stall within a frame, and those
 //! of the codec ([`Limits`](crate::codec::forward::Limits)). Log lines: one for each peer in ten seconds. Counters:
-//! `open`, `framing_lost`, `frame_stalled`, `connection_refused`, `not_allowed`, `handshake_failed`, and those of the
-//! codec.
+//! `open`, `framing_lost`, `frame_stalled`, `connection_refused`, `not_allowed`, `handshake_failed`,
+//! `connection_panicked`, and those of the codec.
 
 mod accept;
 mod acks;
@@ -137,7 +137,14 @@ async fn accept_all(entrances: Vec<Entrance>, outlet: Outlet, shared: Arc<Shared
         acceptors.spawn(accept::accept(entrance, outlet.clone(), Arc::clone(&shared)));
     }
     drop(outlet);
-    while acceptors.join_next().await.is_some() {}
+    while let Some(ended) = acceptors.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            // A listener that nobody serves any more is a reason to stop, as for any other worker.
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
 }
 
 #[cfg(test)]

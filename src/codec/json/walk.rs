@@ -291,7 +291,7 @@ mod tests {
             ("17,", 2),
             ("-1.5]", 4),
             ("null ", 4),
-            (r#"{"a" : [ 1 , 2 ] , "b" : "\ud800" }"#, 36),
+            (r#"{"a" : [ 1 , 2 ] , "b" : "\ud800" }"#, 35),
         ];
         for (text, end) in whole {
             for piece in 1..=text.len() {

@@ -184,6 +184,15 @@ pub(super) struct Connection {
     pub(super) complaints: Arc<Complaints>,
 }
 
+/// A task that does not outlive who waits for it, also if that one panics: else the socket would stay open.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// The parts that change while it is read.
 struct Work {
     lane: Lane,
@@ -202,6 +211,7 @@ struct Work {
 impl Connection {
     /// Reads until the end; `writer` is the task that writes the acks.
     pub(super) async fn serve(self, writer: tokio::task::JoinHandle<()>) {
+        let mut writer = AbortOnDrop(writer);
         let mut work = Work {
             lane: self.outlet.lane(JoinRule::Forward),
             origin: Arc::new(Origin { peer: Some(self.peer.clone()), ..Origin::default() }),
@@ -230,15 +240,12 @@ impl Connection {
             }
         }
         if matches!(end, End::Broken(_)) {
-            writer.abort();
             return;
         }
         acks.close();
         let patience = if matches!(end, End::Stop) { Duration::MAX } else { LAST_ACKS };
-        let abort = writer.abort_handle();
-        if tokio::time::timeout(patience, writer).await.is_err() {
-            abort.abort();
-        }
+        let _ = tokio::time::timeout(patience, &mut writer.0).await;
+        drop(writer);
         if !matches!(end, End::Closed) {
             let _ = tokio::time::timeout(LINGER, drain(&reader)).await;
         }
@@ -413,6 +420,8 @@ impl Connection {
 
     /// Decodes what is in the buffer.
     async fn decode(&self, work: &mut Work, mut batch: Batch, now: Timestamp) -> (Batch, Option<End>) {
+        #[cfg(test)]
+        super::tests::panic_if_asked(work.buffer.data());
         loop {
             let (used, step) = work.decoder.decode(work.buffer.data(), &mut batch, now);
             work.buffer.used(used);
