@@ -265,10 +265,9 @@ impl Batch {
         Span { at: at as u32, len: len as u32 }
     }
 
-    /// Takes back the last bytes that were appended (a record that turned out to be broken).
-    pub fn rewind_bytes(&mut self, last: Span) {
-        assert_eq!(last.at as usize + last.len as usize, self.tables.used, "only the last bytes can be taken back");
-        self.tables.used = last.at as usize;
+    /// Takes back the bytes from `span` on (a record that turned out to be broken).
+    pub fn rewind_bytes(&mut self, span: Span) {
+        self.tables.used = self.tables.used.min(span.at as usize);
     }
 
     /// The key `log`, which every line of text needs: one copy a batch.

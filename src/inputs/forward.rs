@@ -11,10 +11,12 @@
 
 mod accept;
 mod acks;
+mod buffer;
 mod codec_memory;
 mod complaints;
 mod connection;
 mod door;
+mod held;
 mod hint;
 mod listen;
 mod listener;
@@ -37,8 +39,8 @@ use crate::settings::Section;
 use crate::workers::Workers;
 
 use accept::{Entrance, Shared};
-use connection::Held;
 use door::Door;
+use held::Held;
 use listen::Listen;
 use listener::Listener;
 use seats::Seats;

@@ -25,8 +25,9 @@ use crate::metrics::{Metrics, Oddity};
 
 use super::acks::Acks;
 use super::complaints::Complaints;
-use super::connection::{self, Connection, Held};
+use super::connection::{self, Connection};
 use super::door::Door;
+use super::held::Held;
 use super::hint;
 use super::listener::{Accepted, Listener};
 use super::login::{Refused, login};
@@ -170,7 +171,8 @@ impl Came {
         // Dropped last, whatever way this ends.
         let _present = Present::new(seat, peer.clone(), &outlet);
         let entered = tokio::select! {
-            entered = enter(accepted, &door, &hostname, &shared.settings) => Some(entered),
+            // Boxed, since a handshake needs much more than the connection that comes of it and then is idle.
+            entered = Box::pin(enter(accepted, &door, &hostname, &shared.settings)) => Some(entered),
             () = outlet.stop.wait() => None,
         };
         match entered {
