@@ -127,27 +127,27 @@ impl Connection {
             Box::pin(self.flush(&mut work, false)).await;
         }
         drop(work);
-        let Connection { reader, peer, outlet, acks, complaints, .. } = self;
-        let (input, metrics) = (outlet.input, Arc::clone(&outlet.metrics));
-        // The queues of the sinks end when the last outlet is gone; the acks need the socket alone.
-        drop(outlet);
+        let (input, metrics) = (self.outlet.input, Arc::clone(&self.outlet.metrics));
+        // The queues of the sinks end when the last outlet is gone; the acks need the socket alone. The other parts stay
+        // where they are: moved, they would have their place twice in every idle connection.
+        drop(self.outlet);
         match &end {
             End::Closed | End::Stop => (),
-            End::Broken(why) => complaints.say(&peer, format_args!("closed without an ack: {why}")),
+            End::Broken(why) => self.complaints.say(&self.peer, format_args!("closed without an ack: {why}")),
             End::Fault(oddity, message) => {
                 count(&metrics, input, *oddity);
-                complaints.say(&peer, format_args!("{message}"));
+                self.complaints.say(&self.peer, format_args!("{message}"));
             }
         }
         if matches!(end, End::Broken(_)) {
             return;
         }
-        acks.close();
+        self.acks.close();
         let patience = if matches!(end, End::Stop) { Duration::MAX } else { LAST_ACKS };
         let _ = tokio::time::timeout(patience, &mut writer.0).await;
         drop(writer);
         if !matches!(end, End::Closed) {
-            let _ = tokio::time::timeout(LINGER, drain(&reader)).await;
+            let _ = tokio::time::timeout(LINGER, drain(&self.reader)).await;
         }
     }
 

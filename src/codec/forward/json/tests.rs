@@ -49,7 +49,6 @@ fn every_mode_gives_the_same_rows_wherever_it_is_cut() {
         for limits in [Limits::default(), streamed] {
             for cut in 1..=frame.len() {
                 let seen = run_with(frame.as_bytes(), &[cut], limits, 1 << 20, |_| ());
-                assert_eq!(seen.rows, expected.rows.iter().map(|row| row.replace("n=", "n=")).collect::<Vec<_>>());
                 assert_eq!(seen, expected, "{name}, pieces of {cut}");
             }
             let seen = run_with(frame.as_bytes(), &[1], limits, 1, |_| ());
