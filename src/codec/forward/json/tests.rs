@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::codec::forward::tests::{NOW, Seen, run_with};
 use crate::codec::ndjson::Encoder;
@@ -196,4 +198,83 @@ fn a_frame_above_the_limit_of_whole_ones_is_taken_as_it_arrives_and_looked_at_on
     let (used, step) = decoder.decode(&frame.as_bytes()[..2 << 20], &mut batch, NOW);
     assert_eq!(step, Step::NeedMore);
     assert!((2 << 20) - used < 300, "{used}");
+}
+
+/// A JSON value as MessagePack.
+fn packed(value: &serde_json::Value) -> rmpv::Value {
+    use rmpv::Value as Msg;
+    use serde_json::Value;
+    match value {
+        Value::Null => Msg::Nil,
+        Value::Bool(flag) => (*flag).into(),
+        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(number), _) => number.into(),
+            (_, Some(number)) => number.into(),
+            _ => number.as_f64().expect("a number").into(),
+        },
+        Value::String(text) => text.as_str().into(),
+        Value::Array(items) => Msg::Array(items.iter().map(packed).collect()),
+        Value::Object(members) => {
+            Msg::Map(members.iter().map(|(key, value)| (key.as_str().into(), packed(value))).collect())
+        }
+    }
+}
+
+fn values() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<u64>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        (-1e15f64..1e15).prop_map(Into::into),
+        any::<String>().prop_map(Into::into),
+        prop_oneof![Just("stdout"), Just("stderr"), Just("/web"), Just("")].prop_map(Into::into),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            proptest::collection::hash_map(any::<String>(), inner, 0..4)
+                .prop_map(|members| members.into_iter().collect::<serde_json::Map<_, _>>().into()),
+        ]
+    })
+}
+
+fn keys() -> impl Strategy<Value = String> {
+    prop_oneof![
+        prop_oneof![
+            Just("log"),
+            Just("source"),
+            Just("container_id"),
+            Just("container_name"),
+            Just("time"),
+            Just("tag")
+        ]
+        .prop_map(str::to_owned),
+        any::<String>(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #[test]
+    fn a_record_gives_the_same_line_in_json_and_in_messagepack(
+        record in proptest::collection::hash_map(keys(), values(), 0..7),
+        text in any::<bool>(),
+    ) {
+        let mut record: serde_json::Map<String, serde_json::Value> = record.into_iter().collect();
+        if text {
+            // Often enough what Docker's driver sends.
+            for (key, value) in [("log", "a \"b\"\n"), ("source", "stderr"), ("container_id", "ab"), ("container_name", "/\u{e9}")] {
+                record.insert(key.to_owned(), value.into());
+            }
+        }
+        let record = serde_json::Value::Object(record);
+        let json = format!("[\"t\",1700000000,{record}]");
+        let mut msgpack = b"\x93\xa1t\xce\x65\x53\xf1\x00".to_vec();
+        rmpv::encode::write_value(&mut msgpack, &packed(&record)).expect("memory");
+        let lines = |bytes: &[u8]| -> Vec<serde_json::Value> {
+            output(bytes).iter().map(|line| serde_json::from_str(line).expect("valid JSON")).collect()
+        };
+        prop_assert_eq!(lines(json.as_bytes()), lines(&msgpack));
+    }
 }
