@@ -10,6 +10,7 @@
 //!
 //! Limits: numbers up to [`NUMBER_MAX`]; [`TRIES_MAX`] torn scans, then what was seen is taken as it is.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -267,8 +268,27 @@ impl Family {
         scan
     }
 
-    /// The older generations that have a name now, newest first.
+    /// The older generations that have a name now, newest first. Names may shift meanwhile: looked at until two looks
+    /// saw the same; what only an earlier one saw is the oldest.
     pub fn copies(&self) -> Vec<Arc<Held>> {
+        let mut seen: Vec<Arc<Held>> = Vec::new();
+        for _ in 0..TRIES_MAX {
+            let mut look = self.copies_once();
+            // One that shifted during the look was met under both names.
+            let mut met = HashSet::new();
+            look.retain(|held| met.insert(held.id));
+            let same = look.iter().map(|held| held.id).eq(seen.iter().map(|held| held.id));
+            seen.retain(|held| look.iter().all(|newer| newer.id != held.id));
+            look.append(&mut seen);
+            seen = look;
+            if same {
+                break;
+            }
+        }
+        seen
+    }
+
+    fn copies_once(&self) -> Vec<Arc<Held>> {
         let (mut numbers, dates) = self.list();
         numbers.sort_unstable();
         let numbered = numbers.into_iter().filter(|number| *number > 0);

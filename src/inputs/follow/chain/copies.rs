@@ -10,12 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Chain, gz_wait, linger};
+use crate::inputs::follow::clock;
 use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::identity::{self, FileId, HEAD_BYTES, Mark};
 use crate::inputs::follow::source::{self, Source};
 
 const READ_MAX: usize = 1024;
 const COPIES_MAX: usize = 128;
+/// File times lag behind the clock by a tick of the kernel, 10 ms at most.
+const TICK: Duration = Duration::from_millis(10);
 
 /// A generation that was read: who it was, and the marks of its content's head and end.
 pub(super) struct ReadBefore {
@@ -25,6 +28,22 @@ pub(super) struct ReadBefore {
     end: Option<(u64, Mark)>,
     /// A compressed one is held.
     copy: Option<Arc<Held>>,
+}
+
+/// A copy that was read to its end.
+pub(super) struct Ended {
+    head: Mark,
+    tail: Mark,
+    offset: u64,
+    changed: i64,
+}
+
+impl Ended {
+    pub(super) fn of(source: &Source) -> Option<Ended> {
+        let head = source::head_of(&source.held).ok().filter(|head| head.is_known())?;
+        let changed = source.held.look().ok()?.mtime;
+        Some(Ended { head, tail: source.tail(), offset: source.offset, changed })
+    }
 }
 
 impl Chain {
@@ -108,16 +127,111 @@ impl Chain {
         None
     }
 
-    /// The copy that was made of a file before it was truncated: a sibling with its head, and with what was read last
-    /// before the same offset.
-    pub(super) fn copy_of(&self, source: &Source, head: Mark) -> Option<Arc<Held>> {
-        if !head.is_known() {
-            return None;
-        }
+    /// The copies that were made of a file since it had what was read of it, oldest first, and where each is to be read
+    /// from: the sibling with its head, and with what was read last before the same offset, goes on there. Those that
+    /// were written since, and are not that one, are of content that nobody saw: the file was filled, copied and
+    /// truncated again before the reader came.
+    pub(super) fn copies_since(&mut self, source: &Source, head: Mark) -> Vec<(Arc<Held>, u64)> {
+        let looked = clock::wall();
+        let nanos = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+        // What changes within the same tick has the same time.
+        let changed = source.held.look().map_or(0, |look| look.mtime);
+        self.copies_sought = if changed < nanos(looked.saturating_sub(TICK)) { changed } else { 0 };
+        let since = nanos(self.agreed.saturating_sub(TICK));
         let copies = self.family.copies();
-        copies
-            .into_iter()
-            .find(|copy| copy.id != source.held.id && source::has_marks(copy, head, source.tail(), source.offset))
+        let mut unread: Vec<(i64, Arc<Held>, u64)> = Vec::new();
+        for copy in &copies {
+            // Beside its plain file a compressed one is still being written.
+            let named = |name: &str| copies.iter().any(|copy| copy.name == name);
+            let Ok(look) = copy.look() else { continue };
+            if copy.id == source.held.id
+                || copy.name.strip_suffix(".gz").is_some_and(named)
+                || self.reads(copy, look.mtime)
+            {
+                continue;
+            }
+            if head.is_known() && source::has_marks(copy, head, source.tail(), source.offset) {
+                unread.push((look.mtime, Arc::clone(copy), source.offset));
+                break;
+            }
+            if look.mtime >= since && look.size > 0 {
+                unread.push((look.mtime, Arc::clone(copy), 0));
+            }
+        }
+        // A compressed one keeps the time of the plain one. The newest came first, by its name.
+        unread.reverse();
+        unread.sort_by_key(|(mtime, ..)| *mtime);
+        // What is copied from here on is newer.
+        self.agreed = looked;
+        unread.into_iter().map(|(_, copy, offset)| (copy, offset)).collect()
+    }
+
+    /// Whether a sibling is read, was read or will be read anyway.
+    fn reads(&self, copy: &Arc<Held>, changed: i64) -> bool {
+        let lingers = |late: &linger::Lingering| {
+            let source = &late.source;
+            source.held.id == copy.id && source::has_marks(copy, Mark::default(), source.tail(), source.offset)
+        };
+        self.queue.iter().any(|held| held.id == copy.id)
+            || self.copies_read.contains(&(copy.id, changed))
+            || self.lingering.iter().any(lingers)
+            || self.rules.docker && self.was_read(copy) == Some(true)
+    }
+
+    /// A file that was truncated has its first `n` bytes, or none. If it had others before, which were copied and
+    /// truncated again before anybody looked, those come first: true, and the file is read once more after them.
+    pub(super) fn read_copies_before(&mut self, buf: &[u8], n: usize) -> bool {
+        let Some(source) =
+            self.source.take_if(|source| source.held.look().is_ok_and(|look| look.mtime != self.copies_sought))
+        else {
+            return false;
+        };
+        let copies = self.copies_since(&source, Mark::default());
+        // One alone may be a copy of what was just read.
+        let head = Mark::of(&source.data(buf, n)[..n.min(HEAD_BYTES)]);
+        let own = |(copy, _): &(Arc<Held>, u64)| head.is_known() && source::has_marks(copy, head, Mark::default(), 0);
+        let some = copies.len() > 1 || copies.first().is_some_and(|copy| !own(copy));
+        if some {
+            self.read_copies(source.held, copies);
+        } else {
+            self.source = Some(source);
+        }
+        some
+    }
+
+    /// Copies first, then `held` from its head.
+    pub(super) fn read_copies(&mut self, held: Arc<Held>, copies: Vec<(Arc<Held>, u64)>) {
+        self.queue.push_front(held);
+        for (copy, _) in &copies {
+            if self.copies_read.len() >= COPIES_MAX {
+                self.copies_read.pop_front();
+            }
+            self.copies_read.extend(copy.look().map(|look| (copy.id, look.mtime)));
+        }
+        let mut copies = copies.into_iter();
+        let first = copies.next();
+        for (copy, _) in copies.rev() {
+            self.queue.push_front(copy);
+        }
+        if let Some((copy, offset)) = first {
+            self.open(copy, offset);
+        }
+    }
+
+    /// A truncated file that was copied again, and not truncated again yet, has what was just read from its copy: where
+    /// to go on in it. By its time too, for a program may write the same lines once more.
+    pub(super) fn read_as_copy(&mut self, held: &Arc<Held>) -> Option<u64> {
+        let copy = self.copy_ended.take()?;
+        let same =
+            held.look().ok()?.mtime <= copy.changed && source::has_marks(held, copy.head, copy.tail, copy.offset);
+        same.then_some(copy.offset)
+    }
+
+    /// Whether what is being read is the copy of a truncated file.
+    pub(super) fn reads_copy(&self) -> bool {
+        let Some(source) = &self.source else { return false };
+        self.truncated.is_some_and(|file| file != source.held.id)
+            && self.copies_read.iter().any(|(copy, _)| *copy == source.held.id)
     }
 }
 
@@ -138,5 +252,5 @@ fn same_end(held: &Arc<Held>, head: Mark, (len, tail): (u64, Mark)) -> bool {
 fn gz_wait_unless_closed(held: &Held) -> bool {
     let Ok(look) = held.look() else { return false };
     let changed = Duration::from_nanos(u64::try_from(look.mtime).unwrap_or(0));
-    crate::inputs::follow::clock::wall().checked_sub(changed).is_none_or(|age| age < linger::POLL * 10)
+    clock::wall().checked_sub(changed).is_none_or(|age| age < linger::POLL * 10)
 }

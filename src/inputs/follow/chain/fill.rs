@@ -28,7 +28,11 @@ impl Chain {
         let border = self.behind.front().map_or(u64::MAX, |span| span.start);
         let until = if replaying { border.min(self.replay_until) } else { border };
         let allowed = n.min(usize::try_from(until - self.position).unwrap_or(usize::MAX));
-        let used = self.feed(context.outlet, &source.data(context.buf, n)[..allowed], whole);
+        let emptied = self.truncated == Some(source.held.id);
+        if emptied {
+            self.truncated = None;
+        }
+        let used = self.feed(context.outlet, &source.data(context.buf, n)[..allowed], whole, emptied);
         source.consume(context.buf, used);
         self.position += used as u64;
         if allowed < n {
@@ -45,8 +49,8 @@ impl Chain {
         }
     }
 
-    /// Lines of `data`, which stands at the position. Returns the bytes used; the rest is an unfinished line.
-    fn feed(&mut self, outlet: &Outlet, data: &[u8], whole: bool) -> usize {
+    /// Lines of `data`, which stands at the position and, if the file was `emptied`, at its head. Returns the bytes used; the rest is an unfinished line.
+    fn feed(&mut self, outlet: &Outlet, data: &[u8], whole: bool, emptied: bool) -> usize {
         let max = self.rules.line_max;
         let mut at = 0;
         while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
@@ -60,8 +64,7 @@ impl Chain {
                 }
                 continue;
             }
-            let at_head = at == 0 && std::mem::take(&mut self.head_may_be_nul);
-            if rest[0] == 0 && (self.rules.docker || at_head) {
+            if rest[0] == 0 && (self.rules.docker || emptied && at == 0) {
                 // A file that was truncated under its writer starts with as many NULs as it had bytes.
                 self.tally.odd(Oddity::NulRun);
                 at += rest.iter().position(|byte| *byte != 0).unwrap_or(rest.len());

@@ -27,7 +27,7 @@ use crate::inputs::follow::checkpoint::Saved;
 use crate::inputs::follow::clock;
 use crate::inputs::follow::decode::Format;
 use crate::inputs::follow::generations::{Family, Held};
-use crate::inputs::follow::identity::{HEAD_BYTES, Mark};
+use crate::inputs::follow::identity::{FileId, HEAD_BYTES, Mark};
 use crate::inputs::follow::progress::{Progress, RangeWaiter, Span};
 use crate::inputs::follow::source::{self, Found, Source};
 use crate::inputs::follow::standing::Standing;
@@ -162,8 +162,17 @@ pub struct Chain {
     grew: Instant,
     not_before: Option<Instant>,
     refused: bool,
-    /// The file that is read next was truncated: its writer may have left a hole.
-    head_may_be_nul: bool,
+    /// A file that was truncated, while nothing was read of it since: its writer may have left a hole, and it may be
+    /// copied and truncated once more before it is read.
+    truncated: Option<FileId>,
+    /// When the file that is read had what was known of it, since 1970.
+    agreed: Duration,
+    /// Copies that a truncation led to, with the times of their last change.
+    copies_read: VecDeque<(FileId, i64)>,
+    /// The last change of the truncated file at the time of the last look for copies.
+    copies_sought: i64,
+    /// The one that was read last: its head, and the mark before the offset where it ended.
+    copy_ended: Option<copies::Ended>,
     standing: Arc<Standing>,
     family: Family,
 }
@@ -196,7 +205,11 @@ impl Chain {
             grew: now,
             not_before: seed.not_before,
             refused: false,
-            head_may_be_nul: false,
+            truncated: None,
+            agreed: clock::wall(),
+            copies_read: VecDeque::new(),
+            copies_sought: 0,
+            copy_ended: None,
             standing: seed.standing,
             family: seed.family,
         };
@@ -329,7 +342,22 @@ impl Chain {
             return Ok(self.next().or_else(|| self.at_rest(context)));
         };
         let room = (source.seen - source.offset) as usize + source::BLOCK;
-        match source.read(context.buf, self.rules.line_max)? {
+        let looked = clock::wall();
+        let found = source.read(context.buf, self.rules.line_max)?;
+        // An empty file says nothing of what it was since it was truncated, nor does its copy.
+        let emptied = self.truncated == Some(source.held.id);
+        if let Found::Bytes(n) | Found::End(n) = found
+            && source.offset == 0
+            && emptied
+            && self.behind.is_empty()
+            && self.read_copies_before(context.buf, n)
+        {
+            return Ok(None);
+        }
+        if found != Found::Rewritten && self.truncated.is_none() {
+            self.agreed = looked;
+        }
+        match found {
             Found::Bytes(n) => {
                 self.refused = false;
                 self.grew = clock::now();
@@ -395,7 +423,8 @@ impl Chain {
             }
             return Some(Turn::Idle);
         }
-        if self.rules.docker || context.outlet.once {
+        // Nobody writes to a copy.
+        if self.rules.docker || context.outlet.once || self.reads_copy() {
             self.finish(context, n);
             return None;
         }
@@ -425,6 +454,7 @@ impl Chain {
         }
         self.skipping = None;
         self.close(context.outlet);
+        self.copy_ended = self.source.as_ref().filter(|_| self.reads_copy()).and_then(copies::Ended::of);
         if let Some(source) = self.source.take() {
             self.remember(&source.held);
         }
@@ -462,6 +492,14 @@ impl Chain {
             }
         }
         self.gz_seen = None;
+        if self.truncated == Some(next.id)
+            && let Some(offset) = self.read_as_copy(&next)
+        {
+            self.queue.pop_front();
+            self.truncated = None;
+            self.open(next, offset);
+            return Some(Turn::Again);
+        }
         if next.gz {
             // Its plain file was not seen: it stands in for it.
             let _ = self.standing.missing.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
@@ -498,39 +536,54 @@ impl Chain {
     /// The file was truncated or rewritten in place. If it was copied before (`copytruncate`), the copy has what was
     /// unread; then, or at once, the file is read from its head.
     fn rewritten(&mut self) {
+        let is_copy = self.reads_copy();
         let Some(source) = self.source.take() else { return };
         let size = source.held.look().map_or(0, |look| look.size);
+        if is_copy {
+            let lost = source.seen - source.offset;
+            self.skipping = None;
+            self.standing.lost(0, LostBytes::Truncated, lost);
+            tracing::warn!(
+                key = self.key,
+                copy = source.held.name,
+                offset = source.offset,
+                bytes_lost_at_least = lost,
+                "the copy of a truncated file was overwritten while it was read"
+            );
+            return;
+        }
         let head = self.progress.lock().spans.back().map(|span| span.head).unwrap_or_default();
         self.tally.odd(Oddity::FileRewritten);
         self.skipping = None;
-        self.head_may_be_nul = true;
-        let copy = self.copy_of(&source, head);
-        match copy {
-            Some(copy) => {
-                tracing::info!(
-                    key = self.key,
-                    file = source.held.name,
-                    copy = copy.name,
-                    offset = source.offset,
-                    "a file was copied and truncated; the rest is read from the copy"
-                );
-                self.queue.push_front(source.held);
-                self.open(copy, source.offset);
-            }
-            None => {
-                let lost = source.seen - source.offset;
-                self.standing.lost(0, LostBytes::Truncated, lost);
-                tracing::warn!(
-                    key = self.key,
-                    file = source.held.name,
-                    offset = source.offset,
-                    size,
-                    bytes_lost_at_least = lost,
-                    "a file was truncated or rewritten in place, and no copy of it is there; it is read from its head"
-                );
-                self.open(source.held, 0);
-            }
+        self.truncated = Some(source.held.id);
+        let copies = self.copies_since(&source, head);
+        let Some((first, offset)) = copies.first().cloned() else {
+            let lost = source.seen - source.offset;
+            self.standing.lost(0, LostBytes::Truncated, lost);
+            tracing::warn!(
+                key = self.key,
+                file = source.held.name,
+                offset = source.offset,
+                size,
+                bytes_lost_at_least = lost,
+                "a file was truncated or rewritten in place, and no copy of it is there; it is read from its head"
+            );
+            self.open(source.held, 0);
+            return;
+        };
+        tracing::info!(
+            key = self.key,
+            file = source.held.name,
+            copy = first.name,
+            offset,
+            copies = copies.len(),
+            "a file was copied and truncated; what is unread is read from its copies"
+        );
+        if offset == 0 {
+            // Copied and truncated more than once: the first of the copies is gone, or nothing of it was unread.
+            self.standing.lost(0, LostBytes::Truncated, source.seen - source.offset);
         }
+        self.read_copies(source.held, copies);
     }
 
     /// The file that is being read was given up to stay within the limit of held deleted files. The keeper counted it.

@@ -76,7 +76,7 @@ impl Chain {
             Fate::Found | Fate::GoneComplete => {}
             Fate::Rewritten => {
                 self.tally.odd(Oddity::FileRewritten);
-                self.head_may_be_nul = true;
+                self.truncated = Some(saved.done.id);
                 tracing::warn!(
                     key,
                     file = name,

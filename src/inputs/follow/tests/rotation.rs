@@ -92,3 +92,35 @@ fn the_copy_of_a_truncated_file_gives_what_was_unread() {
     assert_eq!(node.wait_for(2001), lines(0..2001));
     assert_eq!(node.metrics.inputs[0].followed.lost_bytes[LostBytes::Truncated as usize].load(Ordering::Relaxed), 0);
 }
+
+#[test]
+fn a_file_that_is_copied_and_truncated_again_and_again_between_two_looks_gives_every_line_once() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let log = dir.path().join("a.log");
+    let name = |n: usize| dir.path().join(format!("a.log.{n}"));
+    let put = |range: std::ops::Range<usize>| {
+        let mut file = OpenOptions::new().create(true).append(true).open(&log).expect("opens");
+        file.write_all(range.map(|n| format!("line {n}\n")).collect::<String>().as_bytes()).expect("written");
+    };
+    put(0..100);
+    let node = Node::new();
+    node.start("file", &format!("paths = [\"{}/*.log\"]\n", dir.path().display()));
+    node.wait_for(100);
+    let mut next = 100;
+    for _ in 0..8 {
+        for _ in 0..4 {
+            put(next..next + 100);
+            next += 100;
+            for old in (1..10).rev() {
+                let _ = fs::rename(name(old), name(old + 1));
+            }
+            fs::copy(&log, name(1)).expect("copied");
+            OpenOptions::new().write(true).open(&log).expect("opens").set_len(0).expect("truncated");
+        }
+        // The first line after the last truncation: what was copied before it is read when it comes, at the latest.
+        put(next..next + 1);
+        next += 1;
+        assert_eq!(node.wait_for(next), lines(0..next));
+    }
+    assert_eq!(node.metrics.inputs[0].followed.lost_bytes[LostBytes::Truncated as usize].load(Ordering::Relaxed), 0);
+}
