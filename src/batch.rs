@@ -265,6 +265,11 @@ impl Batch {
         Span { at: at as u32, len: len as u32 }
     }
 
+    /// Takes back the bytes from `span` on (a record that turned out to be broken).
+    pub fn rewind_bytes(&mut self, span: Span) {
+        self.tables.used = self.tables.used.min(span.at as usize);
+    }
+
     /// The key `log`, which every line of text needs: one copy a batch.
     pub fn log_key(&mut self) -> Span {
         match self.log_key {

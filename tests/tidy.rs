@@ -376,3 +376,37 @@ fn every_counter_and_every_reason_stands_in_the_documentation_and_nothing_else_d
     let stale: Vec<_> = told.difference(&counted).collect();
     assert!(missing.is_empty() && stale.is_empty(), "docs/counters.md: missing {missing:?}, no longer there {stale:?}");
 }
+
+/// Pages that say which test shows what.
+const PAGES_OF_TESTS: [&str; 2] = ["docs/forward.md", "docs/forward-cases.md"];
+
+#[test]
+fn every_test_that_a_page_names_is_there() {
+    let code: String = ["src", "tests"]
+        .into_iter()
+        .flat_map(rust_files)
+        .map(|path| fs::read_to_string(path).expect("a source file can be read"))
+        .collect();
+    // Names of tests are sentences; no key and no counter on these pages has five words.
+    let test = Regex::new(r"`(\w+_\w+_\w+_\w+_\w+)`").expect("a valid pattern");
+    let case = Regex::new(r#""([^"|]+)"[,;| ]"#).expect("a valid pattern");
+    let mut missing = Vec::new();
+    for page in PAGES_OF_TESTS {
+        let text = fs::read_to_string(root().join(page)).expect("the page is there");
+        let tests = test.captures_iter(&text).map(|found| format!("fn {}(", &found[1]));
+        let found: Vec<String> = match page.ends_with("cases.md") {
+            true => {
+                let rows =
+                    text.lines().filter(|line| line.starts_with("| ")).filter_map(|line| line.rsplit(" | ").next());
+                let cases = rows.flat_map(|cell| case.captures_iter(cell)).map(|found| format!("\"{}\"", &found[1]));
+                tests.chain(cases).collect()
+            }
+            false => tests.collect(),
+        };
+        assert!(found.len() > 20, "{page} names {} tests", found.len());
+        missing.extend(
+            found.into_iter().filter(|name| !code.contains(name.as_str())).map(|name| format!("{page}: {name}")),
+        );
+    }
+    assert!(missing.is_empty(), "no such test: {missing:#?}");
+}

@@ -3,7 +3,7 @@
 //! A connection is a bare concatenation of MessagePack values without any point to find one's way again, so a
 //! [`Decoder`] is one for each connection and knows where it is. All four modes are read (Message, Forward,
 //! PackedForward, CompressedPackedForward with gzip or zstd, found by the blob's first bytes), all widths of every
-//! header, `str` and `bin` blobs, `nil` keepalives.
+//! header, `str` and `bin` blobs, `nil` keepalives. A connection that begins as JSON goes on as JSON (`json.rs`).
 //!
 //! A frame of up to [`Limits::whole_max`] is decoded when it is whole, so that a connection that breaks leaves no half
 //! of it; a larger one as it arrives, entry by entry, so that it never has to fit in memory. Either way each byte is
@@ -24,6 +24,8 @@ pub mod encode;
 mod entries;
 mod entry;
 pub mod handshake; // the shared key: HELO, PING, PONG
+mod json; // JSON mode
+mod json_record;
 mod lost;
 mod options;
 mod time;
@@ -38,6 +40,7 @@ pub use blob::Need;
 use blob::{Blob, BlobCodec};
 use entries::{Entries, Stop};
 use entry::{Filler, Taken};
+use json::Json;
 pub use lost::{Lost, LostReason};
 use options::Declared;
 
@@ -137,6 +140,8 @@ pub struct Decoder {
     limits: Limits,
     filler: Filler,
     state: State,
+    /// For a connection that turned out to speak JSON; the rest is idle then.
+    json: Option<Box<Json>>,
     entries: Entries,
     /// The end of a frame that was not whole is looked for: the scan, and how far it is from the frame's start.
     scan: Option<(Skip, usize)>,
@@ -161,6 +166,7 @@ impl Decoder {
             filler: Filler::new(&limits, docker),
             limits,
             state: State::Between,
+            json: None,
             entries: Entries::default(),
             scan: None,
             tag: None,
@@ -177,20 +183,40 @@ impl Decoder {
     /// Frames above `bytes` are decoded as they arrive from now on: for a caller that is short of memory.
     pub fn set_whole_max(&mut self, bytes: usize) {
         self.limits.whole_max = bytes;
+        if let Some(json) = &mut self.json {
+            json.set_whole_max(bytes);
+        }
     }
 
     /// Whether some, but not all bytes of a frame were used.
     pub fn is_mid_frame(&self) -> bool {
-        !matches!(self.state, State::Between)
+        match &self.json {
+            Some(json) => json.is_mid_frame(),
+            None => !matches!(self.state, State::Between),
+        }
+    }
+
+    /// Whether the connection speaks JSON, and wants its acks in JSON.
+    pub fn is_json(&self) -> bool {
+        self.json.is_some()
     }
 
     /// The chunk id of the frame that ended last, exactly as it was encoded. `None` if it had none.
     pub fn chunk(&self) -> Option<&[u8]> {
-        self.has_chunk.then_some(&self.chunk)
+        match &self.json {
+            Some(json) => json.chunk(),
+            None => self.has_chunk.then_some(&self.chunk),
+        }
     }
 
     /// Decodes from `input` into `batch`; says how many bytes are done with. `now` is the time of receipt.
     pub fn decode(&mut self, input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Step) {
+        if self.offset == 0 && self.json.is_none() && input.first().is_some_and(|first| json::begins(*first)) {
+            self.json = Some(Box::new(Json::new(self.limits, self.filler.docker)));
+        }
+        if let Some(json) = &mut self.json {
+            return json.decode(input, batch, now);
+        }
         let mut at = 0;
         loop {
             let rest = &input[at..];
@@ -496,19 +522,21 @@ impl Decoder {
 
     /// The frame's tag as a text that is made once for a run of frames of the same tag.
     fn intern(&mut self, bytes: &[u8], batch: &mut Batch) -> Tag {
-        if let Some((known, tag)) = &self.tag
-            && known == bytes
-        {
-            return tag.clone();
-        }
-        let text = String::from_utf8_lossy(bytes);
-        if matches!(text, std::borrow::Cow::Owned(_)) {
-            batch.tally.odd(Oddity::InvalidUtf8);
-        }
-        let tag = Tag::from(&*text);
-        self.tag = Some((bytes.to_vec(), tag.clone()));
-        tag
+        intern(&mut self.tag, bytes, batch);
+        self.tag.as_ref().map_or_else(|| Tag::from(""), |(_, tag)| tag.clone())
     }
+}
+
+/// Makes `known` the tag of these bytes, which it mostly is already.
+fn intern(known: &mut Option<(Vec<u8>, Tag)>, bytes: &[u8], batch: &mut Batch) {
+    if known.as_ref().is_some_and(|(known, _)| known == bytes) {
+        return;
+    }
+    let text = String::from_utf8_lossy(bytes);
+    if matches!(text, std::borrow::Cow::Owned(_)) {
+        batch.tally.odd(Oddity::InvalidUtf8);
+    }
+    *known = Some((bytes.to_vec(), Tag::from(&*text)));
 }
 
 /// One run of the fuzzer: any bytes, in pieces that the first byte gives, against the same bytes at once.

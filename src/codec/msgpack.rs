@@ -75,6 +75,8 @@ fn signed(value: i64) -> Head {
 /// is called, the rest in a function of its own.
 #[inline(always)]
 pub fn head(bytes: &[u8]) -> Result<(Head, usize), Fault> {
+    #[cfg(test)]
+    tests::STEPS.with(|steps| steps.set(steps.get() + 1));
     match *bytes {
         [byte @ 0xa0..=0xbf, ..] => Ok((Head::Str(usize::from(byte & 31)), 1)),
         [0xd9, len, ..] => Ok((Head::Str(usize::from(len)), 2)),
@@ -534,4 +536,4 @@ pub(crate) fn replay(folder: &str, one: fn(&[u8])) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

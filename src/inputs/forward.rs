@@ -6,15 +6,17 @@
 //! one that writes its acks ([`acks`]). UDP heartbeats are answered on the same port ([`udp`]).
 //! Limits, all settings: connections in all and for each peer, the handshake's time, a stall within a frame, and those
 //! of the codec ([`Limits`](crate::codec::forward::Limits)). Log lines: one for each peer in ten seconds. Counters:
-//! `open`, `framing_lost`, `frame_stalled`, `connection_refused`, `not_allowed`, `handshake_failed`, and those of the
-//! codec.
+//! `open`, `framing_lost`, `frame_stalled`, `connection_refused`, `not_allowed`, `handshake_failed`,
+//! `connection_panicked`, and those of the codec.
 
 mod accept;
 mod acks;
+mod buffer;
 mod codec_memory;
 mod complaints;
 mod connection;
 mod door;
+mod held;
 mod hint;
 mod listen;
 mod listener;
@@ -37,8 +39,8 @@ use crate::settings::Section;
 use crate::workers::Workers;
 
 use accept::{Entrance, Shared};
-use connection::Held;
 use door::Door;
+use held::Held;
 use listen::Listen;
 use listener::Listener;
 use seats::Seats;
@@ -137,7 +139,14 @@ async fn accept_all(entrances: Vec<Entrance>, outlet: Outlet, shared: Arc<Shared
         acceptors.spawn(accept::accept(entrance, outlet.clone(), Arc::clone(&shared)));
     }
     drop(outlet);
-    while acceptors.join_next().await.is_some() {}
+    while let Some(ended) = acceptors.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            // A listener that nobody serves any more is a reason to stop, as for any other worker.
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
 }
 
 #[cfg(test)]

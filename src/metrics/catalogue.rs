@@ -82,6 +82,8 @@ catalogue! {
         ConnectionRefused = "connection_refused",
         /// A connection was closed because its handshake (TLS or shared key) failed or did not end in time.
         HandshakeFailed = "handshake_failed",
+        /// The task of a forward connection panicked; the connection is closed, and what it held is not acknowledged.
+        ConnectionPanicked = "connection_panicked",
         /// A connection was closed because its address is in no network that is let in.
         NotAllowed = "not_allowed",
         /// A piece of a split line (pieces are not records).

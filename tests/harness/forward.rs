@@ -117,6 +117,12 @@ impl Client {
         .expect("a socket");
     }
 
+    /// Waits longer for writes and answers: for a receiver that has a hundred such clients.
+    pub fn set_patience(&self, time: Duration) {
+        self.set_write_timeout(time);
+        self.set_read_timeout(time);
+    }
+
     fn set_read_timeout(&self, time: Duration) {
         match self {
             Client::Tcp(stream) => stream.set_read_timeout(Some(time)),

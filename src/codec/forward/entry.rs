@@ -67,7 +67,7 @@ struct Known {
 
 /// The fields of Docker's driver among those of a record, as indices.
 #[derive(Clone, Copy, Debug, Default)]
-struct DockerFields {
+pub(super) struct DockerFields {
     id: Option<u32>,
     name: Option<u32>,
     source: Option<u32>,
@@ -77,8 +77,8 @@ struct DockerFields {
 /// Makes rows of entries. One for each connection.
 #[derive(Debug)]
 pub(super) struct Filler {
-    docker: bool,
-    depth_max: usize,
+    pub(super) docker: bool,
+    pub(super) depth_max: usize,
     tag_max: usize,
     pub(super) entry_max: usize,
     /// Where the last record that became a row ended, in the window it was in.
@@ -291,7 +291,11 @@ impl Filler {
         if odd_keys {
             texts_for_keys(mark, batch);
         }
-        let mut head = RowHead::at(time, tag);
+        self.push_row(mark, docker, RowHead::at(time, tag), batch);
+    }
+
+    /// Closes a record whose fields are those after `mark`, in the shape of a json-file line if it is one of Docker's.
+    pub(super) fn push_row(&mut self, mark: usize, docker: DockerFields, mut head: RowHead, batch: &mut Batch) {
         if let (Some(id), Some(name), Some(source), Some(_)) = (docker.id, docker.name, docker.source, docker.log) {
             let (stream, place) = self.dockerise(mark, [id, name, source].map(|at| at as usize), batch);
             head.stream = stream;
@@ -393,7 +397,14 @@ impl Filler {
 }
 
 impl DockerFields {
-    fn note(&mut self, key: &[u8], index: u32) {
+    /// The fields but `log` of a record that has all of them.
+    pub(super) fn names(&self) -> impl Iterator<Item = usize> + use<> {
+        let all = [self.id, self.name, self.source, self.log];
+        let all = if all.contains(&None) { [None; 4] } else { all };
+        all.into_iter().take(3).flatten().map(|at| at as usize)
+    }
+
+    pub(super) fn note(&mut self, key: &[u8], index: u32) {
         match key {
             b"log" => self.log = Some(index),
             b"source" => self.source = Some(index),

@@ -26,6 +26,10 @@ pub enum LostReason {
     TooLarge(u64, u64),
     /// Options above their limit.
     Options,
+    /// JSON that ends at this byte, which can not stand there.
+    NotJson(u8),
+    /// JSON with so many levels, the most that is followed.
+    TooDeep(usize),
     /// A PING of the shared-key handshake.
     Handshake,
     /// A HELO of the shared-key handshake: the other side takes connections too.
@@ -42,6 +46,8 @@ impl fmt::Display for LostReason {
                 write!(f, "a frame of at least {bytes} bytes, above the limit of {max} (`frame_max`)")
             }
             LostReason::Options => write!(f, "options of more than {OPTIONS_MAX} bytes"),
+            LostReason::NotJson(byte) => write!(f, "no JSON: unexpected byte 0x{byte:02x}"),
+            LostReason::TooDeep(levels) => write!(f, "JSON nested more than {levels} levels deep"),
             LostReason::Helo => f.write_str("a HELO: the other side is a receiver too; connect a sender here"),
             LostReason::Handshake => {
                 f.write_str("a PING on a listener without a shared key; set `shared_key` on it, or remove the sender's")

@@ -3,6 +3,7 @@
 //! EventTime (ext 0, in fixext8 or ext8), the MessagePack timestamp, integers and floats in seconds. A bare number
 //! above 1e11 (the year 5138 in seconds) is milli-, micro- or nanoseconds by its size. nil, zero and what is no time
 //! at all become the time of receipt, as Fluentd does. Nothing overflows: what is out of range is clamped.
+//! In JSON mode a number, exact to the nanosecond.
 //! Counters: `time_from_receipt`, `time_scaled`, `time_clamped`.
 
 use crate::codec::msgpack::{self, Fault, Head};
@@ -52,14 +53,49 @@ pub(super) fn read(bytes: &[u8], now: Timestamp, tally: &mut Tally) -> Result<(W
         Head::F64(number) => float(number, tally),
         _ => return Ok((receipt(now, tally), msgpack::end_of(bytes)?)),
     };
-    let when = match time {
+    Ok((settled(time, now, tally), at))
+}
+
+/// Clamps what was found, or takes the time of receipt.
+fn settled(time: Option<i128>, now: Timestamp, tally: &mut Tally) -> When {
+    match time {
         Some(nanos) => {
             let (time, exact) = msgpack::clamp(nanos);
             At(time, exact).count(tally)
         }
         None => receipt(now, tally),
+    }
+}
+
+/// The time that a checked JSON value is: a number in seconds, exact to the nanosecond as it is written. Any other value
+/// is taken as no time.
+pub(super) fn from_json(value: &[u8], now: Timestamp, tally: &mut Tally) -> Timestamp {
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    let time = match text.parse::<i128>() {
+        Ok(0) => None,
+        Ok(number) => Some(scaled(number, tally)),
+        Err(_) => match decimal(text) {
+            Some(nanos) => (nanos != 0).then_some(nanos),
+            // JSON's numbers are Rust's; its literals are not those of a float ("nan"), but for texts nothing parses.
+            None => text.parse::<f64>().ok().and_then(|number| float(number, tally)),
+        },
     };
-    Ok((when, at))
+    match settled(time, now, tally) {
+        When::At(time) => time,
+        When::Marker => now,
+    }
+}
+
+/// Nanoseconds of a plain decimal number of seconds up to 1e11; digits beyond the ninth are cut off.
+fn decimal(text: &str) -> Option<i128> {
+    let (whole, fraction) = text.split_once('.')?;
+    let whole_seconds = whole.parse::<i64>().ok().filter(|seconds| seconds.unsigned_abs() <= 100_000_000_000)?;
+    if fraction.is_empty() || !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let nanos = format!("{:0<9.9}", fraction).parse::<i128>().ok()?;
+    let sign = if whole.starts_with('-') { -1 } else { 1 };
+    Some(i128::from(whole_seconds) * 1_000_000_000 + sign * nanos)
 }
 
 struct At(Timestamp, bool);
@@ -135,6 +171,35 @@ mod tests {
         match when {
             When::At(Timestamp(time)) => (time, odd.collect()),
             When::Marker => (-7, vec!["marker"]),
+        }
+    }
+
+    #[test]
+    fn times_in_json_are_exact_to_the_nanosecond() {
+        const S: i64 = 1_700_000_000_000_000_000;
+        let cases: &[(&str, i64, &[&str])] = &[
+            ("1700000000", S, &[]),
+            ("1700000000.5", S + 500_000_000, &[]),
+            ("1700000000.123456789", S + 123_456_789, &[]),
+            ("1700000000.1234567899", S + 123_456_789, &[]),
+            ("-0.25", -250_000_000, &[]),
+            ("-1", -1_000_000_000, &[]),
+            ("1.7e9", S, &[]),
+            ("1700000000000", S, &["time_scaled"]),
+            ("1700000000000.5", S + 500_000, &["time_scaled"]),
+            ("1e300", i64::MAX, &["time_scaled", "time_clamped"]),
+            ("18446744073709551615", i64::MAX, &["time_scaled", "time_clamped"]),
+            ("99999999999999999999999999999999999999999", i64::MAX, &["time_scaled", "time_clamped"]),
+            ("0", 7, &["time_from_receipt"]),
+            ("0.0", 7, &["time_from_receipt"]),
+            ("null", 7, &["time_from_receipt"]),
+            ("\"2023-11-14T22:13:20Z\"", 7, &["time_from_receipt"]),
+        ];
+        for (text, time, odd) in cases {
+            let mut tally = Tally::default();
+            assert_eq!(from_json(text.as_bytes(), Timestamp(7), &mut tally).0, *time, "{text}");
+            let found = Oddity::NAMES.iter().zip(tally.oddities).filter(|(_, count)| *count > 0).map(|(name, _)| *name);
+            assert_eq!(found.collect::<Vec<_>>(), *odd, "{text}");
         }
     }
 

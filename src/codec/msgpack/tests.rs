@@ -3,6 +3,11 @@ use rmpv::Value as V;
 
 use super::*;
 
+thread_local! {
+    /// Heads that were looked at: the work that a reader of MessagePack does beside copying.
+    pub(crate) static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 fn encode(value: &V) -> Vec<u8> {
     let mut out = Vec::new();
     rmpv::encode::write_value(&mut out, value).expect("writing to memory");

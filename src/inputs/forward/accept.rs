@@ -3,7 +3,9 @@
 //! All that wait are accepted at once, since after an outage every container comes back in the same second; each is a
 //! task of its own from then on, so that a slow handshake keeps nobody waiting. TLS and shared key together have
 //! [`Settings::handshake`]; a connection that does not ask for either may be silent for ever.
-//! Limits: [`Seats`]. Counters: `open`, `connection_refused`, `not_allowed`, `handshake_failed`.
+//! A connection's task that panics takes nobody else with it: what it held is not delivered and not acknowledged, its
+//! seat is free, its socket is closed, and it is counted and said ([`Present`]).
+//! Limits: [`Seats`]. Counters: `open`, `connection_refused`, `not_allowed`, `handshake_failed`, `connection_panicked`.
 
 use std::future::Future;
 use std::io;
@@ -19,12 +21,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::inputs::Outlet;
-use crate::metrics::Oddity;
+use crate::metrics::{Metrics, Oddity};
 
 use super::acks::Acks;
 use super::complaints::Complaints;
-use super::connection::{self, Connection, Held};
+use super::connection::{self, Connection};
 use super::door::Door;
+use super::held::Held;
 use super::hint;
 use super::listener::{Accepted, Listener};
 use super::login::{Refused, login};
@@ -61,6 +64,7 @@ pub(super) async fn accept(entrance: Entrance, outlet: Outlet, shared: Arc<Share
         let mut accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = outlet.stop.wait() => break,
+            // How each ended, `Present` has told.
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
         };
         for in_turn in 1.. {
@@ -129,15 +133,46 @@ struct Came {
 /// Why it does not come in.
 struct Out(Oddity, Refused);
 
+/// An open connection: counted while it is there, and not lost from sight if its task ends in a panic.
+struct Present {
+    metrics: Arc<Metrics>,
+    input: u16,
+    peer: String,
+    _seat: Seat,
+}
+
+impl Present {
+    fn new(seat: Seat, peer: String, outlet: &Outlet) -> Present {
+        let metrics = Arc::clone(&outlet.metrics);
+        metrics.inputs[usize::from(outlet.input)].open.fetch_add(1, Relaxed);
+        Present { metrics, input: outlet.input, peer, _seat: seat }
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.metrics.inputs[usize::from(self.input)].open.fetch_sub(1, Relaxed);
+        if std::thread::panicking() {
+            connection::count(&self.metrics, self.input, Oddity::ConnectionPanicked);
+            // Never left out for what was said of the peer before: it is a mistake of ours.
+            tracing::error!(
+                peer = self.peer,
+                "closed without an ack: the connection's task panicked, please report it with the lines before"
+            );
+        }
+    }
+}
+
 impl Came {
     async fn serve(self, seat: Seat) {
         let Came { accepted, door, hostname, outlet, shared } = self;
         let (metrics, input) = (Arc::clone(&outlet.metrics), outlet.input);
-        let open = &metrics.inputs[usize::from(input)].open;
-        open.fetch_add(1, Relaxed);
         let peer = accepted.peer();
+        // Dropped last, whatever way this ends.
+        let _present = Present::new(seat, peer.clone(), &outlet);
         let entered = tokio::select! {
-            entered = enter(accepted, &door, &hostname, &shared.settings) => Some(entered),
+            // Boxed, since a handshake needs much more than the connection that comes of it and then is idle.
+            entered = Box::pin(enter(accepted, &door, &hostname, &shared.settings)) => Some(entered),
             () = outlet.stop.wait() => None,
         };
         match entered {
@@ -162,8 +197,6 @@ impl Came {
                 shared.complaints.say(&peer, format_args!("refused: {why}"));
             }
         }
-        open.fetch_sub(1, Relaxed);
-        drop(seat);
     }
 }
 

@@ -61,6 +61,8 @@ struct Inner {
     waiting: usize,
     /// No more frames come.
     closed: bool,
+    /// The sender speaks JSON, and the chunk ids are JSON.
+    json: bool,
     /// Why the connection must end.
     broken: Option<&'static str>,
 }
@@ -138,6 +140,11 @@ impl Acks {
         self.for_writer.notify_one();
     }
 
+    /// The sender speaks JSON: its acks are JSON too.
+    pub(super) fn speak_json(&self) {
+        self.lock().json = true;
+    }
+
     /// No more frames come: the writer ends when the last ack is written.
     pub(super) fn close(&self) {
         self.lock().closed = true;
@@ -210,7 +217,11 @@ impl Acks {
                     inner.open = inner.open.saturating_sub(cost);
                     self.for_reader.notify_one();
                     if let Some(chunk) = slot.and_then(|slot| slot.chunk) {
-                        return Next::Write(chunk);
+                        // The text that Fluentd writes, without a line break.
+                        return Next::Write(match inner.json {
+                            true => [b"{\"ack\":", &chunk[..], b"}"].concat(),
+                            false => [b"\x81\xa3ack", &chunk[..]].concat(),
+                        });
                     }
                 }
                 // A frame that never ended on a closed connection has nobody to tell.
@@ -233,13 +244,13 @@ impl Acks {
 
     /// Writes acks until the connection is closed and all are written, or it breaks. Then nothing more is sent.
     pub(super) async fn write(self: Arc<Self>, mut socket: Box<dyn AsyncWrite + Send + Unpin>) {
+        let _told = TellPanic(&self);
         loop {
             match self.next() {
                 Next::Wait => self.for_writer.notified().await,
                 Next::End => break,
-                Next::Write(chunk) => {
+                Next::Write(ack) => {
                     // One write each: senders take what one read gives as one ack.
-                    let ack = [b"\x81\xa3ack", &chunk[..]].concat();
                     let written = async {
                         socket.write_all(&ack).await?;
                         socket.flush().await
@@ -262,9 +273,62 @@ impl Acks {
     }
 }
 
+/// A writer that panics leaves no reader behind that takes frames and never answers.
+struct TellPanic<'a>(&'a Acks);
+
+impl Drop for TellPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.break_off("the task that writes its acks panicked");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn acks_of_a_sender_that_speaks_json_are_json() {
+        let acks = Arc::new(Acks::default());
+        acks.speak_json();
+        acks.accept(b"\"a\\n\"");
+        acks.accept(b"5");
+        assert_eq!(written(&acks).await, br#"{"ack":"a\n"}{"ack":5}"#);
+    }
+
+    /// A socket that panics when it is written to.
+    struct Bad;
+
+    impl AsyncWrite for Bad {
+        fn poll_write(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            _: &[u8],
+        ) -> std::task::Poll<std::io::Result<usize>> {
+            panic!("a planted mistake");
+        }
+        fn poll_flush(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            std::task::Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            std::task::Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_panics_ends_the_connection() {
+        let acks = Arc::new(Acks::default());
+        acks.accept(b"\xa1a");
+        assert!(tokio::spawn(Arc::clone(&acks).write(Box::new(Bad))).await.is_err_and(|error| error.is_panic()));
+        acks.until_broken().await;
+    }
 
     async fn written(acks: &Arc<Acks>) -> Vec<u8> {
         let (ours, mut theirs) = tokio::io::duplex(4096);

@@ -11,13 +11,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::SemaphorePermit;
 
 use crate::batch::{Batch, Receipt};
-use crate::budget::Permit;
 use crate::codec::forward::{Decoder, LostReason, Need, Step};
 use crate::inputs::{Ack, Outlet};
 use crate::metrics::{Metrics, Oddity};
@@ -26,14 +25,16 @@ use crate::record::{Origin, Timestamp};
 use crate::record_id::{IdRun, prefix_of};
 
 use super::acks::Acks;
-use super::codec_memory::{CodecMemory, Granted};
+use super::buffer::Buffer;
+use super::codec_memory::Granted;
 use super::complaints::Complaints;
+use super::held::{Held, Share};
 use super::hint;
 use super::settings::Settings;
 use super::socket::Reader;
 
 /// Bytes that are read at once.
-const READ: usize = 128 << 10;
+pub(super) const READ: usize = 128 << 10;
 /// Bytes of one batch.
 const BATCH: usize = 256 << 10;
 /// A connection with a turn waits this long for its next batch before it overdraws the budget.
@@ -50,107 +51,6 @@ const JOIN_WAIT: Duration = Duration::from_secs(30);
 const LAST_ACKS: Duration = Duration::from_secs(60);
 /// What is still in the socket at the end is read and thrown away for so long, so that no reset eats the last ack.
 const LINGER: Duration = Duration::from_millis(500);
-
-/// Bytes read and not used yet, paid for by permits.
-#[derive(Debug, Default)]
-struct Buffer {
-    bytes: Vec<u8>,
-    from: usize,
-    to: usize,
-    permits: Vec<Permit>,
-}
-
-impl Buffer {
-    fn data(&self) -> &[u8] {
-        &self.bytes[self.from..self.to]
-    }
-
-    fn len(&self) -> usize {
-        self.to - self.from
-    }
-
-    fn used(&mut self, bytes: usize) {
-        self.from += bytes;
-        if self.from == self.to {
-            (self.from, self.to) = (0, 0);
-        }
-    }
-
-    /// Room to read into: moves the rest to the front only when that frees at least as much as it moves, or there is
-    /// no other room, so that it costs O(1) a byte.
-    fn room(&mut self) -> &mut [u8] {
-        if self.from > 0 && (self.to == self.bytes.len() || self.from >= self.len()) {
-            self.bytes.copy_within(self.from..self.to, 0);
-            (self.from, self.to) = (0, self.to - self.from);
-        }
-        &mut self.bytes[self.to..]
-    }
-
-    /// Takes memory that `permit` pays for.
-    fn grow(&mut self, permit: Permit) {
-        self.bytes.resize(self.bytes.len() + permit.bytes(), 0);
-        self.permits.push(permit);
-    }
-
-    /// Keeps the bytes that are there and gives the rest of the memory back.
-    fn shrink(&mut self) {
-        let kept = self.data().to_vec();
-        if let Some(mut permit) = self.permits.pop().filter(|_| !kept.is_empty()) {
-            self.permits.clear();
-            permit.resize(kept.len());
-            self.permits.push(permit);
-        } else {
-            self.permits.clear();
-        }
-        (self.from, self.to) = (0, kept.len());
-        self.bytes = kept;
-    }
-}
-
-/// What the connections of one input share of the budget: bytes that idle ones hold of unfinished frames, turns to
-/// read, and memory of decompression.
-#[derive(Debug)]
-pub(super) struct Held {
-    bytes: AtomicUsize,
-    max: usize,
-    turns: Semaphore,
-    codecs: CodecMemory,
-}
-
-impl Held {
-    pub(super) fn new(budget: usize) -> Held {
-        let turns = Semaphore::new((budget / 16 / READ).max(2));
-        Held { bytes: AtomicUsize::new(0), max: budget / 4, turns, codecs: CodecMemory::new(budget) }
-    }
-
-    /// A turn to read, first come first served; it ends when it is dropped.
-    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        // Fails only when the semaphore is closed, which nobody does.
-        self.turns.acquire().await.ok()
-    }
-
-    /// Whether no turn is left: others may wait for one.
-    fn is_busy(&self) -> bool {
-        self.turns.available_permits() == 0
-    }
-}
-
-/// A share of [`Held`].
-struct Share<'h>(&'h Held, usize);
-
-impl Held {
-    fn take(&self, bytes: usize) -> Option<Share<'_>> {
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let share = Share(self, bytes);
-        (before + bytes <= self.max).then_some(share)
-    }
-}
-
-impl Drop for Share<'_> {
-    fn drop(&mut self) {
-        self.0.bytes.fetch_sub(self.1, Ordering::Relaxed);
-    }
-}
 
 /// Why a connection ends.
 #[derive(Debug)]
@@ -184,6 +84,15 @@ pub(super) struct Connection {
     pub(super) complaints: Arc<Complaints>,
 }
 
+/// A task that does not outlive who waits for it, also if that one panics: else the socket would stay open.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// The parts that change while it is read.
 struct Work {
     lane: Lane,
@@ -202,6 +111,7 @@ struct Work {
 impl Connection {
     /// Reads until the end; `writer` is the task that writes the acks.
     pub(super) async fn serve(self, writer: tokio::task::JoinHandle<()>) {
+        let mut writer = AbortOnDrop(writer);
         let mut work = Work {
             lane: self.outlet.lane(JoinRule::Forward),
             origin: Arc::new(Origin { peer: Some(self.peer.clone()), ..Origin::default() }),
@@ -214,36 +124,34 @@ impl Connection {
         };
         let end = self.read(&mut work).await;
         if work.lane.is_waiting() {
-            self.flush(&mut work, false).await;
+            Box::pin(self.flush(&mut work, false)).await;
         }
         drop(work);
-        let Connection { reader, peer, outlet, acks, complaints, .. } = self;
-        let (input, metrics) = (outlet.input, Arc::clone(&outlet.metrics));
-        // The queues of the sinks end when the last outlet is gone; the acks need the socket alone.
-        drop(outlet);
+        let (input, metrics) = (self.outlet.input, Arc::clone(&self.outlet.metrics));
+        // The queues of the sinks end when the last outlet is gone; the acks need the socket alone. The other parts stay
+        // where they are: moved, they would have their place twice in every idle connection.
+        drop(self.outlet);
         match &end {
             End::Closed | End::Stop => (),
-            End::Broken(why) => complaints.say(&peer, format_args!("closed without an ack: {why}")),
+            End::Broken(why) => self.complaints.say(&self.peer, format_args!("closed without an ack: {why}")),
             End::Fault(oddity, message) => {
                 count(&metrics, input, *oddity);
-                complaints.say(&peer, format_args!("{message}"));
+                self.complaints.say(&self.peer, format_args!("{message}"));
             }
         }
         if matches!(end, End::Broken(_)) {
-            writer.abort();
             return;
         }
-        acks.close();
+        self.acks.close();
         let patience = if matches!(end, End::Stop) { Duration::MAX } else { LAST_ACKS };
-        let abort = writer.abort_handle();
-        if tokio::time::timeout(patience, writer).await.is_err() {
-            abort.abort();
-        }
+        let _ = tokio::time::timeout(patience, &mut writer.0).await;
+        drop(writer);
         if !matches!(end, End::Closed) {
-            let _ = tokio::time::timeout(LINGER, drain(&reader)).await;
+            let _ = tokio::time::timeout(LINGER, drain(&self.reader)).await;
         }
     }
 
+    /// What is boxed here is what a connection needs while it works: it is no part of what an idle one takes.
     async fn read(&self, work: &mut Work) -> End {
         let mut turn = None;
         loop {
@@ -253,51 +161,62 @@ impl Connection {
             }
             let need = work.need.take();
             let woken = match need {
-                Some(need) => self.wait_for_memory(work, need).await,
+                Some(need) => Box::pin(self.wait_for_memory(work, need)).await,
                 None => self.wait(work).await,
             };
             match woken {
                 Woken::End(end) => return end,
-                Woken::Flush(for_acks) => {
-                    self.flush(work, for_acks).await;
-                    continue;
+                Woken::Flush(for_acks) => Box::pin(self.flush(work, for_acks)).await,
+                Woken::Readable => {
+                    if let Some(end) = Box::pin(self.take(work, need.is_some(), share, &mut turn)).await {
+                        return end;
+                    }
                 }
-                Woken::Readable => (),
             }
-            if turn.is_none() {
-                turn = tokio::select! {
-                    turn = self.held.turn() => turn,
-                    () = self.outlet.stop.wait() => return End::Stop,
-                    () = self.acks.until_broken() => return End::Broken(self.acks.broken().unwrap_or_default()),
-                };
-            }
-            let mut batch = tokio::select! {
-                batch = self.outlet.batch(READ + BATCH, &work.origin) => batch,
-                () = self.outlet.stop.wait() => return End::Stop,
-                () = self.acks.until_broken() => return End::Broken(self.acks.broken().unwrap_or_default()),
+        }
+    }
+
+    /// Takes what the socket has, once there is a turn and memory for it.
+    async fn take<'s>(
+        &'s self,
+        work: &mut Work,
+        resumes: bool,
+        share: Option<Share<'s>>,
+        turn: &mut Option<SemaphorePermit<'s>>,
+    ) -> Option<End> {
+        if turn.is_none() {
+            *turn = tokio::select! {
+                turn = self.held.turn() => turn,
+                () = self.outlet.stop.wait() => return Some(End::Stop),
+                () = self.acks.until_broken() => return Some(End::Broken(self.acks.broken().unwrap_or_default())),
             };
-            drop(share);
-            // One wait for both, so that nobody waits for the one while holding the other.
-            let got = batch.permit().bytes();
-            let for_buffer = READ.min(got / 2);
-            let mut permit = batch.permit().budget().empty_permit();
-            batch.permit_mut().resize(got - for_buffer);
-            permit.grow(for_buffer);
-            work.buffer.grow(permit);
-            let (batch, end) = self.fill(work, batch, need.is_some()).await;
-            if !(batch.is_empty() && batch.tally.bytes == 0 && batch.receipts.0.is_empty()) {
-                self.ship(work, batch).await;
-            }
-            if let Some(end) = end {
-                return end;
-            }
-            if work.buffer.len() == 0 {
-                turn = None;
-            }
-            tokio::select! {
-                () = self.acks.until_room() => (),
-                () = self.outlet.stop.wait() => return End::Stop,
-            }
+        }
+        let mut batch = tokio::select! {
+            batch = self.outlet.batch(READ + BATCH, &work.origin) => batch,
+            () = self.outlet.stop.wait() => return Some(End::Stop),
+            () = self.acks.until_broken() => return Some(End::Broken(self.acks.broken().unwrap_or_default())),
+        };
+        drop(share);
+        // One wait for both, so that nobody waits for the one while holding the other.
+        let got = batch.permit().bytes();
+        let for_buffer = READ.min(got / 2);
+        let mut permit = batch.permit().budget().empty_permit();
+        batch.permit_mut().resize(got - for_buffer);
+        permit.grow(for_buffer);
+        work.buffer.grow(permit);
+        let (batch, end) = self.fill(work, batch, resumes).await;
+        if !(batch.is_empty() && batch.tally.bytes == 0 && batch.receipts.0.is_empty()) {
+            self.ship(work, batch).await;
+        }
+        if end.is_some() {
+            return end;
+        }
+        if work.buffer.len() == 0 {
+            *turn = None;
+        }
+        tokio::select! {
+            () = self.acks.until_room() => None,
+            () = self.outlet.stop.wait() => Some(End::Stop),
         }
     }
 
@@ -385,7 +304,7 @@ impl Connection {
             match read {
                 Ok(0) => return (batch, Some(End::Closed)),
                 Ok(bytes) => {
-                    work.buffer.to += bytes;
+                    work.buffer.filled(bytes);
                     taken += bytes;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (batch, None),
@@ -413,6 +332,8 @@ impl Connection {
 
     /// Decodes what is in the buffer.
     async fn decode(&self, work: &mut Work, mut batch: Batch, now: Timestamp) -> (Batch, Option<End>) {
+        #[cfg(test)]
+        super::tests::panic_if_asked(work.buffer.data());
         loop {
             let (used, step) = work.decoder.decode(work.buffer.data(), &mut batch, now);
             work.buffer.used(used);
@@ -452,6 +373,9 @@ impl Connection {
 
     fn frame_ended(&self, work: &mut Work, batch: &mut Batch) {
         let chunk = work.decoder.chunk();
+        if work.decoder.is_json() {
+            self.acks.speak_json();
+        }
         // A chunk id comes last, so only the records of a frame that is whole in this batch can be named by it.
         let rows = std::mem::replace(&mut work.named, batch.len())..batch.len();
         if !rows.is_empty() {
@@ -480,7 +404,7 @@ impl Connection {
     /// Makes room for a frame or entry that is larger than the buffer: with memory that is free; else by decoding the
     /// frame as it arrives; else by sending on what there is and waiting for memory.
     async fn grow(&self, work: &mut Work, batch: Batch, now: Timestamp) -> (Batch, Option<End>) {
-        let more = work.buffer.bytes.len().max(READ);
+        let more = work.buffer.capacity().max(READ);
         if let Some(permit) = self.outlet.budget.try_acquire(more) {
             work.buffer.grow(permit);
             return (batch, None);
@@ -555,7 +479,7 @@ impl Connection {
 fn hint(reason: LostReason, first: &[u8]) -> Option<&'static str> {
     let LostReason::NotAFrame(_) = reason else { return None };
     match first {
-        [b'{' | b'[', ..] => Some("JSON on the forward port; the forward protocol is MessagePack"),
+        [b'{' | b'[', ..] => Some("JSON on a connection that began with MessagePack; a connection speaks one of them"),
         _ => hint::of(first),
     }
 }

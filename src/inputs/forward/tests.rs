@@ -19,6 +19,13 @@ use crate::workers::Stop;
 const FRAME: &[u8] = b"\x93\xa1t\x91\x92\x01\x81\xa1a\x01\x81\xa5chunk\xa1c";
 const ACK: &[u8] = b"\x81\xa3ack\xa1c";
 
+/// What makes the task of a connection panic, where only a test can send it.
+const PANIC: &[u8] = b"\x93\xa6panic!";
+
+pub(super) fn panic_if_asked(bytes: &[u8]) {
+    assert!(!bytes.starts_with(PANIC), "a planted mistake");
+}
+
 fn read_config(text: &str) -> (Box<dyn Input>, Vec<String>) {
     let doc = Doc::new("c.toml", text, |_| None);
     let table = toml::de::DeTable::parse(text).expect("valid TOML");
@@ -322,4 +329,63 @@ fn mistakes_in_the_section_say_the_way_out() {
         assert!(found.len() == 1 && found[0].contains(message), "{text}: {found:?}");
     }
     assert!(read_config("").1.is_empty());
+}
+
+#[test]
+fn a_panic_in_one_connection_is_counted_closes_its_socket_frees_its_seat_and_touches_no_other() {
+    let mut node = Node::start("connections_max = 2");
+    let mut other = node.connect();
+    for round in 1..=3 {
+        let mut socket = node.connect();
+        socket.write_all(FRAME).expect("written");
+        let shipment = node.take();
+        socket.write_all(PANIC).expect("written");
+        let mut answer = Vec::new();
+        // Closed, with or without a reset: not a socket that stays open and is silent.
+        let closed = socket.read_to_end(&mut answer).or_else(|error| match error.kind() {
+            io::ErrorKind::ConnectionReset => Ok(0),
+            kind => Err(kind),
+        });
+        assert_eq!((closed, &answer[..]), (Ok(0), &b""[..]), "no ack of what was not settled");
+        shipment.receipts.settle(Outcome::Delivered);
+        let counted = || (node.odd(Oddity::ConnectionPanicked), node.metrics.inputs[0].open.load(Relaxed));
+        let until = Instant::now() + Duration::from_secs(20);
+        while counted() != (round, 1) {
+            assert!(Instant::now() < until, "{:?}", counted());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    other.write_all(FRAME).expect("written");
+    node.take().receipts.settle(Outcome::Delivered);
+    assert_eq!(read_exact(&mut other, ACK.len()), ACK);
+    assert_eq!(node.odd(Oddity::ConnectionRefused), 0, "each seat was given back");
+    for _ in 0..200 {
+        if node.budget.used() == 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(node.budget.used(), 0, "and its memory");
+}
+
+#[test]
+fn a_connection_that_begins_as_json_is_answered_in_json() {
+    let mut node = Node::start("");
+    let mut socket = node.connect();
+    for part in [&b"["[..], br#""t",1700000000,{"a":1},{"chunk":"x"}]"#, b"\n[\"t\",[[1,{}]],{\"chunk\":\"y\"}] "] {
+        socket.write_all(part).expect("written");
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    let mut rows = 0;
+    while rows < 2 {
+        let shipment = node.take();
+        rows += shipment.batch.len();
+        shipment.receipts.settle(Outcome::Delivered);
+    }
+    let expected = br#"{"ack":"x"}{"ack":"y"}"#;
+    assert_eq!(read_exact(&mut socket, expected.len()), expected);
+    assert_eq!(node.odd(Oddity::FramingLost), 0);
+    socket.write_all(b"nope").expect("written");
+    assert_eq!(socket.read(&mut [0]).expect("a plain end"), 0);
+    assert_eq!(node.odd(Oddity::FramingLost), 1);
 }

@@ -1,0 +1,70 @@
+//! One record of JSON mode: a checked JSON object to a row, with the shape that the same record in MessagePack has.
+//!
+//! Counters: `invalid_utf8` for what has to be mended before it is a text.
+
+use crate::batch::{Batch, RowHead};
+use crate::codec::json::{self, JsonError};
+use crate::metrics::RejectReason;
+use crate::record::{Form, Timestamp};
+
+use super::entry::{DockerFields, Filler};
+
+impl Filler {
+    /// Makes a row of a record whose grammar was checked.
+    pub(super) fn json_record(
+        &mut self,
+        record: &[u8],
+        time: Timestamp,
+        tag: u8,
+        batch: &mut Batch,
+    ) -> Result<(), RejectReason> {
+        let mark = batch.fields_mark();
+        match push(record, self.depth_max, batch) {
+            Ok(()) => (),
+            Err(JsonError::NotAnObject) => return Err(RejectReason::NotAMap),
+            Err(JsonError::TooDeep) => return Err(RejectReason::TooDeep),
+            // The grammar is right, so it is its UTF-8 or its surrogates.
+            Err(JsonError::Broken(_) | JsonError::NotUtf8(_)) => {
+                let mended = json::mend(record, &mut batch.tally);
+                push(&mended, self.depth_max, batch).map_err(|error| match error {
+                    JsonError::TooDeep => RejectReason::TooDeep,
+                    _ => RejectReason::BadEntry,
+                })?;
+            }
+        }
+        let mut docker = DockerFields::default();
+        if self.docker {
+            let (arena, fields) = batch.padded_arena_and_fields();
+            for (index, field) in fields[mark..].iter().enumerate() {
+                let key = &arena[field.key.at as usize..(field.key.at + field.key.len) as usize];
+                if field.key_form == Form::Text && field.form == Form::JsonStr {
+                    docker.note(key, index as u32);
+                }
+            }
+        }
+        for index in docker.names() {
+            // Texts as MessagePack has them, for what reads them as the name of a container or stream.
+            let field = batch.open_fields(mark)[index];
+            let value = match memchr::memchr(b'\\', batch.bytes(field.value)) {
+                Some(_) => json::unescape_span(batch, field.value),
+                None => Some(field.value),
+            };
+            if let Some(value) = value {
+                let field = &mut batch.open_fields(mark)[index];
+                (field.value, field.form) = (value, Form::Text);
+            }
+        }
+        self.push_row(mark, docker, RowHead::at(time, tag), batch);
+        Ok(())
+    }
+}
+
+/// Appends the record and its fields, or neither.
+fn push(record: &[u8], depth_max: usize, batch: &mut Batch) -> Result<(), JsonError> {
+    let span = batch.push_bytes(record);
+    let pushed = json::push_members(batch, span, depth_max);
+    if pushed.is_err() {
+        batch.rewind_bytes(span);
+    }
+    pushed
+}
