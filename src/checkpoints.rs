@@ -10,9 +10,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::json;
 
-use crate::cli::{Checkpoints as Words, CheckpointsWhere};
+use crate::cli::Checkpoints as Words;
 use crate::codec::time::write_rfc3339;
-use crate::config::{self, Overrides};
+use crate::config;
 use crate::inputs::follow::checkpoint::{self, Entry, Key, Place, Saved};
 use crate::inputs::follow::{generations, identity, source};
 use crate::record::Timestamp;
@@ -26,24 +26,19 @@ const BLOCK: u64 = 64 << 10;
 /// What is wrong, and the way out.
 pub fn run(words: &Words) -> Result<String, String> {
     match words {
-        Words::List { place, json } => list(&data_dir(place)?, *json),
+        Words::List { place, json } => {
+            list(&config::data_folder(place.config.as_deref(), place.data_dir.as_deref())?, *json)
+        }
         Words::Set { place, input, key, file, offset, end } => {
-            let data = data_dir(place)?;
+            let data = config::data_folder(place.config.as_deref(), place.data_dir.as_deref())?;
             let file = file.clone().or_else(|| key.starts_with('/').then(|| PathBuf::from(key)));
             let file = file.ok_or_else(|| format!("\"{key}\" is no path: say with --file which file the place is in, for example --file /var/lib/docker/containers/ID/ID-json.log"))?;
             set(&data, input, key, &file, if *end { None } else { *offset })
         }
-        Words::Forget { place, input, key } => forget(&data_dir(place)?, input, key),
+        Words::Forget { place, input, key } => {
+            forget(&config::data_folder(place.config.as_deref(), place.data_dir.as_deref())?, input, key)
+        }
     }
-}
-
-fn data_dir(place: &CheckpointsWhere) -> Result<PathBuf, String> {
-    if let Some(folder) = &place.data_dir {
-        return Ok(folder.clone());
-    }
-    let Some(file) = &place.config else { return Ok(PathBuf::from(config::DATA_DIR_DEFAULT)) };
-    let config = config::load(file, &Overrides::default()).map_err(|report| report.to_string())?;
-    Ok(config.node.data_dir)
 }
 
 fn list(data: &Path, json: bool) -> Result<String, String> {

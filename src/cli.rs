@@ -12,7 +12,7 @@ use crate::bench::work::Work;
 mod again; // the words of `dead-letters` and `replay`
 
 use again::{DEAD_LETTERS_EXAMPLES, REPLAY_EXAMPLES};
-pub use again::{DeadLetters, LettersWhere, Replay};
+pub use again::{DeadLetters, Replay};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -460,9 +460,9 @@ pub struct Bench {
     pub format: BenchFormat,
 }
 
-/// Where checkpoints are.
+/// The data folder of a node that runs or has run.
 #[derive(Debug, Args)]
-pub struct CheckpointsWhere {
+pub struct DataFolder {
     /// The configuration whose [node] data_dir it is
     #[arg(long, short, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -479,7 +479,7 @@ pub enum Checkpoints {
     List {
         /// The folder.
         #[command(flatten)]
-        place: CheckpointsWhere,
+        place: DataFolder,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -489,7 +489,7 @@ pub enum Checkpoints {
     Set {
         /// The folder.
         #[command(flatten)]
-        place: CheckpointsWhere,
+        place: DataFolder,
         /// The input's name in the configuration
         input: String,
         /// The container's id or the file's path, as `list` shows it
@@ -509,7 +509,7 @@ pub enum Checkpoints {
     Forget {
         /// The folder.
         #[command(flatten)]
-        place: CheckpointsWhere,
+        place: DataFolder,
         /// The input's name in the configuration
         input: String,
         /// The container's id or the file's path, as `list` shows it

@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::batch::Outcome;
-use crate::cli::{DeadLetters as Words, LettersWhere};
+use crate::cli::DeadLetters as Words;
 use crate::codec::ndjson::Encoder;
 use crate::codec::time::write_rfc3339;
 use crate::config::{self, Config, Overrides};
@@ -44,11 +44,21 @@ pub enum Done {
 pub fn run(words: &Words, out: &mut dyn Write) -> Result<Done, String> {
     match words {
         Words::List { place, sink, json } => {
-            list(&data_dir(place)?, sink.as_deref(), *json, out)?;
+            list(
+                &config::data_folder(place.config.as_deref(), place.data_dir.as_deref())?,
+                sink.as_deref(),
+                *json,
+                out,
+            )?;
             Ok(Done::All)
         }
         Words::Show { place, sink, numbers } => {
-            show(&data_dir(place)?, sink.as_deref(), numbers, out)?;
+            show(
+                &config::data_folder(place.config.as_deref(), place.data_dir.as_deref())?,
+                sink.as_deref(),
+                numbers,
+                out,
+            )?;
             Ok(Done::All)
         }
         Words::Replay { config, data_dir, sink, numbers, patience } => {
@@ -59,15 +69,6 @@ pub fn run(words: &Words, out: &mut dyn Write) -> Result<Done, String> {
             replay(config, &wanted, Duration::from_secs(*patience), out)
         }
     }
-}
-
-fn data_dir(place: &LettersWhere) -> Result<PathBuf, String> {
-    if let Some(folder) = &place.data_dir {
-        return Ok(folder.clone());
-    }
-    let Some(file) = &place.config else { return Ok(PathBuf::from(config::DATA_DIR_DEFAULT)) };
-    let config = config::load(file, &Overrides::default()).map_err(|report| report.to_string())?;
-    Ok(config.node.data_dir)
 }
 
 fn open(data: &Path) -> Result<Option<Letters>, String> {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::engine::unique;
 use crate::harness::engine::Engine;
 use crate::harness::forward::{Client, ack_of, map, message, option};
 use crate::harness::http::{Answer, Server};
@@ -89,10 +90,6 @@ impl Files {
         let (status, text) = get(([127, 0, 0, 1], self.telemetry).into(), "/health")?;
         Some((status, serde_json::from_str(&text).expect("JSON")))
     }
-}
-
-fn unique(stem: &str) -> String {
-    format!("{stem}-{}-{}", std::process::id(), free_port())
 }
 
 /// A program for the containers' awk: `lines` numbered JSON lines.

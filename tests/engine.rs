@@ -12,18 +12,19 @@ use crate::harness::records::{Numbers, at, line_count, records};
 use crate::harness::{folder, free_port, node};
 
 /// A program for the containers' awk: `lines` numbered JSON lines.
-fn counter(lines: u64) -> String {
+pub fn counter(lines: u64) -> String {
     format!(
         r#"BEGIN {{ for (seq = 0; seq < {lines}; seq++) printf "{{\"level\":\"info\",\"seq\":%d,\"msg\":\"line number %d\"}}\n", seq, seq }}"#
     )
 }
 
 /// A name that no other run of the tests uses at the same time.
-fn unique(stem: &str) -> String {
+pub fn unique(stem: &str) -> String {
     format!("{stem}-{}-{}", std::process::id(), free_port())
 }
 
-fn tail_config(dir: &Path, engine: &Engine) -> String {
+/// Follows the engine's containers.
+pub fn tail_config(dir: &Path, engine: &Engine) -> String {
     let own = format!("{:?}", dir.join("containers"));
     docker_folder::config(dir).replace(&own, &format!("{:?}", engine.containers()))
 }

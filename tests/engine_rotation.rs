@@ -1,32 +1,20 @@
 //! Rotation by a real Docker engine, at the pace at which a container writes: counted to the last line.
 //!
-//! `LONGSHORE_ROTATION_LINES` (default 500,000) is for the campaign. The engine writes as fast as it can, so a container
-//! limits itself, not its reader.
+//! `LONGSHORE_ROTATION_LINES` (default 500,000) is for the campaign.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::docker_folder;
+use crate::engine::{counter, tail_config, unique};
 use crate::harness::engine::Engine;
 use crate::harness::records::line_count;
-use crate::harness::{PATIENCE, folder, free_port, node};
+use crate::harness::{PATIENCE, folder, node};
 
 /// Lines of one container at full speed.
 fn lines() -> u64 {
     std::env::var("LONGSHORE_ROTATION_LINES").ok().and_then(|text| text.parse().ok()).unwrap_or(500_000)
-}
-
-/// A program for the containers' awk: numbered JSON lines from `from` to before `to`.
-fn counter(from: u64, to: u64) -> String {
-    format!(
-        r#"BEGIN {{ for (seq = {from}; seq < {to}; seq++) printf "{{\"seq\":%d,\"msg\":\"line number %d\"}}\n", seq, seq }}"#
-    )
-}
-
-fn unique(stem: &str) -> String {
-    format!("{stem}-{}-{}", std::process::id(), free_port())
 }
 
 /// The numbers of one container's records in the order in which they came, and their ids.
@@ -47,8 +35,7 @@ fn numbers(out: &Path, name: &str) -> Vec<(u64, String)> {
 
 /// Follows the engine's containers; the sink takes the one of that name only (other tests have theirs).
 fn config(dir: &Path, engine: &Engine, name: &str, more: &str) -> String {
-    let own = format!("{:?}", dir.join("containers"));
-    let body = docker_folder::config(dir).replace(&own, &format!("{:?}", engine.containers()));
+    let body = tail_config(dir, engine);
     format!("{body}match = [\"docker.{name}\"]\n{more}")
 }
 
@@ -57,7 +44,7 @@ fn at_full_speed(options: &[&str]) {
     let dir = folder();
     let (name, lines) = (unique("fast"), lines());
     let mut node = node(dir.path(), &config(dir.path(), &engine, &name, "")).start();
-    let container = engine.run(&name, options, &["awk", &counter(0, lines)]);
+    let container = engine.run(&name, options, &["awk", &counter(lines)]);
     assert_eq!(container.wait(), "0");
     let out = dir.path().join("out.ndjson");
     node.wait_within(PATIENCE * 4, "all lines", &mut |node| node.delivered("out") >= lines);
@@ -96,7 +83,7 @@ fn kills_while_a_container_writes_and_rotates_lose_nothing_and_what_comes_twice_
     let out = dir.path().join("out.ndjson");
     let mut running = node(dir.path(), &body).start();
     let options = ["--log-opt", "max-size=50m", "--log-opt", "max-file=5"];
-    let container = engine.run(&name, &options, &["awk", &counter(0, lines)]);
+    let container = engine.run(&name, &options, &["awk", &counter(lines)]);
     for _ in 0..6 {
         std::thread::sleep(Duration::from_secs(1));
         running.kill();
@@ -152,7 +139,7 @@ fn a_container_that_is_removed_while_its_lines_are_unread_leaves_them_all() {
     let (name, lines) = (unique("removed"), lines());
     let mut node = node(dir.path(), &config(dir.path(), &engine, &name, "")).start();
     node.wait_for("readiness", |node| node.get("/ready").is_some_and(|(status, _)| status == 200));
-    let container = engine.run(&name, &["--log-opt", "max-size=200m"], &["awk", &counter(0, lines)]);
+    let container = engine.run(&name, &["--log-opt", "max-size=200m"], &["awk", &counter(lines)]);
     assert_eq!(container.wait(), "0");
     engine.docker(&["rm", "-f", &container.id]);
     let out = dir.path().join("out.ndjson");

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::DataFolder;
+
 pub(super) const DEAD_LETTERS_EXAMPLES: &str = "\
 Examples:
   longshore dead-letters list --config /etc/longshore.toml
@@ -45,17 +47,6 @@ pub struct Replay {
     pub patience: u64,
 }
 
-/// Where dead letters are.
-#[derive(Debug, Args)]
-pub struct LettersWhere {
-    /// The configuration whose [node] data_dir it is
-    #[arg(long, short, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// The folder itself [default: /var/lib/longshore]
-    #[arg(long, value_name = "DIR", conflicts_with = "config")]
-    pub data_dir: Option<PathBuf>,
-}
-
 /// `longshore dead-letters`.
 #[derive(Debug, Subcommand)]
 pub enum DeadLetters {
@@ -64,7 +55,7 @@ pub enum DeadLetters {
     List {
         /// The folder.
         #[command(flatten)]
-        place: LettersWhere,
+        place: DataFolder,
         /// Only those of this sink
         #[arg(long, value_name = "NAME")]
         sink: Option<String>,
@@ -77,7 +68,7 @@ pub enum DeadLetters {
     Show {
         /// The folder.
         #[command(flatten)]
-        place: LettersWhere,
+        place: DataFolder,
         /// Only those of this sink
         #[arg(long, value_name = "NAME")]
         sink: Option<String>,

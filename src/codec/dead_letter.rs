@@ -9,12 +9,11 @@
 //!
 //! Limits: a cause is cut to [`CAUSE_MAX`] bytes. Damage is an error. Pure.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::batch::{Batch, RowHead};
 use crate::budget::Permit;
-use crate::codec::stored_batch;
+use crate::codec::stored_batch::{self, Damage};
 use crate::record::{Field, Span};
 use crate::record_id::IdRun;
 
@@ -35,18 +34,6 @@ pub struct Head<'t> {
     /// What the destination said.
     pub cause: &'t str,
 }
-
-/// What is wrong with the bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage(String);
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Damage {}
 
 /// Bytes that [`encode`] writes, about and never less by much.
 pub fn size_hint(head: &Head<'_>, batch: &Batch, at: usize) -> usize {
@@ -116,7 +103,7 @@ pub fn decode(bytes: &[u8], permit: Permit, input: u16) -> Result<(Head<'_>, Bat
     };
     let mut next = || text(&mut rest).ok_or_else(|| Damage("a text is cut short or no UTF-8".to_owned()));
     let head = Head { sink: next()?, input: next()?, reason: next()?, cause: next()? };
-    let batch = stored_batch::decode(rest, permit, input).map_err(|damage| Damage(damage.to_string()))?;
+    let batch = stored_batch::decode(rest, permit, input)?;
     if batch.len() != 1 {
         return Err(Damage(format!("{} records where there should be one", batch.len())));
     }

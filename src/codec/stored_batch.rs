@@ -33,7 +33,7 @@ const GAP_MAX: u32 = 8;
 
 /// What is wrong with stored bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage(String);
+pub struct Damage(pub(super) String);
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

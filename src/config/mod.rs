@@ -25,7 +25,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 pub use explain::Setting;
-pub use node::DATA_DIR_DEFAULT;
+use node::DATA_DIR_DEFAULT;
 pub use report::{Report, Shown, plural};
 
 use crate::buffer::Full;
@@ -182,6 +182,21 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, Report> {
 pub fn load_text(name: &str, text: &str, overrides: &Overrides) -> Result<Config, Report> {
     let env = |name: &str| std::env::var(name).ok();
     read(&Source { name, text, env: &env, root: Path::new("/"), kinds: KINDS }, overrides)
+}
+
+/// The data folder that a command's words name: the folder itself, that of a configuration, or the default one.
+///
+/// # Errors
+/// The configuration's.
+pub fn data_folder(config: Option<&Path>, folder: Option<&Path>) -> Result<PathBuf, String> {
+    match (folder, config) {
+        (Some(folder), _) => Ok(folder.to_owned()),
+        (None, Some(file)) => match load(file, &Overrides::default()) {
+            Ok(config) => Ok(config.node.data_dir),
+            Err(report) => Err(report.to_string()),
+        },
+        (None, None) => Ok(PathBuf::from(DATA_DIR_DEFAULT)),
+    }
 }
 
 /// Only the address of health and metrics, without reading secrets or other sections: for `healthcheck`. Mistakes
