@@ -344,15 +344,23 @@ fn a_container_with_request_ack_survives_restarts_of_the_receiver() {
         "--log-opt",
         "fluentd-max-retries=100",
     ];
-    let lines = 1_000;
-    // It lives on after its last line: at the end of a container Docker waits 10 s for its driver, then cuts it off.
-    let script = format!("awk '{}'; sleep 600", counter(lines));
-    let _container = engine.run(&app, &driver, &["sh", "-c", &script]);
-    for _ in 0..2 {
+    // Lines go on until the file is there: a fast machine must not be through before the second restart. It lives on after
+    // its last line, since at the end of a container Docker waits 10 s for its driver, then cuts it off.
+    let gate = dir.path().join("gate");
+    fs::create_dir(&gate).expect("writable");
+    let script = r#"n=0; while [ ! -e /gate/enough ]; do
+        printf '{"level":"info","seq":%d,"pad":"0123456789"}\n' $n; n=$((n + 1)); done
+        echo $n >/gate/.written; mv /gate/.written /gate/written; sleep 600"#;
+    let volume = format!("--volume={}:/gate", gate.display());
+    let _container = engine.run(&app, &[&driver[..], &[&volume]].concat(), &["sh", "-c", script]);
+    for restart in 1..=2 {
         let before = of(&server, &app).len();
-        wait_for("lines between two restarts", PATIENCE, || of(&server, &app).len() > before + 50);
+        wait_for(&format!("lines before restart {restart}"), PATIENCE, || of(&server, &app).len() > before + 50);
         engine.docker(&["restart", &receiver.id]);
     }
+    fs::write(gate.join("enough"), "").expect("writable");
+    wait_for("the number of lines", PATIENCE, || gate.join("written").exists());
+    let lines = fs::read_to_string(gate.join("written")).expect("readable").trim().parse().expect("a number");
     let expected = BTreeMap::from([(app.clone(), lines)]);
     wait_for("all lines", PATIENCE, || {
         Numbers::of(&of(&server, &app), "container.name", "seq").missing(&expected).is_empty()

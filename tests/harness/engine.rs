@@ -115,7 +115,7 @@ impl Engine {
     }
 }
 
-/// A container that is removed with the test.
+/// A container that is removed with the test; if the test failed, its last lines are told first.
 pub struct Running<'e> {
     engine: &'e Engine,
     /// 64 hex digits.
@@ -131,7 +131,13 @@ impl Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let _ = Command::new(self.engine.dir.join("docker")).args(["rm", "-f", &self.id]).output();
+        let docker = |args: &[&str]| Command::new(self.engine.dir.join("docker")).args(args).output();
+        if std::thread::panicking()
+            && let Ok(output) = docker(&["logs", "--tail", "50", &self.id])
+        {
+            eprintln!("the last lines of container {}:\n{}", self.id, told(&output));
+        }
+        let _ = docker(&["rm", "-f", &self.id]);
     }
 }
 
