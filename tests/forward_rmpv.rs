@@ -1,0 +1,101 @@
+//! The forward decoder against a slow reader written with rmpv: the fuzz target `forward_rmpv` on its corpus and on
+//! streams of made-up frames.
+
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+use rmpv::Value;
+
+#[path = "../fuzz/forward_rmpv.rs"]
+mod reference;
+
+fn scalar() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Nil),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<f32>().prop_map(Value::from),
+        ".{0,40}".prop_map(Value::from),
+        proptest::collection::vec(any::<u8>(), 0..8).prop_map(Value::from),
+    ]
+}
+
+fn fields(value: impl Strategy<Value = Value> + 'static) -> impl Strategy<Value = Value> {
+    proptest::collection::vec((".{0,12}".prop_map(Value::from), value), 0..6).prop_map(Value::Map)
+}
+
+fn record() -> impl Strategy<Value = Value> {
+    let value = scalar().prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::Array), fields(inner)]
+    });
+    fields(value)
+}
+
+fn time() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        any::<u32>().prop_map(Value::from),
+        (any::<u32>(), 0u32..1_000_000_000)
+            .prop_map(|(seconds, nanos)| Value::Ext(0, [seconds.to_be_bytes(), nanos.to_be_bytes()].concat())),
+        any::<i64>().prop_map(Value::from),
+    ]
+}
+
+fn bytes(value: &Value) -> Vec<u8> {
+    let mut out = Vec::new();
+    rmpv::encode::write_value(&mut out, value).expect("memory");
+    out
+}
+
+fn frame() -> impl Strategy<Value = Value> {
+    let entry = (time(), record()).prop_map(|(time, record)| Value::Array(vec![time, record]));
+    let entries = proptest::collection::vec(entry, 0..5);
+    (".{0,12}", 0..3, entries, any::<bool>()).prop_map(|(tag, mode, entries, asks)| {
+        let mut items = vec![Value::from(tag)];
+        match (mode, entries.first()) {
+            (0, Some(Value::Array(entry))) => items.extend(entry.clone()),
+            (1, _) => items.push(Value::Binary(entries.iter().flat_map(bytes).collect())),
+            _ => items.push(Value::Array(entries)),
+        }
+        if asks {
+            items.push(Value::Map(vec![("chunk".into(), "c".into())]));
+        }
+        Value::Array(items)
+    })
+}
+
+#[test]
+fn the_corpora_decode_as_rmpv_reads_them() {
+    let (mut files, mut records) = (0, 0);
+    for folder in ["forward_rmpv", "forward"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(folder);
+        for file in fs::read_dir(&folder).expect("a corpus") {
+            let data = fs::read(file.expect("readable").path()).expect("readable");
+            files += 1;
+            records += reference::check(&data).0;
+        }
+    }
+    assert!(files > 3 && records > 10, "{files} files, {records} records");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn streams_of_frames_decode_as_rmpv_reads_them(
+        frames in proptest::collection::vec(frame(), 1..6),
+        flip in proptest::option::of((any::<prop::sample::Index>(), 1u8..=255)),
+    ) {
+        let mut data: Vec<u8> = frames.iter().flat_map(bytes).collect();
+        match flip {
+            None => prop_assert_eq!(reference::check(&data).1, frames.len()),
+            Some((at, bits)) => {
+                let at = at.index(data.len());
+                data[at] ^= bits;
+                reference::check(&data);
+            }
+        }
+    }
+}
