@@ -134,6 +134,14 @@ enum Kind {
 /// Goes on, or stops with a step.
 type Flow = Option<Step>;
 
+/// Where a connection is between two frames: all that a decoder which goes on with it has to know.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place {
+    /// Bytes used since the start of the connection.
+    offset: u64,
+    is_json: bool,
+}
+
 /// Decodes one connection. Holds no input: what it has not used is to be given again with more behind it.
 #[derive(Debug)]
 pub struct Decoder {
@@ -180,6 +188,22 @@ impl Decoder {
         }
     }
 
+    /// A decoder that goes on where another one was between two frames.
+    pub fn resume(limits: Limits, docker: bool, place: Place) -> Decoder {
+        let mut decoder = Decoder::new(limits, docker);
+        (decoder.offset, decoder.frame_at) = (place.offset, place.offset);
+        decoder.json = place.is_json.then(|| Box::new(Json::new(limits, docker, place.offset)));
+        decoder
+    }
+
+    /// Where it is; it means something between two frames only.
+    pub fn place(&self) -> Place {
+        match &self.json {
+            Some(json) => Place { offset: json.offset(), is_json: true },
+            None => Place { offset: self.offset, is_json: false },
+        }
+    }
+
     /// Frames above `bytes` are decoded as they arrive from now on: for a caller that is short of memory.
     pub fn set_whole_max(&mut self, bytes: usize) {
         self.limits.whole_max = bytes;
@@ -212,7 +236,7 @@ impl Decoder {
     /// Decodes from `input` into `batch`; says how many bytes are done with. `now` is the time of receipt.
     pub fn decode(&mut self, input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Step) {
         if self.offset == 0 && self.json.is_none() && input.first().is_some_and(|first| json::begins(*first)) {
-            self.json = Some(Box::new(Json::new(self.limits, self.filler.docker)));
+            self.json = Some(Box::new(Json::new(self.limits, self.filler.docker, 0)));
         }
         if let Some(json) = &mut self.json {
             return json.decode(input, batch, now);

@@ -23,7 +23,9 @@ mod listener;
 mod login;
 mod rules;
 mod seats;
+mod session;
 mod settings;
+mod shared;
 mod socket;
 mod tls;
 mod udp;
@@ -31,6 +33,7 @@ mod udp;
 use std::io;
 use std::sync::Arc;
 
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::codec::forward::handshake::HOST_MAX;
@@ -38,13 +41,15 @@ use crate::inputs::{Ack, Input, InputKind, Outlet};
 use crate::settings::Section;
 use crate::workers::Workers;
 
-use accept::{Entrance, Shared};
+use accept::Entrance;
+use complaints::Complaints;
 use door::Door;
 use held::Held;
 use listen::Listen;
 use listener::Listener;
 use seats::Seats;
 use settings::Settings;
+use shared::Shared;
 
 /// This input's row in the table.
 pub const KIND: InputKind = InputKind { name: "forward", read };
@@ -82,13 +87,14 @@ impl Input for Forward {
         }
         let mut entrances = Vec::new();
         for listen in &self.settings.listen {
-            entrances.push(open(listen, &outlet)?);
+            entrances.push(open(listen)?);
         }
         let shared = Arc::new(Shared {
-            held: Arc::new(Held::new(outlet.budget.total())),
+            held: Held::new(outlet.budget.total()),
             seats: Seats::new(room, self.settings.peer_connections_max),
-            settings: Arc::new(self.settings),
-            complaints: Arc::default(),
+            settings: self.settings,
+            complaints: Complaints::default(),
+            closing: Notify::new(),
         });
         let name = format!("forward-{}", outlet.input);
         workers.spawn(&name, move || {
@@ -99,28 +105,26 @@ impl Input for Forward {
 }
 
 /// Opens one listener and what goes with it.
-fn open(listen: &Listen, outlet: &Outlet) -> io::Result<Entrance> {
+fn open(listen: &Listen) -> io::Result<Entrance> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("can not listen on {}: {error}", listen.address));
     let door = Arc::new(Door::open(listen).map_err(named)?);
     let listener = Listener::bind(listen).map_err(named)?;
     let local = listener.local().map_or_else(|| listen.address.to_string(), |local| local.to_string());
     tracing::info!(address = local, tls = listen.tls.is_some(), "forward input listens");
-    if listen.heartbeat {
-        match listener.bind_udp() {
-            Some(Ok(socket)) => {
-                outlet.runtime.spawn(udp::serve(socket, outlet.stop.clone()));
-            }
-            Some(Err(error)) => tracing::warn!(
+    let heartbeat = match listen.heartbeat.then(|| listener.bind_udp()).flatten() {
+        Some(Ok(socket)) => Some(socket),
+        Some(Err(error)) => {
+            tracing::warn!(
                 address = local,
                 %error,
                 "UDP heartbeats are not answered: the port can not be opened for UDP; `heartbeat = false` silences this"
-            ),
-            None => (),
+            );
+            None
         }
-    }
-    outlet.runtime.spawn(Arc::clone(&door).watch(outlet.clone()));
-    Ok(Entrance { listener, door, hostname: hostname(listen).into() })
+        None => None,
+    };
+    Ok(Entrance { listener, door, heartbeat, hostname: hostname(listen).into() })
 }
 
 /// The name in the handshake. It is none that a sender on the same machine gives itself, since Fluentd's and Node's
@@ -134,16 +138,22 @@ fn hostname(listen: &Listen) -> String {
 
 /// Accepts on all listeners until the word to stop, then waits for the connections to end.
 async fn accept_all(entrances: Vec<Entrance>, outlet: Outlet, shared: Arc<Shared>) {
-    let mut acceptors = JoinSet::new();
-    for entrance in entrances {
-        acceptors.spawn(accept::accept(entrance, outlet.clone(), Arc::clone(&shared)));
+    let outlet = Arc::new(outlet);
+    let mut tasks = JoinSet::new();
+    for mut entrance in entrances {
+        if let Some(socket) = entrance.heartbeat.take() {
+            tasks.spawn(udp::serve(socket, outlet.stop.clone()));
+        }
+        tasks.spawn(Arc::clone(&entrance.door).watch(Outlet::clone(&outlet)));
+        tasks.spawn(accept::accept(entrance, Arc::clone(&outlet), Arc::clone(&shared)));
     }
     drop(outlet);
-    while let Some(ended) = acceptors.join_next().await {
+    while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended
             && error.is_panic()
         {
-            // A listener that nobody serves any more is a reason to stop, as for any other worker.
+            // A listener that nobody serves any more, heartbeats that are not answered, certificates that nobody looks
+            // after: a reason to stop, as for any other worker.
             std::panic::resume_unwind(error.into_panic());
         }
     }

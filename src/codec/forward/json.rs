@@ -100,7 +100,8 @@ pub(super) struct Json {
 }
 
 impl Json {
-    pub(super) fn new(limits: Limits, docker: bool) -> Json {
+    /// A decoder that is between two frames, `offset` bytes behind the start of the connection.
+    pub(super) fn new(limits: Limits, docker: bool, offset: u64) -> Json {
         Json {
             filler: Filler::new(&limits, docker),
             limits,
@@ -114,9 +115,13 @@ impl Json {
             chunk: Vec::new(),
             has_chunk: false,
             split: false,
-            offset: 0,
-            frame_at: 0,
+            offset,
+            frame_at: offset,
         }
+    }
+
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
     }
 
     pub(super) fn set_whole_max(&mut self, bytes: usize) {

@@ -142,6 +142,24 @@ fn lines(range: std::ops::Range<u64>) -> Vec<String> {
 }
 
 #[test]
+fn a_decoder_that_goes_on_with_a_connection_counts_from_its_start() {
+    let json = br#"["t",1700000000,{"a":1}]"#.to_vec();
+    for (first, bad) in [(message(1, None), &b"["[..]), (json, &b"\x93"[..])] {
+        let budget = Budget::new(1 << 30);
+        let mut permit = budget.empty_permit();
+        permit.grow(1 << 20);
+        let mut batch = Batch::new(permit, 0, Arc::default());
+        let mut decoder = Decoder::new(Limits::default(), true);
+        assert_eq!(decoder.decode(&first, &mut batch, NOW), (first.len(), Step::NeedMore));
+        let mut decoder = Decoder::resume(Limits::default(), true, decoder.place());
+        assert_eq!(decoder.decode(&first, &mut batch, NOW), (first.len(), Step::NeedMore));
+        let (_, step) = decoder.decode(bad, &mut batch, NOW);
+        assert!(matches!(step, Step::Lost(lost) if lost.offset == 2 * first.len() as u64), "{step:?}");
+        assert_eq!(batch.len(), 2);
+    }
+}
+
+#[test]
 fn every_mode_gives_the_same_rows_wherever_it_is_cut() {
     let text = blob(3);
     let two = [zipped(Codec::Gzip, &text[..20]), zipped(Codec::Gzip, &text[20..])].concat();

@@ -11,28 +11,26 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::codec::forward::Place;
 use crate::inputs::Outlet;
-use crate::metrics::{Metrics, Oddity};
+use crate::metrics::Oddity;
 
-use super::acks::Acks;
-use super::complaints::Complaints;
-use super::connection::{self, Connection};
+use super::connection::{self, Connection, Present};
 use super::door::Door;
-use super::held::Held;
 use super::hint;
 use super::listener::{Accepted, Listener};
 use super::login::{Refused, login};
-use super::seats::{Seat, Seats};
+use super::seats::Seat;
 use super::settings::Settings;
+use super::shared::Shared;
 use super::socket::{Reader, Writer};
 
 /// Time between two tries after `accept` failed (descriptors are used up).
@@ -40,25 +38,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Connections that are accepted before others' work is looked after.
 const ACCEPT_MANY: usize = 256;
 
-/// What the connections of one input share.
-pub(super) struct Shared {
-    pub(super) settings: Arc<Settings>,
-    pub(super) held: Arc<Held>,
-    pub(super) complaints: Arc<Complaints>,
-    pub(super) seats: Arc<Seats>,
-}
-
 /// One listener.
 pub(super) struct Entrance {
     pub(super) listener: Listener,
     pub(super) door: Arc<Door>,
+    /// Where UDP heartbeats are answered, if they are.
+    pub(super) heartbeat: Option<UdpSocket>,
     /// The name that it gives itself in the handshake.
     pub(super) hostname: Arc<str>,
 }
 
 /// Accepts until the word to stop, then waits for the connections to end.
-pub(super) async fn accept(entrance: Entrance, outlet: Outlet, shared: Arc<Shared>) {
-    let Entrance { listener, door, hostname } = entrance;
+pub(super) async fn accept(entrance: Entrance, outlet: Arc<Outlet>, shared: Arc<Shared>) {
+    let Entrance { listener, door, hostname, .. } = entrance;
     let mut connections = JoinSet::new();
     'all: loop {
         let mut accepted = tokio::select! {
@@ -72,10 +64,10 @@ pub(super) async fn accept(entrance: Entrance, outlet: Outlet, shared: Arc<Share
                 Ok(accepted) => {
                     if let Some(seat) = seat(&accepted, &outlet, &shared) {
                         let (door, hostname) = (Arc::clone(&door), Arc::clone(&hostname));
-                        let (outlet, shared) = (outlet.clone(), Arc::clone(&shared));
+                        let (outlet, shared) = (Arc::clone(&outlet), Arc::clone(&shared));
                         let runtime = outlet.runtime.clone();
-                        let came = Came { accepted, door, hostname, outlet, shared };
-                        connections.spawn_on(came.serve(seat), &runtime);
+                        let came = Came { accepted, seat, door, hostname, outlet, shared };
+                        connections.spawn_on(Box::new(came).serve(), &runtime);
                     }
                 }
                 Err(error) => {
@@ -97,6 +89,7 @@ pub(super) async fn accept(entrance: Entrance, outlet: Outlet, shared: Arc<Share
             }
         }
     }
+    shared.closing.notify_waiters();
     listener.close();
     drop(outlet);
     while connections.join_next().await.is_some() {}
@@ -110,12 +103,12 @@ fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-fn seat(accepted: &Accepted, outlet: &Outlet, shared: &Arc<Shared>) -> Option<Seat> {
+fn seat(accepted: &Accepted, outlet: &Outlet, shared: &Shared) -> Option<Seat> {
     match shared.seats.take(accepted.ip()) {
         Ok(seat) => Some(seat),
         Err(message) => {
             connection::count(&outlet.metrics, outlet.input, Oddity::ConnectionRefused);
-            shared.complaints.say(&accepted.peer(), format_args!("{message}"));
+            shared.complaints.say(&accepted.peer().to_string(), format_args!("{message}"));
             None
         }
     }
@@ -124,77 +117,41 @@ fn seat(accepted: &Accepted, outlet: &Outlet, shared: &Arc<Shared>) -> Option<Se
 /// A connection that was accepted and is not in yet.
 struct Came {
     accepted: Accepted,
+    seat: Seat,
     door: Arc<Door>,
     hostname: Arc<str>,
-    outlet: Outlet,
+    outlet: Arc<Outlet>,
     shared: Arc<Shared>,
 }
 
 /// Why it does not come in.
 struct Out(Oddity, Refused);
 
-/// An open connection: counted while it is there, and not lost from sight if its task ends in a panic.
-struct Present {
-    metrics: Arc<Metrics>,
-    input: u16,
-    peer: String,
-    _seat: Seat,
-}
-
-impl Present {
-    fn new(seat: Seat, peer: String, outlet: &Outlet) -> Present {
-        let metrics = Arc::clone(&outlet.metrics);
-        metrics.inputs[usize::from(outlet.input)].open.fetch_add(1, Relaxed);
-        Present { metrics, input: outlet.input, peer, _seat: seat }
-    }
-}
-
-impl Drop for Present {
-    fn drop(&mut self) {
-        self.metrics.inputs[usize::from(self.input)].open.fetch_sub(1, Relaxed);
-        if std::thread::panicking() {
-            connection::count(&self.metrics, self.input, Oddity::ConnectionPanicked);
-            // Never left out for what was said of the peer before: it is a mistake of ours.
-            tracing::error!(
-                peer = self.peer,
-                "closed without an ack: the connection's task panicked, please report it with the lines before"
-            );
+impl Came {
+    async fn serve(self: Box<Self>) {
+        // Boxed, since a handshake needs much more than the connection that comes of it and then is silent.
+        if let Some(connection) = Box::pin(self.enter()).await {
+            connection.live().await;
         }
     }
-}
 
-impl Came {
-    async fn serve(self, seat: Seat) {
-        let Came { accepted, door, hostname, outlet, shared } = self;
-        let (metrics, input) = (Arc::clone(&outlet.metrics), outlet.input);
-        let peer = accepted.peer();
-        // Dropped last, whatever way this ends.
-        let _present = Present::new(seat, peer.clone(), &outlet);
+    async fn enter(self: Box<Self>) -> Option<Box<Connection>> {
+        let Came { accepted, seat, door, hostname, outlet, shared } = *self;
+        let present = Present::new(seat, accepted.peer(), &outlet);
         let entered = tokio::select! {
-            // Boxed, since a handshake needs much more than the connection that comes of it and then is idle.
-            entered = Box::pin(enter(accepted, &door, &hostname, &shared.settings)) => Some(entered),
-            () = outlet.stop.wait() => None,
+            entered = enter(accepted, &door, &hostname, &shared.settings) => entered,
+            () = outlet.stop.wait() => return None,
         };
         match entered {
-            None => (),
-            Some(Ok((reader, writer))) => {
-                let acks = Arc::new(Acks::default());
-                let connection = Connection {
-                    reader,
-                    peer,
-                    outlet,
-                    settings: Arc::clone(&shared.settings),
-                    acks: Arc::clone(&acks),
-                    held: Arc::clone(&shared.held),
-                    complaints: Arc::clone(&shared.complaints),
-                };
-                let writer = tokio::spawn(acks.write(writer));
-                connection.serve(writer).await;
+            Ok((reader, writer)) => {
+                let place = Place::default();
+                Some(Box::new(Connection { reader, writer: Some(writer), outlet, shared, place, present }))
             }
-            Some(Err(Out(_, Refused::Left))) => (),
-            Some(Err(Out(oddity, Refused::Because(why)))) => {
-                connection::count(&metrics, input, oddity);
-                shared.complaints.say(&peer, format_args!("refused: {why}"));
+            Err(Out(_, Refused::Left)) => None,
+            Err(Out(oddity, Refused::Because(why))) => {
+                connection::count(&outlet.metrics, outlet.input, oddity);
+                shared.complaints.say(&present.peer(), format_args!("refused: {why}"));
+                None
             }
         }
     }

@@ -11,10 +11,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
 use crate::batch::{Outcome, Receipt, Waiter};
+
+use super::socket::Writer;
 
 /// Bytes of acks that are ready for a sender that takes none, at most.
 const UNREAD_MAX: usize = 1 << 20;
@@ -50,6 +52,13 @@ impl Slot {
     }
 }
 
+/// What becomes of the socket after the last ack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    ShutDown,
+    HandBack,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     slots: VecDeque<Slot>,
@@ -59,8 +68,10 @@ struct Inner {
     open: usize,
     /// Slots that wait for their outcome.
     waiting: usize,
-    /// No more frames come.
-    closed: bool,
+    /// No more frames come: what then becomes of the socket.
+    last: Option<Last>,
+    /// An ack is being written.
+    writing: bool,
     /// The sender speaks JSON, and the chunk ids are JSON.
     json: bool,
     /// Why the connection must end.
@@ -147,8 +158,20 @@ impl Acks {
 
     /// No more frames come: the writer ends when the last ack is written.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        self.lock().last = Some(Last::ShutDown);
         self.for_writer.notify_one();
+    }
+
+    /// The same, and the writer gives the socket back for a later conversation.
+    pub(super) fn hand_back(&self) {
+        self.lock().last = Some(Last::HandBack);
+        self.for_writer.notify_one();
+    }
+
+    /// Whether every ack is written.
+    pub(super) fn is_empty(&self) -> bool {
+        let inner = self.lock();
+        inner.slots.is_empty() && !inner.writing
     }
 
     /// Whether a frame waits for its outcome.
@@ -198,12 +221,13 @@ impl Acks {
 
     fn next(&self) -> Next {
         let mut inner = self.lock();
+        inner.writing = false;
         loop {
             if inner.broken.is_some() {
                 return Next::End;
             }
             let Some(slot) = inner.slots.front() else {
-                return if inner.closed { Next::End } else { Next::Wait };
+                return if inner.last.is_some() { Next::End } else { Next::Wait };
             };
             match (slot.fate, slot.ended, &slot.chunk) {
                 (Fate::Lost, true, Some(_)) => {
@@ -217,6 +241,7 @@ impl Acks {
                     inner.open = inner.open.saturating_sub(cost);
                     self.for_reader.notify_one();
                     if let Some(chunk) = slot.and_then(|slot| slot.chunk) {
+                        inner.writing = true;
                         // The text that Fluentd writes, without a line break.
                         return Next::Write(match inner.json {
                             true => [b"{\"ack\":", &chunk[..], b"}"].concat(),
@@ -225,7 +250,7 @@ impl Acks {
                     }
                 }
                 // A frame that never ended on a closed connection has nobody to tell.
-                (_, false, _) if inner.closed => return Next::End,
+                (_, false, _) if inner.last.is_some() => return Next::End,
                 _ => return Next::Wait,
             }
         }
@@ -242,8 +267,9 @@ impl Acks {
         }
     }
 
-    /// Writes acks until the connection is closed and all are written, or it breaks. Then nothing more is sent.
-    pub(super) async fn write(self: Arc<Self>, mut socket: Box<dyn AsyncWrite + Send + Unpin>) {
+    /// Writes acks until the connection is closed and all are written, or it breaks. Then nothing more is sent, unless
+    /// the socket is asked back.
+    pub(super) async fn write(self: Arc<Self>, mut socket: Writer) -> Option<Writer> {
         let _told = TellPanic(&self);
         loop {
             match self.next() {
@@ -264,12 +290,17 @@ impl Acks {
                 }
             }
         }
-        if self.broken().is_some() {
-            self.for_reader.notify_one();
-        } else {
+        let (broken, last) = {
+            let inner = self.lock();
+            (inner.broken.is_some(), inner.last)
+        };
+        match last {
+            _ if broken => self.for_reader.notify_one(),
+            Some(Last::HandBack) => return Some(socket),
             // A plain end, so that no reset eats the last ack.
-            let _ = socket.shutdown().await;
+            Some(Last::ShutDown) | None => drop(socket.shutdown().await),
         }
+        None
     }
 }
 
@@ -286,6 +317,8 @@ impl Drop for TellPanic<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWrite;
+
     use super::*;
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::budget::{Budget, Permit};
 use crate::codec::forward::Need;
 
-use super::connection::HOLDER_WAIT;
+use super::session::HOLDER_WAIT;
 
 /// Places for entries that are larger than a decoder's window, for each so many bytes of budget.
 const BUDGET_AN_ENTRY: usize = 48 << 20;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::codec_memory::CodecMemory;
-use super::connection::READ;
+use super::session::READ;
 
 /// What the connections of one input share of the budget: bytes that idle ones hold of unfinished frames, turns to
 /// read, and memory of decompression.

@@ -3,6 +3,7 @@
 //! A Unix socket has its mode and owner before anybody can connect. A stale one is replaced, one that somebody listens
 //! on is not.
 
+use std::fmt;
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -116,20 +117,30 @@ impl Listener {
     }
 }
 
+/// Who is at the other end, as log lines and records say it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(Option<SocketAddr>);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("unix"),
+        }
+    }
+}
+
 impl Accepted {
     /// The address of a peer that has one.
     pub(super) fn ip(&self) -> Option<IpAddr> {
-        match self {
-            Accepted::Tcp(_, peer) => Some(peer.ip()),
-            Accepted::Unix(_) => None,
-        }
+        self.peer().0.map(|address| address.ip())
     }
 
-    /// The peer in log lines and records.
-    pub(super) fn peer(&self) -> String {
+    /// The peer.
+    pub(super) fn peer(&self) -> Peer {
         match self {
-            Accepted::Tcp(_, peer) => peer.to_string(),
-            Accepted::Unix(_) => "unix".to_owned(),
+            Accepted::Tcp(_, peer) => Peer(Some(*peer)),
+            Accepted::Unix(_) => Peer(None),
         }
     }
 }

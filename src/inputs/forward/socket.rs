@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio_rustls::server::TlsStream;
 
 /// The writing half.
-pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+pub(super) type Writer = Box<dyn AsyncWrite + Send + Sync + Unpin>;
 
 /// The reading half.
 pub(super) struct Reader {
@@ -78,14 +78,44 @@ impl Reader {
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(read) => read?,
                     };
-                    let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-                    ahead.bytes.extend_from_slice(&byte[..read]);
-                    ahead.ended = read == 0;
+                    self.keep(&byte[..read]);
                     Poll::Ready(Ok(()))
                 })
                 .await
             }
         }
+    }
+
+    /// Whether there is a byte, the end or an error for [`try_read`](Reader::try_read). A poll, not a future: it is all that
+    /// a silent connection waits with. Unlike [`readable`](Reader::readable) it is not content with a guess: the runtime
+    /// takes each new socket for readable.
+    pub(super) fn poll_first_byte(&self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let mut byte = [0];
+            let ready = match &self.half {
+                _ if self.has_ahead() => return Poll::Ready(()),
+                Half::Tcp(socket) => socket.as_ref().poll_read_ready(context),
+                Half::Unix(socket) => socket.as_ref().poll_read_ready(context),
+                Half::Tls(socket) => poll_tls(socket, context, &mut byte).map_ok(|read| self.keep(&byte[..read])),
+            };
+            match (ready, &self.half) {
+                (Poll::Pending, _) => return Poll::Pending,
+                (Poll::Ready(Ok(())), Half::Tcp(_) | Half::Unix(_)) => match self.try_read(&mut byte) {
+                    Ok(read) => self.keep(&byte[..read]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
+                    Err(_) => return Poll::Ready(()),
+                },
+                (Poll::Ready(Ok(())), Half::Tls(_)) => (),
+                (Poll::Ready(Err(_)), _) => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Keeps what was read ahead; nothing is the sender's end.
+    fn keep(&self, read: &[u8]) {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        ahead.bytes.extend_from_slice(read);
+        ahead.ended = read.is_empty();
     }
 
     /// Reads what is there; 0 bytes at the sender's end.
@@ -104,25 +134,28 @@ impl Reader {
                 return Ok(0);
             }
         }
-        match &self.half {
-            _ if from_ahead == into.len() && from_ahead > 0 => Ok(from_ahead),
-            Half::Tcp(_) | Half::Unix(_) if from_ahead > 0 => Ok(from_ahead),
-            Half::Tcp(socket) => socket.try_read(into),
-            Half::Unix(socket) => socket.try_read(into),
-            Half::Tls(socket) => {
-                // The waker of `readable` is set again there.
-                let mut context = Context::from_waker(Waker::noop());
-                match poll_tls(socket, &mut context, &mut into[from_ahead..]) {
-                    Poll::Ready(Ok(0)) => {
-                        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
-                        Ok(from_ahead)
-                    }
-                    Poll::Ready(Ok(read)) => Ok(from_ahead + read),
-                    Poll::Pending | Poll::Ready(Err(_)) if from_ahead > 0 => Ok(from_ahead),
-                    Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-                    Poll::Ready(Err(error)) => Err(error),
-                }
+        let rest = &mut into[from_ahead..];
+        if rest.is_empty() {
+            return Ok(from_ahead);
+        }
+        let read = match &self.half {
+            Half::Tcp(socket) => socket.try_read(rest),
+            Half::Unix(socket) => socket.try_read(rest),
+            // The waker of `readable` is set again there.
+            Half::Tls(socket) => match poll_tls(socket, &mut Context::from_waker(Waker::noop()), rest) {
+                Poll::Ready(read) => read,
+                Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+            },
+        };
+        match read {
+            Ok(0) => {
+                self.ahead.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+                Ok(from_ahead)
             }
+            Ok(read) => Ok(from_ahead + read),
+            // What was there first is given first; an error comes again, or the end does.
+            Err(_) if from_ahead > 0 => Ok(from_ahead),
+            Err(error) => Err(error),
         }
     }
 }

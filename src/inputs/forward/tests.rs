@@ -101,6 +101,37 @@ fn read_exact(socket: &mut UnixStream, len: usize) -> Vec<u8> {
 }
 
 #[test]
+fn after_a_silence_a_connection_goes_on_as_it_was() {
+    let mut node = Node::start("");
+    let json = br#"["t",1700000000,{"a":1},{"chunk":"c"}]"#;
+    for (frame, ack) in [(FRAME, ACK), (json, br#"{"ack":"c"}"#)] {
+        let mut socket = node.connect();
+        for _ in 0..3 {
+            // The first byte ends the silence; the rest comes later.
+            socket.write_all(&frame[..1]).expect("written");
+            std::thread::sleep(Duration::from_millis(20));
+            socket.write_all(&frame[1..]).expect("written");
+            let shipment = node.take();
+            assert_eq!(shipment.batch.len(), 1);
+            shipment.receipts.settle(Outcome::Delivered);
+            assert_eq!(read_exact(&mut socket, ack.len()), ack);
+            std::thread::sleep(2 * session::SILENCE);
+        }
+        assert_eq!(node.metrics.inputs[0].open.load(Relaxed), 1);
+        // A connection that began as MessagePack can not go on as JSON, and the other way round.
+        socket.write_all(if frame == FRAME { json } else { FRAME }).expect("written");
+        assert_eq!(socket.read(&mut [0; 9]).expect("closed without an ack"), 0);
+    }
+    assert_eq!(node.odd(Oddity::FramingLost), 2);
+    // A silent one holds up no end.
+    let mut silent = node.connect();
+    std::thread::sleep(2 * session::SILENCE);
+    node.stop.set();
+    assert!(node.ends());
+    assert_eq!(silent.read(&mut [0; 9]).expect("closed"), 0);
+}
+
+#[test]
 fn an_ack_comes_when_the_sink_has_taken_the_records_and_not_before() {
     let mut node = Node::start("");
     let mut socket = node.connect();

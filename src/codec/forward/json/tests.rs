@@ -190,7 +190,7 @@ fn a_frame_above_the_limit_of_whole_ones_is_taken_as_it_arrives_and_looked_at_on
     assert_eq!((seen.rows.len(), seen.chunks), (26_000, vec![b"\"big\"".to_vec()]));
     assert!(largest < 512 << 10, "a batch of {largest} bytes");
     // No half of it is held either: what is not used yet is at most one entry after the first part.
-    let mut decoder = Json::new(Limits::default(), true);
+    let mut decoder = Json::new(Limits::default(), true, 0);
     let budget = crate::budget::Budget::new(64 << 20);
     let mut permit = budget.empty_permit();
     permit.grow(32 << 20);

@@ -1,0 +1,522 @@
+//! One conversation of the forward input, from a sender's first byte to its end or to a long silence: socket to batches.
+//!
+//! It reads only while it holds memory of the budget, and holds none while it is idle; between two parts of a frame it
+//! holds what was read of it. What is read is decoded at once, and sent on as soon as the socket has no more, so that
+//! an ack is as quick as the sinks.
+//! Limits: a stall within a frame ([`Settings::stall`]), none between frames, since closing an idle
+//! connection costs Docker a line: after [`SILENCE`] only what is made for the conversation goes. Buffers of unfinished frames share a quarter of the budget.
+//! Memory is never waited for without end by somebody who holds some: only as many connections read at once as a
+//! sixteenth of the budget has read buffers ([`Held::turn`]), and one of these that gets no memory for its next batch
+//! within [`HOLDER_WAIT`] overdraws. Otherwise many senders could each hold a buffer and wait for the others'.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::SemaphorePermit;
+
+use crate::batch::{Batch, Receipt};
+use crate::codec::forward::{Decoder, LostReason, Need, Step};
+use crate::inputs::Ack;
+use crate::metrics::Oddity;
+use crate::pipeline::{JoinRule, Lane};
+use crate::record::{Origin, Timestamp};
+use crate::record_id::{IdRun, prefix_of};
+
+use super::acks::Acks;
+use super::buffer::Buffer;
+use super::codec_memory::Granted;
+use super::connection::{Connection, count};
+use super::held::Share;
+use super::hint;
+use super::socket::{Reader, Writer};
+
+/// Bytes that are read at once.
+pub(super) const READ: usize = 128 << 10;
+/// Bytes of one batch.
+const BATCH: usize = 256 << 10;
+/// A connection with a turn waits this long for its next batch before it overdraws the budget.
+pub(super) const HOLDER_WAIT: Duration = Duration::from_secs(1);
+/// A connection that has read so much gives its turn to one that waits, once little of a frame is left in its buffer.
+const TURN: usize = 1 << 20;
+/// Frames above this are decoded as they arrive while memory is short.
+const WHOLE_WHEN_SHORT: usize = 32 << 10;
+/// Pieces of a line wait this long for the next one, when the sender waits for their ack and sends nothing.
+const JOIN_WAIT_ACKED: Duration = Duration::from_millis(250);
+/// The same when it does not wait for one.
+const JOIN_WAIT: Duration = Duration::from_secs(30);
+/// After the sender's end or a mistake, what is still to be acknowledged is waited for so long.
+const LAST_ACKS: Duration = Duration::from_secs(60);
+/// A sender that has nothing outstanding and says nothing for so long is taken to be silent for longer. Short, so that
+/// of a crowd that speaks now and then only few have a conversation at a time; making one anew takes microseconds.
+pub(super) const SILENCE: Duration = Duration::from_millis(250);
+/// What is still in the socket at the end is read and thrown away for so long, so that no reset eats the last ack.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Why a conversation ends.
+#[derive(Debug)]
+enum End {
+    /// Nothing is outstanding and nothing comes: the connection stays.
+    Silent,
+    /// The sender closed it.
+    Closed,
+    /// The word to stop was said.
+    Stop,
+    /// The acks say so.
+    Broken(&'static str),
+    /// A message for the log.
+    Fault(Oddity, String),
+}
+
+/// What an idle connection woke up for.
+enum Woken {
+    Readable,
+    /// Pieces wait no longer; whether that is because of their acks.
+    Flush(bool),
+    /// Nothing: the sender waits for its acks.
+    Still,
+    End(End),
+}
+
+/// One conversation.
+pub(super) struct Session {
+    connection: Box<Connection>,
+    peer: String,
+    acks: Arc<Acks>,
+}
+
+/// A task that does not outlive who waits for it, also if that one panics: else the socket would stay open.
+struct AbortOnDrop(tokio::task::JoinHandle<Option<Writer>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The parts that change while it is read.
+struct Work {
+    lane: Lane,
+    origin: Arc<Origin>,
+    decoder: Decoder,
+    buffer: Buffer,
+    /// Number and handle of the frame at hand, when some of its records are on their way already.
+    split: Option<(u64, Receipt)>,
+    granted: Granted,
+    /// What decompression waits for.
+    need: Option<Need>,
+    /// Rows of the batch that frames before the one at hand have filled.
+    named: usize,
+}
+
+impl Session {
+    /// A conversation on a connection that is silent.
+    pub(super) fn new(connection: Box<Connection>) -> Session {
+        Session { peer: connection.present.peer(), acks: Arc::default(), connection }
+    }
+
+    /// Reads until the end, or until a silence: then the connection is given back.
+    pub(super) async fn hold(mut self) -> Option<Box<Connection>> {
+        let writer = self.connection.writer.take()?;
+        let mut writer = AbortOnDrop(tokio::spawn(Arc::clone(&self.acks).write(writer)));
+        let connection = &self.connection;
+        let settings = &connection.shared.settings;
+        let mut work = Work {
+            lane: connection.outlet.lane(JoinRule::Forward),
+            origin: Arc::new(Origin { peer: Some(self.peer.clone()), ..Origin::default() }),
+            decoder: Decoder::resume(settings.limits, settings.docker, connection.place),
+            buffer: Buffer::default(),
+            split: None,
+            granted: Granted::default(),
+            need: None,
+            named: 0,
+        };
+        let end = self.read(&mut work).await;
+        if work.lane.is_waiting() {
+            Box::pin(self.flush(&mut work, false)).await;
+        }
+        let place = work.decoder.place();
+        drop(work);
+        let Session { mut connection, peer, acks } = self;
+        if matches!(end, End::Silent) {
+            acks.hand_back();
+            connection.place = place;
+            connection.writer = (&mut writer.0).await.ok().flatten();
+            return Some(connection);
+        }
+        let Connection { reader, outlet, shared, present, .. } = *connection;
+        let (input, metrics) = (outlet.input, Arc::clone(&outlet.metrics));
+        // The queues of the sinks end when the last outlet is gone; the acks need the socket alone.
+        drop(outlet);
+        match &end {
+            End::Silent | End::Closed | End::Stop => (),
+            End::Broken(why) => shared.complaints.say(&peer, format_args!("closed without an ack: {why}")),
+            End::Fault(oddity, message) => {
+                count(&metrics, input, *oddity);
+                shared.complaints.say(&peer, format_args!("{message}"));
+            }
+        }
+        if matches!(end, End::Broken(_)) {
+            return None;
+        }
+        acks.close();
+        let patience = if matches!(end, End::Stop) { Duration::MAX } else { LAST_ACKS };
+        let _ = tokio::time::timeout(patience, &mut writer.0).await;
+        drop(writer);
+        if !matches!(end, End::Closed) {
+            let _ = tokio::time::timeout(LINGER, drain(&reader)).await;
+        }
+        drop(present);
+        None
+    }
+
+    /// What is boxed here is what it takes to read: while it waits for acks a conversation is small.
+    async fn read(&self, work: &mut Work) -> End {
+        let mut turn = None;
+        loop {
+            let share = self.go_idle(work);
+            if share.is_some() || work.buffer.len() == 0 {
+                turn = None;
+            }
+            let need = work.need.take();
+            let woken = match need {
+                Some(need) => Box::pin(self.wait_for_memory(work, need)).await,
+                None => self.wait(work).await,
+            };
+            match woken {
+                Woken::End(end) => return end,
+                Woken::Flush(for_acks) => Box::pin(self.flush(work, for_acks)).await,
+                Woken::Still => (),
+                Woken::Readable => {
+                    if let Some(end) = Box::pin(self.take(work, need.is_some(), share, &mut turn)).await {
+                        return end;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what the socket has, once there is a turn and memory for it.
+    async fn take<'s>(
+        &'s self,
+        work: &mut Work,
+        resumes: bool,
+        share: Option<Share<'s>>,
+        turn: &mut Option<SemaphorePermit<'s>>,
+    ) -> Option<End> {
+        if turn.is_none() {
+            *turn = tokio::select! {
+                turn = self.connection.shared.held.turn() => turn,
+                () = self.connection.outlet.stop.wait() => return Some(End::Stop),
+                () = self.acks.until_broken() => return Some(End::Broken(self.acks.broken().unwrap_or_default())),
+            };
+        }
+        let mut batch = tokio::select! {
+            batch = self.connection.outlet.batch(READ + BATCH, &work.origin) => batch,
+            () = self.connection.outlet.stop.wait() => return Some(End::Stop),
+            () = self.acks.until_broken() => return Some(End::Broken(self.acks.broken().unwrap_or_default())),
+        };
+        drop(share);
+        // One wait for both, so that nobody waits for the one while holding the other.
+        let got = batch.permit().bytes();
+        let for_buffer = READ.min(got / 2);
+        let mut permit = batch.permit().budget().empty_permit();
+        batch.permit_mut().resize(got - for_buffer);
+        permit.grow(for_buffer);
+        work.buffer.grow(permit);
+        let (batch, end) = self.fill(work, batch, resumes).await;
+        if !(batch.is_empty() && batch.tally.bytes == 0 && batch.receipts.0.is_empty()) {
+            self.ship(work, batch).await;
+        }
+        if end.is_some() {
+            return end;
+        }
+        if work.buffer.len() == 0 {
+            *turn = None;
+        }
+        tokio::select! {
+            () = self.acks.until_room() => None,
+            () = self.connection.outlet.stop.wait() => Some(End::Stop),
+        }
+    }
+
+    /// Gives back all memory but the part of a frame that was read. `None` without such a part, or where the share of
+    /// the idle ones is used up: then the connection keeps its turn until the frame is whole, since what was read can
+    /// not be given back to the socket.
+    fn go_idle<'s>(&'s self, work: &mut Work) -> Option<Share<'s>> {
+        if work.buffer.len() == 0 {
+            work.buffer = Buffer::default();
+            return None;
+        }
+        work.buffer.shrink();
+        self.connection.shared.held.take(work.buffer.len())
+    }
+
+    async fn wait(&self, work: &Work) -> Woken {
+        let stalls = work.decoder.is_mid_frame() || work.buffer.len() > 0;
+        let flushes = work.lane.is_waiting();
+        let for_acks = self.acks.is_waiting();
+        let join_wait = if for_acks { JOIN_WAIT_ACKED } else { JOIN_WAIT };
+        let wait = match (stalls, flushes) {
+            (true, true) => join_wait.min(self.connection.shared.settings.stall),
+            (true, false) => self.connection.shared.settings.stall,
+            (false, true) => join_wait,
+            (false, false) => SILENCE,
+        };
+        tokio::select! {
+            biased;
+            () = self.connection.outlet.stop.wait() => Woken::End(End::Stop),
+            () = self.acks.until_broken() => Woken::End(End::Broken(self.acks.broken().unwrap_or_default())),
+            ready = self.connection.reader.readable() => match ready {
+                Ok(()) => Woken::Readable,
+                Err(_) => Woken::End(End::Closed),
+            },
+            () = tokio::time::sleep(wait) => {
+                if flushes {
+                    return Woken::Flush(for_acks);
+                }
+                if !stalls {
+                    return if self.acks.is_empty() { Woken::End(End::Silent) } else { Woken::Still };
+                }
+                let message = format!("closed: nothing came for {wait:?} within a frame");
+                Woken::End(End::Fault(Oddity::FrameStalled, message))
+            }
+        }
+    }
+
+    /// Waits until decompression may go on. Nothing is read meanwhile, and the connection stays: what it waits for is
+    /// with others whose frames go on, or end by the stall.
+    async fn wait_for_memory(&self, work: &mut Work, need: Need) -> Woken {
+        tokio::select! {
+            biased;
+            () = self.connection.outlet.stop.wait() => Woken::End(End::Stop),
+            () = self.acks.until_broken() => Woken::End(End::Broken(self.acks.broken().unwrap_or_default())),
+            () = work.granted.get(need, &self.connection.shared.held.codecs, &self.connection.outlet.budget) => {
+                work.decoder.grant(need);
+                Woken::Readable
+            }
+        }
+    }
+
+    /// Reads and decodes until the socket has no more; ships full batches on the way. `resumes`: what was read before
+    /// could not be decoded yet.
+    async fn fill(&self, work: &mut Work, mut batch: Batch, resumes: bool) -> (Batch, Option<End>) {
+        let mut now = Timestamp::now();
+        let mut taken = 0;
+        if resumes {
+            let end;
+            (batch, end) = self.decode(work, batch, now).await;
+            if end.is_some() {
+                return (batch, end);
+            }
+        }
+        while work.need.is_none() {
+            let read = match work.buffer.room() {
+                [] => {
+                    let (more, end) = self.grow(work, batch, now).await;
+                    batch = more;
+                    match end {
+                        Some(end) => return (batch, Some(end)),
+                        None => continue,
+                    }
+                }
+                room => self.connection.reader.try_read(room),
+            };
+            match read {
+                Ok(0) => return (batch, Some(End::Closed)),
+                Ok(bytes) => {
+                    work.buffer.filled(bytes);
+                    taken += bytes;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (batch, None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return (batch, Some(End::Closed)),
+            }
+            let end;
+            (batch, end) = self.decode(work, batch, now).await;
+            if end.is_some() {
+                return (batch, end);
+            }
+            if self.connection.outlet.stop.is_set() {
+                return (batch, Some(End::Stop));
+            }
+            if !self.acks.has_room() {
+                return (batch, None);
+            }
+            if taken >= TURN && work.buffer.len() <= READ / 8 && self.connection.shared.held.is_busy() {
+                return (batch, None);
+            }
+            now = Timestamp::now();
+        }
+        (batch, None)
+    }
+
+    /// Decodes what is in the buffer.
+    async fn decode(&self, work: &mut Work, mut batch: Batch, now: Timestamp) -> (Batch, Option<End>) {
+        #[cfg(test)]
+        super::tests::panic_if_asked(work.buffer.data());
+        loop {
+            let (used, step) = work.decoder.decode(work.buffer.data(), &mut batch, now);
+            work.buffer.used(used);
+            work.granted.release(work.decoder.memory());
+            match step {
+                Step::NeedMore => return (batch, None),
+                Step::FrameEnd => self.frame_ended(work, &mut batch),
+                Step::NeedsMemory(need) => {
+                    if !work.granted.try_get(need, &self.connection.shared.held.codecs, &self.connection.outlet.budget)
+                    {
+                        work.need = Some(need);
+                        return (batch, None);
+                    }
+                    work.decoder.grant(need);
+                }
+                Step::Full => {
+                    self.ship(work, batch).await;
+                    // A connection with much to say lets the others speak.
+                    tokio::task::yield_now().await;
+                    batch = self.next_batch(work).await;
+                    if let Some(why) = self.acks.broken() {
+                        return (batch, Some(End::Broken(why)));
+                    }
+                }
+                Step::Lost(lost) => {
+                    let rest = work.buffer.data();
+                    let rest = &rest[..rest.len().min(32)];
+                    let hex: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
+                    let message = match hint(lost.reason, rest) {
+                        Some(hint) => format!("closed: {hint} (byte {}, {hex})", lost.offset),
+                        None => format!("closed: {} at byte {} ({hex})", lost.reason, lost.offset),
+                    };
+                    return (batch, Some(End::Fault(Oddity::FramingLost, message)));
+                }
+            }
+        }
+    }
+
+    fn frame_ended(&self, work: &mut Work, batch: &mut Batch) {
+        let chunk = work.decoder.chunk();
+        if work.decoder.is_json() {
+            self.acks.speak_json();
+        }
+        // A chunk id comes last, so only the records of a frame that is whole in this batch can be named by it.
+        let rows = std::mem::replace(&mut work.named, batch.len())..batch.len();
+        if !rows.is_empty() {
+            let prefix = match chunk {
+                Some(chunk) if work.split.is_none() => prefix_of(&[b"chunk", chunk]),
+                _ => fastrand::u64(..),
+            };
+            // At most a batch's rows, which fit a u32.
+            batch.ids.push(IdRun { from: rows.start as u32, prefix, first: 0 });
+        }
+        match (work.split.take(), chunk, self.connection.shared.settings.ack) {
+            (Some((number, receipt)), chunk, _) => {
+                self.acks.end(number, chunk);
+                batch.receipts.push(receipt);
+            }
+            (None, Some(chunk), Ack::Accepted) => self.acks.accept(chunk),
+            (None, Some(chunk), _) => {
+                let (number, receipt) = self.acks.open();
+                self.acks.end(number, Some(chunk));
+                batch.receipts.push(receipt);
+            }
+            (None, None, _) => (),
+        }
+    }
+
+    /// Makes room for a frame or entry that is larger than the buffer: with memory that is free; else by decoding the
+    /// frame as it arrives; else by sending on what there is and waiting for memory.
+    async fn grow(&self, work: &mut Work, batch: Batch, now: Timestamp) -> (Batch, Option<End>) {
+        let more = work.buffer.capacity().max(READ);
+        if let Some(permit) = self.connection.outlet.budget.try_acquire(more) {
+            work.buffer.grow(permit);
+            return (batch, None);
+        }
+        let before = work.buffer.len();
+        work.decoder.set_whole_max(WHOLE_WHEN_SHORT);
+        let (mut batch, end) = self.decode(work, batch, now).await;
+        work.decoder.set_whole_max(self.connection.shared.settings.limits.whole_max);
+        if end.is_some() || work.need.is_some() || work.buffer.len() < before {
+            return (batch, end);
+        }
+        if !batch.is_empty() {
+            self.ship(work, batch).await;
+            batch = self.next_batch(work).await;
+        }
+        match tokio::time::timeout(self.connection.shared.settings.stall, self.connection.outlet.budget.acquire(more))
+            .await
+        {
+            Ok(permit) => {
+                work.buffer.grow(permit);
+                (batch, None)
+            }
+            Err(_) => {
+                let message = format!("closed: no memory for an entry of more than {before} bytes");
+                (batch, Some(End::Fault(Oddity::ConnectionRefused, message)))
+            }
+        }
+    }
+
+    /// The next batch of a connection that holds a read buffer.
+    async fn next_batch(&self, work: &Work) -> Batch {
+        match tokio::time::timeout(HOLDER_WAIT, self.connection.outlet.batch(BATCH, &work.origin)).await {
+            Ok(batch) => batch,
+            Err(_) => {
+                let mut permit = self.connection.outlet.budget.empty_permit();
+                permit.grow(BATCH);
+                Batch::new(permit, self.connection.outlet.input, Arc::clone(&work.origin))
+            }
+        }
+    }
+
+    async fn ship(&self, work: &mut Work, mut batch: Batch) {
+        if work.decoder.is_mid_frame() && !batch.is_empty() && self.connection.shared.settings.ack != Ack::Accepted {
+            // Records of a frame that goes on, whose chunk id comes last: it gets its place among the acks now.
+            let (_, receipt) = work.split.get_or_insert_with(|| self.acks.open());
+            batch.receipts.push(receipt.clone());
+        }
+        // Receipts are in the batch already: pieces of lines that wait take clones of them along.
+        let named = std::mem::take(&mut work.named);
+        if named < batch.len() {
+            // The frame goes on in the next batch.
+            batch.ids.push(IdRun { from: named as u32, prefix: fastrand::u64(..), first: 0 });
+        }
+        batch.number_rows();
+        self.connection.outlet.apply(&mut work.lane, &mut batch);
+        batch.durable = self.connection.shared.settings.ack == Ack::Durable;
+        self.connection.outlet.send(batch).await;
+    }
+
+    /// Sends the pieces of lines that wait for their end on as they are.
+    async fn flush(&self, work: &mut Work, for_acks: bool) {
+        let mut batch = self.connection.outlet.batch(BATCH, &work.origin).await;
+        let now = Timestamp::now();
+        match for_acks {
+            true => self.connection.outlet.pipeline.flush_unjoined(&mut work.lane, &mut batch, now),
+            false => self.connection.outlet.pipeline.flush(&mut work.lane, &mut batch, now),
+        }
+        batch.durable = self.connection.shared.settings.ack == Ack::Durable;
+        self.connection.outlet.send(batch).await;
+    }
+}
+
+/// What a sender that speaks something else should be told.
+fn hint(reason: LostReason, first: &[u8]) -> Option<&'static str> {
+    let LostReason::NotAFrame(_) = reason else { return None };
+    match first {
+        [b'{' | b'[', ..] => Some("JSON on a connection that began with MessagePack; a connection speaks one of them"),
+        _ => hint::of(first),
+    }
+}
+
+async fn drain(reader: &Reader) {
+    let started = Instant::now();
+    let mut nowhere = vec![0; 16 << 10];
+    while started.elapsed() < LINGER && reader.readable().await.is_ok() {
+        match reader.try_read(&mut nowhere) {
+            Ok(0) => return,
+            Ok(_) => tokio::task::yield_now().await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
+            Err(_) => return,
+        }
+    }
+}
