@@ -145,7 +145,7 @@ fn set(data: &Path, input: &str, key: &str, file: &Path, offset: Option<u64>) ->
         ..Place::default()
     };
     let seen = UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO).as_secs() as i64;
-    let entry = Entry { saved: Saved { done, hold: None }, seen };
+    let entry = Entry { saved: Saved { done, ..Saved::default() }, seen };
     checkpoint::edit(data, |all| {
         let key = full_key(all, input, key).unwrap_or_else(|_| key.to_owned());
         all.insert((input.to_owned(), key.clone()), entry);

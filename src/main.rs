@@ -70,6 +70,11 @@ fn check(args: &Check) -> u8 {
     match config::load(file, &Overrides::default()) {
         Ok(config) => {
             log::tell(&config.warnings.render(log::color_wanted()));
+            for input in &config.inputs {
+                for warning in input.part.warnings() {
+                    log::tell(&format!("warning: inputs.{}: {warning}\n", input.name));
+                }
+            }
             let explained = if args.explain { format!("{}\n", config.explain()) } else { String::new() };
             print(&format!("{explained}{}: ok: {}\n", config.file, config.summary()))
         }

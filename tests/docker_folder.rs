@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -190,4 +191,30 @@ fn excluded_containers_and_foreign_files_are_left_alone_and_new_containers_are_f
     let names: Vec<_> =
         records(&out).iter().filter_map(|r| at(r, "container.name")?.as_str().map(str::to_owned)).collect();
     assert_eq!(names, ["web", "late", "web"]);
+}
+
+#[test]
+fn check_warns_of_a_container_whose_rotation_keeps_less_than_some_seconds_of_its_output() {
+    let dir = folder();
+    let root = dir.path().join("containers");
+    for (seed, name, seconds) in [(1, "fast", 1), (2, "slow", 3600)] {
+        let mut container = Container::create(&root, seed, name, "app", &[]);
+        let limits = r#"{"LogConfig":{"Type":"json-file","Config":{"max-size":"10k","max-file":"3"}}}"#;
+        fs::write(container.dir.join("hostconfig.json"), limits).expect("written");
+        for generation in 0..3 {
+            (0..100).for_each(|seq| container.line(&app_line(seq), "stdout"));
+            let written = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_764_000_000 + generation * seconds);
+            let log = fs::File::options().append(true).open(container.path("")).expect("there");
+            log.set_modified(written).expect("set");
+            if generation < 2 {
+                container.rotate(3);
+            }
+        }
+    }
+    let file = node(dir.path(), &config(dir.path())).write_config();
+    let said = crate::harness::run(dir.path(), &["check", &file.to_string_lossy()], b"");
+    let text = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.status.success(), "{text}");
+    assert!(text.contains("container fast: rotation keeps some ") && text.contains("as the sizes and times"), "{text}");
+    assert!(!text.contains("container slow"), "{text}");
 }

@@ -1,6 +1,7 @@
 //! Rotation by a real Docker engine, at the pace at which a container writes: counted to the last line.
 //!
-//! `LONGSHORE_ROTATION_LINES` (default 500,000) is for the campaign.
+//! `LONGSHORE_ROTATION_LINES` (default 500,000), `LONGSHORE_ROTATION` (limits as `10k/3` or `1m/3/compress`) and
+//! `LONGSHORE_ROTATION_PRIORITY` (`realtime`, `normal`) are for the campaign.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -146,4 +147,52 @@ fn a_container_that_is_removed_while_its_lines_are_unread_leaves_them_all() {
     node.wait_within(PATIENCE * 4, "all lines", &mut |node| node.delivered("out") >= lines);
     node.stop_well();
     assert_eq!(numbers(&out, &name).len() as u64, lines);
+}
+
+/// Limits that hold a moment of the output, as `10k/3` or `1m/3/compress`.
+fn limits() -> Vec<String> {
+    let limits = std::env::var("LONGSHORE_ROTATION").unwrap_or_else(|_| "10k/3".to_owned());
+    limits.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn what_is_missing_at_limits_that_hold_a_moment_is_counted_and_nothing_else_is() {
+    let Some(engine) = Engine::find() else { return };
+    let priority = std::env::var("LONGSHORE_ROTATION_PRIORITY").unwrap_or_else(|_| "realtime".to_owned());
+    for limits in limits() {
+        let dir = folder();
+        let (name, lines) = (unique("tiny"), lines());
+        let body = config(dir.path(), &engine, &name, "");
+        let body = body.replacen("type = \"docker\"", &format!("type = \"docker\"\npriority = {priority:?}"), 1);
+        assert!(body.contains("priority"), "{body}");
+        let mut node = node(dir.path(), &body).start();
+        let mut parts = limits.split('/');
+        let (size, files) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let mut options = vec![format!("max-size={size}"), format!("max-file={files}")];
+        options.extend(parts.next().map(|_| "compress=true".to_owned()));
+        let options: Vec<&str> = options.iter().flat_map(|option| ["--log-opt", option.as_str()]).collect();
+        let container = engine.run(&name, &options, &["awk", &counter(lines)]);
+        assert_eq!(container.wait(), "0");
+        let out = dir.path().join("out.ndjson");
+        // The last generation stays: its last line comes in any case, and all that was opened before it.
+        let last = format!("\"seq\":{},", lines - 1);
+        node.wait_within(PATIENCE * 4, "the last line", &mut |_| {
+            File::open(&out)
+                .is_ok_and(|file| BufReader::new(file).lines().any(|line| line.is_ok_and(|line| line.contains(&last))))
+        });
+        let lost = node.metric("longshore_follow_generations_total", &[("input", "containers"), ("what", "lost")]);
+        node.stop_well();
+        let seqs: Vec<u64> = numbers(&out, &name).into_iter().map(|(seq, _)| seq).collect();
+        assert!(seqs.is_sorted_by(|a, b| a < b), "{limits}: out of order, or twice");
+        let missing = lines - seqs.len() as u64;
+        println!("rotation {limits} {priority}: {lines} lines, {missing} missing, {lost} generations counted");
+        assert_eq!(
+            missing > 0,
+            lost > 0,
+            "{limits}: {missing} lines are missing, {lost} generations are counted as lost"
+        );
+        // A generation has its size and a record more.
+        let bytes = size.strip_suffix('k').map_or(1_000_000, |_| 10_000) + 1_000;
+        assert!(missing <= lost * bytes / 80, "{limits}: {missing} lines are missing, {lost} generations are counted");
+    }
 }

@@ -17,6 +17,7 @@ mod data_folder;
 mod dead_letters;
 mod dead_sink;
 mod deploy;
+mod descriptors;
 mod docker_folder;
 mod durable;
 mod durable_disk;

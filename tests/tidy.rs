@@ -378,7 +378,7 @@ fn every_counter_and_every_reason_stands_in_the_documentation_and_nothing_else_d
 }
 
 /// Pages that say which test shows what.
-const PAGES_OF_TESTS: [&str; 2] = ["docs/forward.md", "docs/forward-cases.md"];
+const PAGES_OF_TESTS: [&str; 3] = ["docs/forward.md", "docs/forward-cases.md", "docs/tail-cases.md"];
 
 #[test]
 fn every_test_that_a_page_names_is_there() {

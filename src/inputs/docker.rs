@@ -14,6 +14,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use globset::{GlobBuilder, GlobMatcher};
 
@@ -23,12 +24,12 @@ use super::follow::disk;
 use super::follow::generations::{self, Family};
 use super::follow::identity::{self, FileId};
 use super::follow::layout::{Known, Layout, Meaning};
-use super::follow::standing::Space;
+use super::follow::standing::{self, Space};
 use super::follow::{self, Follow};
 use super::{Ack, Input, InputKind, Outlet};
 use crate::pipeline::template::Template;
 use crate::record::{Container, Origin, Tag};
-use crate::settings::Section;
+use crate::settings::{Section, show_size};
 use crate::workers::Workers;
 
 /// The row of this input.
@@ -127,6 +128,15 @@ impl Input for Docker {
 
     fn tags(&self) -> Vec<String> {
         vec![self.tag.pattern()]
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let cache = HashMap::new();
+        let mut containers =
+            Containers { root: self.root.clone(), tag: Template::default(), exclude: Vec::new(), own: own_id(), cache };
+        let folders = containers.folders();
+        let families = folders.iter().flat_map(|folder| id_of(folder).map(|id| family(folder, id)));
+        families.filter_map(|family| small(&family, containers.space(&family)?)).collect()
     }
 
     fn start(self: Box<Self>, outlet: Outlet, workers: &Arc<Workers>) -> io::Result<()> {
@@ -301,6 +311,31 @@ fn read_whole(path: &Path) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     file.take(CONFIG_MAX).read_to_end(&mut text).ok()?;
     Some(text)
+}
+
+/// What to say of a container whose rotation keeps less of its output than a few seconds.
+fn small(family: &Family, space: Space) -> Option<String> {
+    let files: Vec<(u64, Duration, bool)> = family
+        .scan(&[])
+        .fresh
+        .iter()
+        .filter_map(|held| Some((held.look().ok()?, held.gz)))
+        .map(|(look, gz)| (look.size, Duration::from_nanos(u64::try_from(look.mtime).unwrap_or(0)), gz))
+        .collect();
+    let rate = standing::estimated_rate(space, &files)?;
+    let kept = standing::kept(space, rate);
+    let id = id_of(&family.folder)?;
+    let name = read_config(&family.folder.join(CONFIG), id).map_or_else(|| id.to_owned(), |container| container.name);
+    (kept < standing::SMALL).then(|| {
+        format!(
+            "container {name}: rotation keeps some {:.1} s of its output (max-size {}, max-file {}, {}/s as the sizes and times of its {} files say): what is not read within that time is lost, so a restart of longshore or of the machine costs lines; raise max-size or max-file",
+            kept.as_secs_f64(),
+            show_size(space.file_max),
+            space.files,
+            show_size(rate as u64),
+            files.len()
+        )
+    })
 }
 
 fn read_config(path: &Path, id: &str) -> Option<Container> {

@@ -150,6 +150,11 @@ pub trait Input: Send {
         false
     }
 
+    /// What `check` should say of what is there now, beside the configuration. Looks at files, changes nothing.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Starts reading.
     fn start(self: Box<Self>, outlet: Outlet, workers: &Arc<Workers>) -> io::Result<()>;
 }

@@ -44,12 +44,14 @@ catalogue! {
     Watching {
         /// The kernel's queue of events overflowed; everything was looked at.
         Overflow = "overflow",
-        /// After an overflow nobody can say whether a generation came and went: the counts are a lower bound.
+        /// Nobody can say whether a generation came and went: events were lost, or a file was compressed during a stop.
         GapPossible = "gap_possible",
         /// A scan was repeated because files shifted meanwhile.
         TornScan = "torn_scan",
-        /// Generations came in an order that nothing but their birth times (ticks of 4 ms) could tell.
+        /// Generations whose place among others is a guess: names shifted, and nothing in them tells.
         OrderGuessed = "order_guessed",
+        /// An idle file was closed since descriptors were scarce.
+        Parked = "parked",
     }
 }
 

@@ -506,7 +506,7 @@ mod tests {
     }
 
     fn put(checkpoints: &Checkpoints, key: &str, offset: u64) {
-        let saved = Saved { done: Place { offset, ..Place::default() }, hold: None };
+        let saved = Saved { done: Place { offset, ..Place::default() }, ..Saved::default() };
         let seen = crate::record::Timestamp::now().0 / 1_000_000_000;
         checkpoints.lock().entries.insert(("in".to_owned(), key.to_owned()), Entry { saved, seen });
     }

@@ -11,15 +11,15 @@
 //! Limits: numbers up to [`NUMBER_MAX`]; [`TRIES_MAX`] torn scans, then what was seen is taken as it is.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rustix::fs::FileType;
 
+pub use super::held::Held;
 use super::identity::{self, FileId, Look};
 use super::{clock, disk};
 
@@ -27,68 +27,6 @@ use super::{clock, disk};
 pub const NUMBER_MAX: u32 = 9999;
 /// Torn scans in a row, at most. A writer at full speed with tiny files tears some hundred a second.
 const TRIES_MAX: usize = 1000;
-
-/// An open generation. While it is held its inode can not be used for another file.
-#[derive(Debug)]
-pub struct Held {
-    /// The file, open for reading; none once it was given up.
-    file: Mutex<Option<Arc<File>>>,
-    /// Who it is.
-    pub id: FileId,
-    /// Its name when it was opened, without the folder.
-    pub name: String,
-    /// Whether its content is compressed.
-    pub gz: bool,
-    /// Whoever wrote it was seen to close it: a compressed file should be whole then.
-    pub closed: AtomicBool,
-    /// Counts what was opened in this process: a smaller one was opened earlier.
-    pub number: u64,
-}
-
-impl Held {
-    fn new(file: File, id: FileId, name: String) -> Arc<Held> {
-        static OPENED: AtomicU64 = AtomicU64::new(0);
-        let number = OPENED.fetch_add(1, Relaxed);
-        let gz = name.ends_with(".gz");
-        Arc::new(Held { file: Mutex::new(Some(Arc::new(file))), id, name, gz, closed: AtomicBool::new(false), number })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<File>>> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The file.
-    ///
-    /// # Errors
-    /// It was given up.
-    pub fn file(&self) -> io::Result<Arc<File>> {
-        self.lock().clone().ok_or_else(|| io::Error::other("given up to stay within held_deleted_max"))
-    }
-
-    /// Looks at it.
-    ///
-    /// # Errors
-    /// The kernel's, or it was given up.
-    pub fn look(&self) -> io::Result<Look> {
-        identity::look(&self.file()?)
-    }
-
-    /// Lets go of the file, though it may not be read yet. Says whether it was held until now.
-    pub fn give_up(&self) -> bool {
-        self.lock().take().is_some()
-    }
-
-    /// Whether it was given up.
-    pub fn is_given_up(&self) -> bool {
-        self.lock().is_none()
-    }
-
-    /// Bytes of the file system that it is on.
-    pub fn disk_total(&self) -> Option<u64> {
-        let stat = rustix::fs::fstatvfs(&*self.file().ok()?).ok()?;
-        Some(stat.f_blocks.saturating_mul(stat.f_frsize))
-    }
-}
 
 /// Opens a regular file for reading; never waits for a FIFO, never follows a device.
 ///
@@ -100,8 +38,7 @@ pub fn open(path: &Path) -> io::Result<Arc<Held>> {
     let file = disk::open(path)?;
     let look = identity::look(&file)?;
     regular(look)?;
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(Held::new(file, look.id, name))
+    Ok(Held::new(file, look.id, path))
 }
 
 fn regular(look: Look) -> io::Result<()> {
@@ -170,8 +107,6 @@ pub struct Scan {
     pub has_base: bool,
     /// Whether a known generation was met; if not, none has a name any more.
     pub met_known: bool,
-    /// Generations whose place in the order is a guess.
-    pub guessed: u64,
 }
 
 /// What one pass saw, newest first.
@@ -258,11 +193,16 @@ impl Family {
         }
         let mut order = merge(&passes);
         for (pass, held) in doubtful {
-            scan.guessed += u64::from(insert_doubtful(&mut order, held, &passes[pass]));
+            let guess = insert_doubtful(&mut order, Arc::clone(&held), &passes[pass]);
+            held.doubted.fetch_or(guess, Relaxed);
         }
         let is_known = |held: &Arc<Held>| known.iter().any(|known| known.id == held.id);
         if let Some(at) = order.iter().rposition(is_known) {
             order.drain(..=at);
+        }
+        // A copy that one look met stands for a plain file that another one met.
+        if scan.torn > 0 && order.iter().any(|held| held.gz) {
+            order.iter().for_each(|held| held.doubted.store(true, Relaxed));
         }
         scan.fresh = order;
         scan
@@ -320,7 +260,8 @@ impl Family {
         let last = numbers.iter().max().copied().unwrap_or(0);
         // One beyond the last: it may have shifted since the listing.
         let numbered = (1..=last.saturating_add(1).min(NUMBER_MAX)).map(|number| format!("{}.{number}", self.base));
-        for (name, has_gz) in numbered.map(|name| (name, true)).chain(dates.into_iter().map(|name| (name, false))) {
+        let names = numbered.map(|name| (name, true)).chain(dates.into_iter().map(|name| (name, false)));
+        for (name, has_gz) in in_order(names) {
             let before = pass.seen.len();
             if matches!(self.take(&name, known, earlier, &mut pass, refused), Taken::Nothing) && has_gz {
                 self.take(&format!("{name}.gz"), known, earlier, &mut pass, refused);
@@ -355,6 +296,10 @@ impl Family {
         match held.find(|held| Some(held.id) == looked).map(Arc::clone).map_or_else(|| open(&path), Ok) {
             Ok(held) => {
                 let id = held.id;
+                // One that is parked and has another name now is about to go.
+                if held.name != name && held.is_parked() {
+                    let _ = held.file();
+                }
                 pass.met_known |= known.iter().any(|known| known.id == id);
                 // Seen before in this look: it has shifted meanwhile, which the base will tell.
                 if !pass.seen.iter().any(|seen| seen.id == id) {
@@ -387,12 +332,44 @@ impl Family {
     }
 }
 
+/// From the newest to the oldest.
+#[cfg(not(test))]
+fn in_order<T>(names: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+    names
+}
+
+#[cfg(test)]
+use reversed::in_order;
+#[cfg(test)]
+pub use reversed::set_reversed;
+
+/// The wrong way round, for a negative control of the simulation.
+#[cfg(test)]
+mod reversed {
+    use std::cell::Cell;
+
+    thread_local!(static REVERSED: Cell<bool> = const { Cell::new(false) });
+
+    /// Whether this thread's scans go from the oldest to the newest.
+    pub fn set_reversed(reversed: bool) {
+        REVERSED.set(reversed);
+    }
+
+    pub fn in_order<T>(names: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+        let mut names: Vec<T> = names.collect();
+        if REVERSED.get() {
+            names.reverse();
+        }
+        names.into_iter()
+    }
+}
+
 /// One order, oldest first, of all that the passes saw.
 ///
 /// Each pass is in order, and what two passes saw ties them together. What only an earlier one saw has lost its name
 /// since: as the oldest of all, or because it was compressed, with its copy now in its place. So a file that is new in
-/// a pass goes before the next newer one that was seen before, and what is gone stays where it was. (A plain file with
-/// its own copy behind it, and others between, is put in its place by the chain, which looks into both.)
+/// a pass goes before the next newer one that was seen before, and what is gone stays where it was. Where compressed
+/// copies are among them that is a guess, and the chain looks into the files (`chain/order.rs`).
 fn merge(passes: &[Vec<Arc<Held>>]) -> Vec<Arc<Held>> {
     let mut order: Vec<Arc<Held>> = Vec::new();
     for pass in passes {
@@ -437,7 +414,7 @@ fn insert_doubtful(order: &mut Vec<Arc<Held>>, held: Arc<Held>, pass: &[Arc<Held
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
     use std::io::Write;
 
     use super::*;

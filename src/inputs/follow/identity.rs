@@ -118,6 +118,16 @@ pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     Ok(got)
 }
 
+/// What one call gives of it: all that is there, on a local file system.
+pub fn read_once(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    loop {
+        match disk::read_at(file, buf, offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// The head mark of a plain file as it stands now.
 pub fn head_of(file: &File) -> io::Result<Mark> {
     let mut buf = [0; HEAD_BYTES];

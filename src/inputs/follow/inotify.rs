@@ -24,6 +24,28 @@ pub const FOLDER: WatchFlags = WatchFlags::CREATE
 /// An idle file grows: told once.
 pub const GROWTH: WatchFlags = WatchFlags::MODIFY.union(WatchFlags::ONESHOT);
 
+/// Whether a file system tells of what happens in it. One that is written to elsewhere (a server, the host of a virtual
+/// machine, a program) tells of what goes through this kernel only, so its folders and files are looked at. An overlay tells
+/// of all that goes through it, which is what a container's own files do; what is written below it comes with the rescan.
+pub fn tells(file_system: u64) -> bool {
+    const DEAF: [u64; 13] = [
+        0x6969,      // NFS
+        0x517b,      // SMB
+        0xfe53_4d42, // SMB2
+        0xff53_4d42, // CIFS
+        0x0102_1997, // 9p
+        0x6573_5546, // FUSE, virtiofs
+        0x00c3_6400, // Ceph
+        0x5346_414f, // AFS
+        0x6b41_4653, // kAFS
+        0x0bd0_0bd0, // Lustre
+        0x0116_1970, // GFS2
+        0x7461_636f, // OCFS2
+        0x786f_4256, // VirtualBox
+    ];
+    !DEAF.contains(&file_system)
+}
+
 /// One inotify instance.
 #[derive(Debug)]
 pub struct Watcher {
@@ -152,4 +174,22 @@ pub fn wait(bell: &Bell, watcher: Option<&Watcher>, timeout: Duration) {
         Some(watcher) => rustix::event::poll(&mut [bell, PollFd::new(watcher, PollFlags::IN)], Some(&timeout)),
         None => rustix::event::poll(&mut [bell], Some(&timeout)),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_systems_that_others_write_to_tell_nothing_and_local_ones_do() {
+        for (name, magic) in [("nfs", 0x6969), ("9p", 0x0102_1997), ("fuse", 0x6573_5546), ("smb2", 0xfe53_4d42)] {
+            assert!(!tells(magic), "{name}");
+        }
+        let local = [("ext4", 0xef53), ("xfs", 0x5846_5342), ("btrfs", 0x9123_683e), ("tmpfs", 0x0102_1994)];
+        for (name, magic) in local.into_iter().chain([("overlay", 0x794c_7630), ("zfs", 0x2fc1_2fc1), ("unknown", 0)]) {
+            assert!(tells(magic), "{name}");
+        }
+        assert_eq!(disk::file_system(Path::new("/proc")), 0x9fa0);
+        assert_eq!(disk::file_system(Path::new("/there/is/nothing")), 0);
+    }
 }

@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::generations::Held;
+use super::held;
 use super::inotify::{self, Bell};
-use super::standing::{Standing, horizon};
+use super::standing::{SMALL, Standing, horizon, kept};
 use crate::inputs::Outlet;
 use crate::metrics::Health;
 use crate::metrics::followed::{ChainFigures, Followed, Generation, LostBytes};
@@ -28,8 +29,6 @@ const AGED: Duration = Duration::from_secs(2);
 const WARN: Duration = Duration::from_secs(60);
 /// So near to its deletion, or deleted already, `/health` fails.
 const FAIL: Duration = Duration::from_secs(10);
-/// What rotation leaves should be at least so much of a container's output.
-const SMALL: Duration = Duration::from_secs(5);
 /// Of a file system, deleted files may hold one in so many bytes.
 const SHARE: u64 = 10;
 const HELD_DELETED_MAX: u64 = 8 << 30;
@@ -122,7 +121,7 @@ impl Keeper {
                 danger = Some(Danger { left, name: figures.shown(), backlog: figures.backlog.load(Relaxed) });
             }
         }
-        self.followed().open_files.store(open, Relaxed);
+        self.followed().open_files.store(open.min(held::open_files()), Relaxed);
         self.followed().in_danger.store(near, Relaxed);
         self.say_danger(danger);
         self.keep_within(deleted, now);
@@ -159,15 +158,16 @@ impl Keeper {
             && pace.rate() >= 1.0
             && !pace.said_small
         {
-            let kept = (space.file_max * space.files) as f64 / pace.rate();
-            if kept < SMALL.as_secs_f64() && done > 2 * space.file_max * space.files {
+            let kept = kept(space, pace.rate());
+            if kept < SMALL && done > 2 * space.file_max * space.files {
                 pace.said_small = true;
                 tracing::warn!(
                     input = self.input,
                     container = figures.shown(),
                     max_size = space.file_max,
                     max_file = space.files,
-                    "a container's log keeps only {kept:.1} s of its output ({}/s): after a stop of longshore that is all that is left; raise max-size or max-file",
+                    "a container's log keeps only {:.1} s of its output ({}/s): after a stop of longshore that is all that is left; raise max-size or max-file",
+                    kept.as_secs_f64(),
                     show_size(pace.rate() as u64)
                 );
             }

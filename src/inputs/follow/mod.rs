@@ -16,6 +16,7 @@ pub mod clock;
 pub mod decode;
 pub mod disk;
 pub mod generations;
+pub mod held;
 pub mod identity;
 pub mod inotify;
 pub mod keeper;

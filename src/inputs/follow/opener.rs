@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -25,19 +26,19 @@ use super::layout::{Known, Layout};
 use super::reader::{Line, News};
 use super::standing::Standing;
 use super::startup::Startup;
-use super::{clock, disk, priority};
+use super::{clock, disk, held, priority};
 use crate::inputs::Outlet;
 use crate::metrics::Health;
 use crate::metrics::followed::{Generation, Watching};
 
 mod events;
 
+use events::Told;
+
 const POLL: Duration = Duration::from_millis(100);
 const RESCAN: Duration = Duration::from_secs(10);
 /// How long the first line of a new container waits for its name.
 const ABOUT_WAIT: Duration = Duration::from_millis(500);
-/// A file that is younger when its folder is first looked at may have been made after the watch was.
-const JUST_NOW: Duration = Duration::from_millis(100);
 const SAID_MAX: usize = 1000;
 
 struct Folder {
@@ -74,6 +75,10 @@ pub struct Opener {
     watcher: Option<Watcher>,
     folders: BTreeMap<PathBuf, Folder>,
     watches: HashMap<i32, PathBuf>,
+    /// What the kernel told and nobody has looked at yet.
+    told: Vec<Told>,
+    /// Files that were created, of what is being looked at: so many under that name.
+    created: HashMap<(PathBuf, String), u64>,
     owners: HashMap<u64, (PathBuf, String)>,
     next_chain: u64,
     said: HashSet<PathBuf>,
@@ -83,8 +88,13 @@ pub struct Opener {
     polled: Instant,
     rescanned: Instant,
     said_polling: bool,
+    said_deaf: bool,
     first_listing: bool,
     first_chains: usize,
+    /// Families that wait until a descriptor is free, and when that was tried last.
+    waiting: Vec<Family>,
+    waited: Instant,
+    said_waiting: bool,
     tail: bool,
     /// Metadata may come late: look again until then.
     about_again: Option<Instant>,
@@ -131,8 +141,11 @@ impl Opener {
             bell: setup.bell,
             said_polling: watcher.is_err(),
             watcher: watcher.ok(),
+            said_deaf: false,
             folders: BTreeMap::new(),
             watches: HashMap::new(),
+            told: Vec::new(),
+            created: HashMap::new(),
             owners: HashMap::new(),
             next_chain: 0,
             said: HashSet::new(),
@@ -142,6 +155,9 @@ impl Opener {
             rescanned: clock::now(),
             first_listing: true,
             first_chains: 0,
+            waiting: Vec::new(),
+            waited: clock::now(),
+            said_waiting: false,
             tail: setup.tail,
             about_again: None,
             startup: setup.startup,
@@ -152,7 +168,7 @@ impl Opener {
 
     /// Opens until the word to stop.
     pub fn run(mut self) {
-        raise_file_limit();
+        held::raise_limit();
         if self.hurry {
             priority::hurry(&self.input);
         }
@@ -168,6 +184,10 @@ impl Opener {
     /// The first listing.
     pub(super) fn begin(&mut self) {
         self.rescan();
+        while !self.waiting.is_empty() && self.outlet.once && !self.outlet.stop.is_set() {
+            clock::pause(POLL / 5);
+            self.try_waiting();
+        }
         self.first_listing = false;
         self.startup.listed(self.first_chains);
         if self.outlet.once {
@@ -182,7 +202,13 @@ impl Opener {
 
     /// How long it need not look, if nothing happens.
     fn patience(&self) -> Duration {
+        if !self.told.is_empty() {
+            return Duration::ZERO;
+        }
         let mut timeout = RESCAN.saturating_sub(clock::since(self.rescanned));
+        if !self.waiting.is_empty() {
+            timeout = timeout.min(POLL.saturating_sub(clock::since(self.waited)));
+        }
         if self.polls {
             timeout = timeout.min(POLL.saturating_sub(clock::since(self.polled)));
         }
@@ -199,6 +225,9 @@ impl Opener {
         if self.about_again.is_some_and(|again| again <= clock::now()) {
             self.about_again = None;
             self.all_about();
+        }
+        if !self.waiting.is_empty() && clock::since(self.waited) >= POLL {
+            self.try_waiting();
         }
         if overflow || clock::since(self.rescanned) >= RESCAN {
             self.rescanned = clock::now();
@@ -227,6 +256,13 @@ impl Opener {
     }
 
     fn watch(&mut self, path: &Path) -> Option<i32> {
+        if self.watcher.is_some() && !inotify::tells(disk::file_system(path)) {
+            self.polls = true;
+            if !std::mem::replace(&mut self.said_deaf, true) {
+                tracing::warn!(input = self.input, folder = %path.display(), "a folder is on a file system that does not tell of what others write (network, 9p, FUSE); it is looked at every 100 ms, and what comes and goes within that time is not seen");
+            }
+            return None;
+        }
         let added = self.watcher.as_ref()?.add(path, inotify::FOLDER);
         match added {
             // The same folder by two names (a symlink) is one watch: the second name is polled.
@@ -339,6 +375,10 @@ impl Opener {
         {
             return;
         }
+        if held::are_used_up() || kin.newest.is_none() && held::are_scarce() {
+            self.wait_for_descriptor(family);
+            return;
+        }
         kin.published.retain(|(_, held)| held.strong_count() > 0);
         // Held for the time of the scan: an inode that is let go may be another file's a moment later.
         let known: Vec<Arc<Held>> = kin.published.iter().filter_map(|(_, held)| held.upgrade()).collect();
@@ -346,7 +386,6 @@ impl Opener {
         let mut scan = family.scan(&known);
         let followed = &self.outlet.counters().followed;
         followed.watch(Watching::TornScan, scan.torn);
-        followed.watch(Watching::OrderGuessed, scan.guessed);
         let only_base = match self.layout.first(&family) {
             // With a newest one that has lost its name, what is older than the base may be anything.
             First::Newest | First::Tail => kin.newest.is_some() && !scan.met_known,
@@ -356,16 +395,53 @@ impl Opener {
             scan.fresh.retain(|held| held.name == family.base);
         }
         let refused = std::mem::take(&mut scan.refused);
+        // What could be opened can not go on without what could not.
+        if refused.iter().any(|(_, error)| is_limit(error)) {
+            self.wait_for_descriptor(family);
+            return;
+        }
         // A compressed file was not created under the base's name; one that can not be opened is said below.
-        // Nor was what is older than the watch told of.
-        let since = if kin.newest.is_none() { clock::wall().saturating_sub(JUST_NOW).as_nanos() as i64 } else { 0 };
-        kin.opened += scan.fresh.iter().filter(|held| !held.gz && held.id.btime >= since).count() as u64;
-        kin.opened += refused.iter().filter(|(path, _)| *path == family.path()).count() as u64;
+        let mut opened = scan.fresh.iter().filter(|held| !held.gz).count() as u64;
+        opened += refused.iter().filter(|(path, _)| *path == family.path()).count() as u64;
+        if kin.newest.is_none() {
+            // What is older than the watch was not told of: no more than those that were by now.
+            let told = self.told_of(&family);
+            opened = opened.min(told);
+            let older = scan.fresh.iter().rev().filter(|held| held.gz).skip((told - opened) as usize);
+            older.for_each(|held| held.stands_in.store(false, Relaxed));
+        }
+        self.count_opened(&family, opened);
         if !scan.fresh.is_empty() {
             self.publish(&family, scan.fresh);
         }
         for (path, error) in refused {
             self.say(&path, &error);
+        }
+    }
+
+    /// Remembers a family that can not be opened for want of descriptors.
+    fn wait_for_descriptor(&mut self, family: Family) {
+        if !std::mem::replace(&mut self.said_waiting, true) {
+            tracing::warn!(
+                input = self.input,
+                open = held::open_files(),
+                "as many files are open as the limit allows; idle ones are closed in turn and opened again when they grow: raise LimitNOFILE (systemd) or --ulimit nofile (Docker) to keep all open"
+            );
+        }
+        if !self.waiting.contains(&family) {
+            self.waiting.push(family);
+        }
+    }
+
+    /// Asks the readers to close what is idle, and looks once more at what waits.
+    fn try_waiting(&mut self) {
+        self.waited = clock::now();
+        for line in &self.lines {
+            let _ = line.news.send(News::Park);
+            line.bell.ring();
+        }
+        for family in std::mem::take(&mut self.waiting) {
+            self.look(family);
         }
     }
 
@@ -510,19 +586,15 @@ impl Opener {
     }
 }
 
+/// No more files can be opened by this process, or on this machine.
+fn is_limit(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// What people call it: the container's name or id, or the file's path.
 fn name_of(about: &About) -> String {
     let origin = &about.origin;
     let container = origin.container.as_ref().map(|container| container.name_or_id().to_owned());
     container.or_else(|| origin.file.clone()).unwrap_or_default()
-}
-
-/// One descriptor for each generation that is not read yet: as many as may be had.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current < limit.maximum {
-        // Less of them is still enough for most.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    }
 }

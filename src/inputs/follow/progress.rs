@@ -35,6 +35,8 @@ pub struct Inner {
     pub tracker: Tracker,
     /// Whether `saved` would say something new.
     dirty: bool,
+    /// Until something is settled the stored place stays: what it is about is gone, and that is not told yet.
+    pub untold: bool,
 }
 
 /// One chain's progress. Locked once a batch by each side.
@@ -48,7 +50,7 @@ pub struct Progress {
 impl Progress {
     /// Progress of a chain whose everything before `mark` was delivered.
     pub fn new(mark: Mark, checkpoints: Option<&Arc<Checkpoints>>) -> Arc<Progress> {
-        let inner = Inner { spans: VecDeque::new(), tracker: Tracker::new(mark), dirty: true };
+        let inner = Inner { spans: VecDeque::new(), tracker: Tracker::new(mark), dirty: true, untold: false };
         let checkpoints = checkpoints.map(Arc::downgrade).unwrap_or_default();
         Arc::new(Progress { inner: Mutex::new(inner), checkpoints })
     }
@@ -64,6 +66,7 @@ impl Progress {
             let mut inner = self.lock();
             let moved = inner.tracker.settle(number, delivered);
             inner.dirty |= moved > 0;
+            inner.untold &= !delivered;
             moved
         };
         if moved > 0
@@ -79,6 +82,12 @@ impl Progress {
         if let Some(checkpoints) = self.checkpoints.upgrade() {
             checkpoints.touch(0, true);
         }
+    }
+
+    /// Whether everything that was read is delivered, and the stored checkpoint says so (where there is one).
+    pub fn is_at_rest(&self) -> bool {
+        let inner = self.lock();
+        inner.tracker.is_idle() && (!inner.dirty || self.checkpoints.upgrade().is_none())
     }
 
     /// Where the first byte lies that is not delivered; `None` before the first file is begun.
@@ -98,7 +107,7 @@ impl Progress {
     /// What a checkpoint says of this chain, if that changed since it was asked last.
     pub fn take_saved(&self) -> Option<Saved> {
         let mut inner = self.lock();
-        if !std::mem::take(&mut inner.dirty) {
+        if inner.untold || !std::mem::take(&mut inner.dirty) {
             return None;
         }
         inner.saved()
@@ -157,7 +166,7 @@ impl Inner {
             Some(hold) if hold < mark.done => self.place(hold, None).map(|place| (place, mark.done - hold)),
             _ => None,
         };
-        Some(Saved { done, hold })
+        Some(Saved { done, hold, last: mark.time })
     }
 
     fn place(&self, position: u64, tail: Option<identity::Mark>) -> Option<Place> {
@@ -181,7 +190,7 @@ impl Inner {
             tail,
             offset,
             size,
-            complete: older,
+            next: older.then(|| self.spans[at].held.id),
         })
     }
 }

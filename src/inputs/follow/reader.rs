@@ -18,11 +18,13 @@ use std::time::{Duration, Instant};
 
 use super::chain::{About, Chain, Context, Rules, Seed, Turn};
 use super::clock;
+use super::disk;
 use super::generations::Held;
+use super::held;
 use super::inotify::{self, Bell, Watcher};
 use super::startup::Startup;
 use crate::inputs::Outlet;
-use crate::metrics::followed::ChainFigures;
+use crate::metrics::followed::{ChainFigures, Watching};
 
 const LOOK_MIN: Duration = Duration::from_millis(1);
 const LOOK_MAX: Duration = Duration::from_millis(250);
@@ -62,6 +64,8 @@ pub enum News {
         /// Number of the chain.
         chain: u64,
     },
+    /// Descriptors are scarce: close what is idle and delivered.
+    Park,
     /// Everything that is there was sent, and nothing more will be.
     Listed,
     /// It is not to be followed after all.
@@ -243,6 +247,9 @@ impl Reader {
             if let Some(seat) = self.seats.get_mut(&chain) {
                 // One-shot: it is gone by now.
                 seat.watch = None;
+                if let Some(held) = seat.chain.file().filter(|held| held.is_parked()) {
+                    held.grew.store(true, Relaxed);
+                }
                 seat.chain.standing().resting.store(false, Release);
                 seat.look = LOOK_MIN;
                 seat.quiet_since = None;
@@ -260,10 +267,18 @@ impl Reader {
                 }
                 News::About { chain, about } => self.change(chain, |seat| seat.chain.set_about(about)),
                 News::Gone { chain } => self.change(chain, |seat| seat.chain.set_gone()),
+                News::Park => self.park(),
                 News::Listed => self.listed = true,
                 News::Leave { chain } => self.leave(chain),
             }
         }
+    }
+
+    /// Closes the files of idle chains, as long as descriptors are scarce.
+    fn park(&mut self) {
+        let idle = self.seats.values_mut().filter(|seat| seat.watch.is_some());
+        let parked = idle.take_while(|_| held::are_scarce()).filter(|seat| seat.chain.park()).count();
+        self.outlet.counters().followed.watch(Watching::Parked, parked as u64);
     }
 
     fn found(&mut self, number: u64, seed: Seed, first: bool) {
@@ -351,6 +366,9 @@ impl Reader {
         let Some(seat) = self.seats.get_mut(&number) else { return };
         if seat.watch.is_some() {
             seat.chain.standing().resting.store(true, Release);
+            if held::are_scarce() && seat.chain.park() {
+                self.outlet.counters().followed.watch(Watching::Parked, 1);
+            }
             self.sleep(number, now + SAFETY_LOOK);
             return;
         }
@@ -365,14 +383,15 @@ impl Reader {
             return;
         };
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let added = self.watcher.as_ref().and_then(|watcher| watcher.add(&path, inotify::GROWTH).ok());
+        let watcher = self.watcher.as_ref().filter(|_| inotify::tells(disk::file_system(&path)));
+        let added = watcher.and_then(|watcher| watcher.add(&path, inotify::GROWTH).ok());
         match added {
             Some(watch) if !self.watched.contains_key(&watch) => {
                 seat.watch = Some(watch);
                 self.watched.insert(watch, number);
                 self.ready.push_back(number);
             }
-            // No watch to be had, or two chains on one file.
+            // No watch to be had or none that would tell, or two chains on one file.
             _ => self.sleep(number, now + LOOK_MAX),
         }
     }

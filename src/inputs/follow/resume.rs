@@ -20,7 +20,8 @@ pub enum Fate {
     Rewritten,
     /// The generation is gone: read everything that is there.
     Gone,
-    /// The generation is gone, but it had been read to its end: nothing was missed.
+    /// The generation is gone, but it had been read to its end. The one after it may be there, compressed: nobody can
+    /// say whether something was missed.
     GoneComplete,
 }
 
@@ -47,11 +48,15 @@ pub fn find(generations: &[Arc<Held>], saved: &Saved) -> Start {
     if let Some(at) = locate(generations, &saved.done) {
         return Start { at, offset: saved.done.offset, replay: 0, fate: Fate::Found };
     }
+    if let Some(at) = generations.iter().position(|held| Some(held.id) == saved.done.next) {
+        return Start { at, offset: 0, replay: 0, fate: Fate::Found };
+    }
     let same_file = |held: &Arc<Held>| held.id == saved.done.id;
     if let Some(at) = generations.iter().position(same_file) {
         return Start { at, offset: 0, replay: 0, fate: Fate::Rewritten };
     }
-    let fate = if saved.done.complete { Fate::GoneComplete } else { Fate::Gone };
+    let copied = saved.done.next.is_some() && generations.iter().any(|held| held.gz);
+    let fate = if copied { Fate::GoneComplete } else { Fate::Gone };
     Start { at: 0, offset: 0, replay: 0, fate }
 }
 
@@ -87,7 +92,7 @@ mod tests {
             tail: identity::tail_of(&held.file().expect("held"), offset).expect("read"),
             offset,
             size: 0,
-            complete: false,
+            next: None,
         }
     }
 
@@ -124,13 +129,19 @@ mod tests {
         let rest = [held(dir.path(), "b", b"two\n"), held(dir.path(), "c", b"three\n")];
         let mut stored = place(&gone, 4);
         assert_eq!(find(&rest, &stored.clone().into()), Start { at: 0, offset: 0, replay: 0, fate: Fate::Gone });
-        stored.complete = true;
-        assert_eq!(find(&rest, &stored.into()).fate, Fate::GoneComplete);
+        stored.next = Some(FileId::default());
+        assert_eq!(find(&rest, &stored.clone().into()).fate, Fate::Gone, "the next one is gone, too");
+        stored.next = Some(rest[1].id);
+        let start = Start { at: 1, offset: 0, replay: 0, fate: Fate::Found };
+        assert_eq!(find(&rest, &stored.clone().into()), start, "what was before the next one was read");
+        let packed = [held(dir.path(), "c.gz", b"")];
+        stored.next = Some(FileId::default());
+        assert_eq!(find(&packed, &stored.into()).fate, Fate::GoneComplete, "the next one may have been compressed");
     }
 
     impl From<Place> for Saved {
         fn from(done: Place) -> Saved {
-            Saved { done, hold: None }
+            Saved { done, ..Saved::default() }
         }
     }
 }

@@ -123,7 +123,10 @@ impl Source {
             buf.resize(wanted, 0);
             buf.shrink_to_fit();
         }
-        let got = identity::read_at(&*self.held.file()?, &mut buf[..wanted], self.offset - self.tail_len as u64)?;
+        let file = self.held.file()?;
+        // One call: what a second one finds at the end of the first may be of other content, if the file was truncated
+        // and has grown beyond that in between.
+        let got = identity::read_once(&file, &mut buf[..wanted], self.offset - self.tail_len as u64)?;
         if got < self.tail_len || buf[..self.tail_len] != self.tail[..self.tail_len] {
             return Ok(Found::Rewritten);
         }
@@ -197,9 +200,43 @@ pub fn head_of(held: &Arc<Held>) -> io::Result<Mark> {
     if !held.gz {
         return identity::head_of(&*held.file()?);
     }
-    let mut head = Vec::with_capacity(HEAD_BYTES);
-    let _ = decoder(held).take(HEAD_BYTES as u64).read_to_end(&mut head);
-    Ok(Mark::of(&head))
+    Ok(Mark::of(&start_of(held, HEAD_BYTES)?))
+}
+
+/// The first `max` bytes of a generation's content, or all of it. Of a damaged compressed file: what can be decoded.
+pub fn start_of(held: &Arc<Held>, max: usize) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    if held.gz {
+        let _ = decoder(held).take(max as u64).read_to_end(&mut start);
+    } else {
+        Pread { held: Arc::clone(held), at: 0 }.take(max as u64).read_to_end(&mut start)?;
+    }
+    Ok(start)
+}
+
+/// The last `max` bytes of a generation's content, or all of it. Of a damaged compressed file: of what can be decoded.
+pub fn end_of(held: &Arc<Held>, max: usize) -> io::Result<Vec<u8>> {
+    if !held.gz {
+        let size = held.look()?.size;
+        let len = usize::try_from(size).unwrap_or(usize::MAX).min(max);
+        let mut end = vec![0; len];
+        let got = identity::read_at(&*held.file()?, &mut end, size - len as u64)?;
+        end.truncate(got);
+        return Ok(end);
+    }
+    let mut decoder = decoder(held);
+    let (mut end, mut block) = (Vec::new(), [0; 16 << 10]);
+    while let Ok(n) = decoder.read(&mut block)
+        && n > 0
+    {
+        end.extend_from_slice(&block[..n]);
+        // Not at each block: what stays would be moved each time.
+        if end.len() > 2 * max {
+            end.drain(..end.len() - max);
+        }
+    }
+    end.drain(..end.len().saturating_sub(max));
+    Ok(end)
 }
 
 /// Whether a compressed file can be decoded to its end.

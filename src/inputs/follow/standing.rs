@@ -184,6 +184,24 @@ pub fn horizon(space: Space, newer: u64, newest: u64, rate: f64) -> Option<Durat
     (rate >= 1.0).then(|| Duration::from_secs_f64((left as f64 / rate).min(1e9)))
 }
 
+/// What rotation leaves should be at least so much of a container's output.
+pub const SMALL: Duration = Duration::from_secs(5);
+
+/// Bytes a second at which a container wrote, estimated from the sizes and last changes of its files, oldest first:
+/// what was written since the oldest one was finished. A compressed file held what a full one holds. `None` for one file
+/// alone, or files of one moment.
+pub fn estimated_rate(space: Space, files: &[(u64, Duration, bool)]) -> Option<f64> {
+    let (oldest, newer) = files.split_first()?;
+    let bytes: u64 = newer.iter().map(|(size, _, gz)| if *gz { space.file_max } else { *size }).sum();
+    let time = newer.last()?.1.checked_sub(oldest.1)?.as_secs_f64();
+    (time > 0.0 && bytes > 0).then(|| bytes as f64 / time)
+}
+
+/// For how long rotation keeps output of that rate.
+pub fn kept(space: Space, rate: f64) -> Duration {
+    Duration::from_secs_f64(((space.file_max * space.files) as f64 / rate.max(1e-3)).min(1e9))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,6 +215,19 @@ mod tests {
         assert_eq!(seconds(2, 1100, 100.0), Some(0.0), "the next record rotates");
         assert_eq!(seconds(3, 0, 0.0), Some(0.0), "it is gone already");
         assert_eq!(seconds(1, 0, 0.0), None);
+    }
+
+    #[test]
+    fn the_rate_of_a_container_is_estimated_from_what_its_rotation_has_left() {
+        let space = Space { file_max: 1000, files: 3, compress: false };
+        let at = |millis| Duration::from_secs(1_764_000_000) + Duration::from_millis(millis);
+        let rate = |files: &[(u64, Duration, bool)]| estimated_rate(space, files).map(f64::round);
+        assert_eq!(rate(&[(1010, at(0), false), (1005, at(500), false), (95, at(550), false)]), Some(2000.0));
+        assert_eq!(rate(&[(200, at(0), true), (190, at(500), true), (500, at(750), false)]), Some(2000.0));
+        assert_eq!((rate(&[]), rate(&[(1000, at(0), false)])), (None, None));
+        assert_eq!(rate(&[(1000, at(5), false), (10, at(5), false)]), None, "one moment");
+        assert_eq!(rate(&[(1000, at(5), false), (10, at(1), false)]), None, "clock set back");
+        assert_eq!(kept(space, 2000.0), Duration::from_millis(1500));
     }
 
     #[test]

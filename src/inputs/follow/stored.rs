@@ -32,8 +32,8 @@ pub struct Place {
     pub offset: u64,
     /// Bytes of the file when this was saved.
     pub size: u64,
-    /// The place is the file's end, and a newer generation follows.
-    pub complete: bool,
+    /// The place is the file's end, and a newer generation follows, of which nothing is known but who it is.
+    pub next: Option<FileId>,
 }
 
 /// How far one chain was delivered.
@@ -43,6 +43,8 @@ pub struct Saved {
     pub done: Place,
     /// Where an unfinished line starts, and how many bytes of content lie between that and `done`.
     pub hold: Option<(Place, u64)>,
+    /// Time of the latest record before `done`, nanoseconds since 1970; 0 where none is known.
+    pub last: i64,
 }
 
 /// An input's name and the chain's key within it (container id or path).
@@ -81,7 +83,10 @@ pub fn write(seq: u64, entries: &HashMap<Key, Entry>, ledger: Option<Value>) -> 
     }
     line(&header, &mut out);
     for ((input, key), entry) in entries {
-        let mut record = json!({"input": input, "key": key, "seen": entry.seen, "done": place_json(&entry.saved.done)});
+        let mut record = json!({
+            "input": input, "key": key, "seen": entry.seen, "last": entry.saved.last,
+            "done": place_json(&entry.saved.done),
+        });
         if let Some((hold, ahead)) = &entry.saved.hold {
             record["hold"] = place_json(hold);
             record["ahead"] = json!(ahead);
@@ -148,28 +153,38 @@ fn entry(value: &Value) -> Option<(Key, Entry)> {
         Some(hold) => Some((place(hold)?, value["ahead"].as_u64()?)),
         None => None,
     };
-    let saved = Saved { done: place(&value["done"])?, hold };
+    // A place that was set by hand knows of no record.
+    let last = value["last"].as_i64().unwrap_or(0);
+    let saved = Saved { done: place(&value["done"])?, hold, last };
     Some((key, Entry { saved, seen: value["seen"].as_i64()? }))
 }
 
 fn place_json(place: &Place) -> Value {
+    let next = place.next.map(|next| json!({"dev": next.dev, "ino": next.ino, "btime": next.btime}));
     json!({
         "name": place.name, "dev": place.id.dev, "ino": place.id.ino, "btime": place.id.btime,
         "head": [place.head.len, place.head.hash], "tail": [place.tail.len, place.tail.hash],
-        "offset": place.offset, "size": place.size, "complete": place.complete,
+        "offset": place.offset, "size": place.size, "next": next,
     })
 }
 
 fn place(value: &Value) -> Option<Place> {
     let mark = |value: &Value| Some(Mark { len: u32::try_from(value[0].as_u64()?).ok()?, hash: value[1].as_u64()? });
+    let id = |value: &Value| {
+        Some(FileId { dev: value["dev"].as_u64()?, ino: value["ino"].as_u64()?, btime: value["btime"].as_i64()? })
+    };
+    let next = match &value["next"] {
+        Value::Null => None,
+        next => Some(id(next)?),
+    };
     Some(Place {
-        id: FileId { dev: value["dev"].as_u64()?, ino: value["ino"].as_u64()?, btime: value["btime"].as_i64()? },
+        id: id(value)?,
         name: value["name"].as_str()?.to_owned(),
         head: mark(&value["head"])?,
         tail: mark(&value["tail"])?,
         offset: value["offset"].as_u64()?,
         size: value["size"].as_u64()?,
-        complete: value["complete"].as_bool()?,
+        next,
     })
 }
 
@@ -187,10 +202,10 @@ mod tests {
             tail: Mark::of(b"tail"),
             offset,
             size: offset + 9,
-            complete: offset.is_multiple_of(2),
+            next: offset.is_multiple_of(2).then_some(FileId { dev: 1, ino: offset, btime: -1 }),
         };
         let hold = (offset > 5).then(|| (Place { offset: 5, ..done.clone() }, offset - 5));
-        (("in".to_owned(), key.to_owned()), Entry { saved: Saved { done, hold }, seen: 1_764_000_000 })
+        (("in".to_owned(), key.to_owned()), Entry { saved: Saved { done, hold, last: -7 }, seen: 1_764_000_000 })
     }
 
     #[test]

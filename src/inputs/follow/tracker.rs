@@ -19,6 +19,8 @@ pub struct Mark {
     pub tail: identity::Mark,
     /// Where the first piece of an unfinished line starts; before `done`.
     pub hold: Option<u64>,
+    /// Time of the latest record before `done`, nanoseconds since 1970; 0 while none is known.
+    pub time: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +111,7 @@ mod tests {
     use super::*;
 
     fn to(done: u64, hold: Option<u64>) -> Mark {
-        Mark { done, tail: identity::Mark::default(), hold }
+        Mark { done, tail: identity::Mark::default(), hold, time: 0 }
     }
 
     #[test]

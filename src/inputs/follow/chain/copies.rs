@@ -1,15 +1,13 @@
-//! Content under another name: generations that were read before and come again compressed, and plain files beside their
-//! compressed copies.
+//! Content under another name: generations that were read before and come again compressed.
 //!
 //! A copy is known by its head and by its end, which holds a time: programs start many a file with the same lines.
 //! Compressed copies are held while they have a name, so that their inodes are not used again and the opener need not
 //! show them each time. Limits: [`READ_MAX`] generations are remembered, [`COPIES_MAX`] held.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Chain, gz_wait, linger};
+use super::{Chain, linger};
 use crate::inputs::follow::clock;
 use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::identity::{self, FileId, HEAD_BYTES, Mark};
@@ -22,21 +20,23 @@ const COPIES_MAX: usize = 128;
 pub(super) struct ReadBefore {
     id: FileId,
     head: Mark,
-    /// Its length and end; unknown of a compressed one, which keeps its inode.
+    /// Its length and end; not always known of a compressed one, which keeps its inode.
     end: Option<(u64, Mark)>,
     /// A compressed one is held.
     copy: Option<Arc<Held>>,
 }
 
 impl Chain {
-    /// A generation was read to its end, or is known to have been.
-    pub(super) fn remember(&mut self, held: &Arc<Held>) {
+    /// A generation was read to its end, or is known to have been. `end`: its length and end, if they are known.
+    pub(super) fn remember(&mut self, held: &Arc<Held>, end: Option<(u64, Mark)>) {
         let head = source::head_of(held).unwrap_or_default();
         if !self.rules.docker || !head.is_known() {
             return;
         }
         let size = held.look().map_or(0, |look| look.size);
-        let end = (!held.gz).then(|| Some((size, identity::tail_of(&*held.file().ok()?, size).ok()?))).flatten();
+        let of_plain =
+            || (!held.gz).then(|| Some((size, identity::tail_of(&*held.file().ok()?, size).ok()?))).flatten();
+        let end = end.or_else(of_plain);
         self.add(ReadBefore { id: held.id, head, end, copy: held.gz.then(|| Arc::clone(held)) });
     }
 
@@ -77,45 +77,6 @@ impl Chain {
             return Some(true);
         }
         if some && growing() && !source::is_whole(held) { None } else { Some(false) }
-    }
-
-    /// The next generation is a plain file. If it was compressed while the folder was looked at, its copy is behind it,
-    /// perhaps with others in between that are older: it takes its copy's place. Those are compressed too, for they were
-    /// before it; a plain one in between was found by an earlier look than the copy, and is newer. Some: how long to wait
-    /// to know.
-    pub(super) fn put_before_its_copy(&mut self) -> Option<Duration> {
-        let first = Arc::clone(self.queue.front()?);
-        let behind = self.queue.iter().skip(1).take_while(|held| held.gz).count();
-        if !self.rules.docker || first.gz || behind == 0 {
-            return None;
-        }
-        let look = first.look().ok()?;
-        if look.links > 0 {
-            return None;
-        }
-        let head = source::head_of(&first).unwrap_or_default();
-        let end = (look.size, identity::tail_of(&*first.file().ok()?, look.size).ok()?);
-        for at in 1..=behind {
-            let held = Arc::clone(&self.queue[at]);
-            if let Some(wait) = gz_wait(&held, &mut self.gz_seen) {
-                return Some(wait);
-            }
-            self.gz_seen = None;
-            if source::head_of(&held).is_ok_and(|of| of == head) && same_end(&held, head, end) {
-                move_to(&mut self.queue, at);
-                return None;
-            }
-        }
-        None
-    }
-}
-
-/// Puts the first at the place of the one at `at`, which is its copy and goes.
-fn move_to(queue: &mut VecDeque<Arc<Held>>, at: usize) {
-    if let Some(first) = queue.pop_front()
-        && let Some(place) = queue.get_mut(at - 1)
-    {
-        *place = first;
     }
 }
 

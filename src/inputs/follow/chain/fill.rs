@@ -7,6 +7,7 @@ use memchr::memchr;
 use super::{Chain, Context};
 use crate::batch::{Batch, Receipt};
 use crate::codec::docker_json::LineHead;
+use crate::codec::time;
 use crate::inputs::follow::decode::{self, Format};
 use crate::inputs::follow::identity::{self, Mark};
 use crate::inputs::follow::progress::RangeWaiter;
@@ -153,6 +154,9 @@ impl Chain {
             Some(batch) => batch,
             None => Batch::new(outlet.budget.empty_permit(), outlet.input, Arc::clone(&self.about.origin)),
         };
+        if let Some(time) = batch.len().checked_sub(1).and_then(|at| time::of(&batch, at)) {
+            self.last = self.last.max(time.0);
+        }
         if !batch.is_empty() {
             outlet.apply(&mut self.lane, &mut batch);
         }
@@ -165,7 +169,7 @@ impl Chain {
         batch.tally.bytes += end - self.ranged;
         let hold = [self.lane.hold(), self.skipping].into_iter().flatten().min();
         self.ranged = end;
-        let number = self.progress.lock().tracker.open(tracker::Mark { done: end, tail, hold });
+        let number = self.progress.lock().tracker.open(tracker::Mark { done: end, tail, hold, time: self.last });
         let waiter = RangeWaiter { progress: Arc::clone(&self.progress), number };
         match self.rules.ack {
             Ack::Delivered | Ack::Durable => batch.receipts.push(Receipt::new(Box::new(waiter))),

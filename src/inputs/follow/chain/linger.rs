@@ -1,11 +1,15 @@
-//! What comes late to files that were renamed: writers that are not Docker go on until they are told.
+//! What comes late to files that were renamed: writers that are not Docker go on until they are told. And files to which
+//! nothing comes: where descriptors are scarce they are closed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Chain, Context, LINGER};
+use crate::inputs::Outlet;
 use crate::inputs::follow::clock;
 use crate::inputs::follow::source::{self, Found, Source};
+use crate::metrics::followed::LostBytes;
 
 /// How often a renamed file is looked at.
 pub(super) const POLL: Duration = Duration::from_millis(100);
@@ -17,6 +21,34 @@ pub(super) struct Lingering {
 }
 
 impl Chain {
+    /// Closes the file that is read, if it is read and delivered to its end and has a name. Says whether it was open.
+    pub(in crate::inputs::follow) fn park(&self) -> bool {
+        let Some(source) = &self.source else { return false };
+        let idle = self.queue.is_empty() && self.lingering.is_empty() && self.behind.is_empty() && !source.held.gz;
+        let read = |size, links| size == source.offset && source.seen == source.offset && links > 0;
+        idle && !source.held.is_parked()
+            && self.progress.is_at_rest()
+            && source.held.look().is_ok_and(|look| read(look.size, look.links))
+            && source.held.park()
+    }
+
+    /// The file that is being read was given up to stay within the limit of held deleted files. The keeper counted it.
+    /// Or it was closed for want of descriptors, and is gone.
+    pub(super) fn pass_over_given_up(&mut self, outlet: &Outlet) {
+        self.close(outlet);
+        if let Some(held) = self.file().filter(|held| held.grew.swap(false, Ordering::Relaxed)) {
+            self.standing.lost(1, LostBytes::Unseen, 0);
+            tracing::error!(
+                key = self.key,
+                file = held.name,
+                "a file that was closed to make room for others grew, and was gone before it could be opened again: raise LimitNOFILE"
+            );
+        }
+        self.skipping = None;
+        self.source = None;
+        self.next_behind();
+    }
+
     /// Reads what came late to renamed files. True when there may be more at once.
     pub(super) fn linger(&mut self, context: &mut Context<'_>) -> bool {
         if self.lingering.is_empty() || clock::since(self.lingered) < POLL || !self.behind.is_empty() {

@@ -13,9 +13,11 @@
 
 mod copies; // what was read before, under another name
 mod fill; // lines, batches, receipts
+mod gap; // what was there and is gone
 mod linger; // renamed files that still grow
-mod place;
-mod truncated; // copies of a file that was truncated // where to start, and where to go back to
+mod order; // what was opened while names shifted
+mod place; // where to start, and where to go back to
+mod truncated; // copies of a file that was truncated
 
 use std::collections::VecDeque;
 use std::io;
@@ -163,6 +165,9 @@ pub struct Chain {
     grew: Instant,
     not_before: Option<Instant>,
     refused: bool,
+    /// Time of the latest record that was read.
+    last: i64,
+    gap: Option<gap::Gap>,
     /// A file that was truncated, while nothing was read of it since: its writer may have left a hole, and it may be
     /// copied and truncated once more before it is read.
     truncated: Option<FileId>,
@@ -206,6 +211,8 @@ impl Chain {
             grew: now,
             not_before: seed.not_before,
             refused: false,
+            last: 0,
+            gap: None,
             truncated: None,
             agreed: clock::wall(),
             copies_read: VecDeque::new(),
@@ -215,7 +222,7 @@ impl Chain {
             family: seed.family,
         };
         chain.standing.follow(&chain.progress);
-        let opening = chain.place(seed.generations, seed.saved, seed.first);
+        let opening = chain.place(seed.generations, seed.saved, seed.first, outlet);
         outlet.metrics.add(outlet.input, &std::mem::take(&mut chain.tally));
         if let Some(checkpoints) = &outlet.checkpoints {
             checkpoints.attach(&rules.input, &chain.key, &chain.progress);
@@ -297,6 +304,9 @@ impl Chain {
             // Whoever did not take it is given a moment.
             return Turn::Sleep(Duration::from_secs(1));
         }
+        if !self.tell_gap(context.outlet) {
+            return Turn::Sleep(LINGER);
+        }
         let started = self.position;
         let turn = loop {
             if context.outlet.stop.is_set() {
@@ -340,7 +350,7 @@ impl Chain {
     /// One read, or one move to another file. `Some` ends the turn.
     fn step(&mut self, context: &mut Context<'_>) -> io::Result<Option<Turn>> {
         let Some(source) = &mut self.source else {
-            return Ok(self.next().or_else(|| self.at_rest(context)));
+            return Ok(self.next(context.outlet).or_else(|| self.at_rest(context)));
         };
         let room = (source.seen - source.offset) as usize + source::BLOCK;
         let looked = clock::wall();
@@ -457,26 +467,25 @@ impl Chain {
         self.close(context.outlet);
         self.copy_ended = self.source.as_ref().filter(|_| self.reads_copy()).and_then(truncated::Ended::of);
         if let Some(source) = self.source.take() {
-            self.remember(&source.held);
+            let end = (source.offset, source.tail());
+            self.remember(&source.held, source.held.gz.then_some(end));
         }
         self.standing.completed();
         self.progress.generation_ended();
     }
 
     /// Goes on with the next generation. `Some` when it is not ready.
-    fn next(&mut self) -> Option<Turn> {
+    fn next(&mut self, outlet: &Outlet) -> Option<Turn> {
+        if let Some(wait) = self.put_in_order(outlet) {
+            return Some(Turn::Sleep(wait));
+        }
         let next = self.queue.front()?;
         if next.gz
             && let Some(wait) = gz_wait(next, &mut self.gz_seen)
         {
             return Some(Turn::Sleep(wait));
         }
-        if !next.gz
-            && let Some(wait) = self.put_before_its_copy()
-        {
-            return Some(Turn::Sleep(wait));
-        }
-        let next = Arc::clone(self.queue.front()?);
+        let next = Arc::clone(next);
         match self.was_read(&next) {
             Some(false) => {}
             // The compressed copy of what was read already, or what the opener could not place.
@@ -501,8 +510,8 @@ impl Chain {
             self.open(next, offset);
             return Some(Turn::Again);
         }
-        if next.gz {
-            // Its plain file was not seen: it stands in for it.
+        if next.stands_in.load(Ordering::Relaxed) && source::head_of(&next).is_ok_and(Mark::is_known) {
+            // Its plain file was not seen. (Of an empty one nobody can say.)
             let _ = self.standing.missing.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
         }
         let next = self.queue.pop_front()?;
@@ -524,7 +533,7 @@ impl Chain {
             batch.base = self.position;
             batch.shared_tag_index(&self.about.tag);
             context.outlet.pipeline.flush(&mut self.lane, &mut batch, Timestamp::now());
-            let mark = tracker::Mark { done: self.position, tail: Mark::default(), hold: None };
+            let mark = tracker::Mark { done: self.position, time: self.last, ..tracker::Mark::default() };
             let number = self.progress.lock().tracker.open(mark);
             let waiter = RangeWaiter { progress: Arc::clone(&self.progress), number };
             batch.receipts.push(Receipt::new(Box::new(waiter)));
@@ -532,14 +541,6 @@ impl Chain {
         }
         let done = self.progress.lock().tracker.is_idle();
         Some(if done { Turn::Ended } else { Turn::Sleep(linger::POLL) })
-    }
-
-    /// The file that is being read was given up to stay within the limit of held deleted files. The keeper counted it.
-    fn pass_over_given_up(&mut self, outlet: &Outlet) {
-        self.close(outlet);
-        self.skipping = None;
-        self.source = None;
-        self.next_behind();
     }
 
     /// Generations that were never opened are lost once no compressed file is left that may stand in for them.

@@ -13,10 +13,17 @@ use crate::inputs::follow::resume::{self, Fate};
 use crate::inputs::follow::source::Source;
 use crate::inputs::follow::tracker;
 use crate::metrics::Oddity;
-use crate::metrics::followed::LostBytes;
+use crate::metrics::followed::{LostBytes, Watching};
 
 impl Chain {
-    pub(super) fn place(&mut self, generations: Vec<Arc<Held>>, saved: Option<Saved>, first: First) -> Opening {
+    pub(super) fn place(
+        &mut self,
+        mut generations: Vec<Arc<Held>>,
+        saved: Option<Saved>,
+        first: First,
+        outlet: &Outlet,
+    ) -> Opening {
+        self.sort(&mut generations);
         let size = |held: &Arc<Held>| held.look().map_or(0, |look| look.size);
         let newest = generations.len().saturating_sub(1);
         let (mut at, mut offset) = (if first == First::Oldest { 0 } else { newest }, 0);
@@ -26,12 +33,18 @@ impl Chain {
         match saved {
             Some(saved) if !generations.is_empty() => {
                 let start = resume::find(&generations, &saved);
-                self.say_fate(start.fate, &saved);
+                self.say_fate(start.fate, &saved, outlet);
                 if matches!(start.fate, Fate::Found | Fate::Rewritten) || first == First::Oldest {
                     (at, offset) = (start.at, start.offset);
                 }
+                if start.fate == Fate::Gone {
+                    at = at.max(self.older_than(&generations, saved.last));
+                    self.gap = Some(self.gap_before(&generations[at], &saved));
+                    self.progress.lock().untold = true;
+                }
+                self.last = saved.last;
                 let hold = (start.replay > 0).then_some(offset);
-                mark = tracker::Mark { done: offset + start.replay, tail: saved.done.tail, hold };
+                mark = tracker::Mark { done: offset + start.replay, tail: saved.done.tail, hold, time: saved.last };
                 if start.fate != Fate::Found {
                     mark.tail = Mark::default();
                 }
@@ -61,7 +74,7 @@ impl Chain {
         (self.replay_until, self.ranged) = (mark.done, mark.done);
         let mut rest = generations.into_iter();
         for old in rest.by_ref().take(at) {
-            self.remember(&old);
+            self.remember(&old, None);
         }
         if let Some(first) = rest.next() {
             self.open(first, offset);
@@ -70,10 +83,11 @@ impl Chain {
         opening
     }
 
-    fn say_fate(&mut self, fate: Fate, saved: &Saved) {
+    fn say_fate(&mut self, fate: Fate, saved: &Saved, outlet: &Outlet) {
         let (key, name, offset) = (&self.key, &saved.done.name, saved.done.offset);
         match fate {
-            Fate::Found | Fate::GoneComplete => {}
+            Fate::Found => {}
+            Fate::GoneComplete => outlet.counters().followed.watch(Watching::GapPossible, 1),
             Fate::Rewritten => {
                 self.tally.odd(Oddity::FileRewritten);
                 self.truncated = Some(saved.done.id);
@@ -86,15 +100,7 @@ impl Chain {
             }
             Fate::Gone => {
                 self.tally.odd(Oddity::GenerationGone);
-                let unread = saved.done.size.saturating_sub(offset);
-                self.standing.lost(1, LostBytes::Gone, unread);
-                tracing::warn!(
-                    key,
-                    file = name,
-                    offset,
-                    unread_at_least = unread,
-                    "the file that was being read is gone; what is there is read from the oldest generation on"
-                );
+                self.standing.lost(1, LostBytes::Gone, saved.done.size.saturating_sub(offset));
             }
         }
     }
@@ -119,6 +125,11 @@ impl Chain {
             to = self.position,
             "records were not delivered; their lines are read again"
         );
+        if self.progress.lock().untold
+            && let Some(gap) = &mut self.gap
+        {
+            gap.told = false;
+        }
         self.position = start;
         (self.replay_until, self.ranged) = (mark.done, mark.done);
         self.go_to(span, start);

@@ -5,43 +5,86 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use super::Opener;
+use crate::inputs::follow::generations::Family;
 use crate::inputs::follow::layout::Meaning;
 use crate::inputs::follow::reader::News;
 use crate::inputs::follow::{clock, identity};
 use crate::metrics::followed::Watching;
 
+/// One event, kept.
+pub(super) enum Told {
+    /// The queue overflowed.
+    Overflow,
+    /// A watch has ended by itself.
+    Ended(i32),
+    /// What happened to a name.
+    Name { watch: i32, name: String, created: bool, closed: bool },
+}
+
 impl Opener {
+    /// Takes what the kernel has queued.
+    fn gather(&mut self) {
+        let Some(watcher) = &self.watcher else { return };
+        watcher.drain(|event| {
+            if event.is_overflow() {
+                self.told.push(Told::Overflow);
+            }
+            if event.is_ended() {
+                self.told.push(Told::Ended(event.watch));
+            }
+            let (created, closed) = (event.is_created(), event.is_closed());
+            if let Some(name) = event.name {
+                // Of other files the end says nothing.
+                if !closed || name.ends_with(".gz") {
+                    self.told.push(Told::Name { watch: event.watch, name: name.to_owned(), created, closed });
+                }
+            }
+        });
+    }
+
+    /// How many files the kernel told of by now that were created under a family's base name, and are not counted yet.
+    pub(super) fn told_of(&mut self, family: &Family) -> u64 {
+        self.gather();
+        let watch = self.folders.get(&family.folder).and_then(|folder| folder.watch);
+        let is_one = |told: &&Told| matches!(told, Told::Name { watch: of, name, created: true, .. } if Some(*of) == watch && *name == family.base);
+        let known = self.created.get(&(family.folder.clone(), family.base.clone())).copied().unwrap_or(0);
+        known + self.told.iter().filter(is_one).count() as u64
+    }
+
+    /// Generations of a family were opened that were created under its base's name.
+    pub(super) fn count_opened(&mut self, family: &Family, opened: u64) {
+        let folder = self.folders.get_mut(&family.folder);
+        if let Some(kin) = folder.and_then(|folder| folder.families.get_mut(&family.base)) {
+            kin.opened += opened;
+        }
+    }
+
     /// What the kernel told. True when its queue overflowed.
     pub(super) fn events(&mut self) -> bool {
         let mut overflow = false;
-        let mut created: HashMap<(PathBuf, String), u64> = HashMap::new();
         let began = clock::now();
         let mut names: Vec<(PathBuf, String)> = Vec::new();
         let mut closed: Vec<(PathBuf, String)> = Vec::new();
         let mut ended = Vec::new();
-        if let Some(watcher) = &self.watcher {
-            watcher.drain(|event| {
-                overflow |= event.is_overflow();
-                if event.is_ended() {
-                    ended.push(event.watch);
-                }
-                if let (Some(folder), Some(name)) = (self.watches.get(&event.watch), event.name) {
-                    if event.is_closed() {
-                        // Of other files the end says nothing.
-                        if !name.ends_with(".gz") {
-                            return;
-                        }
-                        closed.push((folder.clone(), name.to_owned()));
+        self.gather();
+        for told in std::mem::take(&mut self.told) {
+            match told {
+                Told::Overflow => overflow = true,
+                Told::Ended(watch) => ended.push(watch),
+                Told::Name { watch, name, created, closed: is_closed } => {
+                    let Some(folder) = self.watches.get(&watch) else { continue };
+                    if is_closed {
+                        closed.push((folder.clone(), name.clone()));
                     }
-                    if event.is_created() {
-                        *created.entry((folder.clone(), name.to_owned())).or_default() += 1;
+                    if created {
+                        *self.created.entry((folder.clone(), name.clone())).or_default() += 1;
                     }
                     // One rotation makes some ten events: each name once.
-                    if !names.iter().rev().take(16).any(|(f, n)| f == folder && n == name) {
-                        names.push((folder.clone(), name.to_owned()));
+                    if !names.iter().rev().take(16).any(|(f, n)| f == folder && *n == name) {
+                        names.push((folder.clone(), name));
                     }
                 }
-            });
+            }
         }
         for watch in ended {
             if let Some(path) = self.watches.remove(&watch)
@@ -63,6 +106,7 @@ impl Opener {
         if relist {
             self.relist();
         }
+        let created = std::mem::take(&mut self.created);
         if overflow {
             self.overflowed();
         } else {
@@ -109,14 +153,22 @@ impl Opener {
                 continue;
             }
             kin.created += times;
+            // What waits for a descriptor is not missing yet.
+            if self.waiting.contains(&kin.family) {
+                continue;
+            }
             if kin.created > kin.opened {
-                let missing = kin.created - kin.opened;
-                kin.opened = kin.created;
+                // Before anything of it was opened there is nobody to tell: with the next one.
                 if let Some(standing) = &kin.standing {
+                    let missing = kin.created - kin.opened;
+                    kin.opened = kin.created;
                     standing.missing.fetch_add(missing, Ordering::AcqRel);
                     self.send_about_missing(&folder, &name);
                 }
-            } else if kin.created < kin.opened && self.watcher.as_ref().is_some_and(|watcher| !watcher.has_more()) {
+            } else if kin.created < kin.opened
+                && self.told.is_empty()
+                && self.watcher.as_ref().is_some_and(|watcher| !watcher.has_more())
+            {
                 // What was there before the watch was not told of; all that was told is read.
                 kin.opened = kin.created;
             }

@@ -1,6 +1,7 @@
 //! Plain files.
 
 use super::*;
+use crate::metrics::followed::Generation;
 
 #[test]
 fn plain_files_are_followed_through_rename_and_late_writes() {
@@ -39,6 +40,13 @@ fn start_at_the_tail_counts_only_for_files_of_the_first_start() {
     let settings = format!("paths = [\"{}/*.log\"]\nstart = \"tail\"", dir.path().display());
     let node = Node::at(Some(&dir.path().join("data")));
     node.start("file", &settings);
+    let opened = || node.metrics.inputs[0].followed.generations[Generation::Opened as usize].load(Ordering::Relaxed);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while opened() == 0 {
+        assert!(Instant::now() < deadline, "nothing was opened");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // The first listing ends at once after that.
     std::thread::sleep(Duration::from_millis(300));
     fs::write(dir.path().join("b.log"), "head of b\n").expect("written");
     node.wait_for(1);

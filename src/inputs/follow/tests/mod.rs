@@ -24,6 +24,7 @@ use crate::record::TagGlob;
 use crate::settings::{Doc, Section};
 use crate::workers::{Stop, Workers};
 
+mod cases;
 mod docker;
 mod files;
 mod rotation;
@@ -118,7 +119,8 @@ impl Node {
                 let name = batch.origin.container.as_ref().map(|c| c.name.clone()).unwrap_or_default();
                 for at in 0..batch.len() {
                     let field = batch.find(at, b"log").or(batch.fields(at).first()).copied().expect("a field");
-                    let log = crate::codec::json::text(batch.value(&field)).expect("a text");
+                    let log = crate::codec::json::text(batch.value(&field));
+                    let log = log.unwrap_or_else(|| batch.bytes(field.value).into());
                     let log = String::from_utf8_lossy(&log).into_owned();
                     let tag = batch.tag_of(at).as_str().to_owned();
                     arrived.lock().expect("no panic").push(Arrived { tag, name: name.clone(), log });

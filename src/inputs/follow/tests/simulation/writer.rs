@@ -34,6 +34,8 @@ struct Generation {
     bytes: Vec<u8>,
     /// The reader has opened it, by any of its names, in this life.
     opened: bool,
+    /// It lost its last name, and was not open then.
+    missed: bool,
 }
 
 /// How a container rotates.
@@ -114,6 +116,25 @@ impl Writer {
         self.names.values().copied().collect()
     }
 
+    /// Generations that were made so far.
+    pub fn made(&self) -> usize {
+        self.generations.len()
+    }
+
+    /// How many generations were opened in this life.
+    pub fn opened(&self) -> usize {
+        self.generations.iter().filter(|generation| generation.opened).count()
+    }
+
+    /// How many of the generations made since then were gone before anybody had opened them, at least and at most: of
+    /// one without content nobody can say whether a compressed copy stands for it.
+    pub fn missed(&self, since: usize) -> (usize, usize) {
+        let missed = self.generations[since..].iter().filter(|generation| generation.missed);
+        let least = missed.filter(|generation| !generation.lines.is_empty()).count();
+        let most = |generation: &&Generation| generation.missed || generation.lines.is_empty();
+        (least, self.generations[since..].iter().filter(most).count())
+    }
+
     /// The opener had a whole turn, and these had a name when it began: those that still have one it must have found.
     pub fn offered(&mut self, named: &BTreeSet<usize>) {
         for at in named.intersection(&self.named()) {
@@ -187,6 +208,7 @@ impl Writer {
             && !self.names.values().any(|known| *known == at)
             && !self.generations[at].opened
         {
+            self.generations[at].missed = true;
             let lines = self.generations[at].lines.clone();
             self.unreachable.extend(lines);
         }

@@ -1,0 +1,213 @@
+//! Following files: how fast lines are found, how soon a new container's first line is out, and what ten thousand idle
+//! containers cost.
+//!
+//! `newline`: 64 MiB of lines of 150 bytes. `memchr`: the search alone, in memory. `file`: the same search over what
+//! `Source`, the reader of followed files, reads from a file in the page cache, with its look at what was there before.
+//!
+//! The other two run the program, once each, and print their figures (`cargo bench --bench tail -- idle first`):
+//! `first_line` makes containers while it tails their folder, and measures from the creation of the log to the line on its
+//! standard output. `idle` has 10,000 idle containers and one that is written to at 20 MB/s for a while; CPU time is
+//! user + system of the program.
+//!
+//! Only ratios travel; figures with their conditions are in ARCHITECTURE.md.
+
+use std::fs::{self, File, OpenOptions};
+use std::hint::black_box;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput, criterion_group};
+use longshore::inputs::follow::generations;
+use longshore::inputs::follow::source::{Found, Source};
+use memchr::memchr_iter;
+
+const BYTES: usize = 64 << 20;
+const LINE: usize = 150;
+const IDLE: usize = 10_000;
+const NEW: usize = 300;
+
+fn newline(c: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let path = dir.path().join("a.log");
+    let mut line = [b'x'; LINE];
+    line[LINE - 1] = b'\n';
+    let text: Vec<u8> = line.iter().copied().cycle().take(BYTES).collect();
+    fs::write(&path, &text).expect("written");
+    let mut group = c.benchmark_group("newline");
+    group.throughput(Throughput::Bytes(BYTES as u64)).sample_size(20);
+    group.bench_function("memchr", |b| b.iter(|| memchr_iter(b'\n', black_box(&text)).count()));
+    let held = generations::open(&path).expect("opens");
+    let mut buf = Vec::new();
+    group.bench_function("file", |b| {
+        b.iter(|| {
+            let mut source = Source::open(Arc::clone(&held), 0).expect("opens");
+            let mut lines = 0;
+            while let Found::Bytes(n) = source.read(&mut buf, 1 << 20).expect("reads") {
+                let data = source.data(&buf, n);
+                lines += memchr_iter(b'\n', data).count();
+                let whole = memchr::memrchr(b'\n', data).map_or(0, |at| at + 1);
+                source.consume(&buf, if whole == 0 { n } else { whole });
+            }
+            lines
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(scanning, newline);
+
+/// The program, tailing a folder of containers, and the lines that it prints with the time at which they came.
+struct Tail {
+    child: Child,
+    lines: Receiver<(Instant, String)>,
+}
+
+impl Tail {
+    fn start(root: &Path) -> Tail {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_longshore"))
+            .args(["tail", "--format", "json"])
+            .arg(root)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        let out = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                let _ = sender.send((Instant::now(), line));
+            }
+        });
+        Tail { child, lines }
+    }
+
+    /// When the line with that text came.
+    fn wait_for(&self, text: &str) -> Instant {
+        loop {
+            let (at, line) = self.lines.recv_timeout(Duration::from_secs(60)).expect("the line comes");
+            if line.contains(text) {
+                return at;
+            }
+        }
+    }
+
+    /// User and system time so far, in ticks of 10 ms.
+    fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+    }
+
+    fn memory(&self) -> String {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
+        line.trim_start_matches("VmHWM:").trim().to_owned()
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn log_of(root: &Path, number: usize) -> PathBuf {
+    let id = format!("{number:064x}");
+    root.join(&id).join(format!("{id}-json.log"))
+}
+
+fn make(root: &Path, number: usize) {
+    let log = log_of(root, number);
+    let folder = log.parent().expect("it has one");
+    fs::create_dir_all(folder).expect("made");
+    let config = format!(r#"{{"ID":"{number:064x}","Name":"/c{number}","Config":{{"Image":"i","Labels":{{}}}}}}"#);
+    fs::write(folder.join("config.v2.json"), config).expect("written");
+}
+
+fn write(root: &Path, number: usize, text: &str) {
+    let mut log = OpenOptions::new().create(true).append(true).open(log_of(root, number)).expect("opens");
+    let record = format!("{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-24T10:00:00.1Z\"}}\n");
+    log.write_all(record.as_bytes()).expect("written");
+}
+
+fn first_line() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    make(dir.path(), 0);
+    write(dir.path(), 0, "ready");
+    let tail = Tail::start(dir.path());
+    tail.wait_for("ready");
+    let mut times: Vec<Duration> = (1..=NEW)
+        .map(|number| {
+            make(dir.path(), number);
+            let began = Instant::now();
+            write(dir.path(), number, &format!("first of {number}."));
+            tail.wait_for(&format!("first of {number}.")) - began
+        })
+        .collect();
+    times.sort_unstable();
+    println!(
+        "first_line: {NEW} new containers, p50 {:?}, p99 {:?}, slowest {:?}",
+        times[NEW / 2],
+        times[NEW * 99 / 100],
+        times[NEW - 1]
+    );
+}
+
+fn idle() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    for number in 0..=IDLE {
+        make(dir.path(), number);
+        write(dir.path(), number, "old");
+    }
+    let tail = Tail::start(dir.path());
+    for _ in 0..=IDLE {
+        tail.wait_for("old");
+    }
+    std::thread::sleep(Duration::from_secs(15));
+    let before = tail.cpu();
+    std::thread::sleep(Duration::from_secs(30));
+    let quiet = tail.cpu() - before;
+    let mut slowest = Duration::ZERO;
+    let mut hot = File::options().append(true).open(log_of(dir.path(), IDLE)).expect("opens");
+    let record =
+        format!("{{\"log\":\"{}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-24T10:00:00.1Z\"}}\n", "h".repeat(100));
+    let block = record.repeat((2 << 20) / record.len());
+    let (began, before) = (Instant::now(), tail.cpu());
+    for round in 0..100 {
+        hot.write_all(block.as_bytes()).expect("written");
+        if round % 10 == 5 {
+            let at = Instant::now();
+            write(dir.path(), round * 97, &format!("idle {round}."));
+            slowest = slowest.max(tail.wait_for(&format!("idle {round}.")) - at);
+        }
+        std::thread::sleep((Duration::from_millis(100) * (round as u32 + 1)).saturating_sub(began.elapsed()));
+    }
+    write(dir.path(), IDLE, "the end");
+    let behind = tail.wait_for("the end") - began;
+    println!(
+        "idle: {IDLE} idle containers, CPU {:.2} % of a core; beside one at 20 MB/s: slowest idle line {slowest:?}, hot one done after {behind:?} of 10 s with {:?} CPU; peak memory {}",
+        quiet.as_secs_f64() / 30.0 * 100.0,
+        tail.cpu() - before,
+        tail.memory()
+    );
+}
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let all = wanted.is_empty();
+    if all || wanted.iter().any(|word| word == "newline") {
+        scanning();
+    }
+    if all || wanted.iter().any(|word| word == "first") {
+        first_line();
+    }
+    if all || wanted.iter().any(|word| word == "idle") {
+        idle();
+    }
+}

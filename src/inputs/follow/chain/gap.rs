@@ -1,0 +1,90 @@
+//! The gap that a rotation left while longshore was stopped: the generation that was being read is gone. Reading goes on
+//! with the oldest one that is there, and one record stands where lines are missing, for whoever reads them:
+//! `{"longshore_gap":{"from":..,"to":..,"file":..,"bytes_at_least":..}}`. `from` is the time of the last record that was
+//! delivered (left out where none is known), `to` that of the first one that is there, or that of reading where lines have
+//! none. It comes before that one, goes through steps and sinks as any record, and until it is delivered the stored
+//! checkpoint stays as it is, so it comes again after a crash. Its id is its own.
+//!
+//! Counters: `generation_gone`, generations `lost`, lost bytes `gone`.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::Chain;
+use crate::batch::Receipt;
+use crate::codec::docker_json::LineHead;
+use crate::codec::text;
+use crate::codec::time::write_rfc3339;
+use crate::inputs::Outlet;
+use crate::inputs::follow::checkpoint::Saved;
+use crate::inputs::follow::generations::Held;
+use crate::inputs::follow::progress::RangeWaiter;
+use crate::inputs::follow::tracker;
+use crate::pipeline::JoinRule;
+use crate::record::Timestamp;
+use crate::record_id::{IdRun, prefix_of};
+
+/// Memory of its batch.
+const BATCH_BYTES: usize = 4 << 10;
+
+/// Lines that are gone.
+pub(super) struct Gap {
+    from: i64,
+    to: i64,
+    file: String,
+    bytes: u64,
+    /// It is on its way.
+    pub(super) told: bool,
+}
+
+impl Chain {
+    /// The gap between a stored place and the head of the generation that reading goes on with.
+    pub(super) fn gap_before(&self, oldest: &Arc<Held>, saved: &Saved) -> Gap {
+        let (from, to) = (saved.last, self.first_time(oldest).unwrap_or(Timestamp::now().0));
+        let (file, bytes) = (saved.done.name.clone(), saved.done.size.saturating_sub(saved.done.offset));
+        tracing::warn!(
+            key = self.key,
+            file,
+            offset = saved.done.offset,
+            unread_at_least = bytes,
+            from = shown(from),
+            to = shown(to),
+            goes_on_with = oldest.name,
+            "the file that was being read is gone: lines between these times are lost; what is there is read from the oldest generation on"
+        );
+        Gap { from, to, file, bytes, told: false }
+    }
+
+    /// Sends the record of a gap that is not told yet. False when the word to stop came while waiting for memory.
+    pub(super) fn tell_gap(&mut self, outlet: &Outlet) -> bool {
+        let Some(gap) = self.gap.as_mut().filter(|gap| !gap.told) else { return true };
+        let Some(mut batch) = outlet.batch_blocking(BATCH_BYTES, &self.about.origin) else { return false };
+        gap.told = true;
+        let mut record = json!({ "to": shown(gap.to), "file": gap.file, "bytes_at_least": gap.bytes });
+        if gap.from != 0 {
+            record["from"] = json!(shown(gap.from));
+        }
+        let record = json!({ "longshore_gap": record });
+        batch.base = self.position;
+        let parts = [self.rules.input.as_bytes(), self.key.as_bytes(), b"gap", gap.file.as_bytes()];
+        let first = u64::try_from(gap.from).unwrap_or(0);
+        batch.ids.extend([IdRun { from: 0, prefix: prefix_of(&parts), first }]);
+        let tag = batch.shared_tag_index(&self.about.tag).unwrap_or(0);
+        let head = LineHead { tag, pos: 0, now: Timestamp(gap.to) };
+        text::push_json(record.to_string().as_bytes(), head, &mut batch);
+        outlet.apply(&mut outlet.lane(JoinRule::None), &mut batch);
+        let mark = tracker::Mark { done: self.position, time: self.last, ..tracker::Mark::default() };
+        let number = self.progress.lock().tracker.open(mark);
+        let waiter = RangeWaiter { progress: Arc::clone(&self.progress), number };
+        batch.receipts.push(Receipt::new(Box::new(waiter)));
+        outlet.send_blocking(batch);
+        true
+    }
+}
+
+fn shown(time: i64) -> String {
+    let mut text = Vec::new();
+    write_rfc3339(Timestamp(time), &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}

@@ -1,0 +1,107 @@
+//! The order of generations that were opened while their names shifted.
+//!
+//! Where rotations fall between the calls of one look at the folder, a name says little: a plain file was compressed
+//! meanwhile and is there twice, or what was opened as the oldest was made after the newest. So those files are put in the
+//! order of what they hold: the latest `time` of their last records. The records of a container are written in the order of
+//! their times, but for pieces of a long line, which have the time of the first; hence the latest, and not the last. A
+//! compressed file has the time of its plain one and comes next to it, where it is met as its copy.
+//!
+//! Limits: the last [`WINDOW`] bytes are looked at. A clock that is set back in the very moment of such rotations
+//! deceives it. Files of other formats keep the place that the opener gave them. Counter: `order_guessed`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use memchr::memmem;
+
+use super::{Chain, gz_wait};
+use crate::codec::time::parse_rfc3339;
+use crate::inputs::Outlet;
+use crate::inputs::follow::decode::Format;
+use crate::inputs::follow::generations::Held;
+use crate::inputs::follow::source;
+use crate::metrics::followed::Watching;
+
+/// Room for more than one of Docker's longest records (98,304 escaped bytes and what labels add).
+const WINDOW: usize = 256 << 10;
+
+impl Chain {
+    /// Puts the generations that wait in their order, if that is in doubt. Some: how long to wait to know, since one of
+    /// them still grows.
+    pub(super) fn put_in_order(&mut self, outlet: &Outlet) -> Option<Duration> {
+        if !self.queue.iter().any(|held| held.doubted.load(Relaxed)) {
+            return None;
+        }
+        if self.rules.docker && self.queue.len() > 1 {
+            for held in self.queue.iter().filter(|held| held.gz) {
+                if let Some(wait) = gz_wait(held, &mut self.gz_seen) {
+                    return Some(wait);
+                }
+                self.gz_seen = None;
+            }
+        }
+        let mut waiting: Vec<Arc<Held>> = self.queue.drain(..).collect();
+        let guessed = self.sort(&mut waiting);
+        outlet.counters().followed.watch(Watching::OrderGuessed, guessed);
+        self.queue.extend(waiting);
+        None
+    }
+
+    /// Sorts generations, if their order is in doubt. Returns how many doubtful ones had nothing to go by.
+    pub(super) fn sort(&self, generations: &mut [Arc<Held>]) -> u64 {
+        let doubted = generations.iter().filter(|held| held.doubted.swap(false, Relaxed)).count() as u64;
+        if doubted == 0 || generations.len() < 2 {
+            return 0;
+        }
+        if !self.rules.docker {
+            return doubted;
+        }
+        let times: Vec<Option<i64>> = generations.iter().map(last_time).collect();
+        // What says nothing of its time (a damaged file, one without a record) keeps its place.
+        let places: Vec<usize> = (0..times.len()).filter(|at| times[*at].is_some()).collect();
+        let mut order = places.clone();
+        // A plain file before its copy.
+        order.sort_by_key(|at| (times[*at], generations[*at].gz));
+        let sorted: Vec<Arc<Held>> = order.into_iter().map(|at| Arc::clone(&generations[at])).collect();
+        for (at, held) in places.iter().zip(sorted) {
+            generations[*at] = held;
+        }
+        (generations.len() - places.len()) as u64
+    }
+
+    /// How many of these generations, oldest first, have nothing but records from before that time: they were delivered.
+    pub(super) fn older_than(&self, generations: &[Arc<Held>], time: i64) -> usize {
+        if !self.rules.docker || time == 0 {
+            return 0;
+        }
+        let old = generations.iter().take_while(|held| last_time(held).is_some_and(|last| last < time)).count();
+        old.min(generations.len().saturating_sub(1))
+    }
+
+    /// The time of a generation's first record, in nanoseconds since 1970.
+    pub(super) fn first_time(&self, held: &Arc<Held>) -> Option<i64> {
+        let start = source::start_of(held, WINDOW).ok()?;
+        let line = start.split(|byte| *byte == b'\n').next()?;
+        match self.rules.format {
+            Format::Docker => time_of(line),
+            Format::Cri => parse_rfc3339(line.split(|byte| *byte == b' ').next()?).map(|time| time.0),
+            Format::Text | Format::Json => None,
+        }
+    }
+}
+
+/// The latest time of the last records of a generation, in nanoseconds since 1970.
+fn last_time(held: &Arc<Held>) -> Option<i64> {
+    let end = source::end_of(held, WINDOW).ok()?;
+    let whole = end.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    whole.filter_map(time_of).max()
+}
+
+/// Docker writes `time` last; within a string its quotes are escaped.
+fn time_of(line: &[u8]) -> Option<i64> {
+    const KEY: &[u8] = b"\"time\":\"";
+    let from = memmem::rfind(line, KEY)? + KEY.len();
+    let text = line.get(from..)?.split(|byte| *byte == b'"').next()?;
+    parse_rfc3339(text).map(|time| time.0)
+}

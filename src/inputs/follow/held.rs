@@ -1,0 +1,235 @@
+//! An open generation, and how many of them there may be.
+//!
+//! While a file is held its inode can not be used for another one. So it is let go in two cases only: it is given up for
+//! the limit of held deleted files, or, where descriptors are scarce, it is idle, read and delivered to its end, and has a
+//! name: then it is *parked*, and opened again by that name, or by another name of its folder, when it grows. By then an
+//! inode may be another file's, which its birth time tells; without birth times nothing is parked.
+//!
+//! Limit: beyond half of the process's limit of open files idle ones are parked and new names wait for that; beyond seven
+//! eighths new generations wait too, for the rest is for sinks, sockets and our own files.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::disk;
+use super::identity::{self, FileId, Look};
+
+/// Descriptors of followed files.
+static OPEN: AtomicU64 = AtomicU64::new(0);
+static MAX: OnceLock<u64> = OnceLock::new();
+
+/// Raises the limit of open files as far as may be: one descriptor for each generation that is not read yet.
+pub fn raise_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum {
+        // Less of them is still enough for most.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    let _ = MAX.set(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
+}
+
+fn limit() -> u64 {
+    *MAX.get().unwrap_or(&u64::MAX)
+}
+
+/// Whether as many are open as should be.
+pub fn are_scarce() -> bool {
+    open_files() >= limit() / 2
+}
+
+/// Whether no more may be opened.
+pub fn are_used_up() -> bool {
+    open_files() >= limit() / 8 * 7
+}
+
+/// How many are open.
+pub fn open_files() -> u64 {
+    OPEN.load(Relaxed)
+}
+
+#[derive(Debug)]
+enum State {
+    Open(Arc<File>),
+    Parked,
+    GivenUp,
+}
+
+impl State {
+    fn open(file: File) -> State {
+        OPEN.fetch_add(1, Relaxed);
+        State::Open(Arc::new(file))
+    }
+
+    fn close(&mut self, to: State) {
+        if let State::Open(_) = std::mem::replace(self, to) {
+            OPEN.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// See the header.
+#[derive(Debug)]
+pub struct Held {
+    state: Mutex<State>,
+    path: PathBuf,
+    /// Who it is.
+    pub id: FileId,
+    /// Its name when it was opened, without the folder.
+    pub name: String,
+    /// Whether its content is compressed.
+    pub gz: bool,
+    /// Whoever wrote it was seen to close it: a compressed file should be whole then.
+    pub closed: AtomicBool,
+    /// Counts what was opened in this process: a smaller one was opened earlier.
+    pub number: u64,
+    /// Names shifted while it was opened: its place among its neighbours is a guess until somebody looks into them.
+    pub doubted: AtomicBool,
+    /// Compressed, and the creation of its plain file was told: should that not have been opened, this stands in for it.
+    pub stands_in: AtomicBool,
+    /// It was written to while it was parked.
+    pub grew: AtomicBool,
+}
+
+impl Held {
+    /// Holds an open file.
+    pub fn new(file: File, id: FileId, path: &Path) -> Arc<Held> {
+        static OPENED: AtomicU64 = AtomicU64::new(0);
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let gz = name.ends_with(".gz");
+        let [closed, doubted, stands_in, grew] = [false, false, gz, false].map(AtomicBool::new);
+        let (state, number) = (Mutex::new(State::open(file)), OPENED.fetch_add(1, Relaxed));
+        Arc::new(Held { state, path: path.to_owned(), id, name, gz, closed, number, doubted, stands_in, grew })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file. One that is parked is opened again.
+    ///
+    /// # Errors
+    /// It was given up, or is gone; the kernel's.
+    pub fn file(&self) -> io::Result<Arc<File>> {
+        let mut state = self.lock();
+        match &*state {
+            State::Open(file) => return Ok(Arc::clone(file)),
+            State::GivenUp => return Err(io::Error::other("given up to stay within held_deleted_max, or gone")),
+            State::Parked => {}
+        }
+        match self.find() {
+            Ok(file) => {
+                *state = State::open(file);
+                self.grew.store(false, Relaxed);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                *state = State::GivenUp;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        }
+        drop(state);
+        self.file()
+    }
+
+    /// Opens it again: by its name, or by whatever name of its folder it has now.
+    fn find(&self) -> io::Result<File> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let others = || disk::names(folder).map(|name| folder.join(name));
+        for path in std::iter::once(self.path.clone()).chain(others()) {
+            if identity::look_at(&path).is_ok_and(|look| look.id == self.id) {
+                let file = disk::open(&path)?;
+                if identity::look(&file)?.id == self.id {
+                    return Ok(file);
+                }
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::NotFound, "it was closed to make room for others, and is gone since"))
+    }
+
+    /// Looks at it.
+    ///
+    /// # Errors
+    /// The kernel's, or it was given up.
+    pub fn look(&self) -> io::Result<Look> {
+        if self.is_parked()
+            && let Ok(look) = identity::look_at(&self.path)
+            && look.id == self.id
+        {
+            return Ok(look);
+        }
+        identity::look(&self.file()?)
+    }
+
+    /// Closes it until it is asked for. Says whether it was open until now.
+    pub fn park(&self) -> bool {
+        let mut state = self.lock();
+        let idle = self.id.btime != 0 && matches!(&*state, State::Open(file) if Arc::strong_count(file) == 1);
+        if idle {
+            state.close(State::Parked);
+        }
+        idle
+    }
+
+    /// Whether it is parked.
+    pub fn is_parked(&self) -> bool {
+        matches!(&*self.lock(), State::Parked)
+    }
+
+    /// Lets go of the file, though it may not be read yet. Says whether it was held until now.
+    pub fn give_up(&self) -> bool {
+        let mut state = self.lock();
+        let held = !matches!(&*state, State::GivenUp);
+        state.close(State::GivenUp);
+        held
+    }
+
+    /// Whether it was given up.
+    pub fn is_given_up(&self) -> bool {
+        matches!(&*self.lock(), State::GivenUp)
+    }
+
+    /// Bytes of the file system that it is on.
+    pub fn disk_total(&self) -> Option<u64> {
+        let stat = rustix::fs::fstatvfs(&*self.file().ok()?).ok()?;
+        Some(stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.lock().close(State::GivenUp);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::generations;
+    use super::*;
+
+    #[test]
+    fn a_parked_file_is_found_under_its_new_name_and_another_file_in_its_place_is_not_taken_for_it() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let (path, moved) = (dir.path().join("a"), dir.path().join("a.1"));
+        fs::write(&path, b"one").expect("written");
+        let held = generations::open(&path).expect("opens");
+        let using = held.file().expect("open");
+        assert!(!held.park(), "somebody reads it");
+        drop(using);
+        assert!(held.park() && held.is_parked() && !held.park());
+        assert_eq!(held.look().map(|look| look.size).ok(), Some(3));
+        assert!(held.is_parked(), "a look needs no descriptor");
+        fs::rename(&path, &moved).expect("renamed");
+        fs::write(&path, b"another").expect("written");
+        assert_eq!(held.file().and_then(|file| file.metadata()).map(|meta| meta.len()).ok(), Some(3));
+        assert!(!held.is_parked() && held.park());
+        fs::remove_file(&moved).expect("removed");
+        assert_eq!(held.file().expect_err("gone").kind(), io::ErrorKind::NotFound);
+        assert!(held.is_given_up());
+    }
+}
