@@ -30,11 +30,14 @@ mod udp;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use crate::backoff::Backoff;
 use crate::codec::forward::handshake::HOST_MAX;
 use crate::inputs::{Ack, Input, InputKind, Outlet};
+use crate::metrics::{Health, LISTEN_CHECK};
 use crate::settings::Section;
 use crate::workers::Workers;
 
@@ -45,6 +48,9 @@ use listen::Listen;
 use listener::Listener;
 use seats::Seats;
 use settings::Settings;
+
+/// Between two tries to listen on an address that is taken.
+const LISTEN_AGAIN: Backoff = Backoff { first: Duration::from_millis(500), max: Duration::from_secs(15) };
 
 /// This input's row in the table.
 pub const KIND: InputKind = InputKind { name: "forward", read };
@@ -82,7 +88,14 @@ impl Input for Forward {
         }
         let mut entrances = Vec::new();
         for listen in &self.settings.listen {
-            entrances.push(open(listen, &outlet)?);
+            entrances.push(match open(listen, &outlet) {
+                Ok(entrance) => Bound::Open(entrance),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    say_taken(listen, &outlet, &error);
+                    Bound::Taken(listen.clone())
+                }
+                Err(error) => return Err(error),
+            });
         }
         let shared = Arc::new(Shared {
             held: Arc::new(Held::new(outlet.budget.total())),
@@ -96,6 +109,48 @@ impl Input for Forward {
             runtime.block_on(accept_all(entrances, outlet, shared));
         })
     }
+}
+
+/// A listener at the start.
+enum Bound {
+    Open(Entrance),
+    /// Another process has its address.
+    Taken(Listen),
+}
+
+impl Bound {
+    /// The listener, once its address is free; `None` after the word to stop.
+    async fn entrance(self, outlet: &Outlet) -> Option<Entrance> {
+        let listen = match self {
+            Bound::Open(entrance) => return Some(entrance),
+            Bound::Taken(listen) => listen,
+        };
+        for tries in 1.. {
+            tokio::select! {
+                () = tokio::time::sleep(LISTEN_AGAIN.ceiling(tries)) => (),
+                () = outlet.stop.wait() => break,
+            }
+            match open(&listen, outlet) {
+                Ok(entrance) => {
+                    outlet.metrics.uncheck(&check_of(&listen));
+                    return Some(entrance);
+                }
+                Err(error) => outlet.metrics.check(&check_of(&listen), Health::Fail, error.to_string()),
+            }
+        }
+        outlet.metrics.uncheck(&check_of(&listen));
+        None
+    }
+}
+
+fn check_of(listen: &Listen) -> String {
+    format!("{LISTEN_CHECK}{}", listen.address)
+}
+
+/// The fault may pass, and the rest of the node has work to do: `/ready` says that this address is not served.
+fn say_taken(listen: &Listen, outlet: &Outlet, error: &io::Error) {
+    outlet.metrics.check(&check_of(listen), Health::Fail, error.to_string());
+    tracing::error!(input = outlet.counters().name, "{error}; it is tried again until the address is free");
 }
 
 /// Opens one listener and what goes with it.
@@ -133,10 +188,15 @@ fn hostname(listen: &Listen) -> String {
 }
 
 /// Accepts on all listeners until the word to stop, then waits for the connections to end.
-async fn accept_all(entrances: Vec<Entrance>, outlet: Outlet, shared: Arc<Shared>) {
+async fn accept_all(entrances: Vec<Bound>, outlet: Outlet, shared: Arc<Shared>) {
     let mut acceptors = JoinSet::new();
-    for entrance in entrances {
-        acceptors.spawn(accept::accept(entrance, outlet.clone(), Arc::clone(&shared)));
+    for way in entrances {
+        let (outlet, shared) = (outlet.clone(), Arc::clone(&shared));
+        acceptors.spawn(async move {
+            if let Some(entrance) = way.entrance(&outlet).await {
+                accept::accept(entrance, outlet, shared).await;
+            }
+        });
     }
     drop(outlet);
     while let Some(ended) = acceptors.join_next().await {

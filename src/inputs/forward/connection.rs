@@ -465,10 +465,9 @@ impl Connection {
     /// Sends the pieces of lines that wait for their end on as they are.
     async fn flush(&self, work: &mut Work, for_acks: bool) {
         let mut batch = self.outlet.batch(BATCH, &work.origin).await;
-        let now = Timestamp::now();
         match for_acks {
-            true => self.outlet.pipeline.flush_unjoined(&mut work.lane, &mut batch, now),
-            false => self.outlet.pipeline.flush(&mut work.lane, &mut batch, now),
+            true => self.outlet.flush_unjoined(&mut work.lane, &mut batch),
+            false => self.outlet.flush(&mut work.lane, &mut batch),
         }
         batch.durable = self.settings.ack == Ack::Durable;
         self.outlet.send(batch).await;

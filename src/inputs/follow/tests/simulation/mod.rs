@@ -33,6 +33,7 @@ use crate::inputs::follow::layout::{Known, Layout, Meaning};
 use crate::inputs::follow::opener::{Opener, Setup};
 use crate::inputs::follow::reader::{Line, Reader, Step};
 use crate::inputs::follow::startup::Startup;
+use crate::inputs::gate::Gate;
 use crate::record::Tag;
 
 mod writer;
@@ -165,8 +166,7 @@ fn begin(folder: &Path, data: &Path, runtime: &Handle) -> std::io::Result<Life> 
         input: 0,
         metrics: Arc::clone(&metrics),
         budget: Budget::new(1 << 40),
-        pipeline: Arc::new(Pipeline::default()),
-        router: Arc::new(Router::new(vec![port], metrics)),
+        gate: Gate::new(Pipeline::default(), Router::new(vec![port], metrics)),
         stop: Stop::default(),
         runtime: runtime.clone(),
         once: false,
