@@ -2,7 +2,8 @@
 //! loopback unless configured otherwise.
 //!
 //! - `/live` 200, and 503 only when a restart helps: a thread of the node has died.
-//! - `/ready` 200 from when everything was started until the word to stop, and 503 while the disk log can not be written.
+//! - `/ready` 200 from when everything was started until the word to stop, and 503 while the disk log can not be written
+//!   or an address that an input is to listen on is taken.
 //! - `/health` JSON: `status` is `healthy`, `degraded` (a warning; still 200) or `unhealthy` (503), with each check.
 //! - `/metrics` the Prometheus text format 0.0.4.
 //! - `/audit` the ledger of this moment as JSON.
@@ -12,7 +13,6 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -31,7 +31,7 @@ use tokio::sync::Semaphore;
 use crate::budget::Budget;
 use crate::ledger::Ledger;
 use crate::log::Limited;
-use crate::metrics::{Health, Metrics};
+use crate::metrics::{Health, LISTEN_CHECK, Metrics};
 use crate::outbox;
 use crate::record::Timestamp;
 
@@ -48,6 +48,9 @@ pub const HEADERS_MAX: usize = 64;
 pub const WORKERS_CHECK: &str = "workers";
 /// A call into a sink, or a wait for memory, that lasts longer is a health check's business.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// Between two tries to open a port that is taken.
+const WAIT_MIN: Duration = Duration::from_millis(500);
+const WAIT_MAX: Duration = Duration::from_secs(15);
 /// What is answered.
 const PATHS: [&str; 5] = ["/live", "/ready", "/health", "/metrics", "/audit"];
 
@@ -64,6 +67,8 @@ pub enum Phase {
     Running = 1,
     /// The word to stop was said; what was read is being delivered.
     Stopping = 2,
+    /// The configuration is being replaced; inputs go on, and wait with what they read.
+    Reloading = 3,
 }
 
 /// What the answers are made from. Shared with `run.rs`, which sets the phase.
@@ -90,6 +95,7 @@ impl State {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Starting,
             1 => Phase::Running,
+            3 => Phase::Reloading,
             _ => Phase::Stopping,
         }
     }
@@ -98,7 +104,7 @@ impl State {
     fn checks(&self) -> BTreeMap<String, (Health, String)> {
         let mut checks = self.metrics.checks();
         let now = u64::try_from(Timestamp::now().0).unwrap_or(0);
-        for sink in &self.metrics.sinks {
+        for (_, sink) in self.metrics.shown_sinks() {
             let since = sink.inside_since.load(Ordering::Relaxed);
             let inside = Duration::from_nanos(if since == 0 { 0 } else { now.saturating_sub(since) });
             if inside >= STUCK_AFTER {
@@ -117,6 +123,7 @@ impl State {
         let node = match self.phase() {
             Phase::Starting => (Health::Warn, "starting"),
             Phase::Running => (Health::Pass, ""),
+            Phase::Reloading => (Health::Warn, "reloading: delivering what was read"),
             Phase::Stopping => (Health::Warn, "stopping: delivering what was read"),
         };
         checks.insert("node".to_owned(), (node.0, node.1.to_owned()));
@@ -161,10 +168,15 @@ impl State {
         match self.phase() {
             Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()),
             // Nothing is acknowledged then: who can send elsewhere should.
-            Phase::Running => match self.metrics.checks().remove(outbox::CHECK) {
-                Some((Health::Fail, reason)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
-                _ => (StatusCode::OK, "ready\n".to_owned()),
-            },
+            // A taken port, too: nobody can send to it.
+            Phase::Running | Phase::Reloading => {
+                let is_ours = |name: &str| name == outbox::CHECK || name.starts_with(LISTEN_CHECK);
+                let checks = self.metrics.checks();
+                match checks.into_iter().find(|(name, (health, _))| *health == Health::Fail && is_ours(name)) {
+                    Some((_, (_, reason))) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+                    None => (StatusCode::OK, "ready\n".to_owned()),
+                }
+            }
             Phase::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned()),
         }
     }
@@ -206,19 +218,19 @@ fn respond(code: StatusCode, kind: &'static str, body: String) -> Response<Full<
     response
 }
 
-/// Opens the port, for [`serve`].
-///
-/// # Errors
-/// The address and the way out.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::AddrInUse => "; something else listens there: set [telemetry] listen, or \"off\"",
-            io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
-            _ => "",
-        };
-        io::Error::new(error.kind(), format!("telemetry.listen {address}: {error}{hint}"))
-    })
+/// Opens the port as soon as it is free, and answers there until the task is dropped. Nobody can be answered before, so
+/// the log has to say it.
+pub async fn serve_when_free(address: SocketAddr, state: Arc<State>) {
+    let mut wait = WAIT_MIN;
+    let listener = loop {
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(WAIT_MAX);
+        if let Ok(listener) = TcpListener::bind(address).await {
+            break listener;
+        }
+    };
+    tracing::info!(%address, "health and metrics are answered now");
+    serve(listener, state).await;
 }
 
 /// Answers until the task is dropped.
@@ -271,7 +283,7 @@ mod tests {
     async fn start() -> (SocketAddr, Arc<State>) {
         let metrics = Arc::new(Metrics::new(&[("in", "stdin")], &[("out", "stdout")]));
         let state = State::new(metrics, Budget::new(1 << 20));
-        let listener = bind("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         tokio::spawn(serve(listener, Arc::clone(&state)));
         (address, state)

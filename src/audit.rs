@@ -72,7 +72,8 @@ pub fn audit(config: &Config) -> Result<Audit, String> {
     let inputs: Vec<_> = config.inputs.iter().map(|input| (input.name.as_str(), input.kind)).collect();
     let sinks: Vec<_> = config.sinks.iter().map(|sink| (sink.name.as_str(), sink.kind)).collect();
     let metrics = Arc::new(Metrics::new(&inputs, &sinks));
-    let (log, backlog) = disk_log::open(config, &metrics, false).map_err(|error| error.to_string())?;
+    let numbers: Vec<usize> = (0..sinks.len()).collect();
+    let (log, backlog) = disk_log::open(config, &metrics, &numbers, false).map_err(|error| error.to_string())?;
     let saved = checkpoints.take_ledger().map(|saved| Ledger::from_json(&saved)).unwrap_or_default();
     let wrong = saved.resume(&metrics, &backlog);
     if let Some(log) = log {

@@ -37,7 +37,7 @@ Examples:
   longshore run --config config.toml --data-dir \"$(mktemp -d)\"    read everything again
 
 Signals: SIGTERM or SIGINT stops reading, delivers what was read, saves checkpoints and exits; a second one cuts that
-short. SIGHUP opens output files anew.";
+short. SIGHUP reads the configuration again and puts it in force, if it has no mistakes, and opens output files anew.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:

@@ -15,10 +15,11 @@ pub const BUFFER: &str = "buffer";
 /// The disk log's size where nothing is configured; a quarter of the file system where that is less.
 const BUFFER_SIZE: u64 = 1 << 30;
 
-/// What the log has for each reader, by input: readers are the sinks.
-pub fn by_input(readers: &[Backlog], inputs: usize) -> Vec<Vec<u64>> {
-    let one = |backlog: &Backlog| {
-        let mut records = vec![0; inputs];
+/// What the log has for each sink, by input, both by their numbers in the metrics; `numbers` are those of its readers.
+pub fn by_number(readers: &[Backlog], metrics: &Metrics, numbers: &[usize]) -> Vec<Vec<u64>> {
+    let mut all = vec![vec![0; metrics.inputs.len()]; metrics.sinks.len()];
+    for (number, backlog) in numbers.iter().zip(readers) {
+        let records = &mut all[*number];
         for (to, from) in records.iter_mut().zip(&backlog.by_source) {
             *to = from.records;
         }
@@ -27,15 +28,20 @@ pub fn by_input(readers: &[Backlog], inputs: usize) -> Vec<Vec<u64>> {
         if let Some(first) = records.first_mut() {
             *first += backlog.total.records.saturating_sub(known);
         }
-        records
-    };
-    readers.iter().map(one).collect()
+    }
+    all
 }
 
-/// Opens the disk log if there is one, or if there has to be one (`to_run`). With it: what it has for each sink, by input.
-pub fn open(config: &Config, metrics: &Arc<Metrics>, to_run: bool) -> io::Result<(Option<Arc<Log>>, Vec<Vec<u64>>)> {
+/// Opens the disk log if there is one, or if there has to be one (`to_run`). With it: what it has for each sink, by input,
+/// both by their numbers in the metrics. `numbers` are those of the configured sinks.
+pub fn open(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    numbers: &[usize],
+    to_run: bool,
+) -> io::Result<(Option<Arc<Log>>, Vec<Vec<u64>>)> {
     let dir = config.node.data_dir.join(BUFFER);
-    let nothing = vec![vec![0; config.inputs.len()]; config.sinks.len()];
+    let nothing = vec![vec![0; metrics.inputs.len()]; metrics.sinks.len()];
     let wanted = to_run && (config.inputs.iter().any(|input| input.part.is_durable()) || config.sinks.len() > 1);
     if !wanted && !dir.exists() {
         return Ok((None, nothing));
@@ -44,8 +50,8 @@ pub fn open(config: &Config, metrics: &Arc<Metrics>, to_run: bool) -> io::Result
     let settings = buffer::Settings {
         full: config.buffer.full,
         keep: config.buffer.keep,
-        sources: config.inputs.iter().map(|input| input.name.clone()).collect(),
-        watcher: Some(Arc::new(LogWatcher(Arc::clone(metrics)))),
+        sources: metrics.inputs.iter().map(|input| input.name.clone()).collect(),
+        watcher: Some(Arc::new(LogWatcher { metrics: Arc::clone(metrics), sinks: numbers.to_vec() })),
         ..buffer::Settings::new(dir, size)
     };
     let names: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
@@ -60,7 +66,8 @@ pub fn open(config: &Config, metrics: &Arc<Metrics>, to_run: bool) -> io::Result
         let (records, bytes) = (backlog.total.records, backlog.total.bytes);
         tracing::warn!(sink, records, bytes, "the disk log has a backlog of a sink that is configured no longer");
     }
-    Ok((Some(log), by_input(&found.readers, config.inputs.len())))
+    let backlog = by_number(&found.readers, metrics, numbers);
+    Ok((Some(log), backlog))
 }
 
 /// 1 GiB, or a quarter of the file system where that is less.

@@ -119,7 +119,7 @@ impl Ledger {
                 rejected: reasons(RejectReason::NAMES, &input.rejected),
             });
         }
-        for sink in &metrics.sinks {
+        for (_, sink) in metrics.shown_sinks() {
             for (input, pair) in metrics.inputs.iter().zip(&sink.pairs) {
                 ledger.pairs.push(PairLine {
                     input: input.name.clone(),
@@ -163,7 +163,10 @@ impl Ledger {
                     ));
                 }
                 let beyond = there.saturating_sub(open);
-                unknown = unknown.max(beyond);
+                // A sink that was not there (any more) has records that were counted when they came.
+                if saved.is_some() || self.pairs.is_empty() {
+                    unknown = unknown.max(beyond);
+                }
                 pair.routed.store(line.routed + beyond, Relaxed);
                 pair.delivered.store(line.delivered, Relaxed);
                 pair.returned.store(line.returned + open.saturating_sub(there), Relaxed);

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
@@ -19,8 +19,9 @@ use tracing::{Event, Level as Severity, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::reload;
 
 /// Keys that a [`Limited`] remembers, at most; beyond them all others share one.
 pub const KEYS_MAX: usize = 1024;
@@ -96,10 +97,25 @@ pub struct Settings {
     pub level: Level,
 }
 
+/// What changes the level of this process's log.
+static LEVEL: OnceLock<Box<dyn Fn(Level) + Send + Sync>> = OnceLock::new();
+
 /// Starts the log of this process. A second call does nothing.
 pub fn start(settings: Settings) {
+    let (level, handle) = reload::Layer::new(settings.level.filter());
+    let subscriber = subscriber(settings.format, level, color_wanted(), || Quiet(io::stderr()));
     // Fails only if a log was started before.
-    let _ = tracing::subscriber::set_global_default(subscriber(settings, color_wanted(), || Quiet(io::stderr())));
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+        // Fails only when the subscriber is gone, which lives as long as the process.
+        let _ = LEVEL.set(Box::new(move |level| drop(handle.modify(|filter| *filter = level.filter()))));
+    }
+}
+
+/// Changes the level of the log that was started.
+pub fn set_level(level: Level) {
+    if let Some(set) = LEVEL.get() {
+        set(level);
+    }
 }
 
 /// Whether standard error takes colours: a terminal, and `NO_COLOR` (no-color.org) is not set to anything.
@@ -110,13 +126,14 @@ pub fn color_wanted() -> bool {
 }
 
 fn subscriber<W: io::Write + 'static>(
-    settings: Settings,
+    format: Format,
+    level: impl Layer<Registry> + Send + Sync + 'static,
     color: bool,
     writer: impl Fn() -> W + Send + Sync + 'static,
 ) -> Box<dyn Subscriber + Send + Sync> {
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false).log_internal_errors(false);
-    let registry = tracing_subscriber::registry().with(settings.level.filter());
-    match settings.format {
+    let registry = tracing_subscriber::registry().with(level);
+    match format {
         Format::Text => Box::new(registry.with(layer.event_format(Text { color }))),
         Format::Json => {
             let json = layer.json().flatten_event(true).with_target(false);
@@ -300,7 +317,8 @@ mod tests {
     fn logged(settings: Settings, color: bool, say: impl FnOnce()) -> String {
         let shared = Shared::default();
         let writer = shared.clone();
-        tracing::subscriber::with_default(subscriber(settings, color, move || writer.clone()), say);
+        let subscriber = subscriber(settings.format, settings.level.filter(), color, move || writer.clone());
+        tracing::subscriber::with_default(subscriber, say);
         String::from_utf8(shared.0.lock().expect("no panic").clone()).expect("text")
     }
 
@@ -338,7 +356,7 @@ mod tests {
                 Err(io::ErrorKind::BrokenPipe.into())
             }
         }
-        let subscriber = subscriber(Settings::default(), false, || Quiet(Broken));
+        let subscriber = subscriber(Format::Text, Level::Info.filter(), false, || Quiet(Broken));
         tracing::subscriber::with_default(subscriber, || tracing::error!("into the void"));
     }
 

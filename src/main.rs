@@ -46,8 +46,18 @@ fn main() -> ExitCode {
 fn run(args: Run) -> u8 {
     let overrides = overrides(args.log, args.data_dir);
     let program = std::env::args().next().unwrap_or_else(|| "longshore".to_owned());
-    match config::load(&args.config, &overrides) {
-        Ok(config) => start(config, run::Options { once: false, program: Some(program), take_over: args.take_over }),
+    let (name, text) = match config::text_of(&args.config) {
+        Ok(read) => read,
+        Err(report) => return refuse(&report),
+    };
+    match config::load_text(&name, &text, &overrides) {
+        Ok(config) => {
+            // Standard input can not be read again.
+            let origin = run::Origin { path: args.config.clone(), overrides, text };
+            let origin = (args.config != Path::new("-")).then_some(origin);
+            let program = Some(program);
+            start(config, run::Options { once: false, program, take_over: args.take_over, origin })
+        }
         Err(report) => refuse(&report),
     }
 }
@@ -93,7 +103,7 @@ fn tail(args: &Tail) -> u8 {
         Err(message) => return fail(&format!("tail: {message}")),
     };
     match config::load_text("tail", &text, &overrides) {
-        Ok(config) => start(config, run::Options { once: args.no_follow, program: None, take_over: false }),
+        Ok(config) => start(config, run::Options { once: args.no_follow, ..run::Options::default() }),
         Err(report) => refuse(&report),
     }
 }

@@ -19,14 +19,19 @@
 mod catalogue; // what can be counted
 pub mod followed; // files that are followed, by chain
 pub mod letters; // rejected records that are kept
+pub mod slots; // numbered things of a list that grows
 mod text; // the format of /metrics
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub use catalogue::{DropReason, LetterLoss, Oddity, RejectReason};
+pub use catalogue::{DropReason, LetterLoss, Oddity, RejectReason, Reload};
+use slots::Slots;
 use text::Exposition;
+
+/// Names of inputs, and of sinks, that one process can have had, those of earlier configurations among them.
+pub const NAMES_MAX: usize = 256;
 
 /// Counts of one batch, without atomics: filled by codecs and steps, added to the input's counters when it is routed.
 #[derive(Clone, Debug)]
@@ -82,8 +87,8 @@ impl Tally {
 pub struct InputMetrics {
     /// Its name in the configuration.
     pub name: String,
-    /// Its `type`.
-    pub kind: &'static str,
+    /// Its `type`, which a reload may change.
+    kind: Mutex<&'static str>,
     /// Records after joining, before any step.
     pub received: AtomicU64,
     /// Records that at least one sink wanted.
@@ -129,7 +134,62 @@ pub struct Pair {
     pub logged: AtomicU64,
 }
 
+impl InputMetrics {
+    fn new(name: &str, kind: &'static str) -> InputMetrics {
+        InputMetrics {
+            name: name.to_owned(),
+            kind: Mutex::new(kind),
+            received: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
+            oddities: zeros(),
+            rejected: zeros(),
+            dropped: zeros(),
+            open: AtomicU64::new(0),
+            last_record: AtomicU64::new(0),
+            paused_ns: AtomicU64::new(0),
+            followed: followed::Followed::default(),
+        }
+    }
+
+    /// Its `type`.
+    pub fn kind(&self) -> &'static str {
+        *self.kind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SinkMetrics {
+    fn new(name: &str, kind: &'static str, inputs: usize) -> SinkMetrics {
+        SinkMetrics {
+            name: name.to_owned(),
+            kind: Mutex::new(kind),
+            hidden: AtomicBool::new(false),
+            pairs: Slots::of(NAMES_MAX, (0..inputs).map(|_| Pair::new())),
+            requests: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            last_success: AtomicU64::new(0),
+            failing_since: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
+            backlog_bytes: AtomicU64::new(0),
+            backlog_oldest_ms: AtomicU64::new(0),
+            inside_since: AtomicU64::new(0),
+            letters: letters::SinkLetters::default(),
+        }
+    }
+
+    /// Its `type`.
+    pub fn kind(&self) -> &'static str {
+        *self.kind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Pair {
+    fn new() -> Pair {
+        Pair { rejected: zeros(), dropped: zeros(), ..Pair::default() }
+    }
+
     /// Records in memory.
     pub fn in_flight(&self) -> u64 {
         // One that got into the log while its sink was delivering it may be below zero for a while, and the sum is right.
@@ -147,6 +207,9 @@ pub fn shift(from: &AtomicU64, to: &AtomicU64, records: u64) {
     from.fetch_sub(records, Relaxed);
     to.fetch_add(records, Relaxed);
 }
+
+/// Health checks of addresses that an input is to listen on begin so: while one fails, `/ready` does.
+pub const LISTEN_CHECK: &str = "listen ";
 
 /// How the disk log is; copied from it four times a second.
 #[derive(Debug, Default)]
@@ -170,10 +233,12 @@ pub struct BufferMetrics {
 pub struct SinkMetrics {
     /// Its name in the configuration.
     pub name: String,
-    /// Its `type`.
-    pub kind: &'static str,
+    /// Its `type`, which a reload may change.
+    kind: Mutex<&'static str>,
+    /// It is configured no longer: it is in no text and no ledger.
+    hidden: AtomicBool,
     /// By input.
-    pub pairs: Vec<Pair>,
+    pub pairs: Slots<Pair>,
     /// Requests or writes that succeeded.
     pub requests: AtomicU64,
     /// Requests or writes that were tried again.
@@ -211,14 +276,16 @@ pub enum Health {
 /// All counters of the node. Made once by `run.rs`, shared by everything.
 #[derive(Debug)]
 pub struct Metrics {
-    /// By input number.
-    pub inputs: Vec<InputMetrics>,
+    /// By input number. One that is configured no longer stays: its records may be in the disk log.
+    pub inputs: Slots<InputMetrics>,
     /// By sink number.
-    pub sinks: Vec<SinkMetrics>,
+    pub sinks: Slots<SinkMetrics>,
     /// The disk log.
     pub buffer: BufferMetrics,
     /// The log of dead letters.
     pub letters: letters::LettersMetrics,
+    /// By [`Reload`]: what became of requests to read the configuration again.
+    pub reloads: [AtomicU64; Reload::COUNT],
     turn: RwLock<()>,
     checks: Mutex<BTreeMap<String, (Health, String)>>,
     /// By input and file: seconds since 1970 when a certificate ends.
@@ -237,46 +304,60 @@ fn sum(counters: &[AtomicU64]) -> u64 {
 impl Metrics {
     /// Counters for these inputs and sinks, as (name, type).
     pub fn new(inputs: &[(&str, &'static str)], sinks: &[(&str, &'static str)]) -> Metrics {
-        let input = |(name, kind): &(&str, &'static str)| InputMetrics {
-            name: (*name).to_owned(),
-            kind,
-            received: AtomicU64::new(0),
-            passed: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            batches: AtomicU64::new(0),
-            oddities: zeros(),
-            rejected: zeros(),
-            dropped: zeros(),
-            open: AtomicU64::new(0),
-            last_record: AtomicU64::new(0),
-            paused_ns: AtomicU64::new(0),
-            followed: followed::Followed::default(),
-        };
-        let sink = |(name, kind): &(&str, &'static str)| SinkMetrics {
-            name: (*name).to_owned(),
-            kind,
-            pairs: inputs.iter().map(|_| Pair { rejected: zeros(), dropped: zeros(), ..Pair::default() }).collect(),
-            requests: AtomicU64::new(0),
-            retries: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            last_success: AtomicU64::new(0),
-            failing_since: AtomicU64::new(0),
-            queued: AtomicU64::new(0),
-            backlog_bytes: AtomicU64::new(0),
-            backlog_oldest_ms: AtomicU64::new(0),
-            inside_since: AtomicU64::new(0),
-            letters: letters::SinkLetters::default(),
-        };
         Metrics {
-            inputs: inputs.iter().map(input).collect(),
-            sinks: sinks.iter().map(sink).collect(),
+            inputs: Slots::of(NAMES_MAX, inputs.iter().map(|(name, kind)| InputMetrics::new(name, kind))),
+            sinks: Slots::of(NAMES_MAX, sinks.iter().map(|(name, kind)| SinkMetrics::new(name, kind, inputs.len()))),
             buffer: BufferMetrics::default(),
             letters: letters::LettersMetrics::default(),
+            reloads: zeros(),
             turn: RwLock::new(()),
             checks: Mutex::default(),
             certificates: Mutex::default(),
             started: std::time::Instant::now(),
         }
+    }
+
+    /// The number of the input of that name, a new one if need be; `None` when there were too many names.
+    pub fn input(&self, name: &str, kind: &'static str) -> Option<usize> {
+        if let Some(at) = self.inputs.iter().position(|input| input.name == name) {
+            *self.inputs[at].kind.lock().unwrap_or_else(PoisonError::into_inner) = kind;
+            return Some(at);
+        }
+        if !self.inputs.has_room() {
+            return None;
+        }
+        // The pairs first: whoever finds the input finds them.
+        for sink in &self.sinks {
+            sink.pairs.push(Pair::new())?;
+        }
+        self.inputs.push(InputMetrics::new(name, kind))
+    }
+
+    /// The same for a sink.
+    pub fn sink(&self, name: &str, kind: &'static str) -> Option<usize> {
+        if let Some(at) = self.sinks.iter().position(|sink| sink.name == name) {
+            let sink = &self.sinks[at];
+            *sink.kind.lock().unwrap_or_else(PoisonError::into_inner) = kind;
+            sink.hidden.store(false, Relaxed);
+            return Some(at);
+        }
+        self.sinks.push(SinkMetrics::new(name, kind, self.inputs.len()))
+    }
+
+    /// Hides the sinks whose numbers are not among these: they are configured no longer.
+    pub fn keep_sinks(&self, numbers: &[usize]) {
+        for (_, sink) in self.sinks.iter().enumerate().filter(|(at, _)| !numbers.contains(at)) {
+            sink.hidden.store(true, Relaxed);
+            for gauge in [&sink.failing_since, &sink.queued, &sink.backlog_bytes, &sink.backlog_oldest_ms] {
+                gauge.store(0, Relaxed);
+            }
+            self.uncheck(&format!("sink.{}", sink.name));
+        }
+    }
+
+    /// The sinks that are configured, with their numbers.
+    pub fn shown_sinks(&self) -> impl Iterator<Item = (usize, &SinkMetrics)> {
+        self.sinks.iter().enumerate().filter(|(_, sink)| !sink.hidden.load(Relaxed))
     }
 
     /// Adds the counts of a batch to its input.
@@ -350,6 +431,11 @@ impl Metrics {
         self.expose_sinks(&mut out);
         self.expose_buffer(&mut out);
         self.expose_letters(&mut out);
+        let name = "longshore_config_reloads_total";
+        out.family(name, "counter", "Requests to read the configuration again, by what became of them.");
+        for (result, counter) in Reload::NAMES.iter().zip(&self.reloads) {
+            out.sample(name, &[("result", result)], counter.load(Relaxed));
+        }
         out.family("longshore_health", "gauge", "Health checks: 0 pass, 1 warn, 2 fail.");
         for (name, (health, _)) in self.checks() {
             out.sample("longshore_health", &[("check", &name)], health as u64);
@@ -373,7 +459,7 @@ impl Metrics {
         for (name, kind, help, of) in plain {
             out.family(name, kind, help);
             for input in &self.inputs {
-                out.sample(name, &[("input", &input.name), ("type", input.kind)], of(input).load(Relaxed));
+                out.sample(name, &[("input", &input.name), ("type", input.kind())], of(input).load(Relaxed));
             }
         }
         let labelled: [(&str, &str, &str, &[&str], fn(&InputMetrics) -> &[AtomicU64]); 3] = [
@@ -415,7 +501,7 @@ impl Metrics {
         ];
         for (name, kind, help, of) in figures {
             out.family(name, kind, help);
-            for sink in &self.sinks {
+            for (_, sink) in self.shown_sinks() {
                 for (input, pair) in self.inputs.iter().zip(&sink.pairs) {
                     out.sample(name, &[("input", &input.name), ("sink", &sink.name)], of(pair));
                 }
@@ -427,7 +513,7 @@ impl Metrics {
         ];
         for (name, help, values, of) in labelled {
             out.family(name, "counter", help);
-            for sink in &self.sinks {
+            for (_, sink) in self.shown_sinks() {
                 for (input, pair) in self.inputs.iter().zip(&sink.pairs) {
                     for (value, counter) in values.iter().zip(of(pair)).filter(|(_, c)| c.load(Relaxed) > 0) {
                         let labels = [("input", input.name.as_str()), ("sink", &sink.name), ("reason", value)];
@@ -448,8 +534,8 @@ impl Metrics {
         ];
         for (name, kind, help, of) in plain {
             out.family(name, kind, help);
-            for sink in &self.sinks {
-                out.sample(name, &[("sink", &sink.name), ("type", sink.kind)], of(sink).load(Relaxed));
+            for (_, sink) in self.shown_sinks() {
+                out.sample(name, &[("sink", &sink.name), ("type", sink.kind())], of(sink).load(Relaxed));
             }
         }
         out.family(
@@ -457,13 +543,13 @@ impl Metrics {
             "gauge",
             "When the destination last took something.",
         );
-        for sink in &self.sinks {
+        for (_, sink) in self.shown_sinks() {
             let at = sink.last_success.load(Relaxed) / 1_000_000_000;
             out.sample("longshore_sink_last_success_timestamp_seconds", &[("sink", &sink.name)], at);
         }
         let name = "longshore_sink_failing_since_timestamp_seconds";
         out.family(name, "gauge", "Since when every try has failed, 0 while all is well.");
-        for sink in &self.sinks {
+        for (_, sink) in self.shown_sinks() {
             out.sample(name, &[("sink", &sink.name)], sink.failing_since.load(Relaxed) / 1_000_000_000);
         }
     }

@@ -1,7 +1,8 @@
-//! The wiring: a [`Config`] becomes queues and workers. Start order, stop order, signals, exit codes: all here.
+//! The wiring: a [`Config`] becomes queues and workers. Start order, stop order, exit codes: all here. What is between the
+//! inputs and the destinations is in `run/middle.rs`, the replacement of a running configuration in `run/reload.rs`.
 //!
-//! Start: the data folder and its lock, sinks, the router, inputs, the admin server. An error of any of them ends the
-//! start with exit code 1.
+//! Start: the data folder and its lock, the disk log, sinks, the router, inputs, the admin server. An error of any of them
+//! ends the start with exit code 1.
 //!
 //! The disk log is opened when an input asks for it (`ack = "durable"`), when there are several sinks (so that one that is
 //! dead does not stop the others), or when there is one from before.
@@ -15,37 +16,41 @@
 //!
 //! At the deadline, or at a second signal, the sinks give up: what they hold is "not delivered", so files are read
 //! again next time, unacked chunks are sent again, and what is in the disk log is delivered after the
-//! next start. A longshore whose listening sockets were taken ([`handover`]) stops in the same way. SIGHUP has the
-//! sinks reopen their files.
+//! next start. A longshore whose listening sockets were taken ([`handover`]) stops in the same way. SIGHUP is a reload.
+
+mod middle;
+mod reload;
+mod signals;
+mod telemetry;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use crate::admin::{self, Phase};
 use crate::banner::{self, Resumed, View};
 use crate::budget::Budget;
-use crate::buffer::Log;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::dead_letters::DeadLetters;
-use crate::delivery::{self, SinkHandle, Stops};
+use crate::delivery::SinkHandle;
 use crate::disk_log::{self, with_way_out};
 use crate::handover;
 use crate::inputs::follow::checkpoint::Checkpoints;
+use crate::inputs::gate::Gate;
 use crate::inputs::{Outlet, inherited};
 use crate::ledger::Ledger;
 use crate::log;
 use crate::metrics::{DropReason, Health, Metrics, shift};
-use crate::outbox::{Behind, Outbox, QUEUE_MAX, Settled, Watch, Way};
-use crate::pipeline::route::Router;
-use crate::record::TagGlob;
 use crate::service;
 use crate::workers::{Stop, Workers};
+use middle::{Ground, Middle, ToSync};
+pub use reload::Origin;
+use signals::{Signals, Told, Why};
 
 /// Everything that was there was delivered, or is at rest in files.
 pub const DRAINED: u8 = 0;
@@ -78,11 +83,14 @@ pub struct Options {
     pub program: Option<String>,
     /// Take the sockets and the place of the longshore that runs with the same data folder.
     pub take_over: bool,
+    /// Where the configuration was read from, to read it again at SIGHUP.
+    pub origin: Option<Origin>,
 }
 
 /// Runs until told to stop, or until all inputs are at an end. Returns the exit code.
 pub fn run(config: Config, options: Options) -> u8 {
-    match Node::start(config, &options) {
+    without_core_dumps();
+    match Node::start(config, options) {
         Ok((node, signals)) => node.run_and_stop(signals),
         Err(error) => {
             log::tell(&format!("longshore: {}\n", log::Escaped(&error.to_string())));
@@ -91,35 +99,63 @@ pub fn run(config: Config, options: Options) -> u8 {
     }
 }
 
+/// Keys, tokens and other people's records are in memory, and a core dump would write them to a disk. One byte, since the
+/// kernel takes a limit of 0 for no limit where dumps go to a program, and refuses at 1 (core(5), `do_coredump`).
+fn without_core_dumps() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Core).maximum;
+    let current = Some(maximum.map_or(1, |maximum| maximum.min(1)));
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current, maximum }) {
+        tracing::warn!(%error, "core dumps can not be switched off; one would hold secrets");
+    }
+}
+
 /// A running node.
 struct Node {
     runtime: Runtime,
     metrics: Arc<Metrics>,
+    budget: Arc<Budget>,
     state: Arc<admin::State>,
     checkpoints: Arc<Checkpoints>,
-    handles: Arc<OnceLock<Vec<SinkHandle>>>,
-    /// The disk log, if there is one.
-    log: Option<Arc<Log>>,
-    /// What looks at it.
-    watch: OnceLock<Watch>,
-    /// What sinks refused for good.
-    letters: Arc<DeadLetters>,
+    to_sync: Arc<ToSync>,
+    /// Sinks and disk log; none while a reload is at it.
+    middle: Option<Middle>,
+    /// Held by the outlets: when the last of them is gone, the sinks drain.
+    gate: Weak<Gate>,
+    inputs: Vec<Running>,
+    /// Where health and metrics are answered.
+    admin: Option<(SocketAddr, AbortHandle)>,
     /// The ledger that is saved from now on is that of an orderly stop.
     stopped: Arc<AtomicBool>,
-    /// "Stop reading".
+    /// "Stop reading": said by a sink whose destination is gone for good.
     stop: Stop,
-    /// "Give up", for the sinks.
-    give_up: Stop,
     /// "Another longshore has our listening sockets."
     handed: Stop,
-    inputs: Arc<Workers>,
-    sinks: Workers,
     saver: Workers,
-    timeout: Duration,
-    /// By input: whether what was not delivered comes again at the next start.
+    options: Options,
+    /// What is in force of `[node]`.
+    node: config::Node,
+    /// The format of the own log.
+    log_format: log::Format,
+    /// By number of the input: whether what was not delivered comes again.
     give_again: Vec<bool>,
     /// Records that were given up at the end and that nobody may give again.
     lost: AtomicU64,
+    /// The last sync of the sinks of before was good.
+    was_synced: bool,
+    /// A reload left nothing that could run.
+    broken: bool,
+}
+
+/// An input that was started.
+struct Running {
+    name: String,
+    kind: &'static str,
+    /// Its section.
+    written: String,
+    /// "Stop reading", for this one.
+    stop: Stop,
+    workers: Arc<Workers>,
 }
 
 fn said(what: &str, error: io::Error) -> io::Error {
@@ -127,7 +163,7 @@ fn said(what: &str, error: io::Error) -> io::Error {
 }
 
 impl Node {
-    fn start(config: Config, options: &Options) -> io::Result<(Node, Signals)> {
+    fn start(config: Config, options: Options) -> io::Result<(Node, Signals)> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.node.workers)
             .thread_name("runtime")
@@ -136,75 +172,62 @@ impl Node {
             .map_err(|error| said("the runtime's threads can not be started", error))?;
         // Before anything is read: a signal from now on means an orderly stop.
         let signals = runtime.block_on(async { Signals::new() }).map_err(|error| said("signals", error))?;
-        // The lock comes first: nothing else may be touched while another longshore works here.
-        let handles: Arc<OnceLock<Vec<SinkHandle>>> = Arc::default();
-        let settled: Arc<OnceLock<Settled>> = Arc::default();
-        let (to_sync, to_settle) = (Arc::clone(&handles), Arc::clone(&settled));
-        let sync = move || {
-            let before = to_settle.get().map(Settled::before);
-            let synced = to_sync.get().map_or(Ok(()), |handles| handles.iter().try_for_each(SinkHandle::sync));
-            if let (Some(settled), Some(before)) = (to_settle.get(), before) {
-                settled.after(before, synced.is_ok());
-            }
-            synced
-        };
         inherited::read_environment();
         if options.take_over {
             handover::take_over(&config.node.data_dir, config.node.shutdown_timeout + 2 * LET_GO)?;
         }
-        let checkpoints = Checkpoints::open(&config.node.data_dir, Box::new(sync))
+        // The lock comes first: nothing else may be touched while another longshore works here.
+        let to_sync = Arc::<ToSync>::default();
+        let hook = Arc::clone(&to_sync);
+        let checkpoints = Checkpoints::open(&config.node.data_dir, Box::new(move || hook.sync()))
             .map_err(|error| with_way_out(&config.node.data_dir, error))?;
         let resumed = Resumed { files: checkpoints.resumed() };
         // For people: a log that programs read stays one object a line.
         let for_people = config.telemetry.log.format == log::Format::Text;
-        let banner = options
-            .program
-            .as_deref()
-            .filter(|_| for_people)
-            .map(|program| banner::text(&View::of(&config, program, resumed)));
+        let program = options.program.as_deref().filter(|_| for_people);
+        let banner = program.map(|program| banner::text(&View::of(&config, program, resumed)));
 
         let input_names: Vec<_> = config.inputs.iter().map(|input| (input.name.as_str(), input.kind)).collect();
         let sink_names: Vec<_> = config.sinks.iter().map(|sink| (sink.name.as_str(), sink.kind)).collect();
         let metrics = Arc::new(Metrics::new(&input_names, &sink_names));
         metrics.check(admin::WORKERS_CHECK, Health::Pass, "");
         let budget = Budget::new(config.node.memory);
-        let (log, backlog) = disk_log::open(&config, &metrics, true)?;
         let saved = checkpoints.take_ledger().map(|saved| Ledger::from_json(&saved)).unwrap_or_default();
-        for wrong in saved.resume(&metrics, &backlog) {
-            tracing::error!("the ledger of the last stop and the disk log differ: {wrong}");
-        }
         let stopped = Arc::<AtomicBool>::default();
         let (counted, is_stopped) = (Arc::clone(&metrics), Arc::clone(&stopped));
         checkpoints
             .carry(Box::new(move || Ledger { stopped: is_stopped.load(Relaxed), ..Ledger::of(&counted) }.to_json()));
-        let node = Node {
-            log,
-            watch: OnceLock::new(),
-            letters: DeadLetters::new(&config.node.data_dir, config.dead_letters, &metrics),
+        let mut node = Node {
             stopped,
             state: admin::State::new(Arc::clone(&metrics), Arc::clone(&budget)),
             runtime,
             metrics,
+            budget,
             checkpoints,
-            handles,
+            to_sync,
+            middle: None,
+            gate: Weak::new(),
+            inputs: Vec::new(),
+            admin: None,
             stop: Stop::default(),
-            give_up: Stop::default(),
             handed: Stop::default(),
-            inputs: Arc::default(),
-            sinks: Workers::default(),
             saver: Workers::default(),
-            timeout: config.node.shutdown_timeout,
-            give_again: config.inputs.iter().map(|input| input.part.gives_again()).collect(),
+            options,
+            node: config.node.clone(),
+            log_format: config.telemetry.log.format,
+            give_again: Vec::new(),
             lost: AtomicU64::new(0),
+            was_synced: true,
+            broken: false,
         };
-        let data_dir = config.node.data_dir.clone();
         // Whatever was started before an error is stopped again.
-        match node.start_parts(config, options, budget, &settled) {
+        match node.start_all(config, &saved) {
             Ok(()) => {
                 for address in inherited::close_rest() {
                     tracing::warn!(address, "a listening socket that was given to us is in no `listen`; it was closed");
                 }
-                if let Err(error) = handover::offer(&data_dir, node.runtime.handle(), node.handed.clone()) {
+                let (data_dir, handed) = (&node.node.data_dir, node.handed.clone());
+                if let Err(error) = handover::offer(data_dir, node.runtime.handle(), handed) {
                     tracing::warn!(%error, "`longshore run --take-over` can not take our listening sockets");
                 }
                 node.state.set(Phase::Running);
@@ -215,112 +238,135 @@ impl Node {
                 Ok((node, signals))
             }
             Err(error) => {
-                node.stop.set();
-                node.give_up.set();
+                node.stop_inputs();
+                node.give_up();
                 node.end(Instant::now() + LET_GO);
                 Err(error)
             }
         }
     }
 
-    fn start_parts(
-        &self,
-        config: Config,
-        options: &Options,
-        budget: Arc<Budget>,
-        settled: &OnceLock<Settled>,
-    ) -> io::Result<()> {
-        let admin = config.telemetry.listen.map(|address| {
-            let listener = handover::bind(address, options.take_over).and_then(|listener| {
-                listener.set_nonblocking(true)?;
-                Ok(listener)
-            });
-            let hint = "is another longshore running? [telemetry] listen = \"off\" or another port";
-            listener.map_err(|error| said(&format!("[telemetry] listen = \"{address}\" ({hint})"), error))
-        });
-        let admin = admin.transpose()?;
-
-        let (mut ways, mut receivers, mut globs) = (Vec::new(), Vec::new(), Vec::new());
-        for (number, named) in config.sinks.iter().enumerate() {
-            let (queue, receiver) = mpsc::channel(QUEUE_MAX);
-            ways.push(Way { sink: number, queue, required: named.required });
-            receivers.push(receiver);
-            globs.push((number, named.tags.iter().map(|pattern| TagGlob::new(pattern)).collect()));
-        }
-        let outbox = Outbox::new(ways, Arc::clone(&self.metrics), self.behind(&budget));
-        // Set once each, here; the hook of the checkpoints and the loop of `wait_for_a_reason` read them.
-        let _ = self.watch.set(outbox.watch());
-        if let Some(found) = outbox.settled() {
-            let checkpoints = Arc::clone(&self.checkpoints);
-            found.on_first(move || checkpoints.touch(1, false));
-            let _ = settled.set(found);
-        }
-        let mut handles = Vec::new();
-        for ((number, named), receiver) in config.sinks.into_iter().enumerate().zip(receivers) {
-            let stops = Stops { read: self.stop.clone(), give_up: self.give_up.clone() };
-            let feed = outbox.feed(number, receiver);
-            let letters = Some(Arc::clone(&self.letters));
-            let handle =
-                delivery::spawn(named.part, feed, Arc::clone(&self.metrics), number, stops, letters, &self.sinks)?;
-            if let Some(settled) = settled.get().filter(|_| handle.needs_sync()) {
-                settled.defer(number);
-            }
-            handles.push(handle);
-        }
-        let _ = self.handles.set(handles);
+    fn start_all(&mut self, config: Config, saved: &Ledger) -> io::Result<()> {
+        let bound = self.bind(config.telemetry.listen)?;
         self.checkpoints.report_to(Arc::clone(&self.metrics));
         self.checkpoints.start_saver(&self.saver)?;
+        self.build(config, saved)?;
+        self.serve(bound);
+        Ok(())
+    }
 
-        let router = Arc::new(Router::to(outbox, globs, Arc::clone(&self.metrics)));
-        let pipeline = Arc::new(config.pipeline);
-        for (number, named) in config.inputs.into_iter().enumerate() {
+    /// Makes what a configuration says, but for what runs already: the disk log, the sinks, the way to them, the inputs.
+    /// `saved` is the ledger of before.
+    fn build(&mut self, config: Config, saved: &Ledger) -> io::Result<()> {
+        let metrics = Arc::clone(&self.metrics);
+        let too_many = || {
+            let most = crate::metrics::NAMES_MAX;
+            io::Error::other(format!(
+                "more than {most} names of inputs or of sinks since the start; a restart forgets them"
+            ))
+        };
+        let mut numbers = Vec::new();
+        for input in &config.inputs {
+            let number = metrics.input(&input.name, input.kind).ok_or_else(too_many)?;
+            self.give_again.resize(metrics.inputs.len(), false);
+            self.give_again[number] = input.part.gives_again();
+            numbers.push(number);
+        }
+        let sinks: Option<Vec<usize>> = config.sinks.iter().map(|sink| metrics.sink(&sink.name, sink.kind)).collect();
+        let sinks = sinks.ok_or_else(too_many)?;
+        metrics.keep_sinks(&sinks);
+        let (log, backlog) = disk_log::open(&config, &metrics, &sinks, true)?;
+        for wrong in saved.resume(&metrics, &backlog) {
+            tracing::error!("the ledger of the last stop and the disk log differ: {wrong}");
+        }
+        let letters = DeadLetters::new(&config.node.data_dir, config.dead_letters, &metrics);
+        let ground = Ground {
+            metrics: &metrics,
+            budget: &self.budget,
+            checkpoints: &self.checkpoints,
+            to_sync: &self.to_sync,
+            stop: &self.stop,
+            was_synced: self.was_synced,
+        };
+        let started = Middle::start(config.sinks, sinks, log.clone(), Arc::clone(&letters), &ground);
+        let (middle, router) = started.inspect_err(|_| {
+            let until = Instant::now() + LET_GO;
+            letters.close(until);
+            if let Some(Err(error)) = log.map(|log| log.close(until)) {
+                tracing::error!("the disk log could not be closed in order: {error}");
+            }
+        })?;
+        self.middle = Some(middle);
+        let gate = match self.gate.upgrade() {
+            Some(gate) => {
+                gate.open(config.pipeline, router);
+                gate
+            }
+            None => Gate::new(config.pipeline, router),
+        };
+        self.gate = Arc::downgrade(&gate);
+        for (named, number) in config.inputs.into_iter().zip(numbers) {
+            if self.inputs.iter().any(|running| running.name == named.name) {
+                continue;
+            }
+            let (stop, workers) = (Stop::default(), Arc::<Workers>::default());
             let outlet = Outlet {
                 input: u16::try_from(number).map_err(io::Error::other)?,
-                metrics: Arc::clone(&self.metrics),
-                budget: Arc::clone(&budget),
-                pipeline: Arc::clone(&pipeline),
-                router: Arc::clone(&router),
-                stop: self.stop.clone(),
+                metrics: Arc::clone(&metrics),
+                budget: Arc::clone(&self.budget),
+                gate: Arc::clone(&gate),
+                stop: stop.clone(),
                 runtime: self.runtime.handle().clone(),
                 checkpoints: Some(Arc::clone(&self.checkpoints)),
-                once: options.once,
+                once: self.options.once,
             };
-            named.part.start(outlet, &self.inputs).map_err(|error| said(&format!("inputs.{}", named.name), error))?;
-        }
-        if let Some(listener) = admin {
-            let _inside = self.runtime.enter();
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            self.runtime.spawn(admin::serve(listener, Arc::clone(&self.state)));
+            let (kind, written) = (named.kind, named.written);
+            let running = Running { name: named.name, kind, written, stop, workers: Arc::clone(&workers) };
+            let path = format!("inputs.{}", running.name);
+            // What was started of it is stopped with the others.
+            self.inputs.push(running);
+            named.part.start(outlet, &workers).map_err(|error| said(&path, error))?;
         }
         Ok(())
     }
 
-    /// What is behind the queues of the sinks.
-    fn behind(&self, budget: &Arc<Budget>) -> Option<Behind> {
-        let log = self.log.as_ref()?;
-        let backlog = self.metrics.sinks.iter().map(|sink| sink.pairs.iter().any(|p| p.buffered.load(Relaxed) > 0));
-        Some(Behind {
-            log: Arc::clone(log),
-            budget: Arc::clone(budget),
-            backlog: backlog.collect(),
-            give_up: self.give_up.clone(),
-        })
+    fn stop_inputs(&self) {
+        self.inputs.iter().for_each(|input| input.stop.set());
+    }
+
+    fn give_up(&self) {
+        match &self.middle {
+            Some(middle) => {
+                middle.watch.keep(Duration::ZERO);
+                middle.give_up.set();
+            }
+            // Nothing will be behind it.
+            None => self.gate.upgrade().iter().for_each(|gate| gate.close()),
+        }
+    }
+
+    fn handles(&self) -> &[SinkHandle] {
+        self.middle.as_ref().map_or(&[], |middle| &middle.handles)
+    }
+
+    fn sinks_running(&self) -> usize {
+        self.middle.as_ref().map_or(0, |middle| middle.sinks.running())
     }
 
     /// Waits for a reason to stop, then stops.
-    fn run_and_stop(self, mut signals: Signals) -> u8 {
-        let why = self.runtime.block_on(self.wait_for_a_reason(&mut signals));
+    fn run_and_stop(mut self, mut signals: Signals) -> u8 {
+        let runtime = self.runtime.handle().clone();
+        let why = runtime.block_on(self.wait_for_a_reason(&mut signals));
         self.state.set(Phase::Stopping);
         service::stopping();
-        self.stop.set();
-        let deadline = Instant::now() + self.timeout;
+        self.stop_inputs();
+        let deadline = Instant::now() + self.node.shutdown_timeout;
         let in_flight = self.in_flight();
         if in_flight > 0 && why != Why::Closed {
-            tracing::info!(in_flight, timeout = ?self.timeout, "{}: delivering what was read", why.text());
+            tracing::info!(in_flight, timeout = ?self.node.shutdown_timeout, "{}: delivering what was read", why.text());
         }
-        let patient = self.runtime.block_on(self.drain(&mut signals, deadline));
-        self.watch.get().into_iter().for_each(|watch| watch.keep(Duration::ZERO));
-        self.give_up.set();
+        let patient = runtime.block_on(self.drain(&mut signals, deadline));
+        self.give_up();
         self.end(if patient { deadline } else { Instant::now() });
         let code = self.exit_code();
         // To drop it would wait for tasks that are in the middle of something.
@@ -328,7 +374,7 @@ impl Node {
         code
     }
 
-    async fn wait_for_a_reason(&self, signals: &mut Signals) -> Why {
+    async fn wait_for_a_reason(&mut self, signals: &mut Signals) -> Why {
         let mut look = tokio::time::interval(LOOK);
         let mut look_at_log = tokio::time::interval(LOOK_AT_LOG);
         let mut save_ledger = tokio::time::interval(SAVE_LEDGER);
@@ -336,22 +382,24 @@ impl Node {
         // A sign of life from where a worker that died is seen: a node that can not see that is not alive.
         let watchdog = service::watchdog();
         let mut alive = tokio::time::interval(watchdog.unwrap_or(NEVER));
+        let (stop, handed) = (self.stop.clone(), self.handed.clone());
         loop {
             tokio::select! {
                 told = signals.next() => match told {
                     Told::Stop(name) => return Why::Signal(name),
-                    Told::Reopen => {
-                        service::reloading();
-                        tracing::info!("SIGHUP: sinks reopen their files");
-                        self.handles.get().into_iter().flatten().for_each(SinkHandle::reopen);
-                        service::ready();
+                    Told::Reload => {
+                        if let Some(why) = self.reload(signals).await {
+                            return why;
+                        }
                     }
                 },
-                () = self.stop.wait() => return Why::Closed,
-                () = self.handed.wait() => return Why::HandedOver,
+                () = stop.wait() => return Why::Closed,
+                () = handed.wait() => return Why::HandedOver,
                 _ = look_at_log.tick() => {
-                    self.watch.get().into_iter().for_each(Watch::look);
-                    self.letters.look();
+                    if let Some(middle) = &self.middle {
+                        middle.watch.look();
+                        middle.letters.look();
+                    }
                 }
                 _ = save_ledger.tick() => {
                     let now = self.counted();
@@ -365,7 +413,7 @@ impl Node {
                         self.metrics.check(admin::WORKERS_CHECK, Health::Fail, "a worker panicked; see the log");
                         return Why::Panic;
                     }
-                    if self.sinks.running() == 0 {
+                    if self.sinks_running() == 0 {
                         return Why::EndOfInput;
                     }
                 }
@@ -376,14 +424,14 @@ impl Node {
     /// Until all sinks have ended, the deadline, or a second signal, of which it says `false`.
     async fn drain(&self, signals: &mut Signals, deadline: Instant) -> bool {
         let told_first = Instant::now();
-        while self.sinks.running() > 0 && Instant::now() < deadline {
+        while self.sinks_running() > 0 && Instant::now() < deadline {
             tokio::select! {
                 told = signals.next() => match told {
                     Told::Stop(name) if told_first.elapsed() >= ONE_SIGNAL => {
                         tracing::warn!("{name} again: not waiting for what is not delivered");
                         return false;
                     }
-                    Told::Stop(_) | Told::Reopen => {}
+                    Told::Stop(_) | Told::Reload => {}
                 },
                 () = tokio::time::sleep(LOOK / 4) => {}
             }
@@ -392,43 +440,19 @@ impl Node {
     }
 
     /// Waits for all workers and saves the checkpoints a last time: until `deadline`, and [`LET_GO`] beyond it at most.
-    fn end(&self, deadline: Instant) {
+    fn end(&mut self, deadline: Instant) {
         let let_go = Instant::now() + LET_GO / 2;
-        let sinks_ended = self.sinks.join(let_go);
-        let inputs_ended = self.inputs.join(deadline.min(Instant::now() + LET_GO).max(let_go));
+        let sinks_ended = self.middle.as_ref().is_none_or(|middle| middle.sinks.join(let_go));
+        let inputs_until = deadline.min(Instant::now() + LET_GO).max(let_go);
+        let ended = self.inputs.iter().filter(|input| input.workers.join(inputs_until)).count();
+        let inputs_ended = ended == self.inputs.len();
         if !sinks_ended || !inputs_ended {
             tracing::warn!(sinks_ended, inputs_ended, "some workers did not end in time; they end with the process");
         }
-        // In a thread of its own: a sync waits for as long as the disk takes, and a dead disk takes for ever.
-        let checkpoints = Arc::clone(&self.checkpoints);
-        let (log, until) = (self.log.clone(), deadline.max(Instant::now() + LET_GO / 2));
-        let letters = Arc::clone(&self.letters);
-        let closed = Arc::<AtomicBool>::default();
-        let is_closed = Arc::clone(&closed);
-        let save = move || {
-            // Receipts of rejected records wait for their letters.
-            letters.close(until);
-            // Syncs what was delivered, and so settles it in the log; the cursors say so when it is closed.
-            if let Err(error) = checkpoints.save() {
-                tracing::error!(
-                    "checkpoints could not be saved ({error}); what was delivered since the last save comes again"
-                );
-            }
-            match log.map_or(Ok(()), |log| log.close(until)) {
-                Ok(()) => is_closed.store(true, Relaxed),
-                Err(error) => tracing::error!(
-                    "the disk log could not be closed in order ({error}); some of what was delivered comes again"
-                ),
-            }
-        };
-        let started = self.saver.spawn("last-save", save);
-        // Not `join`: the saver itself ends only with the last save.
-        while started.is_ok() && !closed.load(Relaxed) && self.saver.running() > 1 && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        self.give_back();
+        let closed = self.save_all(deadline.max(Instant::now() + LET_GO / 2));
+        self.give_back(true);
         self.recount();
-        self.stopped.store(closed.load(Relaxed), Relaxed);
+        self.stopped.store(closed, Relaxed);
         let checkpoints = Arc::clone(&self.checkpoints);
         let save = move || {
             if let Err(error) = checkpoints.final_save() {
@@ -441,20 +465,41 @@ impl Node {
         }
     }
 
+    /// Saves everything of the sinks that have ended, until `until`; says whether all was written. In a thread of its own:
+    /// a sync waits for as long as the disk takes, and a dead disk takes for ever.
+    fn save_all(&mut self, until: Instant) -> bool {
+        let checkpoints = Arc::clone(&self.checkpoints);
+        let (letters, log) = match &self.middle {
+            Some(middle) => (Some(Arc::clone(&middle.letters)), middle.log.clone()),
+            None => (None, None),
+        };
+        let (written, (tell, told)) = (Arc::<AtomicBool>::default(), std::sync::mpsc::channel());
+        let all = Arc::clone(&written);
+        let save = move || {
+            let _ = tell.send(Middle::save(letters.as_deref(), log.as_deref(), &checkpoints, until, &all));
+        };
+        let started = self.saver.spawn("last-save", save);
+        let synced = started.is_ok().then(|| told.recv_timeout(until.saturating_duration_since(Instant::now())).ok());
+        self.was_synced = synced.flatten() == Some(true);
+        written.load(Relaxed)
+    }
+
     /// The disk log keeps whole frames: of one that was delivered in part, all records come again, and count again.
     fn recount(&self) {
-        let Some(log) = &self.log else { return };
-        let there = disk_log::by_input(&log.status().readers, self.metrics.inputs.len());
+        let Some(Middle { log: Some(log), numbers, .. }) = &self.middle else { return };
+        let there = disk_log::by_number(&log.status().readers, &self.metrics, numbers);
         // Not an orderly stop's ledger yet, so nothing of it can be called wrong.
         Ledger::of(&self.metrics).resume(&self.metrics, &there);
     }
 
-    /// Nothing is in flight any more: what the disk log has stays there, the rest is given back or lost.
-    fn give_back(&self) {
-        let handles = self.handles.get().map_or(&[][..], Vec::as_slice);
-        for (number, sink) in self.metrics.sinks.iter().enumerate() {
+    /// Nothing is in flight any more: what the disk log has stays there, the rest is given back or lost. `for_good`: the
+    /// node ends.
+    fn give_back(&self, for_good: bool) {
+        let Some(middle) = &self.middle else { return };
+        for (handle, number) in middle.handles.iter().zip(&middle.numbers) {
+            let sink = &self.metrics.sinks[*number];
             // Nobody reads there any more: nothing is lost that somebody wanted.
-            let closed = handles.get(number).is_some_and(SinkHandle::is_closed);
+            let closed = handle.is_closed();
             for (at, (input, pair)) in self.metrics.inputs.iter().zip(&sink.pairs).enumerate() {
                 let _turn = self.metrics.turn();
                 shift(&pair.logged, &pair.buffered, pair.logged.load(Relaxed));
@@ -467,23 +512,27 @@ impl Node {
                 if left == 0 {
                     continue;
                 }
-                if self.give_again[at] {
+                let (input, sink) = (&input.name, &sink.name);
+                if self.give_again.get(at) == Some(&true) {
                     shift(&pair.held, &pair.returned, left);
+                    let when = if for_good { " at the next start" } else { "" };
                     tracing::warn!(
-                        input = input.name,
-                        sink = sink.name,
+                        input,
+                        sink,
                         records = left,
-                        "not delivered; they are in the files and are read again at the next start"
+                        "not delivered; they are in the files and are read again{when}"
                     );
                 } else {
                     shift(&pair.held, &pair.dropped[DropReason::Shutdown as usize], left);
                     if closed {
                         continue;
                     }
-                    self.lost.fetch_add(left, Relaxed);
+                    if for_good {
+                        self.lost.fetch_add(left, Relaxed);
+                    }
                     tracing::error!(
-                        input = input.name,
-                        sink = sink.name,
+                        input,
+                        sink,
                         records = left,
                         "not delivered; a sender that asked for acks sends them again, others are lost"
                     );
@@ -493,7 +542,9 @@ impl Node {
     }
 
     fn has_failed(&self) -> bool {
-        self.inputs.failed().is_set() || self.sinks.failed().is_set() || self.saver.failed().is_set()
+        let sinks = self.middle.as_ref().is_some_and(|middle| middle.sinks.failed().is_set());
+        let inputs = self.inputs.iter().any(|input| input.workers.failed().is_set());
+        inputs || sinks || self.saver.failed().is_set()
     }
 
     fn in_flight(&self) -> u64 {
@@ -518,64 +569,10 @@ impl Node {
                 "a backlog stays in the disk log; it is delivered after the next start (exit code 3)"
             );
         }
-        match (self.has_failed(), buffered + self.lost.load(Relaxed)) {
+        match (self.has_failed() || self.broken, buffered + self.lost.load(Relaxed)) {
             (true, _) => FAILED,
             (false, 0) => DRAINED,
             _ => BACKLOG,
         }
     }
-}
-
-/// Why the node stops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
-    Signal(&'static str),
-    EndOfInput,
-    /// A sink said that nobody reads its output any more.
-    Closed,
-    HandedOver,
-    Panic,
-}
-
-impl Why {
-    fn text(self) -> &'static str {
-        match self {
-            Why::Signal(name) => name,
-            Why::EndOfInput => "the inputs are at their end",
-            Why::Closed => "the output was closed",
-            Why::HandedOver => "another longshore took over",
-            Why::Panic => "a worker panicked",
-        }
-    }
-}
-
-/// The signals that the node listens to. As PID 1 too: a handler makes the kernel deliver them.
-struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.term.recv() => Told::Stop("SIGTERM"),
-            _ = self.int.recv() => Told::Stop("SIGINT"),
-            _ = self.hup.recv() => Told::Reopen,
-        }
-    }
-}
-
-/// What a signal says.
-enum Told {
-    Stop(&'static str),
-    Reopen,
 }

@@ -32,7 +32,7 @@ use crate::log;
 use crate::metrics::{Oddity, Tally};
 use crate::record::Timestamp;
 use crate::settings::Secret;
-use crate::sinks::forward_link::{Address, Identity, Link, Target, Trouble};
+use crate::sinks::forward_link::{Address, Identities, Identity, Link, Target, Trouble};
 use crate::sinks::http_body::Compression;
 use crate::sinks::tls;
 
@@ -99,7 +99,7 @@ pub fn options(args: &crate::cli::Send) -> Result<SendOptions, String> {
         Some(file) => {
             let node = rustix::system::uname();
             let host = format!("{}.send.{}", node.nodename().to_string_lossy(), std::process::id());
-            Some(Arc::new(Identity { host, key: secret(file)?, user: args.user.clone().zip(password) }))
+            Some(Identities::new(Identity { host, key: secret(file)?, user: args.user.clone().zip(password) }))
         }
         None => None,
     };

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::harness::{folder, node, run, told};
+use crate::harness::{folder, run, told};
 
 const MANY_MISTAKES: &str = r#"[node]
 data_dri = "/tmp/x"
@@ -101,15 +101,4 @@ fn a_good_file_passes_and_what_can_never_match_is_warned_of() {
     fs::write(dir.path().join("none.toml"), "[inputs.in]\ntype = \"stdin\"\n").expect("writable");
     let output = run(dir.path(), &["check", "none.toml"], b"");
     assert_eq!(output.status.code(), Some(1), "no sink at all is an error: {}", told(&output));
-}
-
-#[test]
-fn a_port_that_is_taken_ends_the_start_with_1_and_names_the_port() {
-    let dir = folder();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("bound").port();
-    let body = crate::forward_input::config(dir.path(), port);
-    let mut node = node(dir.path(), &body).without_waiting().start();
-    assert_eq!(node.wait_exit(crate::harness::PATIENCE), 1);
-    assert!(node.log().contains(&port.to_string()), "{}", node.log());
 }

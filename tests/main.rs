@@ -44,6 +44,7 @@ mod memory;
 mod nginx;
 mod operation;
 mod package;
+mod reload;
 mod replay;
 mod restart;
 mod rotation;

@@ -199,3 +199,25 @@ fn the_forward_sink_uses_a_replaced_key_at_its_next_connection() {
     receiver.stop_well();
     assert!(!sender.log().contains(CANARY) && !receiver.log().contains(CANARY));
 }
+
+#[test]
+fn a_crash_writes_no_core_dump_which_would_hold_the_secrets() {
+    if !crate::harness::engine::has_program("prlimit") {
+        crate::harness::skip("no prlimit: Debian's package util-linux");
+        return;
+    }
+    let dir = folder();
+    let body = "[inputs.in]\ntype = \"forward\"\nlisten = \"unix:///nowhere\"\n[sinks.out]\ntype = \"stdout\"\n"
+        .replace("/nowhere", &dir.path().join("f.sock").display().to_string());
+    // What a debugging session leaves behind: without limits.
+    let mut node = node(dir.path(), &body).under(&["prlimit", "--core=1048576:1048576"]).start();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", node.pid())).expect("it runs");
+    let line = limits.lines().find(|line| line.starts_with("Max core file size")).expect("Linux gives it");
+    let soft: u64 = line.split_whitespace().nth(4).and_then(|number| number.parse().ok()).expect("a number");
+    assert_eq!(soft, 1, "{line}");
+    node.signal(Signal::ABORT);
+    assert_eq!(node.wait_exit(crate::harness::PATIENCE), -6);
+    let names = fs::read_dir(dir.path()).expect("ours").map(|entry| entry.expect("readable").file_name());
+    let cores: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("core")).collect();
+    assert!(cores.is_empty(), "{cores:?}");
+}

@@ -1,8 +1,9 @@
 //! What can be wrong before the first record: the data folder, the disk below it, a port, the version of what lies there,
 //! the clock. One clear line each and exit code 1 where somebody has to act; a start, and red readiness, where the fault
-//! can pass. (Ownership: `service`; ports of inputs: `config_errors`; memory limits: `deploy`; secrets: `secrets`.)
+//! can pass. (Ownership: `service`; memory limits: `deploy`; secrets: `secrets`.)
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
@@ -38,16 +39,57 @@ fn a_read_only_data_volume_ends_the_start_with_the_way_out() {
 }
 
 #[test]
-fn a_telemetry_port_that_is_taken_ends_the_start_and_is_named() {
+fn a_taken_telemetry_port_is_named_and_waited_for_while_records_flow() {
     let dir = folder();
     let start = node(dir.path(), &body(dir.path())).without_waiting();
     let config = fs::read_to_string(start.write_config()).expect("just written");
     let port: u16 =
         config.split("127.0.0.1:").nth(1).and_then(|rest| rest.split('"').next()?.parse().ok()).expect("a port");
-    let _taken = TcpListener::bind(("127.0.0.1", port)).expect("free until now");
+    let taken = TcpListener::bind(("127.0.0.1", port)).expect("free until now");
+    fs::write(dir.path().join("app.log"), "one\n").expect("writable");
     let mut node = start.start();
-    assert_eq!(node.wait_exit(PATIENCE), 1);
-    assert!(node.log().contains(&port.to_string()) && node.log().contains("in use"), "{}", node.log());
+    let out = dir.path().join("out.ndjson");
+    crate::harness::wait_for("the record", PATIENCE, || {
+        fs::read_to_string(&out).is_ok_and(|text| text.contains("one"))
+    });
+    let log = node.log();
+    let line = log.lines().find(|line| line.contains("ERROR")).unwrap_or_default();
+    assert!(line.contains(&port.to_string()) && line.contains("taken") && line.contains("off"), "{log}");
+    drop(taken);
+    node.wait_for("an answer", |node| node.get("/ready").is_some_and(|(status, _)| status == 200));
+    node.stop_well();
+}
+
+#[test]
+fn a_taken_port_of_an_input_is_waited_for_with_red_readiness_while_the_rest_works() {
+    let dir = folder();
+    // Its other listener and the other input go on.
+    let (port, free) = (free_port(), free_port());
+    let taken = TcpListener::bind(("127.0.0.1", port)).expect("free until now");
+    let body = format!(
+        "{}[inputs.apps]\ntype = \"forward\"\nlisten = [\"tcp://127.0.0.1:{port}\", \"tcp://127.0.0.1:{free}\"]\n",
+        body(dir.path())
+    );
+    fs::write(dir.path().join("app.log"), "one\n").expect("writable");
+    let mut node = node(dir.path(), &body).start();
+    node.wait_for("the record of the file", |node| node.delivered("out") == 1);
+    let send = |port: u16| {
+        let args = ["send", "--to", &format!("127.0.0.1:{port}"), "--ack-timeout", "30"];
+        let output = crate::harness::run(dir.path(), &args, b"{\"msg\":\"through\"}\n");
+        assert!(output.status.success(), "{}", told(&output));
+    };
+    send(free);
+    let (status, text) = node.get("/ready").expect("answered");
+    assert_eq!(status, 503, "{text}");
+    assert!(text.contains(&port.to_string()), "{text}");
+    assert_eq!(node.get("/live").map(|(status, _)| status), Some(200), "a restart would not help");
+    let said = node.log().lines().filter(|line| line.contains("until the address is free")).count();
+    assert_eq!(said, 1, "once, and clear: {}", node.log());
+    drop(taken);
+    node.wait_for("readiness", |node| node.get("/ready").is_some_and(|(status, _)| status == 200));
+    send(port);
+    node.wait_for("all three records", |node| node.delivered("out") == 3);
+    node.stop_well();
 }
 
 #[test]
@@ -156,12 +198,12 @@ fn a_clock_that_jumps_costs_no_record_and_no_liveness() {
         "NO_FAKE_STAT=1",
     ];
     let mut node = node(dir.path(), &body(dir.path())).under(&words).start();
-    let mut text = String::from("line 0\n");
+    // Appended to: a file that is written anew is empty for a moment, and then rightly read from its start.
+    let mut lines = fs::OpenOptions::new().append(true).open(&log).expect("just written");
     let mut years = Vec::new();
     for (at, jump) in ["+0", "+3650d", "-3650d", "+1d", "-1h"].iter().enumerate() {
         fs::write(&clock, jump).expect("writable");
-        text.push_str(&format!("line {}\n", at + 1));
-        fs::write(&log, &text).expect("writable");
+        writeln!(lines, "line {}", at + 1).expect("writable");
         node.wait_for("the line after the jump", |_| {
             fs::read_to_string(&out).is_ok_and(|out| out.contains(&format!("line {}\"", at + 1)))
         });

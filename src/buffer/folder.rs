@@ -56,7 +56,7 @@ pub fn check_size(io: &Disk, settings: &Settings) -> io::Result<()> {
     }
     let own: u64 = io.list(".").unwrap_or_default().iter().map(|(_, bytes)| bytes).sum();
     if free.saturating_add(own) < settings.size {
-        tracing::warn!(dir = %settings.dir.display(), size = settings.size, free, "the file system has less space than the disk log may use; when it is full nothing is acked until there is space");
+        tracing::warn!(dir = %settings.dir.display(), size = settings.size, free, "the file system has less space than the log may use; when it is full, what is given to it waits, unconfirmed, until there is space");
     }
     Ok(())
 }

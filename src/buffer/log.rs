@@ -69,8 +69,8 @@ struct Inner<I: Io> {
     /// Numbers by index of the source.
     sources: Vec<u16>,
     figures: Figures,
-    /// Held for its lock.
-    _lock: Option<std::os::fd::OwnedFd>,
+    /// Keeps others out of the folder; until `close` has ended the thread that writes.
+    folder_lock: Mutex<Option<std::os::fd::OwnedFd>>,
 }
 
 #[derive(Default)]
@@ -167,7 +167,7 @@ where
             space: Level::default(),
             walks: (0..readers.len()).map(|reader| Mutex::new(Walk::new(reader, core.seed()))).collect(),
             figures: Figures::default(),
-            _lock: lock,
+            folder_lock: Mutex::new(lock),
             settings,
         };
         let number = |name: &String| core.meta().sources.iter().find(|(_, known)| *known == name).map(|(n, _)| *n);
@@ -351,6 +351,8 @@ where
         if !self.workers.join(deadline + Duration::from_millis(500)) {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the disk log did not end in time"));
         }
+        // Nothing is written any more, whoever still has a handle: the folder is free for the next log.
+        drop(self.inner.folder_lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         match self.inner.lock().cursor_error.take() {
             Some(error) => Err(io::Error::other(format!("cursors of the disk log: {error}"))),
             None => Ok(()),
@@ -460,7 +462,7 @@ impl<I: Io> Inner<I> {
     fn tell_state(&self, state: &State) {
         match state {
             State::Degraded { cause } => {
-                tracing::error!(dir = %self.settings.dir.display(), cause, "the disk log fails: nothing is acked until it works again; it is tried every 1 to 30 s");
+                tracing::error!(dir = %self.settings.dir.display(), cause, "the log can not be written: what is given to it waits, unconfirmed, until it works again; it is tried every 1 to 30 s");
             }
             State::Full => {
                 tracing::warn!(dir = %self.settings.dir.display(), size = self.limits.size, "the disk log is full")

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use toml::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::report::is_secret_key;
 use crate::settings::{Doc, Section};
@@ -98,6 +98,27 @@ fn show(key: &str, value: &DeValue<'_>) -> String {
                 .collect();
             format!("{{ {} }}", pairs.join(", "))
         }
+    }
+}
+
+/// A section with everything that it says, secrets too, in one order and without places: equal for equal sections.
+pub(super) fn written(table: &DeTable<'_>) -> String {
+    let mut pairs: Vec<String> =
+        table.iter().map(|(key, value)| format!("{:?} = {}", key.get_ref(), written_value(value.get_ref()))).collect();
+    pairs.sort_unstable();
+    format!("{{{}}}", pairs.join(", "))
+}
+
+fn written_value(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("{text:?}"),
+        DeValue::Array(items) => {
+            let items: Vec<String> = items.iter().map(|item| written_value(item.get_ref())).collect();
+            format!("[{}]", items.join(", "))
+        }
+        DeValue::Table(table) => written(table),
+        // Numbers, flags and dates hide nothing.
+        other => show("", other),
     }
 }
 

@@ -116,6 +116,9 @@ pub struct Named<T> {
     pub about: Vec<String>,
     /// Whether the others wait for it when it has no room (a sink).
     pub required: bool,
+    /// Its section as it is written, without places: what tells whether a reload has to replace it. Never shown, since a
+    /// secret may stand in it.
+    pub written: String,
     /// The configured thing.
     pub part: T,
 }
@@ -173,6 +176,14 @@ pub struct Source<'a> {
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, Report> {
     let (name, text) = slurp(path)?;
     load_text(&name, &text, overrides)
+}
+
+/// The name and the text of the file at `path`, not looked at yet: for who wants to know whether it has changed.
+///
+/// # Errors
+/// It can not be read, or is no configuration at all.
+pub fn text_of(path: &Path) -> Result<(String, String), Report> {
+    slurp(path)
 }
 
 /// The same for a document that was made in memory.

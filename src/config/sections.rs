@@ -240,8 +240,9 @@ fn inputs<'t>(
         let about = about(&section, kind.name);
         settings.extend(explain::of_section(&section));
         places.push(section.span());
+        let written = explain::written(section.table());
         section.finish();
-        parts.push(Named { name, kind: kind.name, tags: part.tags(), about, required: true, part });
+        parts.push(Named { name, kind: kind.name, tags: part.tags(), about, required: true, written, part });
     }
     (parts, places)
 }
@@ -271,8 +272,9 @@ fn sinks<'t>(
         let about = about(&section, kind.name);
         settings.extend(explain::of_section(&section));
         places.push(section.span_of("match"));
+        let written = explain::written(section.table());
         section.finish();
-        parts.push(Named { name, kind: kind.name, tags, about, required, part });
+        parts.push(Named { name, kind: kind.name, tags, about, required, written, part });
     }
     (parts, places)
 }

@@ -32,12 +32,15 @@ mod udp;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use crate::backoff::Backoff;
 use crate::codec::forward::handshake::HOST_MAX;
 use crate::inputs::{Ack, Input, InputKind, Outlet};
+use crate::metrics::{Health, LISTEN_CHECK};
 use crate::settings::Section;
 use crate::workers::Workers;
 
@@ -50,6 +53,9 @@ use listener::Listener;
 use seats::Seats;
 use settings::Settings;
 use shared::Shared;
+
+/// Between two tries to listen on an address that is taken.
+const LISTEN_AGAIN: Backoff = Backoff { first: Duration::from_millis(500), max: Duration::from_secs(15) };
 
 /// This input's row in the table.
 pub const KIND: InputKind = InputKind { name: "forward", read };
@@ -85,9 +91,16 @@ impl Input for Forward {
                  LimitNOFILE (systemd) or --ulimit nofile (Docker)"
             );
         }
-        let mut entrances = Vec::new();
+        let mut ways = Vec::new();
         for listen in &self.settings.listen {
-            entrances.push(open(listen)?);
+            ways.push(match open(listen) {
+                Ok(entrance) => Bound::Open(entrance),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    say_taken(listen, &outlet, &error);
+                    Bound::Taken(listen.clone())
+                }
+                Err(error) => return Err(error),
+            });
         }
         let shared = Arc::new(Shared {
             held: Held::new(outlet.budget.total()),
@@ -99,9 +112,51 @@ impl Input for Forward {
         let name = format!("forward-{}", outlet.input);
         workers.spawn(&name, move || {
             let runtime = outlet.runtime.clone();
-            runtime.block_on(accept_all(entrances, outlet, shared));
+            runtime.block_on(serve_all(ways, outlet, shared));
         })
     }
+}
+
+/// A listener at the start.
+enum Bound {
+    Open(Entrance),
+    /// Another process has its address.
+    Taken(Listen),
+}
+
+impl Bound {
+    /// The listener, once its address is free; `None` after the word to stop.
+    async fn entrance(self, outlet: &Outlet) -> Option<Entrance> {
+        let listen = match self {
+            Bound::Open(entrance) => return Some(entrance),
+            Bound::Taken(listen) => listen,
+        };
+        for tries in 1.. {
+            tokio::select! {
+                () = tokio::time::sleep(LISTEN_AGAIN.ceiling(tries)) => (),
+                () = outlet.stop.wait() => break,
+            }
+            match open(&listen) {
+                Ok(entrance) => {
+                    outlet.metrics.uncheck(&check_of(&listen));
+                    return Some(entrance);
+                }
+                Err(error) => outlet.metrics.check(&check_of(&listen), Health::Fail, error.to_string()),
+            }
+        }
+        outlet.metrics.uncheck(&check_of(&listen));
+        None
+    }
+}
+
+fn check_of(listen: &Listen) -> String {
+    format!("{LISTEN_CHECK}{}", listen.address)
+}
+
+/// The fault may pass, and the rest of the node has work to do: `/ready` says that this address is not served.
+fn say_taken(listen: &Listen, outlet: &Outlet, error: &io::Error) {
+    outlet.metrics.check(&check_of(listen), Health::Fail, error.to_string());
+    tracing::error!(input = outlet.counters().name, "{error}; it is tried again until the address is free");
 }
 
 /// Opens one listener and what goes with it.
@@ -136,24 +191,36 @@ fn hostname(listen: &Listen) -> String {
     name
 }
 
-/// Accepts on all listeners until the word to stop, then waits for the connections to end.
-async fn accept_all(entrances: Vec<Entrance>, outlet: Outlet, shared: Arc<Shared>) {
+/// Serves all listeners until the word to stop, then waits for the connections to end.
+async fn serve_all(ways: Vec<Bound>, outlet: Outlet, shared: Arc<Shared>) {
     let outlet = Arc::new(outlet);
     let mut tasks = JoinSet::new();
-    for mut entrance in entrances {
-        if let Some(socket) = entrance.heartbeat.take() {
-            tasks.spawn(udp::serve(socket, outlet.stop.clone()));
-        }
-        tasks.spawn(Arc::clone(&entrance.door).watch(Outlet::clone(&outlet)));
-        tasks.spawn(accept::accept(entrance, Arc::clone(&outlet), Arc::clone(&shared)));
+    for way in ways {
+        tasks.spawn(serve(way, Arc::clone(&outlet), Arc::clone(&shared)));
     }
     drop(outlet);
+    join(tasks).await;
+}
+
+/// One listener, and what goes with it.
+async fn serve(way: Bound, outlet: Arc<Outlet>, shared: Arc<Shared>) {
+    let Some(mut entrance) = way.entrance(&outlet).await else { return };
+    let mut tasks = JoinSet::new();
+    if let Some(socket) = entrance.heartbeat.take() {
+        tasks.spawn(udp::serve(socket, outlet.stop.clone()));
+    }
+    tasks.spawn(Arc::clone(&entrance.door).watch(Outlet::clone(&outlet)));
+    tasks.spawn(accept::accept(entrance, outlet, shared));
+    join(tasks).await;
+}
+
+/// Waits for all; a panic of one is the caller's. A listener that nobody serves any more, heartbeats that are not
+/// answered, certificates that nobody looks after: a reason to stop, as for any other worker.
+async fn join(mut tasks: JoinSet<()>) {
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended
             && error.is_panic()
         {
-            // A listener that nobody serves any more, heartbeats that are not answered, certificates that nobody looks
-            // after: a reason to stop, as for any other worker.
             std::panic::resume_unwind(error.into_panic());
         }
     }

@@ -3,7 +3,8 @@
 //! A socket belongs to the configured address that it is bound to, so the same configuration works with and without
 //! them. While nobody accepts, connections wait in the socket's own queue, which lives as long as any process has it:
 //! that is why a hand-over loses none, where a second socket on the same port (`SO_REUSEPORT`) would reset what waits
-//! in the first one's queue when that is closed.
+//! in the first one's queue when that is closed. A listener that a reload ends leaves its socket here ([`keep`]) for the
+//! one that comes after it.
 //! Limits: [`SOCKETS_MAX`] sockets. Format: `sd_listen_fds(3)`.
 
 use std::os::fd::OwnedFd;
@@ -17,7 +18,8 @@ use socket2::{SockAddr, Socket};
 pub const SOCKETS_MAX: usize = 253;
 
 /// There is one process, and its descriptors are one.
-static ALL: Mutex<All> = Mutex::new(All { given: Vec::new(), outside: Vec::new(), own: Vec::new(), handed: false });
+static ALL: Mutex<All> =
+    Mutex::new(All { given: Vec::new(), outside: Vec::new(), own: Vec::new(), handed: false, keeping: false });
 
 struct All {
     /// Given to us and not taken yet.
@@ -27,6 +29,8 @@ struct All {
     /// What we listen on, for the next one.
     own: Vec<Socket>,
     handed: bool,
+    /// Listeners that end leave their sockets.
+    keeping: bool,
 }
 
 fn all() -> MutexGuard<'static, All> {
@@ -82,9 +86,22 @@ pub fn handed_over() {
     all().handed = true;
 }
 
-/// Lets go of the socket for this address, which nobody took: it ends when its listener does.
-pub fn withdraw(address: &SockAddr) {
-    all().own.retain(|socket| socket.local_addr().is_ok_and(|own| own != *address));
+/// Lets go of the socket for this address, which nobody took: it ends when its listener does. Between [`keep`] and
+/// [`close_rest`] it stays open for the next listener of the address: then this says so.
+pub fn withdraw(address: &SockAddr) -> bool {
+    let mut all = all();
+    let is_it = |socket: &Socket| socket.local_addr().is_ok_and(|own| own == *address);
+    let Some(at) = all.own.iter().position(is_it) else { return false };
+    let socket = all.own.swap_remove(at);
+    if all.keeping {
+        all.given.push(socket);
+    }
+    all.keeping
+}
+
+/// From now on a listener that ends leaves its socket open, until [`close_rest`].
+pub fn keep() {
+    all().keeping = true;
 }
 
 /// Whether another process accepts on our sockets.
@@ -97,9 +114,19 @@ pub fn is_from_outside(path: &Path) -> bool {
     SockAddr::unix(path).is_ok_and(|address| all().outside.contains(&address))
 }
 
-/// Closes what was given and is in no configuration, and says where it was.
+/// Closes what was given and is in no configuration, and says where it was. Removes the files of Unix sockets that are
+/// ours.
 pub fn close_rest() -> Vec<String> {
-    let rest = std::mem::take(&mut all().given);
+    let (rest, outside) = {
+        let mut all = all();
+        all.keeping = false;
+        (std::mem::take(&mut all.given), all.outside.clone())
+    };
+    for address in rest.iter().filter_map(|socket| socket.local_addr().ok()).filter(|own| !outside.contains(own)) {
+        if let Some(path) = address.as_pathname() {
+            let _ = std::fs::remove_file(path);
+        }
+    }
     let shown = |socket: &Socket| match socket.local_addr() {
         Ok(address) => match (address.as_socket(), address.as_pathname()) {
             (Some(address), _) => address.to_string(),

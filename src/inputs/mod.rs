@@ -10,18 +10,19 @@ use tokio::runtime::Handle;
 use crate::batch::{Batch, Outcome};
 use crate::budget::{Budget, Permit};
 use crate::metrics::{InputMetrics, Metrics};
-use crate::pipeline::route::Router;
-use crate::pipeline::{JoinRule, Lane, Pipeline};
+use crate::pipeline::{JoinRule, Lane};
 use crate::record::{Origin, Timestamp};
 use crate::settings::Section;
 use crate::workers::{Stop, Workers};
 
 use follow::checkpoint::Checkpoints;
+use gate::Gate;
 
 pub mod docker; // json-file logs of containers, with their names
 pub mod file; // plain, NDJSON, CRI and json-file files
 pub mod follow; // files through their generations: opener, chains, checkpoints
 pub mod forward; // the forward protocol over sockets, with acks
+pub mod gate; // what a reload shuts: the way from the inputs to steps and sinks
 pub mod inherited; // listening sockets of systemd or of the process before
 pub mod stdin; // standard input
 
@@ -45,10 +46,8 @@ pub struct Outlet {
     pub metrics: Arc<Metrics>,
     /// The memory budget.
     pub budget: Arc<Budget>,
-    /// The steps.
-    pub pipeline: Arc<Pipeline>,
-    /// The way to the sinks.
-    pub router: Arc<Router>,
+    /// The way to the steps and the sinks.
+    pub gate: Arc<Gate>,
     /// The word to stop reading.
     pub stop: Stop,
     /// The runtime, for tasks, and for threads that wait.
@@ -67,7 +66,7 @@ impl Outlet {
 
     /// State for one stream of records.
     pub fn lane(&self, rule: JoinRule) -> Lane {
-        self.pipeline.lane(rule)
+        self.gate.pipeline().lane(rule)
     }
 
     /// An empty batch of this input that may hold `bytes`; waits for memory.
@@ -95,14 +94,32 @@ impl Outlet {
 
     /// Runs the steps. Afterwards the caller adds its receipts and calls `send`.
     pub fn apply(&self, lane: &mut Lane, batch: &mut Batch) {
-        self.pipeline.apply(lane, batch, Timestamp::now());
+        self.gate.pipeline().apply(lane, batch, Timestamp::now());
     }
 
-    /// Offers a batch to the sinks; waits for room in their queues, or in the disk log.
+    /// Makes the pieces that wait in the lane records of an empty batch: no more will come.
+    pub fn flush(&self, lane: &mut Lane, batch: &mut Batch) {
+        self.gate.pipeline().flush(lane, batch, Timestamp::now());
+    }
+
+    /// The same where more is expected, and the sender waits for the ack of these.
+    pub fn flush_unjoined(&self, lane: &mut Lane, batch: &mut Batch) {
+        self.gate.pipeline().flush_unjoined(lane, batch, Timestamp::now());
+    }
+
+    /// Offers a batch to the sinks; waits for room in their queues, or in the disk log, and for the end of a reload.
     pub async fn send(&self, batch: Batch) {
-        let Some(mut offer) = self.router.route(batch) else { return };
-        if !self.router.outbox().try_send(&mut offer) {
-            self.paused(self.router.outbox().send(offer)).await;
+        let router = match self.gate.pass_now() {
+            Some(router) => router,
+            None => match self.paused(self.gate.pass()).await {
+                Some(router) => router,
+                // Not delivered: its origin hears of it.
+                None => return,
+            },
+        };
+        let Some(mut offer) = router.route(batch) else { return };
+        if !router.outbox().try_send(&mut offer) {
+            self.paused(router.outbox().send(offer)).await;
         } else {
             offer.receipts.settle(Outcome::Delivered);
         }
@@ -110,9 +127,16 @@ impl Outlet {
 
     /// The same for a thread.
     pub fn send_blocking(&self, batch: Batch) {
-        let Some(mut offer) = self.router.route(batch) else { return };
-        if !self.router.outbox().try_send(&mut offer) {
-            self.runtime.block_on(self.paused(self.router.outbox().send(offer)));
+        let router = match self.gate.pass_now() {
+            Some(router) => router,
+            None => match self.runtime.block_on(self.paused(self.gate.pass())) {
+                Some(router) => router,
+                None => return,
+            },
+        };
+        let Some(mut offer) = router.route(batch) else { return };
+        if !router.outbox().try_send(&mut offer) {
+            self.runtime.block_on(self.paused(router.outbox().send(offer)));
         } else {
             offer.receipts.settle(Outcome::Delivered);
         }

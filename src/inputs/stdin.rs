@@ -174,7 +174,7 @@ impl Pump {
         if self.lane.is_waiting() {
             let mut batch = Batch::new(self.outlet.budget.empty_permit(), self.outlet.input, Arc::clone(&self.origin));
             batch.shared_tag_index(&self.tag);
-            self.outlet.pipeline.flush(&mut self.lane, &mut batch, Timestamp::now());
+            self.outlet.flush(&mut self.lane, &mut batch);
             self.outlet.send_blocking(batch);
         }
     }

@@ -162,3 +162,17 @@ catalogue! {
         LetterDamaged = "letter_damaged",
     }
 }
+
+catalogue! {
+    /// What became of a request (SIGHUP) to read the configuration again.
+    Reload {
+        /// The new one is in force.
+        Applied = "applied",
+        /// It is the same: files were reopened.
+        Unchanged = "unchanged",
+        /// It has mistakes; the one before goes on.
+        Refused = "refused",
+        /// It could not be started; the one before was started again.
+        Failed = "failed",
+    }
+}

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::slots::Slots;
 use super::{Exposition, InputMetrics, zeros};
 
 /// Chains whose gauges are shown, at most: a scrape stays below some megabytes.
@@ -177,7 +178,7 @@ impl Followed {
 }
 
 /// The series of all inputs that follow files.
-pub(super) fn expose(inputs: &[InputMetrics], out: &mut Exposition) {
+pub(super) fn expose(inputs: &Slots<InputMetrics>, out: &mut Exposition) {
     let used: Vec<&InputMetrics> = inputs.iter().filter(|input| input.followed.used.load(Relaxed)).collect();
     if used.is_empty() {
         return;

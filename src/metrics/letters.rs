@@ -43,17 +43,17 @@ impl Metrics {
         }
         let name = "longshore_dead_letters";
         out.family(name, "gauge", "Rejected records that are kept.");
-        for sink in &self.sinks {
+        for (_, sink) in self.shown_sinks() {
             out.sample(name, &[("sink", &sink.name)], sink.letters.there.load(Relaxed));
         }
         let name = "longshore_dead_letters_written_total";
         out.family(name, "counter", "Rejected records that were kept.");
-        for sink in &self.sinks {
+        for (_, sink) in self.shown_sinks() {
             out.sample(name, &[("sink", &sink.name)], sink.letters.written.load(Relaxed));
         }
         let name = "longshore_dead_letters_lost_total";
         out.family(name, "counter", "Dead letters that are gone without having been sent again, or that never were.");
-        for sink in &self.sinks {
+        for (_, sink) in self.shown_sinks() {
             for (reason, counter) in LetterLoss::NAMES.iter().zip(&sink.letters.lost) {
                 out.sample(name, &[("sink", &sink.name), ("reason", reason)], counter.load(Relaxed));
             }

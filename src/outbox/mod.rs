@@ -60,7 +60,7 @@ const SPILL_AFTER: Duration = Duration::from_millis(50);
 /// What is known of a port when the outbox is made.
 #[derive(Debug)]
 pub struct Way {
-    /// Its number in the metrics. It is also its number as a reader of the log.
+    /// Its number in the metrics. As a reader of the log its number is that of the port.
     pub sink: usize,
     /// Its queue.
     pub queue: mpsc::Sender<Shipment>,
@@ -199,7 +199,7 @@ impl Outbox {
 
     /// What looks at the log from time to time; it does not keep the queues open.
     pub fn watch(&self) -> Watch {
-        Watch(Arc::clone(&self.shared))
+        Watch { shared: Arc::clone(&self.shared), sinks: self.ways.iter().map(|way| way.sink).collect() }
     }
 
     /// The number of ports.
@@ -443,27 +443,31 @@ fn groups(wants: Vec<Want>) -> Vec<Vec<Want>> {
 
 /// Looks at the log from time to time, for health, metrics and the share of optional sinks.
 #[derive(Clone)]
-pub struct Watch(Arc<Shared>);
+pub struct Watch {
+    shared: Arc<Shared>,
+    /// By port: its sink.
+    sinks: Arc<[usize]>,
+}
 
 impl Watch {
     /// Gives to the log what sinks have had in memory only for so long. Zero at the end of a stop, before the sinks give
     /// up: what a dead sink holds would else keep a file's checkpoint back, and live sinks would get it all again.
     pub fn keep(&self, after: Duration) {
-        let Some(behind) = &self.0.behind else { return };
-        let _ports = self.0.ports();
+        let Some(behind) = &self.shared.behind else { return };
+        let _ports = self.shared.ports();
         // Refused: tried again at the next look.
-        for late in &self.0.late {
+        for late in &self.shared.late {
             let _ = late.log(&behind.log, after);
         }
     }
 
     /// Copies what the log says to the metrics. Called a few times a second.
     pub fn look(&self) {
-        let Some(behind) = &self.0.behind else { return };
+        let Some(behind) = &self.shared.behind else { return };
         self.keep(LATE_AFTER);
         let status = behind.log.status();
-        self.0.half_full.store(status.bytes > status.size / 2, Relaxed);
-        let metrics = &self.0.metrics;
+        self.shared.half_full.store(status.bytes > status.size / 2, Relaxed);
+        let metrics = &self.shared.metrics;
         let buffer = &metrics.buffer;
         for (to, figure) in [
             (&buffer.size, status.size),
@@ -475,7 +479,7 @@ impl Watch {
         ] {
             to.store(figure, Relaxed);
         }
-        for (sink, backlog) in metrics.sinks.iter().zip(&status.readers) {
+        for (sink, backlog) in self.sinks.iter().map(|sink| &metrics.sinks[*sink]).zip(&status.readers) {
             sink.backlog_bytes.store(backlog.total.bytes, Relaxed);
             sink.backlog_oldest_ms.store(backlog.oldest_ms.unwrap_or(0), Relaxed);
         }

@@ -47,7 +47,7 @@ impl Bench {
         let settings = Settings {
             full: Full::Block,
             sources: vec!["in".to_owned()],
-            watcher: Some(Arc::new(LogWatcher(Arc::clone(&metrics)))),
+            watcher: Some(Arc::new(LogWatcher { metrics: Arc::clone(&metrics), sinks: (0..sinks.len()).collect() })),
             ..Settings::new(dir, 16 << 20)
         };
         let readers: Vec<&str> = names.iter().map(String::as_str).collect();

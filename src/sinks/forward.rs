@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsConnector;
 
 use super::forward_body::{self, Shape};
-use super::forward_link::{Address, Identity, Link, Target, Trouble};
+use super::forward_link::{Address, Identities, Link, Target, Trouble};
 use super::forward_servers::{Server, Servers};
 use super::request::{Part, Request};
 use super::{Limits, Mark, Reply, SendError, Sending, Sink, forward_settings, tls};
@@ -38,7 +38,7 @@ pub struct Settings {
     /// The receivers.
     pub servers: Vec<(Address, Server)>,
     /// How this node proves who it is.
-    pub identity: Option<Arc<Identity>>,
+    pub identity: Option<Arc<Identities>>,
     /// PEM files, for `tls://`.
     pub tls: tls::Files,
     /// The name that certificates have to have, where it is not the address's host.

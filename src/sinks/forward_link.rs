@@ -16,7 +16,7 @@ use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -117,20 +117,32 @@ pub struct Identity {
     pub user: Option<(String, Secret)>,
 }
 
-impl Identity {
+/// An identity whose secrets are read again for each connection. While a file can not be read, what it said last stays in
+/// use: one that is just being replaced must not bring back a key from before the last change.
+#[derive(Debug)]
+pub struct Identities(Mutex<Identity>);
+
+impl Identities {
+    /// Begins with what was read at the start.
+    pub fn new(first: Identity) -> Arc<Identities> {
+        Arc::new(Identities(Mutex::new(first)))
+    }
+
     /// With what the files of its secrets say now: keys can be replaced without a restart.
-    fn now(&self, place: &str) -> Identity {
+    pub(super) fn now(&self, place: &str) -> Identity {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let read = || -> io::Result<Identity> {
-            let user = match &self.user {
+            let user = match &last.user {
                 Some((name, password)) => Some((name.clone(), password.read_again()?)),
                 None => None,
             };
-            Ok(Identity { host: self.host.clone(), key: self.key.read_again()?, user })
+            Ok(Identity { host: last.host.clone(), key: last.key.read_again()?, user })
         };
-        read().unwrap_or_else(|error| {
-            tracing::warn!(to = place, "{error}; what was read at the start stays in use");
-            self.clone()
-        })
+        match read() {
+            Ok(now) => *last = now,
+            Err(error) => tracing::warn!(to = place, "{error}; what was read before stays in use"),
+        }
+        last.clone()
     }
 }
 
@@ -142,7 +154,7 @@ pub struct Target {
     /// For `tls://`: trust, and the name that the certificate has to have.
     pub tls: Option<(TlsConnector, ServerName<'static>)>,
     /// For receivers that ask for a shared key.
-    pub identity: Option<Arc<Identity>>,
+    pub identity: Option<Arc<Identities>>,
     /// Whether frames ask for acks.
     pub acks: bool,
 }
@@ -434,4 +446,31 @@ async fn connect(address: &Address) -> io::Result<Box<dyn Socket>> {
             Box::new(socket)
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Doc, Secret};
+
+    #[test]
+    fn a_key_that_can_not_be_read_now_is_the_last_one_and_not_the_first() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let file = dir.path().join("key");
+        std::fs::write(&file, "first\n").expect("written");
+        let doc = Doc::new("c.toml", "", |_| None);
+        doc.set_secrets(dir.path());
+        let key = doc.secret("secret:key".to_owned(), 0..0).expect("it is there");
+        let identities = Identities::new(Identity { host: "h".to_owned(), key, user: None });
+        let shown = |identity: Identity| identity.key.expose().to_owned();
+        assert_eq!(shown(identities.now("x")), "first");
+        std::fs::write(&file, "second\n").expect("written");
+        assert_eq!(shown(identities.now("x")), "second");
+        std::fs::remove_file(&file).expect("it is there");
+        assert_eq!(shown(identities.now("x")), "second");
+        std::fs::write(&file, "third\n").expect("written");
+        assert_eq!(shown(identities.now("x")), "third");
+        let fixed = Identities::new(Identity { host: "h".to_owned(), key: Secret::new("k".into()), user: None });
+        assert_eq!(shown(fixed.now("x")), "k");
+    }
 }

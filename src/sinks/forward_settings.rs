@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::forward::Settings;
 use super::forward_body::Shape;
-use super::forward_link::{Address, Identity};
+use super::forward_link::{Address, Identities, Identity};
 use super::forward_servers::Server;
 use super::http_settings::{read_compression, read_limits};
 use super::{http, read_added_or, tls};
@@ -121,7 +121,7 @@ fn read_server_name(section: &Section<'_, '_>, servers: &[(Address, Server)]) ->
     Some(name)
 }
 
-fn read_identity(section: &Section<'_, '_>, name: &str) -> Option<Arc<Identity>> {
+fn read_identity(section: &Section<'_, '_>, name: &str) -> Option<Arc<Identities>> {
     let key = section.secret("shared_key");
     let (user, password) = (section.text("user"), section.secret("password"));
     let (has_user, has_password) = (section.has("user"), section.has("password"));
@@ -150,5 +150,5 @@ fn read_identity(section: &Section<'_, '_>, name: &str) -> Option<Arc<Identity>>
     if host.is_empty() || host.len() > crate::codec::forward::handshake::HOST_MAX {
         section.error("hostname", "expected 1 to 255 bytes");
     }
-    Some(Arc::new(Identity { host, key, user: user.zip(password) }))
+    Some(Identities::new(Identity { host, key, user: user.zip(password) }))
 }

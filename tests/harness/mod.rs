@@ -283,6 +283,20 @@ impl Node {
         send_signal(self.child.id(), signal);
     }
 
+    /// Puts other inputs, steps and sinks into the configuration, and has it read again.
+    pub fn reload(&self, body: &str) {
+        let text = fs::read_to_string(&self.config).expect("it was written");
+        let listen = format!("listen = \"{}\"\n\n", self.telemetry);
+        let (head, _) = text.split_once(&listen).expect("as the harness wrote it");
+        fs::write(&self.config, format!("{head}{listen}{body}\n")).expect("the configuration can be written");
+        self.signal(Signal::HUP);
+    }
+
+    /// Requests to read the configuration again that ended so.
+    pub fn reloads(&self, result: &str) -> u64 {
+        self.metric("longshore_config_reloads_total", &[("result", result)])
+    }
+
     /// Waits for the end. The exit code, or minus the signal that ended it.
     pub fn wait_exit(&mut self, patience: Duration) -> i32 {
         let deadline = Instant::now() + patience;

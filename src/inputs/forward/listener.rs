@@ -99,18 +99,16 @@ impl Listener {
         }
     }
 
-    /// Ends listening. A socket's file goes too, unless another process listens on it from now on.
+    /// Ends listening. A socket's file goes too, unless another process or listener has it from now on.
     pub(super) fn close(self) {
         let address = match &self {
             Listener::Tcp(listener) => SockRef::from(listener).local_addr(),
             Listener::Unix(listener, _) => SockRef::from(listener).local_addr(),
         };
-        if let Ok(address) = address {
-            inherited::withdraw(&address);
-        }
+        let kept = address.is_ok_and(|address| inherited::withdraw(&address));
         if let Listener::Unix(listener, path) = self {
             drop(listener);
-            if !inherited::is_handed_over() && !inherited::is_from_outside(&path) {
+            if !kept && !inherited::is_handed_over() && !inherited::is_from_outside(&path) {
                 let _ = fs::remove_file(path);
             }
         }

@@ -489,10 +489,9 @@ impl Session {
     /// Sends the pieces of lines that wait for their end on as they are.
     async fn flush(&self, work: &mut Work, for_acks: bool) {
         let mut batch = self.connection.outlet.batch(BATCH, &work.origin).await;
-        let now = Timestamp::now();
         match for_acks {
-            true => self.connection.outlet.pipeline.flush_unjoined(&mut work.lane, &mut batch, now),
-            false => self.connection.outlet.pipeline.flush(&mut work.lane, &mut batch, now),
+            true => self.connection.outlet.flush_unjoined(&mut work.lane, &mut batch),
+            false => self.connection.outlet.flush(&mut work.lane, &mut batch),
         }
         batch.durable = self.connection.shared.settings.ack == Ack::Durable;
         self.connection.outlet.send(batch).await;

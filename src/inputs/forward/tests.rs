@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::batch::{Outcome, Shipment};
 use crate::budget::Budget;
+use crate::inputs::gate::Gate;
 use crate::metrics::{Metrics, Oddity};
 use crate::pipeline::Pipeline;
 use crate::pipeline::route::{Port, Router};
@@ -62,8 +63,7 @@ impl Node {
             input: 0,
             metrics: Arc::clone(&metrics),
             budget: Arc::clone(&budget),
-            pipeline: Arc::new(Pipeline::default()),
-            router: Arc::new(Router::new(vec![port], Arc::clone(&metrics))),
+            gate: Gate::new(Pipeline::default(), Router::new(vec![port], Arc::clone(&metrics))),
             stop: stop.clone(),
             runtime: runtime.handle().clone(),
             checkpoints: None,

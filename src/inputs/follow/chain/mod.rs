@@ -532,7 +532,7 @@ impl Chain {
             let mut batch = Batch::new(permit, context.outlet.input, Arc::clone(&self.about.origin));
             batch.base = self.position;
             batch.shared_tag_index(&self.about.tag);
-            context.outlet.pipeline.flush(&mut self.lane, &mut batch, Timestamp::now());
+            context.outlet.flush(&mut self.lane, &mut batch);
             let mark = tracker::Mark { done: self.position, time: self.last, ..tracker::Mark::default() };
             let number = self.progress.lock().tracker.open(mark);
             let waiter = RangeWaiter { progress: Arc::clone(&self.progress), number };

@@ -16,6 +16,7 @@ use toml::de::DeTable;
 use super::checkpoint::Checkpoints;
 use crate::batch::{Outcome, Shipment};
 use crate::budget::Budget;
+use crate::inputs::gate::Gate;
 use crate::inputs::{INPUTS, Input, Outlet};
 use crate::metrics::{Health, Metrics, Oddity};
 use crate::pipeline::Pipeline;
@@ -72,7 +73,7 @@ impl Node {
         let metrics = Arc::new(Metrics::new(&[("in", "test")], &[("out", "test")]));
         let (sender, queue) = mpsc::channel(8);
         let port = Port { sink: 0, globs: vec![TagGlob::new("**")], queue: sender };
-        let router = Arc::new(Router::new(vec![port], Arc::clone(&metrics)));
+        let router = Router::new(vec![port], Arc::clone(&metrics));
         let checkpoints = data.map(|data| Checkpoints::open(data, Box::new(|| Ok(()))).expect("not locked"));
         let saver = Workers::default();
         if let Some(checkpoints) = &checkpoints {
@@ -83,8 +84,7 @@ impl Node {
             input: 0,
             metrics: Arc::clone(&metrics),
             budget: Budget::new(32 << 20),
-            pipeline: Arc::new(pipeline),
-            router,
+            gate: Gate::new(pipeline, router),
             stop: stop.clone(),
             runtime: runtime.handle().clone(),
             once: false,

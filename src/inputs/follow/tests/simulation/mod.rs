@@ -34,6 +34,7 @@ use crate::inputs::follow::layout::{Known, Layout, Meaning};
 use crate::inputs::follow::opener::{Opener, Setup};
 use crate::inputs::follow::reader::{Line, Reader, Step};
 use crate::inputs::follow::startup::Startup;
+use crate::inputs::gate::Gate;
 use crate::metrics::followed::Generation;
 use crate::record::Tag;
 
@@ -175,8 +176,7 @@ fn begin(folder: &Path, data: &Path, runtime: &Handle) -> std::io::Result<Life> 
         input: 0,
         metrics: Arc::clone(&metrics),
         budget: Budget::new(1 << 40),
-        pipeline: Arc::new(Pipeline::default()),
-        router: Arc::new(Router::new(vec![port], Arc::clone(&metrics))),
+        gate: Gate::new(Pipeline::default(), Router::new(vec![port], Arc::clone(&metrics))),
         stop: Stop::default(),
         runtime: runtime.clone(),
         once: false,

@@ -1,0 +1,180 @@
+//! What is between the gate of the inputs and the destinations: the sinks with their queues, the disk log behind them, the
+//! dead letters. A reload replaces it as a whole: that is what keeps the order of things the same as at a start and a
+//! stop, which are tested with kills and power cuts.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use crate::budget::Budget;
+use crate::buffer::Log;
+use crate::config::Named;
+use crate::dead_letters::DeadLetters;
+use crate::delivery::{self, SinkHandle, Stops};
+use crate::inputs::follow::checkpoint::Checkpoints;
+use crate::metrics::Metrics;
+use crate::outbox::{Behind, Outbox, QUEUE_MAX, Settled, Watch, Way};
+use crate::pipeline::route::Router;
+use crate::record::TagGlob;
+use crate::sinks::Sink;
+use crate::workers::{Stop, Workers};
+
+/// What has to be synced before a checkpoint is saved, and who settles frames of the disk log after it.
+#[derive(Default)]
+pub(super) struct ToSync(Mutex<Current>);
+
+#[derive(Default)]
+struct Current {
+    handles: Vec<SinkHandle>,
+    settled: Option<Settled>,
+}
+
+impl ToSync {
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hook of the checkpoints. Takes as long as the disks do.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let (handles, settled) = {
+            let current = self.lock();
+            (current.handles.clone(), current.settled.clone())
+        };
+        let before = settled.as_ref().map(Settled::before);
+        let synced = handles.iter().try_for_each(SinkHandle::sync);
+        if let (Some(settled), Some(before)) = (settled, before) {
+            settled.after(before, synced.is_ok());
+        }
+        synced
+    }
+
+    /// These sinks come next. Those of before are forgotten only if their last sync was good: else what they were given
+    /// may be gone, and no checkpoint may ever rest on it.
+    fn follow(&self, handles: Vec<SinkHandle>, settled: Option<Settled>, was_synced: bool) {
+        let mut current = self.lock();
+        if was_synced {
+            current.handles.clear();
+        }
+        current.handles.extend(handles);
+        current.settled = settled;
+    }
+}
+
+/// What a middle is made from, beside the sinks.
+pub(super) struct Ground<'a> {
+    pub(super) metrics: &'a Arc<Metrics>,
+    pub(super) budget: &'a Arc<Budget>,
+    pub(super) checkpoints: &'a Arc<Checkpoints>,
+    pub(super) to_sync: &'a ToSync,
+    /// "Stop reading", for the whole node.
+    pub(super) stop: &'a Stop,
+    /// The last sync of the sinks before was good.
+    pub(super) was_synced: bool,
+}
+
+/// See the header.
+pub(super) struct Middle {
+    pub(super) handles: Vec<SinkHandle>,
+    /// By port: the sink's number in the metrics.
+    pub(super) numbers: Vec<usize>,
+    /// The disk log, if there is one.
+    pub(super) log: Option<Arc<Log>>,
+    /// What looks at it.
+    pub(super) watch: Watch,
+    /// What sinks refused for good.
+    pub(super) letters: Arc<DeadLetters>,
+    /// Their threads.
+    pub(super) sinks: Workers,
+    /// "Give up", for the sinks.
+    pub(super) give_up: Stop,
+}
+
+impl Middle {
+    /// Opens the sinks and starts them. After an error nothing of it runs, and log and letters are still open.
+    pub(super) fn start(
+        sinks: Vec<Named<Box<dyn Sink>>>,
+        numbers: Vec<usize>,
+        log: Option<Arc<Log>>,
+        letters: Arc<DeadLetters>,
+        ground: &Ground<'_>,
+    ) -> io::Result<(Middle, Router)> {
+        let Ground { metrics, checkpoints, .. } = ground;
+        let give_up = Stop::default();
+        let (mut ways, mut receivers, mut globs) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, named) in numbers.iter().zip(&sinks) {
+            let (queue, receiver) = mpsc::channel(QUEUE_MAX);
+            ways.push(Way { sink: *number, queue, required: named.required });
+            receivers.push(receiver);
+            globs.push((*number, named.tags.iter().map(|pattern| TagGlob::new(pattern)).collect()));
+        }
+        let has_backlog =
+            |number: &usize| metrics.sinks[*number].pairs.iter().any(|pair| pair.buffered.load(Relaxed) > 0);
+        let behind = log.as_ref().map(|log| Behind {
+            log: Arc::clone(log),
+            budget: Arc::clone(ground.budget),
+            backlog: numbers.iter().map(has_backlog).collect(),
+            give_up: give_up.clone(),
+        });
+        let outbox = Outbox::new(ways, Arc::clone(metrics), behind);
+        let settled = outbox.settled();
+        if let Some(found) = &settled {
+            let checkpoints = Arc::clone(checkpoints);
+            found.on_first(move || checkpoints.touch(1, false));
+        }
+        let workers = Workers::default();
+        let mut handles = Vec::new();
+        for (port, (named, receiver)) in sinks.into_iter().zip(receivers).enumerate() {
+            let stops = Stops { read: ground.stop.clone(), give_up: give_up.clone() };
+            let (feed, letters) = (outbox.feed(port, receiver), Some(Arc::clone(&letters)));
+            let started =
+                delivery::spawn(named.part, feed, Arc::clone(metrics), numbers[port], stops, letters, &workers);
+            match started {
+                Ok(handle) => {
+                    if let Some(settled) = settled.as_ref().filter(|_| handle.needs_sync()) {
+                        settled.defer(port);
+                    }
+                    handles.push(handle);
+                }
+                Err(error) => {
+                    give_up.set();
+                    workers.join(Instant::now() + super::LET_GO);
+                    return Err(error);
+                }
+            }
+        }
+        ground.to_sync.follow(handles.clone(), settled, ground.was_synced);
+        let watch = outbox.watch();
+        let router = Router::to(outbox, globs, Arc::clone(metrics));
+        Ok((Middle { handles, numbers, log, watch, letters, sinks: workers, give_up }, router))
+    }
+
+    /// Writes what is left: letters, what was delivered (which settles it in the log), the cursors. Takes as long as the
+    /// disk does, so it is for a thread of its own. `done`: all of it was written; returns whether the sync was good.
+    pub(super) fn save(
+        letters: Option<&DeadLetters>,
+        log: Option<&Log>,
+        checkpoints: &Checkpoints,
+        until: Instant,
+        done: &AtomicBool,
+    ) -> bool {
+        // Receipts of rejected records wait for their letters.
+        letters.into_iter().for_each(|letters| letters.close(until));
+        // Syncs what was delivered, and so settles it in the log; the cursors say so when it is closed.
+        let saved = checkpoints.save();
+        if let Err(error) = &saved {
+            tracing::error!(
+                "checkpoints could not be saved ({error}); what was delivered since the last save comes again"
+            );
+        }
+        match log.map_or(Ok(()), |log| log.close(until)) {
+            Ok(()) => done.store(true, Relaxed),
+            Err(error) => tracing::error!(
+                "the disk log could not be closed in order ({error}); some of what was delivered comes again"
+            ),
+        }
+        saved.is_ok()
+    }
+}

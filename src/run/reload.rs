@@ -1,0 +1,282 @@
+//! SIGHUP: the configuration is read again, checked, and put in the place of the running one, without losing a record or
+//! an ack.
+//!
+//! 1. The file is read and checked as at a start. With a mistake it is refused: nothing has changed. If its text is the
+//!    same, sinks reopen their files, and that is all.
+//! 2. Inputs whose section is gone or different stop reading, and their sockets stay open. The others go on: followed
+//!    files stay open, connections stay connected.
+//! 3. The gate is shut (`inputs/gate.rs`). What has passed it is delivered, or is in the disk log, or, after
+//!    [`RELOAD_PATIENCE`] and the time to stop at most, is given back to its origin: files are read again from there, a
+//!    sender that waits for an ack sends again.
+//! 4. What was delivered is synced and saved, the disk log closed, with a cursor for each sink by its name.
+//! 5. Disk log, sinks and way to them are made anew, the gate is opened, and new inputs start, on the sockets that were
+//!    left where the address is the same.
+//!
+//! If step 5 fails, the configuration of before is started in the same way; if that fails too, the node stops. What can not
+//! be changed in a running process ([`keep_fixed`]) is said by its key, and stays.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::signals::Signals;
+use super::{LOOK, LOOK_AT_LOG, Node, Why};
+use crate::admin::Phase;
+use crate::config::{self, Config, Overrides, Report};
+use crate::delivery::SinkHandle;
+use crate::inputs::inherited;
+use crate::ledger::Ledger;
+use crate::log;
+use crate::metrics::{Health, Reload};
+use crate::service;
+use crate::settings::Severity;
+
+/// What a sink has not taken after that is left to the disk log and the files, where nothing is lost by it: who reloads
+/// often does so to mend a dead sink.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the threads of what is replaced have to end after they gave up: a write to a slow disk returns in that time.
+const THREADS_END: Duration = Duration::from_secs(10);
+/// How long its last syncs may take. The process goes on, so a slow disk is waited for longer than at a stop.
+const SAVED_WITHIN: Duration = Duration::from_secs(30);
+/// The health check.
+const CHECK: &str = "config";
+/// Mistakes that are said, at most.
+const SAID_MAX: usize = 20;
+
+/// Where a configuration was read from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The file; `-` can not be read twice.
+    pub path: PathBuf,
+    /// What the command line said.
+    pub overrides: Overrides,
+    /// The text that is in force.
+    pub text: String,
+}
+
+impl Node {
+    /// Reads the configuration again. `Some`: the node has to stop.
+    pub(super) async fn reload(&mut self, signals: &mut Signals) -> Option<Why> {
+        service::reloading();
+        let (result, why) = self.try_reload(signals).await;
+        self.metrics.reloads[result as usize].fetch_add(1, Relaxed);
+        if why.is_none() {
+            service::ready();
+        }
+        why
+    }
+
+    async fn try_reload(&mut self, signals: &mut Signals) -> (Reload, Option<Why>) {
+        let Some(origin) = self.options.origin.clone() else {
+            tracing::info!("SIGHUP: sinks reopen their files");
+            self.reopen();
+            return (Reload::Unchanged, None);
+        };
+        let read = config::text_of(&origin.path).and_then(|(name, text)| {
+            if text == origin.text {
+                return Ok(None);
+            }
+            config::load_text(&name, &text, &origin.overrides).map(|config| Some((config, text)))
+        });
+        match read {
+            Ok(None) => {
+                self.metrics.check(CHECK, Health::Pass, "");
+                tracing::info!("SIGHUP: the configuration is the same; sinks reopen their files");
+                self.reopen();
+                (Reload::Unchanged, None)
+            }
+            Ok(Some((config, text))) => self.replace(config, text, &origin, signals).await,
+            Err(report) => {
+                self.refuse(&report);
+                (Reload::Refused, None)
+            }
+        }
+    }
+
+    fn reopen(&self) {
+        self.handles().iter().for_each(SinkHandle::reopen);
+    }
+
+    fn refuse(&self, report: &Report) {
+        let errors: Vec<_> = report.findings.iter().filter(|found| found.severity == Severity::Error).collect();
+        for found in errors.iter().take(SAID_MAX) {
+            tracing::error!("{}: {}", found.place, found.message);
+        }
+        let first = errors.first().map_or(String::new(), |found| format!("{}: {}", found.place, found.message));
+        self.metrics.check(CHECK, Health::Warn, format!("refused, the one before goes on: {first}"));
+        tracing::error!(
+            errors = errors.len(),
+            "SIGHUP: the new configuration has mistakes and is refused; the one before goes on"
+        );
+    }
+
+    async fn replace(
+        &mut self,
+        mut config: Config,
+        text: String,
+        origin: &Origin,
+        signals: &mut Signals,
+    ) -> (Reload, Option<Why>) {
+        let began = Instant::now();
+        for warning in &config.warnings.findings {
+            tracing::warn!("{}: {}", warning.place, warning.message);
+        }
+        self.keep_fixed(&mut config);
+        let summary = config.summary();
+        self.state.set(Phase::Reloading);
+        let (swapped, told) = self.swap(config, signals).await;
+        let why = told.map(Why::Signal);
+        let Err(error) = swapped else {
+            self.options.origin = Some(Origin { text, ..origin.clone() });
+            self.metrics.check(CHECK, Health::Pass, "");
+            self.state.set(Phase::Running);
+            tracing::info!(ms = began.elapsed().as_millis(), "SIGHUP: the new configuration is in force: {summary}");
+            return (Reload::Applied, why);
+        };
+        tracing::error!("SIGHUP: the new configuration can not be started ({error}); the one before is started again");
+        self.metrics.check(CHECK, Health::Warn, format!("not started, the one before goes on: {error}"));
+        let name = origin.path.display().to_string();
+        let again = match config::load_text(&name, &origin.text, &origin.overrides) {
+            Ok(mut config) => {
+                self.keep_fixed(&mut config);
+                self.swap(config, signals).await.0.map_err(|error| error.to_string())
+            }
+            Err(report) => Err(report.to_string()),
+        };
+        match again {
+            Ok(()) => {
+                self.state.set(Phase::Running);
+                (Reload::Failed, why)
+            }
+            Err(error) => {
+                tracing::error!("the configuration of before can not be started either: {error}");
+                self.broken = true;
+                (Reload::Failed, Some(Why::Broken))
+            }
+        }
+    }
+
+    /// Gives a configuration the values of the running one where only a restart can change them.
+    fn keep_fixed(&self, config: &mut Config) {
+        let (old, new) = (&self.node, &mut config.node);
+        let say = |key: &str, stays: String| {
+            tracing::warn!("SIGHUP: {key} is changed by a restart only; {stays} stays in force");
+        };
+        if new.data_dir != old.data_dir {
+            say("[node] data_dir", old.data_dir.display().to_string());
+            new.data_dir.clone_from(&old.data_dir);
+        }
+        if new.memory != old.memory {
+            say("[node] memory", config::memory::mib(old.memory as u64));
+            new.memory = old.memory;
+        }
+        if new.workers != old.workers {
+            say("[node] workers", old.workers.to_string());
+            new.workers = old.workers;
+        }
+        if config.telemetry.log.format != self.log_format {
+            say("[telemetry] log format", format!("{:?}", self.log_format.name()));
+            config.telemetry.log.format = self.log_format;
+        }
+    }
+
+    /// Puts a configuration in the place of the running one. With it: the word to stop that came meanwhile.
+    async fn swap(
+        &mut self,
+        config: Config,
+        signals: &mut Signals,
+    ) -> (Result<(), std::io::Error>, Option<&'static str>) {
+        // Held until the new inputs have it.
+        let Some(gate) = self.gate.upgrade() else {
+            return (Err(std::io::Error::other("all inputs are at their end")), None);
+        };
+        let same_secrets = config.node.secrets == self.node.secrets;
+        let is_same = |input: &super::Running| {
+            let wanted = config.inputs.iter().find(|wanted| wanted.name == input.name);
+            wanted.is_some_and(|wanted| wanted.kind == input.kind && wanted.written == input.written) && same_secrets
+        };
+        let (stay, leave): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inputs).into_iter().partition(is_same);
+        inherited::keep();
+        leave.iter().for_each(|input| input.stop.set());
+        let began = Instant::now();
+        let left = || leave.iter().map(|input| input.workers.running()).sum::<usize>();
+        let mut told = self.wait_while(signals, began, || left() > 0).await;
+        gate.shut();
+        if told.is_none() {
+            told = self.wait_while(signals, began, || self.sinks_running() > 0).await;
+        }
+        if let Some(middle) = &self.middle {
+            middle.watch.keep(Duration::ZERO);
+            middle.give_up.set();
+        }
+        let until = Instant::now() + THREADS_END;
+        let mut ended = self.middle.as_ref().is_none_or(|middle| middle.sinks.join(until));
+        ended &= leave.iter().all(|input| input.workers.join(until));
+        self.inputs = stay;
+        if !ended {
+            // A thread that is stuck in a dead mount has an output file that nobody else may write.
+            self.broken = true;
+            self.inputs.extend(leave);
+            let text =
+                "threads of the running one do not end; their disk or mount may be dead, and only a restart helps";
+            return (Err(std::io::Error::other(text)), told);
+        }
+        for input in &leave {
+            for check in ["input", "rotation", "held deleted files"] {
+                self.metrics.uncheck(&format!("{check} {}", input.name));
+            }
+        }
+        self.save_all(Instant::now() + SAVED_WITHIN);
+        self.give_back(false);
+        self.middle = None;
+        log::set_level(config.telemetry.log.level);
+        self.node.shutdown_timeout = config.node.shutdown_timeout;
+        self.node.secrets.clone_from(&config.node.secrets);
+        let saved = Ledger::of(&self.metrics);
+        let bound = self.bind(config.telemetry.listen);
+        let built = bound.and_then(|bound| self.build(config, &saved).map(|()| self.serve(bound)));
+        if built.is_ok() {
+            for address in inherited::close_rest() {
+                tracing::info!(address, "no input listens here any more");
+            }
+        }
+        (built, told)
+    }
+
+    /// Waits while that is so: until the time to stop is over, or [`RELOAD_PATIENCE`] where nothing is lost by it, or until
+    /// a word to stop, which is returned.
+    async fn wait_while(
+        &self,
+        signals: &mut Signals,
+        began: Instant,
+        goes_on: impl Fn() -> bool,
+    ) -> Option<&'static str> {
+        let mut looked = Instant::now();
+        while goes_on() && began.elapsed() < self.node.shutdown_timeout {
+            if began.elapsed() >= RELOAD_PATIENCE && self.comes_again() {
+                break;
+            }
+            if looked.elapsed() >= LOOK_AT_LOG {
+                looked = Instant::now();
+                service::alive();
+            }
+            tokio::select! {
+                name = signals.stop() => return Some(name),
+                () = tokio::time::sleep(LOOK / 4) => {}
+            }
+        }
+        None
+    }
+
+    /// Whether all that is on its way is in the disk log, or is read again from where it came.
+    fn comes_again(&self) -> bool {
+        self.metrics.shown_sinks().all(|(_, sink)| {
+            let pairs = sink.pairs.iter().enumerate();
+            pairs.filter(|(at, _)| self.give_again.get(*at) != Some(&true)).all(|(_, pair)| {
+                let held = pair.held.load(Relaxed);
+                // Below zero: it got into the log late, and was delivered.
+                held == 0 || held > u64::MAX / 2
+            })
+        })
+    }
+}
