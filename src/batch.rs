@@ -15,6 +15,9 @@
 //! Limits: an input closes a batch when [`Batch::is_full`] says so (its permit is used up, or [`TAGS_MAX`] tags);
 //! offsets are `u32`, so an arena never passes 4 GiB (asserted).
 
+mod shipment; // a batch for one sink
+mod tables; // its memory
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -27,36 +30,16 @@ pub use crate::record::{
 };
 use crate::record::{Field, OWN_ALL, Origin, PLACES_MAX, Span, Tag, Value};
 use crate::record_id::{IdRun, RecordId, id_at};
+pub use shipment::Shipment;
+pub use tables::Tables;
+use tables::own_flag;
+pub(crate) use tables::own_flag_of;
 
 /// Tags in one batch, at most: the route of a batch is one bit a tag.
 pub const TAGS_MAX: usize = 64;
 
 /// Readable bytes after those in use, where a codec asks for them: one block of 16 read at the last byte stays inside.
 pub(crate) const TAIL_MIN: usize = 16;
-
-/// The memory of a batch, apart from what it says: recycled by the [`Budget`](crate::budget::Budget).
-#[derive(Debug, Default)]
-pub struct Tables {
-    /// Every byte up to `arena.len()` is initialised; only the first `used` mean anything. So writing a block is a
-    /// plain slice copy, without `unsafe` and without zeroing again.
-    arena: Vec<u8>,
-    used: usize,
-    rows: Vec<Row>,
-    fields: Vec<Field>,
-}
-
-impl Tables {
-    /// Bytes that the tables hold from the allocator.
-    pub(crate) fn memory(&self) -> usize {
-        self.arena.capacity() + self.rows.capacity() * size_of::<Row>() + self.fields.capacity() * size_of::<Field>()
-    }
-
-    fn clear(&mut self) {
-        self.used = 0;
-        self.rows.clear();
-        self.fields.clear();
-    }
-}
 
 /// Many records on their way (see the header).
 ///
@@ -82,6 +65,10 @@ pub struct Batch {
     places: Vec<Arc<Origin>>,
     /// The key `log`, once it is in the arena.
     log_key: Option<Span>,
+    /// Rows whose `log` the codec has taken apart already, as the first step would have.
+    taken_apart: usize,
+    /// Whether a row was pushed whose text goes on in a later one.
+    has_pieces: bool,
     tables: Tables,
     permit: Permit,
 }
@@ -102,6 +89,8 @@ impl Batch {
             tags: Vec::new(),
             places: Vec::new(),
             log_key: None,
+            taken_apart: 0,
+            has_pieces: false,
             tables,
             permit,
         }
@@ -289,6 +278,15 @@ impl Batch {
         (&self.tables.arena, &mut self.tables.fields)
     }
 
+    /// The same with the tail, which has `room` at least: for a codec that finds fields in what it writes there, and takes
+    /// notes. The first number is where the tail begins.
+    pub(crate) fn tail_and_tables(&mut self, room: usize) -> (u32, &mut [u8], &mut Vec<Field>, &mut Vec<u32>) {
+        self.tail(room);
+        let Tables { arena, used, fields, marks, .. } = &mut self.tables;
+        // `tail` keeps the arena below 4 GiB.
+        (*used as u32, &mut arena[*used..], fields, marks)
+    }
+
     // --- Filling: fields first, then the row that owns them.
 
     /// Appends a field to the record that the next [`push_row`](Self::push_row) closes.
@@ -311,6 +309,16 @@ impl Batch {
         &mut self.tables.fields[mark..]
     }
 
+    /// Whether a row was pushed whose text goes on in a later one.
+    pub(crate) fn has_pieces(&self) -> bool {
+        self.has_pieces
+    }
+
+    /// Whether the codec has taken `log` apart in all rows. (Such rows never leave a batch before the first step.)
+    pub(crate) fn is_taken_apart(&self) -> bool {
+        self.taken_apart == self.len()
+    }
+
     /// Forgets the fields after `mark` (a record that turned out to be broken).
     pub fn rewind_fields(&mut self, mark: usize) {
         self.tables.fields.truncate(mark);
@@ -319,6 +327,17 @@ impl Batch {
     /// Closes a record: its fields are those pushed since `mark`.
     pub fn push_row(&mut self, mark: usize, head: RowHead) {
         let own = self.tables.fields[mark..].iter().fold(0, |own, field| own | own_flag(&self.tables.arena, field));
+        self.push_flagged_row(mark, own, head);
+    }
+
+    /// The same for a codec that has found the members of `log` itself, and knows which added values they stand in the way of.
+    pub(crate) fn push_row_taken_apart(&mut self, mark: usize, own: u16, head: RowHead) {
+        self.taken_apart += 1;
+        self.push_flagged_row(mark, own, head);
+    }
+
+    fn push_flagged_row(&mut self, mark: usize, own: u16, head: RowHead) {
+        self.has_pieces |= head.partial;
         self.tables.rows.push(Row {
             time: head.time,
             time_text: head.time_text,
@@ -520,14 +539,16 @@ impl Batch {
     }
 
     /// Ends filling: small content moves out of a large arena, which goes back to be recycled, and the permit shrinks
-    /// to what the batch really holds. Without it a thousand batches of one line each would hold a thousand arenas.
+    /// to what the batch really holds. Without it a thousand batches of one line each would hold a thousand arenas; while
+    /// little of the budget is in use, nothing is moved, since a busy file ends each of its turns with a small batch.
     pub fn seal(&mut self) {
-        if self.cost() * 4 < self.tables.memory() {
+        if self.cost() * 4 < self.tables.memory() && !self.permit.budget().has_plenty() {
             let small = Tables {
                 arena: self.tables.arena[..self.tables.used].to_vec(),
                 used: self.tables.used,
                 rows: self.tables.rows.as_slice().to_vec(),
                 fields: self.tables.fields.as_slice().to_vec(),
+                marks: Vec::new(),
             };
             let large = std::mem::replace(&mut self.tables, small);
             self.permit.budget().recycle(large);
@@ -560,42 +581,6 @@ impl fmt::Debug for Batch {
             .field("cost", &self.cost())
             .field("tags", &self.tags)
             .finish()
-    }
-}
-
-/// Which added value a field stands in the way of. Runs for every field, so the length decides first.
-fn own_flag(arena: &[u8], field: &Field) -> u16 {
-    let key = || &arena[field.key.at as usize..field.key.at as usize + field.key.len as usize];
-    match field.key.len {
-        3 if key() == b"tag" => OWN_TAG,
-        4 => match key() {
-            b"time" => OWN_TIME,
-            b"file" => OWN_FILE,
-            _ => 0,
-        },
-        6 if key() == b"stream" => OWN_STREAM,
-        9 if key() == b"container" => OWN_CONTAINER,
-        _ => 0,
-    }
-}
-
-/// A batch on its way to one sink: the shared batch, this sink's handles, and which of the batch's tags it wants.
-#[derive(Debug)]
-pub struct Shipment {
-    /// The records, shared with the other sinks.
-    pub batch: Arc<Batch>,
-    /// To be settled by this sink.
-    pub receipts: Receipts,
-    /// One bit a tag of the batch: the rows of the others are not for this sink.
-    pub tags: u64,
-    /// The records are in the disk log too: what the sink gives up is not lost.
-    pub logged: bool,
-}
-
-impl Shipment {
-    /// Whether row `at` is for this sink.
-    pub fn wants(&self, at: usize) -> bool {
-        self.tags >> self.batch.row(at).tag & 1 == 1
     }
 }
 
@@ -688,10 +673,14 @@ mod tests {
 
     #[test]
     fn a_sealed_batch_holds_what_it_says() {
-        let budget = Budget::new(64 << 20);
+        let budget = Budget::new(16 << 20);
         let mut b = Batch::new(budget.try_acquire(1 << 20).expect("free"), 0, Arc::default());
         b.tail(512 << 10);
         push(&mut b, &[("a", "1")]);
+        b.permit_mut().resize(1 << 19);
+        b.seal();
+        assert!(budget.used() >= 512 << 10, "with plenty left it keeps its arena, and says so: {}", budget.used());
+        b.permit_mut().resize(4 << 20);
         b.seal();
         assert!(budget.used() < 2048, "{}", budget.used());
         assert_eq!(read(&b, 0), [("a".to_owned(), "1".to_owned())]);

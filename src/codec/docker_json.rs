@@ -18,7 +18,7 @@
 use memchr::memmem;
 
 use crate::batch::{Batch, RowHead};
-use crate::codec::json::{self, JsonError, index};
+use crate::codec::json::{self, JsonError, index, inner};
 use crate::codec::{text, time};
 use crate::metrics::Oddity;
 use crate::record::{Field, Form, Span, Stream, Timestamp};
@@ -63,6 +63,9 @@ pub enum LogForm {
     /// Still escaped, as [`Form::JsonStr`]: it only passes through, so the encoder copies it. Lines with broken
     /// UTF-8 become `Text`.
     Escaped,
+    /// Taken apart where it is a JSON object, as a first step `parse = "json"` would do it; else as `Text`, for that step to
+    /// judge. Not in a batch that has pieces of split lines: the joined text is what has to be read there.
+    Members,
 }
 
 /// Appends one line (without its line break) as a record; a damaged one may give several. The time stays text
@@ -168,6 +171,9 @@ fn template(line: &[u8], head: LineHead, batch: &mut Batch, form: LogForm) -> bo
         return false;
     };
     let body = Body { padded: &line[HEAD.len()..], len: body_end - HEAD.len() };
+    if form == LogForm::Members && take_apart(body, (stream, time), head, batch) {
+        return true;
+    }
     let Some(log) = push_log(body, batch, form) else {
         return false;
     };
@@ -176,6 +182,25 @@ fn template(line: &[u8], head: LineHead, batch: &mut Batch, form: LogForm) -> bo
     let time_text = batch.push_bytes(time);
     let row = RowHead { time: Timestamp::UNREAD, time_text, stream, partial: log.partial, ..head.row() };
     batch.push_row(mark, row);
+    true
+}
+
+/// Takes a line whose `log` is a JSON object and one line break. Anything else: nothing is done, `false`.
+#[inline(always)]
+fn take_apart(body: Body<'_>, (stream, time): (Stream, &[u8]), head: LineHead, batch: &mut Batch) -> bool {
+    if batch.has_pieces() || !body.padded.starts_with(b"{\\\"") {
+        return false;
+    }
+    let mark = batch.fields_mark();
+    let (base, out, fields, marks) = batch.tail_and_tables(body.len + inner::ROOM);
+    let Some(taken) = inner::object(body.padded, body.len, out, base, fields, marks) else {
+        return false;
+    };
+    batch.commit(taken.len);
+    batch.tally.odd_by(Oddity::Utf8LostByDocker, taken.replaced);
+    let time_text = batch.push_bytes(time);
+    let row = RowHead { time: Timestamp::UNREAD, time_text, stream, ..head.row() };
+    batch.push_row_taken_apart(mark, taken.own, row);
     true
 }
 
@@ -208,7 +233,7 @@ fn push_log(body: Body<'_>, batch: &mut Batch, form: LogForm) -> Option<Log> {
     let done = json::unescape_block(body.padded, body.len, out).ok()?;
     let whole = done.ends_in_newline || body.len == 0;
     let unescaped = &out[..done.len];
-    if whole && form == LogForm::Text {
+    if whole && form != LogForm::Escaped {
         let len = without_break(unescaped).len();
         count(done, batch);
         return Some(Log { value: batch.commit(len), form: Form::Text, partial: false });
@@ -322,12 +347,38 @@ fn push_json(bytes: &[u8], high: bool, batch: &mut Batch) -> Span {
     batch.push_bytes(bytes)
 }
 
-/// One round of the fuzz target: decode the bytes as one line, both ways, and encode what came out.
+/// One round of the fuzz target: decode the bytes as one line, all ways, and encode what came out. It is the same record
+/// whether `log` is taken apart on the way or afterwards.
 #[doc(hidden)]
 pub fn fuzz_one(data: &[u8]) {
-    for form in [LogForm::Text, LogForm::Escaped] {
+    for form in [LogForm::Text, LogForm::Escaped, LogForm::Members] {
         text::fuzz_lines(data, |line, head, batch| decode(line, head, batch, form));
     }
+    assert_eq!(parsed(data, LogForm::Members), parsed(data, LogForm::Text));
+}
+
+/// The records of a line as JSON, with `log` taken apart, and the oddities that were counted.
+fn parsed(line: &[u8], form: LogForm) -> (Vec<String>, Vec<u32>) {
+    use crate::batch::Added;
+    use crate::codec::ndjson::Encoder;
+    let mut batch = Batch::new(crate::budget::Budget::new(1 << 20).empty_permit(), 0, std::sync::Arc::default());
+    let tag = batch.tag_index("t").unwrap_or(0);
+    decode(line, LineHead { tag, pos: 0, now: Timestamp(0) }, &mut batch, form);
+    let mut encoder = Encoder::new(Added::ALL);
+    let mut records = Vec::new();
+    for at in 0..batch.len() {
+        let log = batch.fields(at).iter().rposition(|field| batch.bytes(field.key) == b"log");
+        if let Some(index) = log.filter(|index| batch.fields(at)[*index].form == Form::Text) {
+            let (span, mark) = (batch.fields(at)[index].value, batch.fields_mark());
+            if json::push_members(&mut batch, span, index::DEPTH_MAX).is_ok() {
+                batch.splice_fields(at, Some(index), mark);
+            }
+        }
+        let mut out = Vec::new();
+        encoder.row(&batch, at, &mut out);
+        records.push(String::from_utf8_lossy(&out).into_owned());
+    }
+    (records, batch.tally.oddities.to_vec())
 }
 
 #[cfg(test)]

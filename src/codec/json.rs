@@ -15,10 +15,11 @@ use crate::record::{Field, Form, Span, Value};
 pub(crate) mod block;
 mod escape;
 pub(crate) mod index;
+pub(crate) mod inner;
 mod mend;
 pub(crate) mod walk; // where a value ends that comes in pieces
 
-pub(crate) use escape::{Unescaped, unescape_block, unescape_room};
+pub(crate) use escape::{Unescaped, quoted, unescape_block, unescape_room};
 pub use escape::{escape, unescape};
 use index::Scanner;
 pub(crate) use mend::mend;
@@ -105,7 +106,21 @@ pub fn text<'a>(value: Value<'a>) -> Option<Cow<'a, [u8]>> {
     }
 }
 
+/// Appends a key of any form as `,"key":`.
+#[inline]
+pub(crate) fn write_key(key: Value<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
+    if key.form == Form::Text {
+        let replaced = escape::member_key(key.bytes, out);
+        tally.odd_by(Oddity::InvalidUtf8, replaced);
+        return;
+    }
+    out.push(b',');
+    write(key, out, tally);
+    out.push(b':');
+}
+
 /// Appends any value as JSON, quotes included.
+#[inline]
 pub fn write(value: Value<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
     match value.form {
         Form::Json => out.extend_from_slice(value.bytes),
@@ -115,10 +130,8 @@ pub fn write(value: Value<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
             out.push(b'"');
         }
         Form::Text => {
-            out.push(b'"');
-            let replaced = escape(value.bytes, out);
+            let replaced = quoted(value.bytes, out);
             tally.odd_by(Oddity::InvalidUtf8, replaced);
-            out.push(b'"');
         }
         Form::Msg => msgpack::write_json(value.bytes, out, tally),
     }

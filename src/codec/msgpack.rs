@@ -305,12 +305,10 @@ fn write_value(bytes: &[u8], out: &mut Vec<u8>, tally: &mut Tally, depth: usize)
 }
 
 fn write_text(text: &[u8], out: &mut Vec<u8>, tally: &mut Tally) {
-    out.push(b'"');
-    let replaced = json::escape(text, out);
+    let replaced = json::quoted(text, out);
     if replaced > 0 {
         tally.odd_by(Oddity::InvalidUtf8, replaced);
     }
-    out.push(b'"');
 }
 
 /// The text of `number` if it has three decimals at most, as most numbers that people log have: then it is a whole

@@ -62,7 +62,6 @@ impl Encoder {
     /// Appends row `at` as one JSON object, without a line break.
     pub fn row(&mut self, batch: &Batch, at: usize, out: &mut Vec<u8>) {
         let start = out.len();
-        out.push(b'{');
         self.own_fields(batch, at, out);
         let row = batch.row(at);
         if let Some(stream) = row.stream.name()
@@ -86,39 +85,35 @@ impl Encoder {
             batch.id_of(at).write(out);
             out.push(b'"');
         }
-        // Everything above begins with a comma; the first one, if nothing is before it, has to go.
-        if out.get(start + 1) == Some(&b',') {
-            out.remove(start + 1);
+        // Everything above begins with a comma: the first one is the place of the bracket.
+        match out.get_mut(start) {
+            Some(comma) => *comma = b'{',
+            None => out.push(b'{'),
         }
         out.push(b'}');
     }
 
-    /// The fields, each with a comma before it but the first.
+    /// The fields, each with a comma before it.
     #[inline(always)]
     fn own_fields(&mut self, batch: &Batch, at: usize, out: &mut Vec<u8>) {
         let arena = batch.arena();
         // The run that is not yet copied: from the quote of its first key to after its last value.
         let mut run = (0, 0);
-        let mut first = true;
         for field in batch.fields(at) {
             if let Some((from, to)) = as_written(arena, field) {
                 if run.1 != 0 && follows(arena, run.1, from) {
                     run.1 = to;
                     continue;
                 }
-                flush(arena, &mut run, &mut first, out);
+                flush(arena, &mut run, out);
                 run = (from, to);
             } else {
-                flush(arena, &mut run, &mut first, out);
-                if !std::mem::take(&mut first) {
-                    out.push(b',');
-                }
-                json::write(batch.key(field), out, &mut self.tally);
-                out.push(b':');
+                flush(arena, &mut run, out);
+                json::write_key(batch.key(field), out, &mut self.tally);
                 json::write(batch.value(field), out, &mut self.tally);
             }
         }
-        flush(arena, &mut run, &mut first, out);
+        flush(arena, &mut run, out);
     }
 
     fn time(&mut self, batch: &Batch, at: usize, row: &Row, out: &mut Vec<u8>) {
@@ -260,11 +255,9 @@ fn follows(arena: &[u8], end: usize, from: usize) -> bool {
 }
 
 #[inline(always)]
-fn flush(arena: &[u8], run: &mut (usize, usize), first: &mut bool, out: &mut Vec<u8>) {
+fn flush(arena: &[u8], run: &mut (usize, usize), out: &mut Vec<u8>) {
     if run.1 != 0 {
-        if !std::mem::take(first) {
-            out.push(b',');
-        }
+        out.push(b',');
         out.extend_from_slice(&arena[run.0..run.1]);
         *run = (0, 0);
     }
@@ -297,9 +290,7 @@ pub(crate) fn underscores(batch: &Batch, at: usize, key: &str) -> usize {
 }
 
 fn quoted(text: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    json::escape(text.as_bytes(), out);
-    out.push(b'"');
+    json::quoted(text.as_bytes(), out);
 }
 
 /// One round of the fuzz target: the bytes are fields of every form that may hold arbitrary bytes.

@@ -17,7 +17,7 @@ use super::follow::inotify::Bell;
 use super::follow::{read_tag, source};
 use super::{Input, InputKind, Outlet};
 use crate::batch::Batch;
-use crate::codec::docker_json::LineHead;
+use crate::codec::docker_json::{LineHead, LogForm};
 use crate::codec::lines::Lines;
 use crate::metrics::Oddity;
 use crate::pipeline::Lane;
@@ -156,7 +156,7 @@ impl Pump {
             if line.cut > 0 {
                 batch.tally.odd(Oddity::LineCut);
             }
-            self.format.decode(line.bytes, LineHead { tag, pos, now }, batch);
+            self.format.decode(line.bytes, LineHead { tag, pos, now }, batch, LogForm::default());
         }
         self.close(filling);
     }

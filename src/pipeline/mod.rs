@@ -162,9 +162,19 @@ impl Pipeline {
         self.after_join(lane, batch, now);
     }
 
+    /// Whether the first step after joining takes `log` apart as JSON, in all records: then a codec may do so while it
+    /// has the text at hand, if no pieces wait in the lane.
+    pub fn takes_log_apart(&self) -> bool {
+        self.steps.first().is_some_and(|step| {
+            let all = step.globs.is_empty() && step.condition.is_none();
+            all && matches!(&step.action, Action::Parse(parse) if parse.takes_log_apart())
+        })
+    }
+
     fn after_join(&self, lane: &mut Lane, batch: &mut Batch, now: Timestamp) {
         batch.tally.received = u32::try_from(batch.len()).unwrap_or(u32::MAX);
-        for step in &self.steps {
+        let done = usize::from(batch.is_taken_apart() && self.takes_log_apart());
+        for step in &self.steps[done..] {
             if batch.is_empty() {
                 break;
             }

@@ -55,6 +55,11 @@ struct Groups {
 }
 
 impl Parse {
+    /// Whether it puts the members of the JSON object `log` in its place.
+    pub(super) fn takes_log_apart(&self) -> bool {
+        matches!(self.format, Format::Json) && self.from == "log" && self.into.is_none()
+    }
+
     pub(super) fn run(&self, batch: &mut Batch, rows: &Rows<'_>, scratch: &mut Scratch) {
         let mut groups = match &self.format {
             Format::Regex(regex) => {

@@ -97,7 +97,21 @@ impl FileSink {
         let mut by_path: HashMap<String, usize> = HashMap::new();
         let mut order = Vec::with_capacity(request.len());
         let mut tallies = Vec::new();
+        let fixed = self.settings.path.fixed();
         for part in &request.parts {
+            if let Some(path) = &fixed {
+                if groups.is_empty() {
+                    groups.push(Group { path: path.clone(), lines: self.spare.pop().unwrap_or_default() });
+                }
+                let lines = &mut groups[0].lines;
+                for row in &part.rows {
+                    self.encoder.row(&part.batch, *row as usize, lines);
+                    lines.push(b'\n');
+                }
+                order.resize(order.len() + part.rows.len(), 0);
+                tallies.push((part.batch.input, std::mem::take(&mut self.encoder.tally)));
+                continue;
+            }
             // Rows with the same key are mostly neighbours, and there are few keys in a batch.
             let mut keys: Vec<(Key, usize)> = Vec::new();
             for row in &part.rows {

@@ -29,7 +29,8 @@ impl Part {
     pub fn of(shipment: Shipment) -> Result<Part, Receipts> {
         let wanted = |at: &u32| shipment.wants(*at as usize);
         // A batch holds fewer rows than bytes, and those fit a u32.
-        let rows: Vec<u32> = (0..shipment.batch.len() as u32).filter(wanted).collect();
+        let all = 0..shipment.batch.len() as u32;
+        let rows: Vec<u32> = if shipment.wants_all() { all.collect() } else { all.filter(wanted).collect() };
         if rows.is_empty() {
             return Err(shipment.receipts);
         }

@@ -187,7 +187,128 @@ fn broken_utf_8_is_kept_and_a_piece_of_it_is_made_valid() {
     assert_eq!(batch.bytes(attrs.value), "{\"k\":\"\u{fffd}\"}".as_bytes());
 }
 
+/// Whether the one pass took the record.
+fn is_taken(log: &str) -> bool {
+    let line = format!("{{\"log\":\"{log}{TAIL}");
+    assert_eq!(parsed(line.as_bytes(), LogForm::Members), parsed(line.as_bytes(), LogForm::Text), "{line}");
+    decoded(line.as_bytes(), LogForm::Members).is_taken_apart()
+}
+
+#[test]
+fn an_object_is_taken_apart_on_the_way() {
+    let long = "x".repeat(300);
+    let taken = [
+        r#"{"a":1}"#,
+        r#"{"a":"b","n":-0.5e+7,"t":true,"f":false,"z":null,"o":{"p":[1,{"q":[]},{}],"r":"s"},"a":2}"#,
+        r#"{"a": 1, "b": {"c": [1, 2]}}"#,
+        r#"{"":"","é😀":"запрос обработан 東京都","esc":"\"quoted\" \\ \n \t \u00e9 \/","k\"ey":1}"#,
+        r#"{"url":"/a?x=1&y=2<b>","time":"now","stream":"x","tag":1,"file":2,"container":3}"#,
+        r#"{"big":18446744073709551615,"huge":1e400,"many":123456789012345678901234567890.5}"#,
+        &format!(r#"{{"long":"{long}","after":"{long}\"{long}"}}"#),
+    ];
+    for object in taken {
+        for end in ["\n", "\r\n"] {
+            assert!(is_taken(&docker_escaped(&format!("{object}{end}"))), "{object}");
+        }
+        assert!(!is_taken(&docker_escaped(object)), "a piece has to be joined first: {object}");
+    }
+}
+
+#[test]
+fn what_is_rare_or_broken_is_left_to_the_plain_way() {
+    let deep = format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200));
+    let many = format!("{{{}\"z\":1}}", (0..1000).map(|n| format!("\"k{n}\":1,")).collect::<String>());
+    let left = [
+        "plain",
+        "",
+        "{}",
+        " {\"a\":1}",
+        "{\"a\" :1}",
+        "{\"a\":  1}",
+        "{\"a\":1} ",
+        "{\"a\":1}x",
+        "{\"a\":1}}",
+        "{\"a\":1,}",
+        "{\"a\":01}",
+        "{\"a\":1.}",
+        "{\"a\":-}",
+        "{\"a\":1e}",
+        "{\"a\":tru}",
+        "{\"a\":'b'}",
+        "{a:1}",
+        "{\"a\"}",
+        "{\"a\":[1,]}",
+        "{\"a\":[1}",
+        "{\"a\":{\"b\":1]",
+        "{\"log\":\"x\"}",
+        "{\"a\":\"\\ud83d\\ude00\"}",
+        "{\"a\":\"\\ud83d\"}",
+        "{\"a\":\"\\x\"}",
+        "{\"a\":\"\\u12g4\"}",
+        "{\"a\":\"tab\tin it\"}",
+        "{\"a\":\"b\nc\"}",
+        "{\n\"a\":1\n}",
+        &deep,
+        &many,
+    ];
+    for text in left {
+        assert!(!is_taken(&docker_escaped(&format!("{text}\n"))), "{text}");
+    }
+    // A quote, a backslash or a half of a pair that only shows once Docker's escape is decoded.
+    for log in [r#"{\"a\":\"\u0022\"}\n"#, r#"{\"a\":\"\u005c\"}\n"#, r#"{\"a\":\"\ud800\"}\n"#, r#"{\"a\":\"\/\"}\n"#]
+    {
+        assert!(!is_taken(log), "{log}");
+    }
+    let broken = [b"{\"log\":\"{\\\"a\\\":\\\"\xff\\\"}\\n".as_slice(), TAIL.as_bytes()].concat();
+    assert!(!decoded(&broken, LogForm::Members).is_taken_apart());
+    fuzz_one(&broken);
+}
+
+#[test]
+fn lost_bytes_are_counted_and_pieces_turn_the_one_pass_off() {
+    let lost = format!("{{\"log\":\"{{\\\"a\\\":\\\"x\\ufffdy\\ufffd\\\"}}\\n{TAIL}");
+    let batch = decoded(lost.as_bytes(), LogForm::Members);
+    assert_eq!((batch.is_taken_apart(), odd(&batch, Oddity::Utf8LostByDocker)), (true, 2));
+    let mut batch = decoded(format!("{{\"log\":\"{{\\\"a\\\":{TAIL}").as_bytes(), LogForm::Members);
+    let head = LineHead { tag: 0, pos: 0, now: Timestamp(5) };
+    decode(lost.as_bytes(), head, &mut batch, LogForm::Members);
+    assert!(!batch.is_taken_apart() && batch.find(1, b"log").is_some(), "it may be the end of the piece before it");
+}
+
+/// Any JSON, with the characters that are hard to get right.
+fn value() -> impl Strategy<Value = serde_json::Value> {
+    let text = || "[ab\"\\\\/\n\t<&é😀{}:,\u{fffd}\\[\\]]{0,40}";
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        (-1e9f64..1e9).prop_map(Into::into),
+        text().prop_map(Into::into),
+    ];
+    leaf.prop_recursive(4, 30, 5, move |inner| {
+        let pairs = proptest::collection::vec((text(), inner.clone()), 0..5);
+        let object = pairs.prop_map(|pairs| serde_json::Value::Object(pairs.into_iter().collect()));
+        prop_oneof![proptest::collection::vec(inner, 0..5).prop_map(Into::into), object]
+    })
+}
+
 proptest! {
+    #[test]
+    fn any_object_gives_the_same_record_both_ways(
+        value in value(),
+        spaced in any::<bool>(),
+        harm in proptest::option::of((any::<proptest::sample::Index>(), proptest::collection::vec(any::<u8>(), 0..3))),
+    ) {
+        let object = serde_json::json!({ "first": value, "é": [1, "x"] }).to_string();
+        let object = if spaced { object.replace("\":", "\": ").replace(",\"", ", \"") } else { object };
+        let mut line = format!("{{\"log\":\"{}\\n{TAIL}", docker_escaped(&object)).into_bytes();
+        if let Some((at, bytes)) = harm {
+            let at = at.index(line.len());
+            line.splice(at..line.len().min(at + bytes.len()), bytes.iter().copied());
+        }
+        fuzz_one(&line);
+    }
+
     #[test]
     fn any_text_comes_back_whatever_the_way(text in "[ab\"\\\\\n\r\t\u{0}<é😀\u{2028}]{0,200}", attrs in any::<bool>()) {
         let attrs = if attrs { r#","attrs":{"a":"b"}"# } else { "" };

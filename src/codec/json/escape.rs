@@ -9,6 +9,9 @@ use wide::u8x16;
 
 use super::block::{BLOCK, controls, equal, load, special_bytes, specials};
 
+/// Bytes that are escaped at once.
+const WORD: usize = 4 * BLOCK;
+
 /// What came of unescaping.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Unescaped {
@@ -276,6 +279,52 @@ fn escape_any(bytes: &[u8], out: &mut Vec<u8>) -> bool {
     escape_long(bytes, out)
 }
 
+/// The same between quotes.
+///
+/// What is shorter than a block and plain, as most keys and values are, is written in two steps of fixed size.
+#[inline]
+pub(crate) fn quoted(bytes: &[u8], out: &mut Vec<u8>) -> u32 {
+    if let Some(short) = short_plain(bytes) {
+        out.push(b'"');
+        out.extend_from_slice(&short);
+        let end = out.len() - BLOCK + bytes.len();
+        out[end] = b'"';
+        out.truncate(end + 1);
+        return 0;
+    }
+    out.push(b'"');
+    let replaced = escape(bytes, out);
+    out.push(b'"');
+    replaced
+}
+
+/// A key as `,"key":`.
+#[inline]
+pub(crate) fn member_key(bytes: &[u8], out: &mut Vec<u8>) -> u32 {
+    out.extend_from_slice(b",\"");
+    if let Some(short) = short_plain(bytes) {
+        out.extend_from_slice(&short);
+        out.truncate(out.len() - BLOCK + bytes.len());
+        out.extend_from_slice(b"\":");
+        return 0;
+    }
+    let replaced = escape(bytes, out);
+    out.extend_from_slice(b"\":");
+    replaced
+}
+
+/// Up to 15 bytes that are ASCII and stand in a JSON string as they are.
+#[inline(always)]
+fn short_plain(bytes: &[u8]) -> Option<[u8; BLOCK]> {
+    if bytes.len() >= BLOCK {
+        return None;
+    }
+    let short = short_block(bytes);
+    let block = u8x16::from(short);
+    // Bytes behind the end are zero, which is a control character.
+    ((specials(block) | block.to_bitmask()) & ((1 << bytes.len()) - 1) == 0).then_some(short)
+}
+
 /// Up to 15 bytes as a block, zeros behind them. Two reads that overlap: a copy of a length that is not known in advance
 /// is a call.
 #[inline(always)]
@@ -296,24 +345,49 @@ fn short_block(bytes: &[u8]) -> [u8; BLOCK] {
     value.to_le_bytes()
 }
 
+/// Words of 64 bytes, each copied whole before it is known how much of it is wanted; the places of what has to be escaped
+/// are worked out at once. One word is looked at once, however many quotes it holds.
 fn escape_long(bytes: &[u8], out: &mut Vec<u8>) -> bool {
-    const FOUR: usize = 4 * BLOCK;
-    out.reserve(bytes.len() + FOUR);
+    out.reserve(bytes.len() + WORD);
     let mut high = u8x16::splat(0);
     let mut at = 0;
-    loop {
-        while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<FOUR>()) {
-            let (parts, _) = chunk.as_chunks::<BLOCK>();
-            let blocks = [0, 1, 2, 3].map(|nth| u8x16::from(parts[nth]));
-            let found = blocks.map(special_bytes);
-            if ((found[0] | found[1]) | (found[2] | found[3])).to_bitmask() != 0 {
+    while let Some(source) = bytes[at..].first_chunk::<{ WORD + BLOCK }>() {
+        let (parts, _) = source.as_chunks::<BLOCK>();
+        let blocks = [0, 1, 2, 3].map(|nth| u8x16::from(parts[nth]));
+        let found = blocks.map(special_bytes);
+        high |= (blocks[0] | blocks[1]) | (blocks[2] | blocks[3]);
+        if let Some(word) = source.first_chunk::<WORD>() {
+            out.extend_from_slice(word);
+        }
+        at += WORD;
+        if ((found[0] | found[1]) | (found[2] | found[3])).to_bitmask() == 0 {
+            continue;
+        }
+        let bits = |nth: usize| u64::from(found[nth].to_bitmask()) << (nth * BLOCK);
+        let mut mask = bits(0) | bits(1) | bits(2) | bits(3);
+        let mut from = mask.trailing_zeros() as usize % WORD;
+        out.truncate(out.len() - WORD + from);
+        loop {
+            escape_byte(source[from], out);
+            from += 1;
+            mask &= mask - 1;
+            let to = if mask == 0 { WORD } else { mask.trailing_zeros() as usize % WORD };
+            let mut done = from;
+            while done < to {
+                if let Some(block) = source[done % WORD..].first_chunk::<BLOCK>() {
+                    out.extend_from_slice(block);
+                }
+                done += BLOCK;
+            }
+            // What was copied beyond the run.
+            out.truncate(out.len() - done.saturating_sub(to));
+            if mask == 0 {
                 break;
             }
-            high |= (blocks[0] | blocks[1]) | (blocks[2] | blocks[3]);
-            out.extend_from_slice(chunk);
-            at += FOUR;
+            from = to;
         }
-        let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>()) else { break };
+    }
+    while let Some(chunk) = bytes[at..].first_chunk::<BLOCK>() {
         let block = u8x16::from(*chunk);
         let mask = specials(block);
         high |= block;

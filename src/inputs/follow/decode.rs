@@ -29,9 +29,10 @@ impl Format {
     }
 
     /// Appends one line, which is not empty for Docker and CRI (nothing stands there that could be kept).
-    pub fn decode(self, line: &[u8], head: LineHead, batch: &mut Batch) {
+    /// `log` says how that of a Docker line is kept.
+    pub fn decode(self, line: &[u8], head: LineHead, batch: &mut Batch, log: LogForm) {
         match self {
-            Format::Docker => docker_json::decode(line, head, batch, LogForm::default()),
+            Format::Docker => docker_json::decode(line, head, batch, log),
             Format::Cri => cri::decode(trim_cr(line), head, batch),
             Format::Json => text::push_json(trim_cr(line), head, batch),
             Format::Text => text::push(trim_cr(line), head, batch),

@@ -1,6 +1,7 @@
 //! What each step makes of records.
 
 use super::*;
+use crate::codec::docker_json::{self, LineHead, LogForm};
 
 /// Runs steps over JSON records with tag `t`.
 fn run(steps: &str, records: &[&str]) -> Batch {
@@ -271,4 +272,57 @@ fn more_tags_than_a_batch_has_leave_the_others_as_they_were() {
     assert_eq!((changed, odd(&batch, Oddity::StepFailed)), (63, 37));
     let batch = run(r#"{ tag = "n.{n}" }"#, &records[..63].iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(odd(&batch, Oddity::StepFailed), 0, "the old tag made room");
+}
+
+/// What a chain of Docker lines gives, decoded as `form`: its records, how many were received, how many not parsed.
+fn of_docker(steps: &str, logs: &[&str], form: LogForm) -> (Vec<String>, u32, u32) {
+    let pipeline = pipeline(steps);
+    let mut lane = pipeline.lane(JoinRule::DockerFile);
+    let mut batch = empty();
+    let tag = batch.tag_index("docker.web").expect("room for a tag");
+    for log in logs {
+        let log = serde_json::to_string(log).expect("a text");
+        let line = format!(r#"{{"log":{log},"stream":"stdout","time":"2026-11-23T10:15:00.5Z"}}"#);
+        docker_json::decode(line.as_bytes(), LineHead { tag, pos: 0, now: NOW }, &mut batch, form);
+    }
+    pipeline.apply(&mut lane, &mut batch, NOW);
+    (lines(&batch, Added::ALL), batch.tally.received, odd(&batch, Oddity::NotParsed))
+}
+
+#[test]
+fn a_log_that_the_codec_has_taken_apart_gives_the_record_that_the_step_would_give() {
+    let piece = format!("{{\"a\":\"{}", "x".repeat(16_384 - 6));
+    let batches: [&[&str]; 5] = [
+        &["{\"a\":1,\"time\":2}\n", "{\"b\":\"c\\n\"}\r\n"],
+        &["{\"a\":1}\n", "plain\n", "{\"b\":2}\n", "[1]\n"],
+        &["{\"a\":1}\n", "{\"log\":\"{\\\"b\\\":2}\"}\n"],
+        // The end of a split line may look like a whole one.
+        &["{\"a\":1}\n", &piece, "{\"b\":2}\n", "{\"c\":3}\n"],
+        &[],
+    ];
+    let parse = r#"{ parse = "json" }"#;
+    let join = r#"{ join = "docker_partial" }, { parse = "json" }"#;
+    let more = r#"{ parse = "json", on_error = "drop" }, { set = { env = "x" } }, { drop = "b == 2" }"#;
+    for steps in [parse, join, more] {
+        for logs in batches {
+            let apart = of_docker(steps, logs, LogForm::Members);
+            assert_eq!(apart, of_docker(steps, logs, LogForm::Text), "{steps} {logs:?}");
+        }
+    }
+}
+
+#[test]
+fn a_codec_takes_log_apart_only_where_the_first_step_does_so_for_all_records() {
+    let takes = [r#"{ parse = "json" }"#, r#"{ join = "docker_partial" }, { parse = "json", on_error = "drop" }"#];
+    let leaves = [
+        "",
+        r#"{ set = { a = "b" } }, { parse = "json" }"#,
+        r#"{ parse = "json", match = "api.**" }"#,
+        r#"{ parse = "json", where = "a == 1" }"#,
+        r#"{ parse = "json", from = "message" }"#,
+        r#"{ parse = "json", into = "app" }"#,
+        r#"{ parse = "logfmt" }"#,
+    ];
+    assert!(takes.iter().all(|steps| pipeline(steps).takes_log_apart()));
+    assert!(leaves.iter().all(|steps| !pipeline(steps).takes_log_apart()));
 }

@@ -6,7 +6,7 @@ use memchr::memchr;
 
 use super::{Chain, Context};
 use crate::batch::{Batch, Receipt};
-use crate::codec::docker_json::LineHead;
+use crate::codec::docker_json::{LineHead, LogForm};
 use crate::codec::time;
 use crate::inputs::follow::decode::{self, Format};
 use crate::inputs::follow::identity::{self, Mark};
@@ -117,12 +117,15 @@ impl Chain {
             batch.base = position;
             batch.ids.extend(self.ids_from(position));
             self.now = Timestamp::now();
+            // The text of a line whose pieces wait is not whole yet.
+            let apart = outlet.gate.pipeline().takes_log_apart() && !self.lane.is_waiting();
+            self.log = if apart { LogForm::Members } else { LogForm::Text };
             self.filling = Some(batch);
         }
         let Some(batch) = &mut self.filling else { return false };
         let tag = batch.shared_tag_index(&self.about.tag).unwrap_or(0);
         let pos = u32::try_from(position - batch.base).unwrap_or(u32::MAX);
-        self.rules.format.decode(line, LineHead { tag, pos, now: self.now }, batch);
+        self.rules.format.decode(line, LineHead { tag, pos, now: self.now }, batch, self.log);
         true
     }
 

@@ -26,6 +26,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Receipt};
+use crate::codec::docker_json::LogForm;
 use crate::inputs::follow::checkpoint::Saved;
 use crate::inputs::follow::clock;
 use crate::inputs::follow::decode::Format;
@@ -154,6 +155,8 @@ pub struct Chain {
     /// Position of a line that was cut: its rest is being skipped.
     skipping: Option<u64>,
     filling: Option<Batch>,
+    /// How `log` of its Docker lines is kept.
+    log: LogForm,
     /// When it was begun.
     now: Timestamp,
     tally: Tally,
@@ -201,6 +204,7 @@ impl Chain {
             behind: VecDeque::new(),
             skipping: None,
             filling: None,
+            log: LogForm::default(),
             now: Timestamp(0),
             tally: Tally::default(),
             gone: false,
