@@ -130,7 +130,7 @@ fn a_dead_server_delays_no_ack_and_gets_everything_when_it_comes_back_restarts_o
     assert!(last.contains("stays in the disk log") && last.contains(&total.to_string()), "{last}");
     audit_closes(dir.path());
     let mut second = node(dir.path(), &http_config(port, &url)).start();
-    assert_eq!(second.metric("longshore_buffered", &[]) + second.metric("longshore_in_flight", &[]), total);
+    assert_eq!(second.undelivered(&[]), total);
     let server = Server::start_at(server_port, |_, _| Answer::status(200));
     second.wait_for("everything at the server", |node| node.delivered("central") >= total);
     second.assert_ledger_closes();

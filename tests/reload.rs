@@ -90,9 +90,7 @@ fn file_sink(name: &str, path: &Path) -> String {
 }
 
 fn settled(node: &mut Node) {
-    node.wait_for("everything delivered", |node| {
-        node.metric("longshore_buffered", &[]) + node.metric("longshore_in_flight", &[]) == 0
-    });
+    node.wait_for("everything delivered", |node| node.undelivered(&[]) == 0);
 }
 
 fn both(dir: &Path, names: [&str; 2]) -> Vec<Value> {
@@ -330,7 +328,7 @@ fn a_dead_sink_is_mended_by_a_reload_and_gets_everything_once() {
     node.reload(&(inputs.clone() + steps + &file_sink("out", &out) + &http(dead)));
     node.wait_for("the reload", |node| node.reloads("applied") == 1);
     node.assert_ledger_closes();
-    let (kept, backlog) = (node.delivered("out"), node.metric("longshore_buffered", &[("sink", "central")]));
+    let (kept, backlog) = (node.delivered("out"), node.undelivered(&[("sink", "central")]));
     assert!(backlog > 5_000, "{backlog}");
     node.wait_for("the other sink", |node| node.delivered("out") > kept);
     // Then an address where somebody answers.

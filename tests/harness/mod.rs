@@ -264,6 +264,12 @@ impl Node {
         self.metric("longshore_delivered_total", &[("sink", sink)])
     }
 
+    /// Records that have no end yet, in memory or in the disk log: of one look, since they go from one to the other.
+    pub fn undelivered(&self, labels: &[(&str, &str)]) -> u64 {
+        let (_, text) = self.get("/metrics").expect("the figures are served");
+        metric(&text, "longshore_buffered", labels) + metric(&text, "longshore_in_flight", labels)
+    }
+
     /// The non-zero figures, for messages of failed tests.
     pub fn figures(&self) -> String {
         let (_, text) = self.get("/metrics").unwrap_or_default();
