@@ -142,7 +142,15 @@ impl Pipeline {
             (None, _) => 0,
             (Some(globs), _) => bits(globs, batch),
         };
-        if tags != 0 || lane.is_waiting() {
+        if tags == 0 && lane.is_waiting() && lane.rule == JoinRule::DockerFile {
+            // A reload has taken `join` away: nothing will complete what waits. It comes before what is there.
+            if let Some(first) = lane.joiner.hold().filter(|first| *first < batch.base) {
+                batch.rebase(first);
+            }
+            let rows = batch.take_rows();
+            lane.joiner.flush(lane.rule, batch, Oddity::PartialUnjoined);
+            rows.into_iter().for_each(|row| batch.keep_row(row));
+        } else if tags != 0 || lane.is_waiting() {
             lane.joiner.apply(lane.rule, batch, tags, now);
         }
         self.after_join(lane, batch, now);

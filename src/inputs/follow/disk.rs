@@ -93,8 +93,13 @@ pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
 
 /// The names in a folder; none of one that can not be listed.
 pub fn names(folder: &Path) -> impl Iterator<Item = OsString> {
-    let entries = before(Call::List(folder)).and_then(|()| fs::read_dir(folder));
-    entries.into_iter().flatten().flatten().map(|entry| entry.file_name())
+    list(folder).into_iter().flatten()
+}
+
+/// The same, where the difference matters.
+pub fn list(folder: &Path) -> io::Result<impl Iterator<Item = OsString>> {
+    before(Call::List(folder))?;
+    Ok(fs::read_dir(folder)?.flatten().map(|entry| entry.file_name()))
 }
 
 /// Watches a path.

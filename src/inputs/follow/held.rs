@@ -17,6 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::disk;
 use super::identity::{self, FileId, Look};
 
+/// Looks at a folder before a file is called gone: its names may shift during one.
+const FIND_TRIES: usize = 4;
+
 /// Descriptors of followed files.
 static OPEN: AtomicU64 = AtomicU64::new(0);
 static MAX: OnceLock<u64> = OnceLock::new();
@@ -138,12 +141,15 @@ impl Held {
     /// Opens it again: by its name, or by whatever name of its folder it has now.
     fn find(&self) -> io::Result<File> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        let others = || disk::names(folder).map(|name| folder.join(name));
-        for path in std::iter::once(self.path.clone()).chain(others()) {
-            if identity::look_at(&path).is_ok_and(|look| look.id == self.id) {
-                let file = disk::open(&path)?;
-                if identity::look(&file)?.id == self.id {
-                    return Ok(file);
+        for _ in 0..FIND_TRIES {
+            let others = disk::list(folder)?.map(|name| folder.join(name));
+            for path in std::iter::once(self.path.clone()).chain(others) {
+                if identity::look_at(&path).is_ok_and(|look| look.id == self.id) {
+                    match disk::open(&path) {
+                        Ok(file) if identity::look(&file)?.id == self.id => return Ok(file),
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
                 }
             }
         }

@@ -69,6 +69,11 @@ impl Event<'_> {
         self.flags.contains(ReadFlags::QUEUE_OVERFLOW)
     }
 
+    /// A file was written to.
+    pub fn is_written(&self) -> bool {
+        self.flags.contains(ReadFlags::MODIFY)
+    }
+
     /// Whoever wrote a file has closed it.
     pub fn is_closed(&self) -> bool {
         self.flags.contains(ReadFlags::CLOSE_WRITE)

@@ -84,7 +84,7 @@ pub fn start(follow: Follow, outlet: Outlet, workers: &Arc<Workers>) -> io::Resu
     let mut bells = Vec::new();
     for number in 0..follow.readers.max(1) {
         let (news, heard) = mpsc::channel();
-        let line = Line { news, bell: Arc::new(Bell::new()?), ended: Arc::default() };
+        let line = Line { news, park: Arc::default(), bell: Arc::new(Bell::new()?), ended: Arc::default() };
         bells.push(Arc::clone(&line.bell));
         let reader = Reader::new(outlet.clone(), Arc::clone(&rules), heard, line.clone(), Arc::clone(&startup));
         let reader = if follow.watch { reader } else { reader.without_watcher() };

@@ -32,6 +32,7 @@ use crate::metrics::Health;
 use crate::metrics::followed::{Generation, Watching};
 
 mod events;
+mod waiting; // for a descriptor
 
 use events::Told;
 
@@ -91,8 +92,11 @@ pub struct Opener {
     said_deaf: bool,
     first_listing: bool,
     first_chains: usize,
-    /// Families that wait until a descriptor is free, and when that was tried last.
-    waiting: Vec<Family>,
+    /// Families that wait until a descriptor is free, by their path, whether they were there at the start, and when that was
+    /// tried last.
+    waiting: BTreeMap<PathBuf, (Family, bool)>,
+    /// What is looked at was there at the start.
+    was_there: bool,
     waited: Instant,
     said_waiting: bool,
     tail: bool,
@@ -155,7 +159,8 @@ impl Opener {
             rescanned: clock::now(),
             first_listing: true,
             first_chains: 0,
-            waiting: Vec::new(),
+            waiting: BTreeMap::new(),
+            was_there: false,
             waited: clock::now(),
             said_waiting: false,
             tail: setup.tail,
@@ -375,7 +380,9 @@ impl Opener {
         {
             return;
         }
-        if held::are_used_up() || kin.newest.is_none() && held::are_scarce() {
+        // Where nothing can be closed for it, or nothing will come later, it need not wait for that.
+        let can_wait = folder.watch.is_some() && !self.outlet.once;
+        if held::are_used_up() || kin.newest.is_none() && can_wait && held::are_scarce() {
             self.wait_for_descriptor(family);
             return;
         }
@@ -419,32 +426,6 @@ impl Opener {
         }
     }
 
-    /// Remembers a family that can not be opened for want of descriptors.
-    fn wait_for_descriptor(&mut self, family: Family) {
-        if !std::mem::replace(&mut self.said_waiting, true) {
-            tracing::warn!(
-                input = self.input,
-                open = held::open_files(),
-                "as many files are open as the limit allows; idle ones are closed in turn and opened again when they grow: raise LimitNOFILE (systemd) or --ulimit nofile (Docker) to keep all open"
-            );
-        }
-        if !self.waiting.contains(&family) {
-            self.waiting.push(family);
-        }
-    }
-
-    /// Asks the readers to close what is idle, and looks once more at what waits.
-    fn try_waiting(&mut self) {
-        self.waited = clock::now();
-        for line in &self.lines {
-            let _ = line.news.send(News::Park);
-            line.bell.ring();
-        }
-        for family in std::mem::take(&mut self.waiting) {
-            self.look(family);
-        }
-    }
-
     fn publish(&mut self, family: &Family, fresh: Vec<Arc<Held>>) {
         let known = self.layout.about(family);
         let Some(kin) = self.folders.get_mut(&family.folder).and_then(|f| f.families.get_mut(&family.base)) else {
@@ -484,7 +465,8 @@ impl Opener {
         kin.standing = Some(Arc::clone(&standing));
         let saved = self.outlet.checkpoints.as_ref().and_then(|checkpoints| checkpoints.lookup(&self.input, &key));
         // Files that appear later are read from their head, whatever `start` says.
-        let first = if self.tail && self.first_listing { First::Tail } else { self.layout.first(family) };
+        let was_there = self.first_listing || self.was_there;
+        let first = if self.tail && was_there { First::Tail } else { self.layout.first(family) };
         self.owners.insert(chain, (family.folder.clone(), family.base.clone()));
         self.first_chains += usize::from(self.first_listing);
         let seed = Box::new(Seed {

@@ -35,7 +35,7 @@ pub struct Inner {
     pub tracker: Tracker,
     /// Whether `saved` would say something new.
     dirty: bool,
-    /// Until something is settled the stored place stays: what it is about is gone, and that is not told yet.
+    /// Until the first range is settled the stored place stays: what it is about is gone, and that is not told yet.
     pub untold: bool,
 }
 
@@ -62,17 +62,20 @@ impl Progress {
 
     /// Settles a range of the tracker, and tells the checkpoints.
     pub fn settle(&self, number: u64, delivered: bool) {
-        let moved = {
+        let (moved, told) = {
             let mut inner = self.lock();
+            let front = inner.tracker.front();
             let moved = inner.tracker.settle(number, delivered);
-            inner.dirty |= moved > 0;
-            inner.untold &= !delivered;
-            moved
+            // What is to be told is the first range, and has no bytes.
+            let told = inner.untold && inner.tracker.front() > front;
+            inner.untold &= !told;
+            inner.dirty |= moved > 0 || told;
+            (moved, told)
         };
-        if moved > 0
+        if (moved > 0 || told)
             && let Some(checkpoints) = self.checkpoints.upgrade()
         {
-            checkpoints.touch(moved, false);
+            checkpoints.touch(moved, told);
         }
     }
 

@@ -12,7 +12,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -64,8 +65,6 @@ pub enum News {
         /// Number of the chain.
         chain: u64,
     },
-    /// Descriptors are scarce: close what is idle and delivered.
-    Park,
     /// Everything that is there was sent, and nothing more will be.
     Listed,
     /// It is not to be followed after all.
@@ -80,6 +79,8 @@ pub enum News {
 pub struct Line {
     /// Never blocks.
     pub news: mpsc::Sender<News>,
+    /// Idle files are to be closed: descriptors are scarce.
+    pub park: Arc<AtomicBool>,
     /// Rung after sending.
     pub bell: Arc<Bell>,
     /// Chains that have ended by themselves, for the opener to forget.
@@ -237,17 +238,17 @@ impl Reader {
         if let Some(watcher) = &self.watcher {
             watcher.drain(|event| {
                 all |= event.is_overflow();
-                chains.extend(self.watched.remove(&event.watch));
+                chains.extend(self.watched.remove(&event.watch).map(|chain| (chain, event.is_written())));
             });
         }
         if all {
-            chains.extend(self.watched.drain().map(|(_, chain)| chain));
+            chains.extend(self.watched.drain().map(|(_, chain)| (chain, false)));
         }
-        for chain in chains {
+        for (chain, written) in chains {
             if let Some(seat) = self.seats.get_mut(&chain) {
                 // One-shot: it is gone by now.
                 seat.watch = None;
-                if let Some(held) = seat.chain.file().filter(|held| held.is_parked()) {
+                if let Some(held) = seat.chain.file().filter(|held| written && held.is_parked()) {
                     held.grew.store(true, Relaxed);
                 }
                 seat.chain.standing().resting.store(false, Release);
@@ -259,6 +260,9 @@ impl Reader {
     }
 
     fn hear(&mut self) {
+        if self.line.park.swap(false, Acquire) {
+            self.park();
+        }
         while let Ok(news) = self.news.try_recv() {
             match news {
                 News::Found { chain, seed, first } => self.found(chain, *seed, first),
@@ -267,7 +271,6 @@ impl Reader {
                 }
                 News::About { chain, about } => self.change(chain, |seat| seat.chain.set_about(about)),
                 News::Gone { chain } => self.change(chain, |seat| seat.chain.set_gone()),
-                News::Park => self.park(),
                 News::Listed => self.listed = true,
                 News::Leave { chain } => self.leave(chain),
             }

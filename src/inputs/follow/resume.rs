@@ -48,7 +48,9 @@ pub fn find(generations: &[Arc<Held>], saved: &Saved) -> Start {
     if let Some(at) = locate(generations, &saved.done) {
         return Start { at, offset: saved.done.offset, replay: 0, fate: Fate::Found };
     }
-    if let Some(at) = generations.iter().position(|held| Some(held.id) == saved.done.next) {
+    // Without a birth time it may be another file's inode by now.
+    let next = saved.done.next.filter(|next| next.btime != 0);
+    if let Some(at) = generations.iter().position(|held| Some(held.id) == next) {
         return Start { at, offset: 0, replay: 0, fate: Fate::Found };
     }
     let same_file = |held: &Arc<Held>| held.id == saved.done.id;

@@ -76,6 +76,11 @@ impl Tracker {
         self.mark.done - from
     }
 
+    /// Number of the first range that is not settled, or of the next one.
+    pub fn front(&self) -> u64 {
+        self.first
+    }
+
     /// How far everything was delivered.
     pub fn mark(&self) -> Mark {
         self.mark

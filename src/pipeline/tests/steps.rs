@@ -312,6 +312,29 @@ fn a_log_that_the_codec_has_taken_apart_gives_the_record_that_the_step_would_giv
 }
 
 #[test]
+fn pieces_that_wait_go_on_as_they_are_when_a_reload_has_taken_join_away() {
+    let (joins, plain) = (pipeline(r#"{ join = "docker_partial" }"#), pipeline(""));
+    let mut lane = joins.lane(JoinRule::DockerFile);
+    let mut give = |pipeline: &Pipeline, base: u64, log: &str| {
+        let mut batch = empty();
+        batch.base = base;
+        let tag = batch.tag_index("docker.web").expect("room for a tag");
+        let log = serde_json::to_string(log).expect("a text");
+        let line = format!(r#"{{"log":{log},"stream":"stdout","time":"2026-11-23T10:15:00.5Z"}}"#);
+        docker_json::decode(line.as_bytes(), LineHead { tag, pos: 0, now: NOW }, &mut batch, LogForm::Text);
+        pipeline.apply(&mut lane, &mut batch, NOW);
+        let logs = (0..batch.len()).map(|at| {
+            let field = batch.fields(at).iter().rposition(|field| batch.bytes(field.key) == b"log").expect("a log");
+            (batch.base + u64::from(batch.row(at).pos), batch.bytes(batch.fields(at)[field].value).len())
+        });
+        (logs.collect::<Vec<_>>(), lane.is_waiting())
+    };
+    let piece = "x".repeat(16_384);
+    assert_eq!(give(&joins, 100, &piece), (vec![], true));
+    assert_eq!(give(&plain, 20_000, "end\n"), (vec![(100, 16_384), (20_000, 3)], false));
+}
+
+#[test]
 fn a_codec_takes_log_apart_only_where_the_first_step_does_so_for_all_records() {
     let takes = [r#"{ parse = "json" }"#, r#"{ join = "docker_partial" }, { parse = "json", on_error = "drop" }"#];
     let leaves = [

@@ -15,7 +15,7 @@ use crate::inputs::follow::source::Source;
 use crate::inputs::follow::tracker;
 use crate::inputs::{Ack, Outlet};
 use crate::metrics::{Oddity, Tally};
-use crate::record::Timestamp;
+use crate::record::{Row, Timestamp};
 use crate::record_id::{IdRun, prefix_of};
 
 /// Memory of one batch, at most: the arena of a block of lines and its tables.
@@ -118,8 +118,10 @@ impl Chain {
             batch.ids.extend(self.ids_from(position));
             self.now = Timestamp::now();
             // The text of a line whose pieces wait is not whole yet.
-            let apart = outlet.gate.pipeline().takes_log_apart() && !self.lane.is_waiting();
+            let steps = outlet.gate.pipeline();
+            let apart = steps.takes_log_apart() && !self.lane.is_waiting();
             self.log = if apart { LogForm::Members } else { LogForm::Text };
+            self.steps = apart.then_some(steps);
             self.filling = Some(batch);
         }
         let Some(batch) = &mut self.filling else { return false };
@@ -157,11 +159,15 @@ impl Chain {
             Some(batch) => batch,
             None => Batch::new(outlet.budget.empty_permit(), outlet.input, Arc::clone(&self.about.origin)),
         };
-        if let Some(time) = batch.len().checked_sub(1).and_then(|at| time::of(&batch, at)) {
+        // A torn line has the time at which it was read, which may be long after those of files that are still to come.
+        let own = |row: &Row| !self.rules.docker || row.time == Timestamp::UNREAD;
+        if let Some(time) = batch.rows().iter().rposition(own).and_then(|at| time::of(&batch, at)) {
             self.last = self.last.max(time.0);
         }
-        if !batch.is_empty() {
-            outlet.apply(&mut self.lane, &mut batch);
+        match self.steps.take() {
+            _ if batch.is_empty() => {}
+            Some(steps) => steps.apply(&mut self.lane, &mut batch, Timestamp::now()),
+            None => outlet.apply(&mut self.lane, &mut batch),
         }
         if end <= self.ranged {
             // Rows that were delivered before: only what waits in the lane is new. Counted before, too.

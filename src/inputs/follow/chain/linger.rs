@@ -47,6 +47,8 @@ impl Chain {
         self.skipping = None;
         self.source = None;
         self.next_behind();
+        // Nothing will come under that name; if something does, it is a chain again.
+        self.gone |= !self.rules.docker && self.source.is_none() && self.queue.is_empty();
     }
 
     /// Reads what came late to renamed files. True when there may be more at once.

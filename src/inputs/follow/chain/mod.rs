@@ -39,7 +39,7 @@ use crate::inputs::follow::tracker;
 use crate::inputs::{Ack, Outlet};
 use crate::metrics::followed::LostBytes;
 use crate::metrics::{Oddity, Tally};
-use crate::pipeline::Lane;
+use crate::pipeline::{Lane, Pipeline};
 use crate::record::{Origin, Tag, Timestamp};
 
 /// Bytes that one chain reads before the others have their turn.
@@ -157,6 +157,8 @@ pub struct Chain {
     filling: Option<Batch>,
     /// How `log` of its Docker lines is kept.
     log: LogForm,
+    /// The steps that it is decoded for, if they are half done with that: a reload meanwhile is for the next batch.
+    steps: Option<Arc<Pipeline>>,
     /// When it was begun.
     now: Timestamp,
     tally: Tally,
@@ -205,6 +207,7 @@ impl Chain {
             skipping: None,
             filling: None,
             log: LogForm::default(),
+            steps: None,
             now: Timestamp(0),
             tally: Tally::default(),
             gone: false,

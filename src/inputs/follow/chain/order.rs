@@ -38,6 +38,8 @@ impl Chain {
                 if let Some(wait) = gz_wait(held, &mut self.gz_seen) {
                     return Some(wait);
                 }
+                // It is whole, and need not be waited for again while another one is.
+                held.closed.store(true, Relaxed);
                 self.gz_seen = None;
             }
         }
@@ -73,6 +75,10 @@ impl Chain {
     /// How many of these generations, oldest first, have nothing but records from before that time: they were delivered.
     pub(super) fn older_than(&self, generations: &[Arc<Held>], time: i64) -> usize {
         if !self.rules.docker || time == 0 {
+            return 0;
+        }
+        // A clock that was set back would make old ones of all that were written since.
+        if generations.iter().rev().find_map(last_time).is_none_or(|newest| newest < time) {
             return 0;
         }
         let old = generations.iter().take_while(|held| last_time(held).is_some_and(|last| last < time)).count();

@@ -113,6 +113,7 @@ impl Chain {
         let mut inner = self.progress.lock();
         let mark = inner.tracker.mark();
         inner.tracker.reset();
+        self.last = mark.time;
         let start = mark.hold.unwrap_or(mark.done).min(mark.done);
         let at = inner.spans.iter().rposition(|span| span.start <= start).unwrap_or(0);
         let Some(span) = inner.spans.get(at).cloned() else { return };

@@ -154,7 +154,7 @@ impl Opener {
             }
             kin.created += times;
             // What waits for a descriptor is not missing yet.
-            if self.waiting.contains(&kin.family) {
+            if self.waiting.contains_key(&kin.family.path()) {
                 continue;
             }
             if kin.created > kin.opened {

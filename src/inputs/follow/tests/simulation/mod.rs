@@ -186,7 +186,7 @@ fn begin(folder: &Path, data: &Path, runtime: &Handle) -> std::io::Result<Life> 
         Rules { input: "in".to_owned(), format: Format::Docker, line_max: 1 << 20, docker: true, ack: Ack::Delivered };
     let startup = Arc::new(Startup::new("in", "containers"));
     let (news, heard) = std::sync::mpsc::channel();
-    let line = Line { news, bell: Arc::new(Bell::new()?), ended: Arc::default() };
+    let line = Line { news, park: Arc::default(), bell: Arc::new(Bell::new()?), ended: Arc::default() };
     let reader = Reader::new(outlet.clone(), Arc::new(rules), heard, line.clone(), Arc::clone(&startup));
     let setup = Setup {
         outlet,

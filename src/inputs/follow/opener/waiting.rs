@@ -1,0 +1,36 @@
+//! Families that wait for a descriptor: where there are more files than `LimitNOFILE` allows.
+
+use std::sync::atomic::Ordering::Release;
+
+use super::Opener;
+use crate::inputs::follow::generations::Family;
+use crate::inputs::follow::{clock, held};
+
+impl Opener {
+    /// Remembers a family that can not be opened for want of descriptors.
+    pub(super) fn wait_for_descriptor(&mut self, family: Family) {
+        if !std::mem::replace(&mut self.said_waiting, true) {
+            tracing::warn!(
+                input = self.input,
+                open = held::open_files(),
+                "as many files are open as the limit allows; idle ones are closed in turn and opened again when they grow: raise LimitNOFILE (systemd) or --ulimit nofile (Docker) to keep all open"
+            );
+        }
+        let was_there = self.first_listing || self.was_there;
+        self.waiting.entry(family.path()).or_insert((family, was_there));
+    }
+
+    /// Asks the readers to close what is idle, and looks once more at what waits.
+    pub(super) fn try_waiting(&mut self) {
+        self.waited = clock::now();
+        for line in &self.lines {
+            line.park.store(true, Release);
+            line.bell.ring();
+        }
+        for (family, was_there) in std::mem::take(&mut self.waiting).into_values() {
+            self.was_there = was_there;
+            self.look(family);
+        }
+        self.was_there = false;
+    }
+}
