@@ -75,7 +75,7 @@ pub fn audit(config: &Config) -> Result<Audit, String> {
     let numbers: Vec<usize> = (0..sinks.len()).collect();
     let (log, backlog) = disk_log::open(config, &metrics, &numbers, false).map_err(|error| error.to_string())?;
     let saved = checkpoints.take_ledger().map(|saved| Ledger::from_json(&saved)).unwrap_or_default();
-    let wrong = saved.resume(&metrics, &backlog);
+    let wrong = saved.resume(&metrics, &backlog, &numbers);
     if let Some(log) = log {
         log.close(Instant::now() + CLOSE).map_err(|error| error.to_string())?;
     }

@@ -50,6 +50,8 @@ pub fn open(
     let settings = buffer::Settings {
         full: config.buffer.full,
         keep: config.buffer.keep,
+        // Should the start fail, the configuration of before has them again.
+        hold_removed: true,
         sources: metrics.inputs.iter().map(|input| input.name.clone()).collect(),
         watcher: Some(Arc::new(LogWatcher { metrics: Arc::clone(metrics), sinks: numbers.to_vec() })),
         ..buffer::Settings::new(dir, size)

@@ -406,6 +406,11 @@ impl Metrics {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Forgets when the certificates of an input end: it ends itself.
+    pub fn forget_certificates(&self, input: &str) {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| of != input);
+    }
+
     /// Notes when the certificate in a file ends, in seconds since 1970.
     pub fn certificate(&self, input: &str, file: &str, ends: i64) {
         let mut all = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);

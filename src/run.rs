@@ -26,6 +26,7 @@ mod telemetry;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -274,9 +275,8 @@ impl Node {
         }
         let sinks: Option<Vec<usize>> = config.sinks.iter().map(|sink| metrics.sink(&sink.name, sink.kind)).collect();
         let sinks = sinks.ok_or_else(too_many)?;
-        metrics.keep_sinks(&sinks);
         let (log, backlog) = disk_log::open(&config, &metrics, &sinks, true)?;
-        for wrong in saved.resume(&metrics, &backlog) {
+        for wrong in saved.resume(&metrics, &backlog, &sinks) {
             tracing::error!("the ledger of the last stop and the disk log differ: {wrong}");
         }
         let letters = DeadLetters::new(&config.node.data_dir, config.dead_letters, &metrics);
@@ -288,7 +288,7 @@ impl Node {
             stop: &self.stop,
             was_synced: self.was_synced,
         };
-        let started = Middle::start(config.sinks, sinks, log.clone(), Arc::clone(&letters), &ground);
+        let started = Middle::start(config.sinks, sinks.clone(), log.clone(), Arc::clone(&letters), &ground);
         let (middle, router) = started.inspect_err(|_| {
             let until = Instant::now() + LET_GO;
             letters.close(until);
@@ -326,6 +326,11 @@ impl Node {
             // What was started of it is stopped with the others.
             self.inputs.push(running);
             named.part.start(outlet, &workers).map_err(|error| said(&path, error))?;
+        }
+        // Until here nothing is given up: after an error the configuration of before has these sinks again.
+        metrics.keep_sinks(&sinks);
+        if let Some(Middle { log: Some(log), .. }) = &self.middle {
+            log.let_go_of_removed();
         }
         Ok(())
     }
@@ -475,12 +480,23 @@ impl Node {
         };
         let (written, (tell, told)) = (Arc::<AtomicBool>::default(), std::sync::mpsc::channel());
         let all = Arc::clone(&written);
+        // What gives up at its deadline lets go of the folder a moment later, and who waits for it wants to see that.
+        let writes = until - until.saturating_duration_since(Instant::now()) / 8;
         let save = move || {
-            let _ = tell.send(Middle::save(letters.as_deref(), log.as_deref(), &checkpoints, until, &all));
+            let _ = tell.send(Middle::save(letters.as_deref(), log.as_deref(), &checkpoints, writes, &all));
         };
-        let started = self.saver.spawn("last-save", save);
-        let synced = started.is_ok().then(|| told.recv_timeout(until.saturating_duration_since(Instant::now())).ok());
-        self.was_synced = synced.flatten() == Some(true);
+        self.was_synced = false;
+        if self.saver.spawn("last-save", save).is_ok() {
+            self.was_synced = loop {
+                let left = until.saturating_duration_since(Instant::now());
+                match told.recv_timeout(left.min(Duration::from_secs(1))) {
+                    Ok(synced) => break synced,
+                    // A slow disk is no reason for the watchdog.
+                    Err(RecvTimeoutError::Timeout) if !left.is_zero() => service::alive(),
+                    Err(_) => break false,
+                }
+            };
+        }
         written.load(Relaxed)
     }
 
@@ -489,7 +505,7 @@ impl Node {
         let Some(Middle { log: Some(log), numbers, .. }) = &self.middle else { return };
         let there = disk_log::by_number(&log.status().readers, &self.metrics, numbers);
         // Not an orderly stop's ledger yet, so nothing of it can be called wrong.
-        Ledger::of(&self.metrics).resume(&self.metrics, &there);
+        Ledger::of(&self.metrics).resume(&self.metrics, &there, numbers);
     }
 
     /// Nothing is in flight any more: what the disk log has stays there, the rest is given back or lost. `for_good`: the

@@ -66,7 +66,10 @@ impl Workers {
         self.running.fetch_add(1, Ordering::AcqRel);
         match thread::Builder::new().name(name.to_owned()).spawn(guarded) {
             Ok(handle) => {
-                self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+                let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+                // Each reload adds some; one that has ended keeps its stack until it is let go.
+                threads.retain(|thread| !thread.is_finished());
+                threads.push(handle);
                 Ok(())
             }
             Err(error) => {

@@ -373,3 +373,72 @@ fn a_sink_that_is_gone_is_in_no_figure_and_holds_nobody_up() {
     node.stop_well();
     assert_each_once(&records(&out), "p", "seq", &sent);
 }
+
+#[test]
+fn a_reload_that_fails_costs_a_renamed_sink_none_of_its_backlog_and_a_listener_none_of_its_senders() {
+    let dir = folder();
+    let (port, dead) = (free_port(), free_port());
+    let out = dir.path().join("out.ndjson");
+    let apps = |more: &str, limit: u32| {
+        let listen = format!("[\"tcp://127.0.0.1:{port}\"{more}]");
+        format!("[inputs.apps]\ntype = \"forward\"\nlisten = {listen}\npeer_connections_max = {limit}\n")
+    };
+    let http = |name: &str, port: u16| {
+        format!("[sinks.{name}]\ntype = \"http\"\nurl = \"http://127.0.0.1:{port}/\"\nbatch = {{ wait = \"20ms\" }}\n")
+    };
+    let good = apps("", 500) + &file_sink("out", &out) + &http("central", dead);
+    let mut node = node(dir.path(), &good).start();
+    let senders = Senders::start(port, 1, Duration::from_millis(1));
+    node.wait_for("a backlog", |node| node.metric("longshore_buffered", &[("sink", "central")]) > 2_000);
+    // The second address has a certificate that is none: known only when it is opened, after the first one is.
+    let none = dir.path().join("none.pem");
+    fs::write(&none, "no certificate").expect("writable");
+    let tls = format!(", {{ address = \"tls://127.0.0.1:{}\", cert = {none:?}, key = {none:?} }}", free_port());
+    node.reload(&(apps(&tls, 501) + &file_sink("out", &out) + &http("renamed", dead)));
+    node.wait_for("the failure", |node| node.reloads("failed") == 1);
+    let acked = senders.acked();
+    node.wait_for("acks of the one before", |_| senders.acked() > acked);
+    assert_eq!(node.get("/ready").map(|(status, _)| status), Some(200), "{}", node.log());
+    node.assert_ledger_closes();
+    let server = Server::start(|_, _| Answer::status(200));
+    node.reload(&(apps("", 500) + &file_sink("out", &out) + &http("central", server.port)));
+    node.wait_for("the reload", |node| node.reloads("applied") == 1);
+    let sent = senders.finish();
+    settled(&mut node);
+    node.assert_ledger_closes();
+    node.stop_well();
+    let found = Numbers::of(&server.accepted(), "p", "seq");
+    assert!(found.missing(&sent).is_empty(), "of the backlog: {:?}", found.missing(&sent));
+}
+
+#[test]
+fn an_input_that_leaves_behind_a_dead_sink_comes_back_with_the_configuration() {
+    let dir = folder();
+    let (log, other) = (dir.path().join("app.log"), dir.path().join("other.log"));
+    let dead = format!("[sinks.central]\ntype = \"http\"\nurl = \"http://127.0.0.1:{}/\"\n", free_port());
+    // More than its queue and the memory hold: the reader waits for room when it is told to leave.
+    let lines = 300_000;
+    let mut file = std::io::BufWriter::new(File::create(&log).expect("writable"));
+    for seq in 0..lines {
+        writeln!(file, "{{\"p\":\"file\",\"seq\":{seq},\"pad\":\"{}\"}}", "x".repeat(100)).expect("writable");
+    }
+    file.flush().expect("writable");
+    drop(file);
+    fs::write(&other, "").expect("writable");
+    let mut node = node(dir.path(), &(tailed("files", &log) + &dead)).with_node("shutdown_timeout = \"3s\"").start();
+    node.wait_for("a reader that waits", |node| {
+        let before = node.metric("longshore_input_records_total", &[]);
+        thread::sleep(Duration::from_millis(300));
+        before > 0 && node.metric("longshore_input_records_total", &[]) == before
+    });
+    // The sink is mended, and the input is another one: it leaves while it waits.
+    let server = Server::start(|_, _| Answer::status(200));
+    let sink = format!("[sinks.central]\ntype = \"http\"\nurl = {:?}\n", server.url());
+    let both = format!("[inputs.files]\ntype = \"file\"\npaths = [{log:?}, {other:?}]\nformat = \"json\"\n");
+    node.reload(&(both + &sink));
+    node.wait_for("the reload", |node| node.reloads("applied") == 1);
+    node.wait_for("everything", |node| node.delivered("central") >= lines);
+    node.assert_ledger_closes();
+    node.stop_well();
+    assert_each_once(&server.accepted(), "p", "seq", &BTreeMap::from([("file".to_owned(), lines)]));
+}

@@ -246,6 +246,8 @@ pub struct Books {
     pub queued: VecDeque<Queued>,
     /// The sum of their hints.
     pub queued_bytes: u64,
+    /// What readers that are configured no longer have not settled stays for now.
+    pub hold_removed: bool,
 }
 
 impl Books {
@@ -376,7 +378,8 @@ impl Books {
     /// How many of the oldest segments all configured readers are done with; the last one (`active`: it is written to)
     /// only counts when nothing more goes into it.
     pub fn settled_segments(&self, active: bool) -> usize {
-        let settled = self.readers.iter().filter(|reader| reader.live).map(|reader| reader.settled).min();
+        let settled =
+            self.readers.iter().filter(|reader| reader.live || self.hold_removed).map(|reader| reader.settled).min();
         let settled = settled.unwrap_or(self.committed);
         let sealed = self.segments.len() - usize::from(active && !self.segments.is_empty());
         (0..sealed).take_while(|at| self.below(*at) <= settled + 1).count()

@@ -168,6 +168,8 @@ pub struct Options {
     pub sources: Vec<String>,
     /// The id of a new log.
     pub id: frame::LogId,
+    /// What readers that are configured no longer have not settled stays, until the log is told to let go of it.
+    pub hold_removed: bool,
     /// Numbers that are left out, since they may have been given before a crash without a trace.
     pub jump: u64,
 }
@@ -188,6 +190,7 @@ impl<I: Io> Core<I> {
         let order: Vec<(u8, bool)> = bits.iter().map(|bit| (*bit, true)).chain(names.map(|bit| (bit, false))).collect();
         let mut books =
             Books { segments: recovery.segments.clone(), committed: next - 1, next, totals, ..Books::default() };
+        books.hold_removed = options.hold_removed;
         let mut cursors = Vec::new();
         let last = recovery.last;
         recovery.meta = meta.clone();

@@ -30,6 +30,7 @@ pub fn options(full: Full, jump: u64) -> Options {
         readers: vec!["a".to_owned(), "b".to_owned()],
         sources: vec!["x".to_owned(), "y".to_owned()],
         id: [9; 16],
+        hold_removed: false,
         jump,
     }
 }

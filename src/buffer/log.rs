@@ -143,6 +143,7 @@ where
             readers: readers.iter().map(|name| (*name).to_owned()).collect(),
             sources: settings.sources.clone(),
             id: std::array::from_fn(|_| random.u8(..)),
+            hold_removed: settings.hold_removed,
             jump: JUMP + u64::from(random.u32(..)),
         };
         let damage = recovery.damage.clone();
@@ -311,6 +312,12 @@ where
     pub fn save_soon(&self) {
         self.inner.lock().wanted = true;
         self.inner.work.notify_one();
+    }
+
+    /// Nobody will come back for what readers that are configured no longer have not settled.
+    pub fn let_go_of_removed(&self) {
+        core::lock(&self.inner.books).hold_removed = false;
+        self.save_soon();
     }
 
     /// How the log is now.

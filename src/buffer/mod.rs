@@ -153,6 +153,8 @@ pub struct Settings {
     pub keep: Option<Duration>,
     /// Names of what the records came from (inputs), for counting; [`Payload::source`] is an index.
     pub sources: Vec<String>,
+    /// What readers that are configured no longer have not settled stays until [`Log::let_go_of_removed`].
+    pub hold_removed: bool,
     /// Told of losses and of changes of the state.
     pub watcher: Option<Arc<dyn Watcher>>,
 }
@@ -160,7 +162,8 @@ pub struct Settings {
 impl Settings {
     /// The defaults: block, keep nothing.
     pub fn new(dir: impl Into<PathBuf>, size: u64) -> Settings {
-        Settings { dir: dir.into(), size, full: Full::Block, keep: None, sources: Vec::new(), watcher: None }
+        let (full, hold_removed) = (Full::Block, false);
+        Settings { dir: dir.into(), size, full, keep: None, sources: Vec::new(), hold_removed, watcher: None }
     }
 }
 

@@ -28,6 +28,7 @@ mod json; // JSON mode
 mod json_record;
 mod lost;
 mod options;
+mod place;
 mod time;
 
 use crate::batch::Batch;
@@ -43,6 +44,7 @@ use entry::{Filler, Taken};
 use json::Json;
 pub use lost::{Lost, LostReason};
 use options::Declared;
+pub use place::Place;
 
 /// Elements of a frame, at most; what is after the options means nothing.
 const ARITY_MAX: usize = 16;
@@ -134,14 +136,6 @@ enum Kind {
 /// Goes on, or stops with a step.
 type Flow = Option<Step>;
 
-/// Where a connection is between two frames: all that a decoder which goes on with it has to know.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Place {
-    /// Bytes used since the start of the connection.
-    offset: u64,
-    is_json: bool,
-}
-
 /// Decodes one connection. Holds no input: what it has not used is to be given again with more behind it.
 #[derive(Debug)]
 pub struct Decoder {
@@ -185,22 +179,6 @@ impl Decoder {
             tail_after: 0,
             offset: 0,
             frame_at: 0,
-        }
-    }
-
-    /// A decoder that goes on where another one was between two frames.
-    pub fn resume(limits: Limits, docker: bool, place: Place) -> Decoder {
-        let mut decoder = Decoder::new(limits, docker);
-        (decoder.offset, decoder.frame_at) = (place.offset, place.offset);
-        decoder.json = place.is_json.then(|| Box::new(Json::new(limits, docker, place.offset)));
-        decoder
-    }
-
-    /// Where it is; it means something between two frames only.
-    pub fn place(&self) -> Place {
-        match &self.json {
-            Some(json) => Place { offset: json.offset(), is_json: true },
-            None => Place { offset: self.offset, is_json: false },
         }
     }
 

@@ -91,7 +91,7 @@ impl Input for Forward {
                  LimitNOFILE (systemd) or --ulimit nofile (Docker)"
             );
         }
-        let mut ways = Vec::new();
+        let mut ways: Vec<Bound> = Vec::new();
         for listen in &self.settings.listen {
             ways.push(match open(listen) {
                 Ok(entrance) => Bound::Open(entrance),
@@ -99,7 +99,10 @@ impl Input for Forward {
                     say_taken(listen, &outlet, &error);
                     Bound::Taken(listen.clone())
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    ways.into_iter().for_each(|way| way.close(&outlet));
+                    return Err(error);
+                }
             });
         }
         let shared = Arc::new(Shared {
@@ -125,6 +128,14 @@ enum Bound {
 }
 
 impl Bound {
+    /// It will not be served after all.
+    fn close(self, outlet: &Outlet) {
+        match self {
+            Bound::Open(entrance) => entrance.listener.close(),
+            Bound::Taken(listen) => outlet.metrics.uncheck(&check_of(&listen)),
+        }
+    }
+
     /// The listener, once its address is free; `None` after the word to stop.
     async fn entrance(self, outlet: &Outlet) -> Option<Entrance> {
         let listen = match self {

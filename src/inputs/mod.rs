@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use crate::batch::{Batch, Outcome};
 use crate::budget::{Budget, Permit};
 use crate::metrics::{InputMetrics, Metrics};
+use crate::pipeline::route::Router;
 use crate::pipeline::{JoinRule, Lane};
 use crate::record::{Origin, Timestamp};
 use crate::settings::Section;
@@ -110,13 +111,10 @@ impl Outlet {
     /// Offers a batch to the sinks; waits for room in their queues, or in the disk log, and for the end of a reload.
     pub async fn send(&self, batch: Batch) {
         let router = match self.gate.pass_now() {
-            Some(router) => router,
-            None => match self.paused(self.gate.pass()).await {
-                Some(router) => router,
-                // Not delivered: its origin hears of it.
-                None => return,
-            },
+            Some(router) => Some(router),
+            None => self.paused(self.pass()).await,
         };
+        let Some(router) = router else { return self.not_sent(&batch) };
         let Some(mut offer) = router.route(batch) else { return };
         if !router.outbox().try_send(&mut offer) {
             self.paused(router.outbox().send(offer)).await;
@@ -128,17 +126,36 @@ impl Outlet {
     /// The same for a thread.
     pub fn send_blocking(&self, batch: Batch) {
         let router = match self.gate.pass_now() {
-            Some(router) => router,
-            None => match self.runtime.block_on(self.paused(self.gate.pass())) {
-                Some(router) => router,
-                None => return,
-            },
+            Some(router) => Some(router),
+            None => self.runtime.block_on(self.paused(self.pass())),
         };
+        let Some(router) = router else { return self.not_sent(&batch) };
         let Some(mut offer) = router.route(batch) else { return };
         if !router.outbox().try_send(&mut offer) {
             self.runtime.block_on(self.paused(router.outbox().send(offer)));
         } else {
             offer.receipts.settle(Outcome::Delivered);
+        }
+    }
+
+    /// The way to the sinks, once there is one. `None`: there will be none, or this input is to leave while the gate is
+    /// shut, which is opened only when it has left.
+    async fn pass(&self) -> Option<Arc<Router>> {
+        tokio::select! {
+            biased;
+            router = self.gate.pass() => router,
+            () = self.stop.wait() => None,
+        }
+    }
+
+    /// A batch that was read and is dropped, which tells its origin.
+    fn not_sent(&self, batch: &Batch) {
+        if !batch.is_empty() {
+            tracing::warn!(
+                input = self.counters().name,
+                records = batch.len(),
+                "read and not taken before its input ended; files and senders that wait for acks give it again, others do not"
+            );
         }
     }
 

@@ -53,7 +53,7 @@ impl Bench {
         let readers: Vec<&str> = names.iter().map(String::as_str).collect();
         let (log, found) = Log::open(settings, &readers).expect("a log");
         let backlog: Vec<Vec<u64>> = found.readers.iter().map(|reader| vec![reader.total.records]).collect();
-        assert!(Ledger::default().resume(&metrics, &backlog).is_empty());
+        assert!(Ledger::default().resume(&metrics, &backlog, &(0..sinks.len()).collect::<Vec<_>>()).is_empty());
         let budget = Budget::new(32 << 20);
         let (ways, queues): (Vec<Way>, Vec<_>) = required
             .iter()

@@ -15,6 +15,7 @@
 //! If step 5 fails, the configuration of before is started in the same way; if that fails too, the node stops. What can not
 //! be changed in a running process ([`keep_fixed`]) is said by its key, and stays.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use super::{LOOK, LOOK_AT_LOG, Node, Why};
 use crate::admin::Phase;
 use crate::config::{self, Config, Overrides, Report};
 use crate::delivery::SinkHandle;
+use crate::inputs::gate::Gate;
 use crate::inputs::inherited;
 use crate::ledger::Ledger;
 use crate::log;
@@ -117,6 +119,11 @@ impl Node {
         origin: &Origin,
         signals: &mut Signals,
     ) -> (Reload, Option<Why>) {
+        // Held until all is over: after a failure the last input may be gone, and its gate is needed again.
+        let Some(gate) = self.gate.upgrade() else {
+            tracing::warn!("SIGHUP: all inputs are at their end, and the node stops when all is delivered");
+            return (Reload::Refused, None);
+        };
         let began = Instant::now();
         for warning in &config.warnings.findings {
             tracing::warn!("{}: {}", warning.place, warning.message);
@@ -124,8 +131,8 @@ impl Node {
         self.keep_fixed(&mut config);
         let summary = config.summary();
         self.state.set(Phase::Reloading);
-        let (swapped, told) = self.swap(config, signals).await;
-        let why = told.map(Why::Signal);
+        let (swapped, told) = self.swap(config, &gate, signals).await;
+        let mut why = told.map(Why::Signal);
         let Err(error) = swapped else {
             self.options.origin = Some(Origin { text, ..origin.clone() });
             self.metrics.check(CHECK, Health::Pass, "");
@@ -133,13 +140,18 @@ impl Node {
             tracing::info!(ms = began.elapsed().as_millis(), "SIGHUP: the new configuration is in force: {summary}");
             return (Reload::Applied, why);
         };
+        if error.kind() == ErrorKind::Interrupted {
+            return (Reload::Refused, why);
+        }
         tracing::error!("SIGHUP: the new configuration can not be started ({error}); the one before is started again");
         self.metrics.check(CHECK, Health::Warn, format!("not started, the one before goes on: {error}"));
         let name = origin.path.display().to_string();
         let again = match config::load_text(&name, &origin.text, &origin.overrides) {
             Ok(mut config) => {
                 self.keep_fixed(&mut config);
-                self.swap(config, signals).await.0.map_err(|error| error.to_string())
+                let (swapped, told) = self.swap(config, &gate, signals).await;
+                why = why.or(told.map(Why::Signal));
+                swapped.map_err(|error| error.to_string())
             }
             Err(report) => Err(report.to_string()),
         };
@@ -148,6 +160,7 @@ impl Node {
                 self.state.set(Phase::Running);
                 (Reload::Failed, why)
             }
+            Err(_) if why.is_some() => (Reload::Failed, why),
             Err(error) => {
                 tracing::error!("the configuration of before can not be started either: {error}");
                 self.broken = true;
@@ -184,16 +197,15 @@ impl Node {
     async fn swap(
         &mut self,
         config: Config,
+        gate: &Gate,
         signals: &mut Signals,
     ) -> (Result<(), std::io::Error>, Option<&'static str>) {
-        // Held until the new inputs have it.
-        let Some(gate) = self.gate.upgrade() else {
-            return (Err(std::io::Error::other("all inputs are at their end")), None);
-        };
         let same_secrets = config.node.secrets == self.node.secrets;
         let is_same = |input: &super::Running| {
             let wanted = config.inputs.iter().find(|wanted| wanted.name == input.name);
-            wanted.is_some_and(|wanted| wanted.kind == input.kind && wanted.written == input.written) && same_secrets
+            let same = wanted.is_some_and(|wanted| wanted.kind == input.kind && wanted.written == input.written);
+            // One that was told to leave, and did not in time, leaves now.
+            same && same_secrets && !input.stop.is_set()
         };
         let (stay, leave): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inputs).into_iter().partition(is_same);
         inherited::keep();
@@ -201,21 +213,30 @@ impl Node {
         let began = Instant::now();
         let left = || leave.iter().map(|input| input.workers.running()).sum::<usize>();
         let mut told = self.wait_while(signals, began, || left() > 0).await;
-        gate.shut();
         if told.is_none() {
+            gate.shut();
             told = self.wait_while(signals, began, || self.sinks_running() > 0).await;
+        }
+        if told.is_some() {
+            // The stop that comes now has its own time for what is under way; who waits at a shut gate is not delivered.
+            if gate.pass_now().is_none() {
+                gate.close();
+            }
+            self.inputs = stay;
+            self.inputs.extend(leave);
+            return (Err(ErrorKind::Interrupted.into()), told);
         }
         if let Some(middle) = &self.middle {
             middle.watch.keep(Duration::ZERO);
             middle.give_up.set();
         }
+        service::alive();
         let until = Instant::now() + THREADS_END;
         let mut ended = self.middle.as_ref().is_none_or(|middle| middle.sinks.join(until));
         ended &= leave.iter().all(|input| input.workers.join(until));
         self.inputs = stay;
         if !ended {
             // A thread that is stuck in a dead mount has an output file that nobody else may write.
-            self.broken = true;
             self.inputs.extend(leave);
             let text =
                 "threads of the running one do not end; their disk or mount may be dead, and only a restart helps";

@@ -37,6 +37,10 @@ impl Connection {
         let mut connection = self;
         loop {
             connection.until_called().await;
+            // A probe: it needs no memory, for which others may wait, to be let go.
+            if connection.reader.is_at_end() {
+                return;
+            }
             // Boxed, so that it is no part of what a silent connection takes.
             match Box::pin(Session::new(connection).hold()).await {
                 Some(silent) => connection = silent,

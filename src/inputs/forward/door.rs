@@ -107,7 +107,12 @@ impl Door {
             said = text;
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => (),
-                () = stop.wait() => return,
+                () = stop.wait() => {
+                    // What comes next may have other files.
+                    metrics.uncheck(&check);
+                    metrics.forget_certificates(&input);
+                    return;
+                }
             }
         }
     }

@@ -58,7 +58,12 @@ impl Listener {
             }
             Address::Unix(path) => {
                 let socket = match inherited::take(&SockAddr::unix(path)?) {
-                    Some(socket) => socket,
+                    Some(socket) => {
+                        if !inherited::is_from_outside(path) {
+                            dress(path, listen)?;
+                        }
+                        socket
+                    }
                     None => bind_unix(path, listen)?,
                 };
                 socket.set_nonblocking(true)?;
@@ -159,19 +164,22 @@ fn bind_unix(path: &Path, listen: &Listen) -> io::Result<Socket> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    let prepared = (|| {
-        if let Some(owner) = &listen.owner {
-            let (user, group) = owner.split_once(':').unwrap_or((owner, ""));
-            let (user, group) = (id_of("/etc/passwd", user)?, id_of("/etc/group", group)?);
-            std::os::unix::fs::chown(path, user, group)
-                .map_err(|error| io::Error::new(error.kind(), format!("`owner`: {error}")))?;
-        }
-        listen.mode.map_or(Ok(()), |mode| fs::set_permissions(path, Permissions::from_mode(mode)))
-    })();
+    let prepared = dress(path, listen);
     if prepared.is_err() {
         let _ = fs::remove_file(path);
     }
     prepared.map(|()| socket)
+}
+
+/// Gives a Unix socket its owner and mode.
+fn dress(path: &Path, listen: &Listen) -> io::Result<()> {
+    if let Some(owner) = &listen.owner {
+        let (user, group) = owner.split_once(':').unwrap_or((owner, ""));
+        let (user, group) = (id_of("/etc/passwd", user)?, id_of("/etc/group", group)?);
+        std::os::unix::fs::chown(path, user, group)
+            .map_err(|error| io::Error::new(error.kind(), format!("`owner`: {error}")))?;
+    }
+    listen.mode.map_or(Ok(()), |mode| fs::set_permissions(path, Permissions::from_mode(mode)))
 }
 
 /// The number of a user or group, which stands in the third field of these files. `None` for none.

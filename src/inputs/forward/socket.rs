@@ -58,6 +58,12 @@ impl Reader {
         Reader { half, ahead: Mutex::new(Ahead { bytes: ahead, ended: false }) }
     }
 
+    /// Whether the sender has ended, and nothing is left to be read.
+    pub(super) fn is_at_end(&self) -> bool {
+        let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        ahead.ended && ahead.bytes.is_empty()
+    }
+
     fn has_ahead(&self) -> bool {
         let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
         ahead.ended || !ahead.bytes.is_empty()
