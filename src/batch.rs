@@ -539,10 +539,9 @@ impl Batch {
     }
 
     /// Ends filling: small content moves out of a large arena, which goes back to be recycled, and the permit shrinks
-    /// to what the batch really holds. Without it a thousand batches of one line each would hold a thousand arenas; while
-    /// little of the budget is in use, nothing is moved, since a busy file ends each of its turns with a small batch.
+    /// to what the batch really holds. Without it a thousand batches of one line each would hold a thousand arenas.
     pub fn seal(&mut self) {
-        if self.cost() * 4 < self.tables.memory() && !self.permit.budget().has_plenty() {
+        if self.cost() * 4 < self.tables.memory() {
             let small = Tables {
                 arena: self.tables.arena[..self.tables.used].to_vec(),
                 used: self.tables.used,
@@ -677,10 +676,6 @@ mod tests {
         let mut b = Batch::new(budget.try_acquire(1 << 20).expect("free"), 0, Arc::default());
         b.tail(512 << 10);
         push(&mut b, &[("a", "1")]);
-        b.permit_mut().resize(1 << 19);
-        b.seal();
-        assert!(budget.used() >= 512 << 10, "with plenty left it keeps its arena, and says so: {}", budget.used());
-        b.permit_mut().resize(4 << 20);
         b.seal();
         assert!(budget.used() < 2048, "{}", budget.used());
         assert_eq!(read(&b, 0), [("a".to_owned(), "1".to_owned())]);

@@ -83,11 +83,6 @@ impl Budget {
         self.total - self.permits.available_permits().min(self.total) + debt
     }
 
-    /// Whether little is in use: a sixteenth of the budget at most.
-    pub(crate) fn has_plenty(&self) -> bool {
-        self.used() <= self.total / 16
-    }
-
     /// The most bytes that were in use at once.
     pub fn used_peak(&self) -> usize {
         self.used_peak.load(Ordering::Relaxed)

@@ -506,17 +506,18 @@ fn a_thousand_connections_that_come_back_at_once_are_all_accepted() {
 fn connects_and_closes_without_bytes_leave_no_line_and_no_descriptor() {
     let dir = folder();
     let port = free_port();
-    // They come without a pause: on a busy machine hundreds are there before the first is seen to be gone.
-    let limits = "connections_max = 20000\npeer_connections_max = 20000";
-    let mut node = node(dir.path(), &config(dir.path(), &format!("\"tcp://127.0.0.1:{port}\""), limits)).start();
+    let mut node = node(dir.path(), &config(dir.path(), &format!("\"tcp://127.0.0.1:{port}\""), "")).start();
     let descriptors = |node: &Node| fs::read_dir(format!("/proc/{}/fd", node.pid())).expect("ours").count();
     drop(connect(port));
     wait_for("the first is gone", PATIENCE, || node.metric("longshore_input_open", &[]) == 0);
     let before = descriptors(&node);
-    for _ in 0..10_000 {
-        drop(TcpStream::connect(("127.0.0.1", port)).expect("it listens"));
+    for _ in 0..25 {
+        // Fewer than one peer may have open, should a busy machine be late.
+        for _ in 0..400 {
+            drop(TcpStream::connect(("127.0.0.1", port)).expect("it listens"));
+        }
+        node.wait_for("all are gone", |node| node.metric("longshore_input_open", &[]) == 0);
     }
-    node.wait_for("all are gone", |node| node.metric("longshore_input_open", &[]) == 0);
     wait_for("the descriptors are back", PATIENCE, || descriptors(&node) <= before + 2);
     assert!(!node.log().contains("WARN"), "{}", node.log());
     node.stop_well();

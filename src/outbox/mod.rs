@@ -56,9 +56,6 @@ pub const QUEUE_MAX: usize = 16;
 
 /// A sink that has had no room for so long gets behind: what others go on with is written to the disk for it.
 const SPILL_AFTER: Duration = Duration::from_millis(50);
-/// The same for durable batches, which are on the disk anyway: long enough for a file sink that takes what comes, too short
-/// for a network's answer, so that a burst is still taken at the disk's speed.
-const SPILL_DURABLE_AFTER: Duration = Duration::from_millis(10);
 
 /// What is known of a port when the outbox is made.
 #[derive(Debug)]
@@ -234,17 +231,16 @@ impl Outbox {
         };
         let mut give_up = pin!(behind.give_up.wait());
         let began = Instant::now();
-        let patience = if offer.batch.durable { SPILL_DURABLE_AFTER } else { SPILL_AFTER };
         loop {
             // Before it looks, so that no news is missed.
             let mut room = pin!(self.shared.room.notified());
             room.as_mut().enable();
-            let spills = began.elapsed() >= patience;
+            let spills = began.elapsed() >= SPILL_AFTER;
             match self.place(&mut offer, spills) {
                 None => break,
                 Some(Wait::Room) => tokio::select! {
                     () = room => {}
-                    () = tokio::time::sleep_until((began + patience).into()), if !spills => {}
+                    () = tokio::time::sleep_until((began + SPILL_AFTER).into()), if !spills => {}
                     () = &mut give_up => return,
                 },
                 Some(Wait::Log) => tokio::select! {
@@ -296,9 +292,6 @@ impl Outbox {
         let cost = offer.batch.cost();
         let has_log = self.shared.behind.is_some();
         if offer.batch.durable && has_log {
-            if !patient && self.is_soon_free(&ports, offer, cost) {
-                return Some(Wait::Room);
-            }
             return self.place_durable(&mut ports, offer, cost);
         }
         let wants = std::mem::take(&mut offer.wants);
@@ -332,16 +325,6 @@ impl Outbox {
             }
         }
         wait
-    }
-
-    /// Whether a sink that keeps up has no room at the moment. It is waited for, since one that gets behind reads everything
-    /// from the disk again until it has caught up, which costs twice what memory does.
-    fn is_soon_free(&self, ports: &[Mode], offer: &Offer, cost: usize) -> bool {
-        offer.wants.iter().any(|want| {
-            let way = &self.ways[want.port];
-            let lives = ports[want.port] == Mode::Live && way.required && !way.queue.is_closed();
-            lives && !self.has_room(ports, want.port, cost)
-        })
     }
 
     fn place_durable(&self, ports: &mut [Mode], offer: &mut Offer, cost: usize) -> Option<Wait> {

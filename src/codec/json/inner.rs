@@ -9,8 +9,8 @@
 //! check of its bounds.
 //!
 //! What is rare is left to the plain way, so that it has no second rule here: white space other than one space after a
-//! comma or colon, surrogate pairs, escapes that stand for quotes or control characters, members called `log`, more than
-//! [`MARKS_MAX`] quotes, and everything that is broken. Nothing is appended then.
+//! comma or colon, an empty object, `\/` of Docker's, surrogate pairs, escapes that stand for quotes or control characters, members called `log`, more than
+//! about [`MARKS_MAX`] quotes, and everything that is broken. Nothing is appended then.
 
 use wide::u8x16;
 
@@ -144,7 +144,7 @@ fn unescape(padded: &[u8], len: usize, out: &mut [u8], marks: &mut [u32]) -> Opt
             copy(source, from, place, target, &mut used);
             let code = source[place + 1];
             if matches!(code, b'"' | b'\\') {
-                // Below 2^31: a line is 4 MiB at most.
+                // Below 2^31: a line is 64 MiB at most (`line_max`).
                 slots[found % WORD] = (to + used) as u32 | u32::from(code == b'\\') << 31;
                 found += 1;
                 from = place + 1;
