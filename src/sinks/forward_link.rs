@@ -28,7 +28,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use crate::codec::forward::handshake::{self, Client, Helo, Pong, RANDOM};
+use crate::codec::forward::handshake::{self, Client, Helo, Pong, RANDOM, Refusal};
 use crate::codec::msgpack;
 use crate::settings::Secret;
 
@@ -259,12 +259,14 @@ impl Link {
         };
         let mut salt = [0; RANDOM];
         SystemRandom::new().fill(&mut salt).map_err(|_| self.fails("the system has no random bytes"))?;
+        let salt: String = salt.iter().map(|byte| format!("{byte:02x}")).collect();
+        let salt = salt.as_bytes();
         let deadline = Instant::now() + HANDSHAKE_WAIT;
         let bytes = self.message(deadline, "HELO", |bytes| Helo::read(bytes).map(|(_, end)| end)).await?;
         let (helo, _) = Helo::read(&bytes).map_err(|fault| self.fails(fault))?;
         self.kept = helo.keepalive;
         let mut ping = Vec::new();
-        client.ping(&helo, &salt, &mut ping).map_err(|refusal| self.fault(refusal))?;
+        client.ping(&helo, salt, &mut ping);
         let written = async {
             self.socket.write_all(&ping).await?;
             self.socket.flush().await
@@ -276,7 +278,13 @@ impl Link {
         }
         let answer = self.message(deadline, "PONG", |bytes| Pong::read(bytes).map(|(_, end)| end)).await?;
         let (pong, _) = Pong::read(&answer).map_err(|fault| self.fails(fault))?;
-        client.judge(&pong, helo.nonce, &salt).map_err(|refusal| self.fault(refusal))?;
+        let nobody = client.user.is_none() && !helo.auth.is_empty();
+        client.judge(&pong, helo.nonce, salt).map_err(|refusal| match refusal {
+            Refusal::Denied(_) if nobody => {
+                self.fault(format_args!("{refusal}; it asks for a user: set `user` and `password`"))
+            }
+            refusal => self.fault(refusal),
+        })?;
         self.secured = true;
         Ok(())
     }
