@@ -89,6 +89,10 @@ fn file_sink(name: &str, path: &Path) -> String {
     format!("[sinks.{name}]\ntype = \"file\"\npath = {path:?}\n")
 }
 
+fn http_sink(name: &str, port: u16) -> String {
+    format!("[sinks.{name}]\ntype = \"http\"\nurl = \"http://127.0.0.1:{port}/\"\nbatch = {{ wait = \"20ms\" }}\n")
+}
+
 fn settled(node: &mut Node) {
     node.wait_for("everything delivered", |node| node.undelivered(&[]) == 0);
 }
@@ -314,9 +318,7 @@ fn a_dead_sink_is_mended_by_a_reload_and_gets_everything_once() {
     let (port, dead) = (free_port(), free_port());
     let out = dir.path().join("out.ndjson");
     let apps = forward("apps", &format!("tcp://127.0.0.1:{port}"), "");
-    let http = |port: u16| {
-        format!("[sinks.central]\ntype = \"http\"\nurl = \"http://127.0.0.1:{port}/\"\nbatch = {{ wait = \"20ms\" }}\n")
-    };
+    let http = |port: u16| http_sink("central", port);
     let log = dir.path().join("app.log");
     let inputs = apps + &tailed("files", &log);
     let mut node = node(dir.path(), &(inputs.clone() + &file_sink("out", &out) + &http(dead))).start();
@@ -383,10 +385,7 @@ fn a_reload_that_fails_costs_a_renamed_sink_none_of_its_backlog_and_a_listener_n
         let listen = format!("[\"tcp://127.0.0.1:{port}\"{more}]");
         format!("[inputs.apps]\ntype = \"forward\"\nlisten = {listen}\npeer_connections_max = {limit}\n")
     };
-    let http = |name: &str, port: u16| {
-        format!("[sinks.{name}]\ntype = \"http\"\nurl = \"http://127.0.0.1:{port}/\"\nbatch = {{ wait = \"20ms\" }}\n")
-    };
-    let good = apps("", 500) + &file_sink("out", &out) + &http("central", dead);
+    let good = apps("", 500) + &file_sink("out", &out) + &http_sink("central", dead);
     let mut node = node(dir.path(), &good).start();
     let senders = Senders::start(port, 1, Duration::from_millis(1));
     node.wait_for("a backlog", |node| node.metric("longshore_buffered", &[("sink", "central")]) > 2_000);
@@ -394,14 +393,14 @@ fn a_reload_that_fails_costs_a_renamed_sink_none_of_its_backlog_and_a_listener_n
     let none = dir.path().join("none.pem");
     fs::write(&none, "no certificate").expect("writable");
     let tls = format!(", {{ address = \"tls://127.0.0.1:{}\", cert = {none:?}, key = {none:?} }}", free_port());
-    node.reload(&(apps(&tls, 501) + &file_sink("out", &out) + &http("renamed", dead)));
+    node.reload(&(apps(&tls, 501) + &file_sink("out", &out) + &http_sink("renamed", dead)));
     node.wait_for("the failure", |node| node.reloads("failed") == 1);
     let acked = senders.acked();
     node.wait_for("acks of the one before", |_| senders.acked() > acked);
     assert_eq!(node.get("/ready").map(|(status, _)| status), Some(200), "{}", node.log());
     node.assert_ledger_closes();
     let server = Server::start(|_, _| Answer::status(200));
-    node.reload(&(apps("", 500) + &file_sink("out", &out) + &http("central", server.port)));
+    node.reload(&(apps("", 500) + &file_sink("out", &out) + &http_sink("central", server.port)));
     node.wait_for("the reload", |node| node.reloads("applied") == 1);
     let sent = senders.finish();
     settled(&mut node);
