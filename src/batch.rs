@@ -210,7 +210,13 @@ impl Batch {
         &self.tables.arena[..self.tables.used]
     }
 
-    /// The same, to change in place (decoding that never grows).
+    /// The same with what happens to lie behind, so that a span's last block can be read whole.
+    #[inline]
+    pub(crate) fn padded_arena(&self) -> &[u8] {
+        &self.tables.arena
+    }
+
+    /// The bytes in use, to change in place (decoding that never grows).
     pub fn arena_mut(&mut self) -> &mut [u8] {
         &mut self.tables.arena[..self.tables.used]
     }
@@ -326,8 +332,12 @@ impl Batch {
 
     /// Closes a record: its fields are those pushed since `mark`.
     pub fn push_row(&mut self, mark: usize, head: RowHead) {
-        let own = self.tables.fields[mark..].iter().fold(0, |own, field| own | own_flag(&self.tables.arena, field));
-        self.push_flagged_row(mark, own, head);
+        self.push_flagged_row(mark, self.own_flags(mark), head);
+    }
+
+    /// Which added values the fields after `mark` stand in the way of.
+    pub(crate) fn own_flags(&self, mark: usize) -> u16 {
+        self.tables.fields[mark..].iter().fold(0, |own, field| own | own_flag(&self.tables.arena, field))
     }
 
     /// The same for a codec that has found the members of `log` itself, and knows which added values they stand in the way of.
@@ -336,7 +346,9 @@ impl Batch {
         self.push_flagged_row(mark, own, head);
     }
 
-    fn push_flagged_row(&mut self, mark: usize, own: u16, head: RowHead) {
+    /// The same for a codec that knows these already.
+    #[inline]
+    pub(crate) fn push_flagged_row(&mut self, mark: usize, own: u16, head: RowHead) {
         self.has_pieces |= head.partial;
         self.tables.rows.push(Row {
             time: head.time,

@@ -106,34 +106,41 @@ pub fn text<'a>(value: Value<'a>) -> Option<Cow<'a, [u8]>> {
     }
 }
 
-/// Appends a key of any form as `,"key":`.
+/// Appends a field as `,"key":value`. `padded` is the arena of its spans, with what is readable behind them.
 #[inline]
-pub(crate) fn write_key(key: Value<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
-    if key.form == Form::Text {
-        let replaced = escape::member_key(key.bytes, out);
+pub(crate) fn write_member(padded: &[u8], field: &Field, out: &mut Vec<u8>, tally: &mut Tally) {
+    let (key, value) = (&padded[field.key.at as usize..], &padded[field.value.at as usize..]);
+    if field.key_form == Form::Text {
+        let replaced = escape::member_key(key, field.key.len as usize, out);
         tally.odd_by(Oddity::InvalidUtf8, replaced);
-        return;
+    } else {
+        out.push(b',');
+        write_padded(field.key_form, key, field.key.len as usize, out, tally);
+        out.push(b':');
     }
-    out.push(b',');
-    write(key, out, tally);
-    out.push(b':');
+    write_padded(field.form, value, field.value.len as usize, out, tally);
 }
 
 /// Appends any value as JSON, quotes included.
-#[inline]
 pub fn write(value: Value<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
-    match value.form {
-        Form::Json => out.extend_from_slice(value.bytes),
+    write_padded(value.form, value.bytes, value.bytes.len(), out, tally);
+}
+
+/// The same of the first `len` bytes of `padded`.
+#[inline(always)]
+fn write_padded(form: Form, padded: &[u8], len: usize, out: &mut Vec<u8>, tally: &mut Tally) {
+    match form {
+        Form::Json => out.extend_from_slice(&padded[..len]),
         Form::JsonStr => {
             out.push(b'"');
-            out.extend_from_slice(value.bytes);
+            out.extend_from_slice(&padded[..len]);
             out.push(b'"');
         }
         Form::Text => {
-            let replaced = quoted(value.bytes, out);
+            let replaced = quoted(padded, len, out);
             tally.odd_by(Oddity::InvalidUtf8, replaced);
         }
-        Form::Msg => msgpack::write_json(value.bytes, out, tally),
+        Form::Msg => msgpack::write_json(padded, len, out, tally),
     }
 }
 

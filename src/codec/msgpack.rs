@@ -249,16 +249,38 @@ pub fn end_of(bytes: &[u8]) -> Result<usize, Fault> {
     if skip.is_done() { Ok(at) } else { Err(Fault::Short) }
 }
 
-/// Appends one MessagePack value (checked before) as JSON. What turns out not to be whole is `null`.
-pub fn write_json(value: &[u8], out: &mut Vec<u8>, tally: &mut Tally) {
-    if write_value(value, out, tally, 0).is_none() {
+/// Appends one MessagePack value (checked before), the first `len` bytes of `padded`, as JSON. What turns out not to be
+/// whole is `null`. (More bytes may follow: `codec/json/escape.rs` reads them with a text's last block.)
+pub fn write_json(padded: &[u8], len: usize, out: &mut Vec<u8>, tally: &mut Tally) {
+    if write_value(Within { padded, len }, out, tally, 0).is_none() {
         // Only for a caller that did not check: the text may be half an object, but nothing panics.
         out.extend_from_slice(b"null");
     }
 }
 
-/// Writes the value that `bytes` begin with; its end.
-fn write_value(bytes: &[u8], out: &mut Vec<u8>, tally: &mut Tally, depth: usize) -> Option<usize> {
+/// What is left of a value, and behind it.
+#[derive(Clone, Copy)]
+struct Within<'a> {
+    padded: &'a [u8],
+    /// Not above its length.
+    len: usize,
+}
+
+impl<'a> Within<'a> {
+    fn bytes(self) -> &'a [u8] {
+        &self.padded[..self.len]
+    }
+
+    /// From `at` on.
+    fn from(self, at: usize) -> Option<Within<'a>> {
+        let len = self.len.checked_sub(at)?;
+        Some(Within { padded: &self.padded[at..], len })
+    }
+}
+
+/// Writes the value that `value` begins with; its end.
+fn write_value(value: Within<'_>, out: &mut Vec<u8>, tally: &mut Tally, depth: usize) -> Option<usize> {
+    let bytes = value.bytes();
     let (head, mut at) = head(bytes).ok()?;
     match head {
         Head::Nil => out.extend_from_slice(b"null"),
@@ -270,7 +292,7 @@ fn write_value(bytes: &[u8], out: &mut Vec<u8>, tally: &mut Tally, depth: usize)
         Head::F64(number) if write_thousandths(number, out) => (),
         Head::F64(number) => write_float(number, number.is_finite(), out, tally),
         Head::Str(len) | Head::Bin(len) => {
-            write_text(bytes.get(at..at + len)?, out, tally);
+            write_text(value.from(at)?, len, out, tally)?;
             at += len;
         }
         Head::Ext(kind, len) => {
@@ -284,7 +306,7 @@ fn write_value(bytes: &[u8], out: &mut Vec<u8>, tally: &mut Tally, depth: usize)
                 if index > 0 {
                     out.push(b',');
                 }
-                at += write_value(bytes.get(at..)?, out, tally, depth + 1)?;
+                at += write_value(value.from(at)?, out, tally, depth + 1)?;
             }
             out.push(b']');
         }
@@ -294,9 +316,9 @@ fn write_value(bytes: &[u8], out: &mut Vec<u8>, tally: &mut Tally, depth: usize)
                 if index > 0 {
                     out.push(b',');
                 }
-                at += write_key(bytes.get(at..)?, out, tally)?;
+                at += write_key(value.from(at)?, out, tally)?;
                 out.push(b':');
-                at += write_value(bytes.get(at..)?, out, tally, depth + 1)?;
+                at += write_value(value.from(at)?, out, tally, depth + 1)?;
             }
             out.push(b'}');
         }
@@ -304,11 +326,17 @@ fn write_value(bytes: &[u8], out: &mut Vec<u8>, tally: &mut Tally, depth: usize)
     Some(at)
 }
 
-fn write_text(text: &[u8], out: &mut Vec<u8>, tally: &mut Tally) {
-    let replaced = json::quoted(text, out);
+/// Writes the text of `len` bytes that `rest` begins with.
+#[inline]
+fn write_text(rest: Within<'_>, len: usize, out: &mut Vec<u8>, tally: &mut Tally) -> Option<()> {
+    if len > rest.len {
+        return None;
+    }
+    let replaced = json::quoted(rest.padded, len, out);
     if replaced > 0 {
         tally.odd_by(Oddity::InvalidUtf8, replaced);
     }
+    Some(())
 }
 
 /// The text of `number` if it has three decimals at most, as most numbers that people log have: then it is a whole
@@ -365,18 +393,18 @@ fn write_ext(kind: i8, data: &[u8], out: &mut Vec<u8>, tally: &mut Tally) {
     }
 }
 
-/// Writes the key that `bytes` begin with as a JSON string; its end.
-fn write_key(bytes: &[u8], out: &mut Vec<u8>, tally: &mut Tally) -> Option<usize> {
-    if let (Head::Str(len), at) = head(bytes).ok()? {
-        write_text(bytes.get(at..at + len)?, out, tally);
+/// Writes the key that `key` begins with as a JSON string; its end.
+fn write_key(key: Within<'_>, out: &mut Vec<u8>, tally: &mut Tally) -> Option<usize> {
+    if let (Head::Str(len), at) = head(key.bytes()).ok()? {
+        write_text(key.from(at)?, len, out, tally)?;
         return Some(at + len);
     }
-    let end = end_of(bytes).ok()?;
+    let end = end_of(key.bytes()).ok()?;
     tally.odd(Oddity::KeyNotText);
     // Rare enough for a buffer of its own.
     let mut text = Vec::new();
-    key_text(&bytes[..end], &mut text, tally);
-    write_text(&text, out, tally);
+    key_text(&key.bytes()[..end], &mut text, tally);
+    write_text(Within { padded: &text, len: text.len() }, text.len(), out, tally)?;
     Some(end)
 }
 
@@ -386,7 +414,7 @@ pub fn key_text(key: &[u8], out: &mut Vec<u8>, tally: &mut Tally) {
         Some(Peek::Bytes(bytes)) => out.extend_from_slice(bytes),
         _ => {
             let from = out.len();
-            write_json(key, out, tally);
+            write_json(key, key.len(), out, tally);
             if out[from..].starts_with(b"\"") {
                 // A time: its quotes are no part of the key.
                 out.remove(from);
@@ -496,7 +524,7 @@ pub fn fuzz_one(data: &[u8]) {
             assert_eq!(end, Ok(at), "check and skip find the same end");
             let value = &data[..at];
             let mut out = Vec::new();
-            write_json(value, &mut out, &mut tally);
+            write_json(value, value.len(), &mut out, &mut tally);
             let read = serde_json::from_slice::<Box<serde_json::value::RawValue>>(&out);
             // serde_json refuses more than 127 levels.
             assert!(read.is_ok() || out.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() > 120);

@@ -96,7 +96,7 @@ impl Encoder {
     /// The fields, each with a comma before it.
     #[inline(always)]
     fn own_fields(&mut self, batch: &Batch, at: usize, out: &mut Vec<u8>) {
-        let arena = batch.arena();
+        let arena = batch.padded_arena();
         // The run that is not yet copied: from the quote of its first key to after its last value.
         let mut run = (0, 0);
         for field in batch.fields(at) {
@@ -109,8 +109,7 @@ impl Encoder {
                 run = (from, to);
             } else {
                 flush(arena, &mut run, out);
-                json::write_key(batch.key(field), out, &mut self.tally);
-                json::write(batch.value(field), out, &mut self.tally);
+                json::write_member(arena, field, out, &mut self.tally);
             }
         }
         flush(arena, &mut run, out);
@@ -290,7 +289,7 @@ pub(crate) fn underscores(batch: &Batch, at: usize, key: &str) -> usize {
 }
 
 fn quoted(text: &str, out: &mut Vec<u8>) {
-    json::quoted(text.as_bytes(), out);
+    json::quoted(text.as_bytes(), text.len(), out);
 }
 
 /// One round of the fuzz target: the bytes are fields of every form that may hold arbitrary bytes.

@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::batch::{Batch, RowHead};
+use crate::batch::{Batch, RowHead, own_flag_of};
 use crate::codec::msgpack::{self, Fault, Head};
 use crate::metrics::{Oddity, RejectReason};
 use crate::record::{Container, Field, Form, Origin, Span, Stream, Timestamp};
@@ -72,6 +72,18 @@ pub(super) struct DockerFields {
     name: Option<u32>,
     source: Option<u32>,
     log: Option<u32>,
+}
+
+/// A record that is whole, and whose fields are pushed.
+#[derive(Debug)]
+struct Walked {
+    /// Its length.
+    end: usize,
+    docker: DockerFields,
+    /// A key is no text.
+    odd_keys: bool,
+    /// Which added values the keys that are text stand in the way of.
+    own: u16,
 }
 
 /// Makes rows of entries. One for each connection.
@@ -198,15 +210,15 @@ impl Filler {
         let record = &window[at..];
         let mark = batch.fields_mark();
         let walked = self.walk(record, batch).and_then(|walked| {
-            let Some((end, docker, odd_keys)) = walked else { return Ok(None) };
+            let Some(walked) = walked else { return Ok(None) };
             let mut skip = msgpack::Skip::values(extras as u64);
-            let passed = skip.advance(&record[end..])?;
+            let passed = skip.advance(&record[walked.end..])?;
             if !skip.is_done() {
                 return Err(Fault::Short);
             }
-            Ok(Some((end, end + passed, docker, odd_keys)))
+            Ok(Some((walked.end + passed, walked)))
         });
-        let (end, passed, docker, odd_keys) = match walked {
+        let (passed, walked) = match walked {
             Ok(Some(walked)) => walked,
             Ok(None) => return Ok(Taken::Bad(RejectReason::NotAMap)),
             Err(fault) => {
@@ -218,14 +230,14 @@ impl Filler {
             batch.rewind_fields(mark);
             return Ok(Taken::Bad(RejectReason::TooLarge));
         }
-        self.record_end = at + end;
-        self.commit(&record[..end], mark, docker, odd_keys, time, tag, batch);
+        self.record_end = at + walked.end;
+        self.commit(record, mark, &walked, RowHead::at(time, tag), batch);
         Ok(Taken::Row(at + passed))
     }
 
     /// Walks the record that `record` begins with and pushes its fields, whose spans count on `record` being appended
-    /// to the arena next. Gives its end, Docker's fields, and whether a key is no text. `None` if it is no map.
-    fn walk(&self, record: &[u8], batch: &mut Batch) -> Result<Option<(usize, DockerFields, bool)>, Fault> {
+    /// to the arena next. `None` if it is no map.
+    fn walk(&self, record: &[u8], batch: &mut Batch) -> Result<Option<Walked>, Fault> {
         let (Head::Map(count), mut at) = msgpack::head(record)? else { return Ok(None) };
         if count > (record.len() - at) / 2 {
             return Err(Fault::Short);
@@ -233,13 +245,14 @@ impl Filler {
         let base = batch.arena().len();
         // The arena is below 4 GiB, and an entry far below: `push_bytes` asserts the sum.
         let span = |at: usize, len: usize| Span { at: (base + at) as u32, len: len as u32 };
-        let (mut docker, mut odd_keys) = (DockerFields::default(), false);
+        let (mut docker, mut odd_keys, mut own) = (DockerFields::default(), false, 0);
         for index in 0..count {
             let (key, key_form) = match msgpack::head(&record[at..])? {
                 (Head::Str(len), start) => {
                     at += start;
                     let key = span(at, len);
                     let Some(text) = record.get(at..at + len) else { return Err(Fault::Short) };
+                    own |= own_flag_of(text);
                     if self.docker && matches!(len, 3 | 6 | 12 | 14) {
                         docker.note(text, index as u32);
                     }
@@ -272,40 +285,41 @@ impl Filler {
             at += value.len as usize;
             batch.push_field(Field { key, value, key_form, form });
         }
-        Ok(Some((at, docker, odd_keys)))
+        Ok(Some(Walked { end: at, docker, odd_keys, own }))
     }
 
-    /// Makes a row of a walked record.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one record, at its one place")]
-    fn commit(
-        &mut self,
-        record: &[u8],
-        mark: usize,
-        docker: DockerFields,
-        odd_keys: bool,
-        time: Timestamp,
-        tag: u8,
-        batch: &mut Batch,
-    ) {
-        batch.push_bytes(record);
-        if odd_keys {
+    /// Makes a row of the walked record that `record` begins with.
+    fn commit(&mut self, record: &[u8], mark: usize, walked: &Walked, head: RowHead, batch: &mut Batch) {
+        batch.push_bytes(&record[..walked.end]);
+        let mut own = walked.own;
+        if walked.odd_keys {
             texts_for_keys(mark, batch);
+            own = batch.own_flags(mark);
         }
-        self.push_row(mark, docker, RowHead::at(time, tag), batch);
+        self.push_row(mark, walked.docker, own, head, batch);
     }
 
     /// Closes a record whose fields are those after `mark`, in the shape of a json-file line if it is one of Docker's.
-    pub(super) fn push_row(&mut self, mark: usize, docker: DockerFields, mut head: RowHead, batch: &mut Batch) {
+    /// `own` is what [`Batch::own_flags`] says of them.
+    pub(super) fn push_row(
+        &mut self,
+        mark: usize,
+        docker: DockerFields,
+        own: u16,
+        mut head: RowHead,
+        batch: &mut Batch,
+    ) {
         if let (Some(id), Some(name), Some(source), Some(_)) = (docker.id, docker.name, docker.source, docker.log) {
             let (stream, place) = self.dockerise(mark, [id, name, source].map(|at| at as usize), batch);
             head.stream = stream;
-            batch.push_row(mark, head);
+            // The fields that it took away stand in nobody's way.
+            batch.push_flagged_row(mark, own, head);
             if place > 0 {
                 batch.row_mut(batch.len() - 1).set_place(place);
             }
             return;
         }
-        batch.push_row(mark, head);
+        batch.push_flagged_row(mark, own, head);
     }
 
     /// Gives the open fields after `mark` the shape of a json-file line. Leaves them alone if they are not what

@@ -54,7 +54,8 @@ impl Filler {
                 (field.value, field.form) = (value, Form::Text);
             }
         }
-        self.push_row(mark, docker, RowHead::at(time, tag), batch);
+        let own = batch.own_flags(mark);
+        self.push_row(mark, docker, own, RowHead::at(time, tag), batch);
         Ok(())
     }
 }

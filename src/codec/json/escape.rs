@@ -234,24 +234,31 @@ pub fn unescape(text: &[u8], out: &mut Vec<u8>) -> Option<u32> {
 
 /// Appends `bytes` as the inside of a JSON string: escaped, and valid UTF-8 (each invalid sequence becomes U+FFFD;
 /// returns how many).
+pub fn escape(bytes: &[u8], out: &mut Vec<u8>) -> u32 {
+    escape_block(bytes, bytes.len(), out)
+}
+
+/// The same of the first `len` bytes of `padded`; more may follow, and are then read with the last block instead of it
+/// being put together byte by byte (see [`load`]).
 ///
 /// The pass that escapes sees every byte anyway, so it also tells whether one is above 0x7f: only then is UTF-8 checked,
 /// and only what is not valid is done once more.
-#[inline]
-pub fn escape(bytes: &[u8], out: &mut Vec<u8>) -> u32 {
+#[inline(never)]
+pub(crate) fn escape_block(padded: &[u8], len: usize, out: &mut Vec<u8>) -> u32 {
     let start = out.len();
-    if !escape_any(bytes, out) || simdutf8::basic::from_utf8(bytes).is_ok() {
+    if !escape_any(padded, len, out) || simdutf8::basic::from_utf8(&padded[..len]).is_ok() {
         return 0;
     }
     out.truncate(start);
-    escape_lossy(bytes, out)
+    escape_lossy(&padded[..len], out)
 }
 
 #[cold]
 fn escape_lossy(bytes: &[u8], out: &mut Vec<u8>) -> u32 {
     let mut replaced = 0;
     for chunk in bytes.utf8_chunks() {
-        escape_any(chunk.valid().as_bytes(), out);
+        let valid = chunk.valid().as_bytes();
+        escape_any(valid, valid.len(), out);
         if !chunk.invalid().is_empty() {
             out.extend_from_slice("\u{fffd}".as_bytes());
             replaced += 1;
@@ -260,118 +267,80 @@ fn escape_lossy(bytes: &[u8], out: &mut Vec<u8>) -> u32 {
     replaced
 }
 
-/// Escapes what has to be, copies the rest. Says whether a byte is above 0x7f.
+/// The text between quotes.
 ///
-/// Runs of 64 plain bytes are copied at once; what is shorter than a block is read as a whole too, since most keys and
-/// values are.
-#[inline]
-fn escape_any(bytes: &[u8], out: &mut Vec<u8>) -> bool {
-    if bytes.len() < BLOCK {
-        let short = short_block(bytes);
-        let block = u8x16::from(short);
-        // Bytes behind the end are zero, which is a control character.
-        if specials(block) & ((1 << bytes.len()) - 1) == 0 {
-            out.extend_from_slice(&short);
-            out.truncate(out.len() - BLOCK + bytes.len());
-            return block.to_bitmask() != 0;
-        }
-    }
-    escape_long(bytes, out)
-}
-
-/// The same between quotes.
-///
-/// What is shorter than a block and plain, as most keys and values are, is written in two steps of fixed size.
-#[inline]
-pub(crate) fn quoted(bytes: &[u8], out: &mut Vec<u8>) -> u32 {
-    if let Some(short) = short_plain(bytes) {
-        out.push(b'"');
-        out.extend_from_slice(&short);
-        let end = out.len() - BLOCK + bytes.len();
-        out[end] = b'"';
-        out.truncate(end + 1);
-        return 0;
-    }
+/// What is shorter than a block and plain, as most keys and values are, is written where this is called, in steps of
+/// fixed size.
+#[inline(always)]
+pub(crate) fn quoted(padded: &[u8], len: usize, out: &mut Vec<u8>) -> u32 {
     out.push(b'"');
-    let replaced = escape(bytes, out);
+    let replaced = inside(padded, len, out);
     out.push(b'"');
     replaced
 }
 
 /// A key as `,"key":`.
-#[inline]
-pub(crate) fn member_key(bytes: &[u8], out: &mut Vec<u8>) -> u32 {
+#[inline(always)]
+pub(crate) fn member_key(padded: &[u8], len: usize, out: &mut Vec<u8>) -> u32 {
     out.extend_from_slice(b",\"");
-    if let Some(short) = short_plain(bytes) {
-        out.extend_from_slice(&short);
-        out.truncate(out.len() - BLOCK + bytes.len());
-        out.extend_from_slice(b"\":");
-        return 0;
-    }
-    let replaced = escape(bytes, out);
+    let replaced = inside(padded, len, out);
     out.extend_from_slice(b"\":");
     replaced
 }
 
-/// Up to 15 bytes that are ASCII and stand in a JSON string as they are.
 #[inline(always)]
-fn short_plain(bytes: &[u8]) -> Option<[u8; BLOCK]> {
-    if bytes.len() >= BLOCK {
-        return None;
-    }
-    let short = short_block(bytes);
-    let block = u8x16::from(short);
-    // Bytes behind the end are zero, which is a control character.
-    ((specials(block) | block.to_bitmask()) & ((1 << bytes.len()) - 1) == 0).then_some(short)
-}
-
-/// Up to 15 bytes as a block, zeros behind them. Two reads that overlap: a copy of a length that is not known in advance
-/// is a call.
-#[inline(always)]
-fn short_block(bytes: &[u8]) -> [u8; BLOCK] {
-    let len = bytes.len();
-    let value = if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        u128::from(u64::from_le_bytes(*first)) | u128::from(u64::from_le_bytes(*last)) << (8 * (len - 8))
-    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
-        u128::from(u32::from_le_bytes(*first)) | u128::from(u32::from_le_bytes(*last)) << (8 * (len - 4))
-    } else {
-        match *bytes {
-            [] => 0,
-            [a] => u128::from(a),
-            [a, b] => u128::from(u16::from_le_bytes([a, b])),
-            [a, b, c, ..] => u128::from(u32::from_le_bytes([a, b, c, 0])),
+fn inside(padded: &[u8], len: usize, out: &mut Vec<u8>) -> u32 {
+    if let Some(block) = padded.first_chunk::<BLOCK>()
+        && len < BLOCK
+    {
+        let found = u8x16::from(*block);
+        if (specials(found) | found.to_bitmask()) & ((1 << len) - 1) == 0 {
+            out.extend_from_slice(block);
+            out.truncate(out.len() - (BLOCK - len));
+            return 0;
         }
-    };
-    value.to_le_bytes()
+    }
+    escape_block(padded, len, out)
 }
 
+/// Escapes what has to be, copies the rest. Says whether a byte is above 0x7f.
+///
 /// Words of 64 bytes, each copied whole before it is known how much of it is wanted; the places of what has to be escaped
-/// are worked out at once. One word is looked at once, however many quotes it holds.
-fn escape_long(bytes: &[u8], out: &mut Vec<u8>) -> bool {
-    out.reserve(bytes.len() + WORD);
+/// are worked out at once. One word is looked at once, however many quotes it holds, and however little of it is text.
+fn escape_any(padded: &[u8], len: usize, out: &mut Vec<u8>) -> bool {
+    out.reserve(len + WORD);
     let mut high = u8x16::splat(0);
+    let mut high_end = 0;
     let mut at = 0;
-    while let Some(source) = bytes[at..].first_chunk::<{ WORD + BLOCK }>() {
+    while at < len
+        && let Some(source) = padded[at..].first_chunk::<{ WORD + BLOCK }>()
+    {
+        let end = (len - at).min(WORD);
         let (parts, _) = source.as_chunks::<BLOCK>();
         let blocks = [0, 1, 2, 3].map(|nth| u8x16::from(parts[nth]));
         let found = blocks.map(special_bytes);
-        high |= (blocks[0] | blocks[1]) | (blocks[2] | blocks[3]);
         if let Some(word) = source.first_chunk::<WORD>() {
             out.extend_from_slice(word);
         }
-        at += WORD;
-        if ((found[0] | found[1]) | (found[2] | found[3])).to_bitmask() == 0 {
-            continue;
+        at += end;
+        // What lies behind the end is not looked at.
+        let valid = if end == WORD { u64::MAX } else { (1 << end) - 1 };
+        if end == WORD {
+            high |= (blocks[0] | blocks[1]) | (blocks[2] | blocks[3]);
+            if ((found[0] | found[1]) | (found[2] | found[3])).to_bitmask() == 0 {
+                continue;
+            }
+        } else {
+            high_end |= bits(blocks) & valid;
         }
-        let bits = |nth: usize| u64::from(found[nth].to_bitmask()) << (nth * BLOCK);
-        let mut mask = bits(0) | bits(1) | bits(2) | bits(3);
-        let mut from = mask.trailing_zeros() as usize % WORD;
+        let mut mask = bits(found) & valid;
+        let mut from = if mask == 0 { end } else { mask.trailing_zeros() as usize % WORD };
         out.truncate(out.len() - WORD + from);
-        loop {
-            escape_byte(source[from], out);
+        while mask != 0 {
+            escape_byte(source[from % WORD], out);
             from += 1;
             mask &= mask - 1;
-            let to = if mask == 0 { WORD } else { mask.trailing_zeros() as usize % WORD };
+            let to = if mask == 0 { end } else { mask.trailing_zeros() as usize % WORD };
             let mut done = from;
             while done < to {
                 if let Some(block) = source[done % WORD..].first_chunk::<BLOCK>() {
@@ -381,42 +350,32 @@ fn escape_long(bytes: &[u8], out: &mut Vec<u8>) -> bool {
             }
             // What was copied beyond the run.
             out.truncate(out.len() - done.saturating_sub(to));
-            if mask == 0 {
-                break;
-            }
             from = to;
         }
     }
-    while let Some(chunk) = bytes[at..].first_chunk::<BLOCK>() {
-        let block = u8x16::from(*chunk);
-        let mask = specials(block);
-        high |= block;
-        // Copied before it is known how much of it is wanted.
-        out.extend_from_slice(chunk);
-        if mask == 0 {
-            at += BLOCK;
-            continue;
+    // Where hardly anything can be read behind the text.
+    while at < len {
+        let left = len - at;
+        let block = load(padded, at);
+        let valid = if left >= BLOCK { u32::MAX } else { (1 << left) - 1 };
+        let mask = specials(block) & valid;
+        let plain = if mask == 0 { left.min(BLOCK) } else { mask.trailing_zeros() as usize };
+        high_end |= u64::from(block.to_bitmask() & valid);
+        out.extend_from_slice(&block.to_array());
+        out.truncate(out.len() - (BLOCK - plain));
+        at += plain;
+        if mask != 0 {
+            escape_byte(padded[at], out);
+            at += 1;
         }
-        let plain = mask.trailing_zeros() as usize;
-        out.truncate(out.len() - BLOCK + plain);
-        escape_byte(chunk[plain], out);
-        at += plain + 1;
     }
-    let mut rest = &bytes[at..];
-    loop {
-        let short = short_block(rest);
-        let block = u8x16::from(short);
-        high |= block;
-        let mask = specials(block) & ((1 << rest.len()) - 1);
-        let plain = if mask == 0 { rest.len() } else { mask.trailing_zeros() as usize };
-        out.extend_from_slice(&short);
-        out.truncate(out.len() - BLOCK + plain);
-        if mask == 0 {
-            return high.to_bitmask() != 0;
-        }
-        escape_byte(rest[plain], out);
-        rest = &rest[plain + 1..];
-    }
+    high.to_bitmask() != 0 || high_end != 0
+}
+
+/// The highest bits of 64 bytes.
+#[inline(always)]
+fn bits(blocks: [u8x16; 4]) -> u64 {
+    blocks.iter().rev().fold(0, |bits, block| bits << BLOCK | u64::from(block.to_bitmask()))
 }
 
 #[inline(always)]

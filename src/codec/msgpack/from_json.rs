@@ -223,7 +223,7 @@ mod tests {
         let packed = packed.split_off(6);
         assert_eq!(check(&packed, DEPTH_MAX), Ok(packed.len()), "{json}");
         let mut text = Vec::new();
-        write_json(&packed, &mut text, &mut Tally::default());
+        write_json(&packed, packed.len(), &mut text, &mut Tally::default());
         let counted = Oddity::NAMES.iter().zip(tally.oddities).filter(|(_, count)| *count > 0).map(|(name, _)| *name);
         (String::from_utf8(text).expect("text"), counted.collect())
     }

@@ -16,7 +16,7 @@ fn encode(value: &V) -> Vec<u8> {
 
 fn to_json(bytes: &[u8]) -> (String, Vec<&'static str>) {
     let (mut out, mut tally) = (Vec::new(), Tally::default());
-    write_json(bytes, &mut out, &mut tally);
+    write_json(bytes, bytes.len(), &mut out, &mut tally);
     let odd = Oddity::NAMES.iter().zip(tally.oddities).filter(|(_, count)| *count > 0).map(|(name, _)| *name);
     (String::from_utf8(out).expect("JSON is UTF-8"), odd.collect())
 }
