@@ -18,6 +18,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -216,6 +217,9 @@ impl Delivery {
         loop {
             self.counters().queued.store(self.queue.len() as u64, Relaxed);
             let wake = self.send_all(&mut tries);
+            if self.closed {
+                break;
+            }
             self.unanswered = match self.unanswered {
                 _ if tries.is_empty() => None,
                 since => since.or_else(|| Some(Instant::now())),
@@ -241,6 +245,8 @@ impl Delivery {
                     // A bug in a sink: the thread ends as if the panic had been its own.
                     Err(error) => resume_unwind(error.into_panic()),
                 },
+                // Before the queue, which may never be empty.
+                () = self.handle.shared.reopen.notified() => self.inside(|sink| sink.reopen()),
                 shipment = self.queue.recv(), if !ended && self.plan.has_room() => match shipment {
                     Some(shipment) => self.take_all(shipment),
                     None => {
@@ -248,13 +254,9 @@ impl Delivery {
                         self.plan.close(Instant::now());
                     }
                 },
-                () = self.handle.shared.reopen.notified() => self.inside(|sink| sink.reopen()),
                 () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
             }
             self.check_failing();
-            if self.closed {
-                break;
-            }
         }
         self.end(tries).await;
     }
@@ -273,7 +275,7 @@ impl Delivery {
 
     /// Starts everything that may be sent now. Returns when there will be more.
     fn send_all(&mut self, tries: &mut JoinSet<Tried>) -> Option<Instant> {
-        loop {
+        while !self.closed {
             let mut request = match self.plan.next(Instant::now()) {
                 Next::Send(request) => request,
                 Next::Wait(until) => return until,
@@ -288,13 +290,21 @@ impl Delivery {
             if request.tries > 0 {
                 self.counters().retries.fetch_add(1, Relaxed);
             }
-            let sending = self.inside(|sink| sink.send(&mut request));
+            let mut sending = self.inside(|sink| sink.send(&mut request));
             for (input, tally) in request.tallies.drain(..) {
                 self.metrics.add(input, &tally);
             }
             request.tallied = true;
-            tries.spawn(async move { (request, sending.await) });
+            // What is done at once, as writing to a file is, needs no task, whose end would wake this loop by a write to
+            // its own selector.
+            match sending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(outcome) => self.finish(request, outcome),
+                Poll::Pending => {
+                    tries.spawn(async move { (request, sending.await) });
+                }
+            }
         }
+        None
     }
 
     fn finish(&mut self, request: Request, outcome: Result<Reply, SendError>) {
