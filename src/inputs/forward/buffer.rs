@@ -6,54 +6,54 @@ use crate::budget::Permit;
 /// Bytes read and not used yet, paid for by permits.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
+    /// Never longer than [`size`](Self::capacity), which is what it is allocated for.
     bytes: Vec<u8>,
     from: usize,
-    to: usize,
+    size: usize,
     permits: Vec<Permit>,
 }
 
 impl Buffer {
     /// What is there.
     pub(super) fn data(&self) -> &[u8] {
-        &self.bytes[self.from..self.to]
+        &self.bytes[self.from..]
     }
 
     /// How much of it.
     pub(super) fn len(&self) -> usize {
-        self.to - self.from
+        self.bytes.len() - self.from
     }
 
     /// So many bytes of it are done with.
     pub(super) fn used(&mut self, bytes: usize) {
         self.from += bytes;
-        if self.from == self.to {
-            (self.from, self.to) = (0, 0);
+        assert!(self.from <= self.bytes.len(), "used {bytes} bytes more than there are");
+        if self.from == self.bytes.len() {
+            self.bytes.clear();
+            self.from = 0;
         }
     }
 
     /// Bytes of memory that it has.
     pub(super) fn capacity(&self) -> usize {
-        self.bytes.len()
+        self.size
     }
 
-    /// So many bytes of the room were read into.
-    pub(super) fn filled(&mut self, bytes: usize) {
-        self.to += bytes;
-    }
-
-    /// Room to read into: moves the rest to the front only when that frees at least as much as it moves, or there is
-    /// no other room, so that it costs O(1) a byte.
-    pub(super) fn room(&mut self) -> &mut [u8] {
-        if self.from > 0 && (self.to == self.bytes.len() || self.from >= self.len()) {
-            self.bytes.copy_within(self.from..self.to, 0);
-            (self.from, self.to) = (0, self.to - self.from);
+    /// How many bytes it can take, and where they are to be appended: memory that was never written is not cleared
+    /// first, which cost as much as a second copy of what is read. Moves the rest to the front only when that frees at
+    /// least as much as it moves, or there is no other room, so that it costs O(1) a byte.
+    pub(super) fn room(&mut self) -> (usize, &mut Vec<u8>) {
+        if self.from > 0 && (self.bytes.len() == self.size || self.from >= self.len()) {
+            self.bytes.drain(..self.from);
+            self.from = 0;
         }
-        &mut self.bytes[self.to..]
+        (self.size - self.bytes.len(), &mut self.bytes)
     }
 
     /// Takes memory that `permit` pays for.
     pub(super) fn grow(&mut self, permit: Permit) {
-        self.bytes.resize(self.bytes.len() + permit.bytes(), 0);
+        self.size += permit.bytes();
+        self.bytes.reserve_exact(self.size - self.bytes.len());
         self.permits.push(permit);
     }
 
@@ -67,7 +67,7 @@ impl Buffer {
         } else {
             self.permits.clear();
         }
-        (self.from, self.to) = (0, kept.len());
+        (self.from, self.size) = (0, kept.len());
         self.bytes = kept;
     }
 }

@@ -312,7 +312,7 @@ impl Session {
         }
         while work.need.is_none() {
             let read = match work.buffer.room() {
-                [] => {
+                (0, _) => {
                     let (more, end) = self.grow(work, batch, now).await;
                     batch = more;
                     match end {
@@ -320,14 +320,11 @@ impl Session {
                         None => continue,
                     }
                 }
-                room => self.connection.reader.try_read(room),
+                (room, into) => self.connection.reader.try_read(room, into),
             };
             match read {
                 Ok(0) => return (batch, Some(End::Closed)),
-                Ok(bytes) => {
-                    work.buffer.filled(bytes);
-                    taken += bytes;
-                }
+                Ok(bytes) => taken += bytes,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (batch, None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return (batch, Some(End::Closed)),
@@ -509,9 +506,10 @@ fn hint(reason: LostReason, first: &[u8]) -> Option<&'static str> {
 
 async fn drain(reader: &Reader) {
     let started = Instant::now();
-    let mut nowhere = vec![0; 16 << 10];
+    let mut nowhere = Vec::new();
     while started.elapsed() < LINGER && reader.readable().await.is_ok() {
-        match reader.try_read(&mut nowhere) {
+        nowhere.clear();
+        match reader.try_read(16 << 10, &mut nowhere) {
             Ok(0) => return,
             Ok(_) => tokio::task::yield_now().await,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use bytes::BufMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio_rustls::server::TlsStream;
@@ -97,7 +98,7 @@ impl Reader {
     /// takes each new socket for readable.
     pub(super) fn poll_first_byte(&self, context: &mut Context<'_>) -> Poll<()> {
         loop {
-            let mut byte = [0];
+            let (mut byte, mut found) = ([0], Vec::new());
             let ready = match &self.half {
                 _ if self.has_ahead() => return Poll::Ready(()),
                 Half::Tcp(socket) => socket.as_ref().poll_read_ready(context),
@@ -106,8 +107,8 @@ impl Reader {
             };
             match (ready, &self.half) {
                 (Poll::Pending, _) => return Poll::Pending,
-                (Poll::Ready(Ok(())), Half::Tcp(_) | Half::Unix(_)) => match self.try_read(&mut byte) {
-                    Ok(read) => self.keep(&byte[..read]),
+                (Poll::Ready(Ok(())), Half::Tcp(_) | Half::Unix(_)) => match self.try_read(1, &mut found) {
+                    Ok(_) => self.keep(&found),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
                     Err(_) => return Poll::Ready(()),
                 },
@@ -124,15 +125,14 @@ impl Reader {
         ahead.ended = read.is_empty();
     }
 
-    /// Reads what is there; 0 bytes at the sender's end.
-    pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+    /// Appends what is there, up to `room` bytes (not 0); says how many. 0 bytes at the sender's end.
+    pub(super) fn try_read(&self, room: usize, into: &mut Vec<u8>) -> io::Result<usize> {
         let mut from_ahead = 0;
         {
             let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
             if !ahead.bytes.is_empty() {
-                from_ahead = ahead.bytes.len().min(into.len());
-                into[..from_ahead].copy_from_slice(&ahead.bytes[..from_ahead]);
-                ahead.bytes.drain(..from_ahead);
+                from_ahead = ahead.bytes.len().min(room);
+                into.extend(ahead.bytes.drain(..from_ahead));
                 if ahead.bytes.is_empty() {
                     ahead.bytes = Vec::new();
                 }
@@ -140,18 +140,25 @@ impl Reader {
                 return Ok(0);
             }
         }
-        let rest = &mut into[from_ahead..];
-        if rest.is_empty() {
+        let room = room - from_ahead;
+        if room == 0 {
             return Ok(from_ahead);
         }
+        into.reserve_exact(room);
         let read = match &self.half {
-            Half::Tcp(socket) => socket.try_read(rest),
-            Half::Unix(socket) => socket.try_read(rest),
-            // The waker of `readable` is set again there.
-            Half::Tls(socket) => match poll_tls(socket, &mut Context::from_waker(Waker::noop()), rest) {
-                Poll::Ready(read) => read,
-                Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-            },
+            Half::Tcp(socket) => socket.try_read_buf(&mut into.limit(room)),
+            Half::Unix(socket) => socket.try_read_buf(&mut into.limit(room)),
+            Half::Tls(socket) => {
+                let start = into.len();
+                into.resize(start + room, 0);
+                // The waker of `readable` is set again there.
+                let read = match poll_tls(socket, &mut Context::from_waker(Waker::noop()), &mut into[start..]) {
+                    Poll::Ready(read) => read,
+                    Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+                };
+                into.truncate(start + *read.as_ref().unwrap_or(&0));
+                read
+            }
         };
         match read {
             Ok(0) => {
