@@ -36,6 +36,7 @@ use longshore::codec::lines::Lines;
 use longshore::codec::ndjson::Encoder;
 use longshore::codec::{json, text};
 use longshore::record::{Container, Form, Origin, Timestamp};
+use longshore::sinks::Compression;
 use rustix::time::{ClockId, clock_gettime};
 
 /// CPU time of this thread, shown as criterion shows time.
@@ -279,9 +280,60 @@ fn plain_line(c: &mut Criterion<CpuTime>) {
     group.finish();
 }
 
+/// Bodies of requests as they are compressed for a sink, against the library alone with a state that is kept: what the
+/// way there costs, for a small and a large body.
+fn compress(c: &mut Criterion<CpuTime>) {
+    let origin = origin();
+    let budget = Budget::new(64 << 20);
+    let mut lines = Lines::new(1 << 20, 0);
+    let input = docker_lines();
+    lines.space(input.len()).copy_from_slice(&input);
+    lines.filled(input.len());
+    let batch = decode(&mut lines, &budget, &origin, LogForm::Members);
+    let mut text = Vec::new();
+    encode(&mut Encoder::new(Added::ALL), &batch, &mut text);
+    for (name, size) in [("64k", 64 << 10), ("700k", 700 << 10)] {
+        let plain = &text[..size];
+        let mut group = c.benchmark_group(format!("compress_{name}"));
+        group.throughput(Throughput::Bytes(size as u64)).sample_size(20);
+        for level in [1, 6] {
+            group.bench_function(format!("gzip{level}/sink"), |b| {
+                b.iter(|| Compression::Gzip(level).apply(black_box(plain)).expect("compressed"));
+            });
+            let mut deflate = flate2::Compress::new(flate2::Compression::new(level), false);
+            let mut out = Vec::with_capacity(size);
+            group.bench_function(format!("gzip{level}/library"), |b| {
+                b.iter(|| {
+                    deflate.reset();
+                    out.clear();
+                    let mut crc = flate2::Crc::new();
+                    crc.update(black_box(plain));
+                    deflate.compress_vec(plain, &mut out, flate2::FlushCompress::Finish).expect("compressed");
+                    (crc.sum(), out.len())
+                });
+            });
+        }
+        for level in [1, 3] {
+            group.bench_function(format!("zstd{level}/sink"), |b| {
+                b.iter(|| Compression::Zstd(level).apply(black_box(plain)).expect("compressed"));
+            });
+            let mut zstd = zstd::bulk::Compressor::new(level).expect("a state");
+            zstd.include_checksum(true).expect("known");
+            let mut out = Vec::with_capacity(size);
+            group.bench_function(format!("zstd{level}/library"), |b| {
+                b.iter(|| {
+                    out.clear();
+                    zstd.compress_to_buffer(black_box(plain), &mut out).expect("compressed")
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
 criterion_group! {
     name = lines;
     config = Criterion::default().with_measurement(CpuTime);
-    targets = docker_line, plain_line
+    targets = docker_line, plain_line, compress
 }
 criterion_main!(lines);

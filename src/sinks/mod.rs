@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use crate::batch::Added;
 use crate::settings::Section;
+pub use http_body::Compression;
 use request::{Part, Request};
 
 /// Why a request was not taken. Every variant is a different thing for `delivery` to do. Causes name the destination
