@@ -1,0 +1,97 @@
+"""Instructions a record of the whole program, counted by callgrind: repeatable on any machine, however busy it is.
+
+    python3 .ci/instructions.py PROGRAM            compares with .ci/instructions.txt; exit 1 above 3 % more
+    python3 .ci/instructions.py PROGRAM --record   writes that file
+
+What is counted: `longshore bench WORK` drives PROGRAM, started under callgrind, with two numbers of records; the difference
+is free of what it costs to start and stop. Left out are the kernel, and the copying and searching functions of libc, whose
+code is chosen by the processor. The figures hold for one compiler and its flags: with another one nothing is compared.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+WORKS = ["docker-file", "line-file", "forward-file"]
+FEW, MANY = 20_000, 80_000
+ALLOWED = 1.03
+RECORDED = Path(__file__).with_name("instructions.txt")
+LIBC = re.compile(r"_*(mem(cpy|move|set|chr|rchr|cmp|mem|pcpy)|str\w+|bcmp)(_\w+)*$")
+
+
+def costs(path):
+    """Exclusive instructions by function, from callgrind's file (names are compressed: `fn=(7) name`, then `fn=(7)`)."""
+    names, sums, function, skip = {}, {}, "", False
+    for line in path.open(errors="replace"):
+        if line.startswith("fn="):
+            number, _, name = line[3:].strip().partition(" ")
+            if name:
+                names[number] = name
+            function = names.get(number, number)
+        elif line.startswith("cfn="):
+            number, _, name = line[4:].strip().partition(" ")
+            if name:
+                names[number] = name
+        elif line.startswith("calls="):
+            # The next line is what the called function cost, which is counted there.
+            skip = True
+        elif line[:1] in "0123456789+-*":
+            if skip:
+                skip = False
+                continue
+            sums[function] = sums.get(function, 0) + int(line.split()[-1])
+    return sums
+
+
+def instructions(program, work, records, folder):
+    """Instructions of the program alone for so many records."""
+    out = folder / f"{work}.{records}"
+    script = folder / f"{work}.{records}.sh"
+    script.write_text(
+        "#!/bin/sh\n"
+        f'exec valgrind --tool=callgrind --log-file=/dev/null --callgrind-out-file={out} "{program}" "$@"\n'
+    )
+    script.chmod(0o755)
+    command = [program, "bench", work, "--records", str(records), "--repeats", "1", "--seconds", "0"]
+    bench = subprocess.run(command + ["--peer", f"longshore={script}"], capture_output=True, text=True)
+    if bench.returncode != 0:
+        sys.exit(f"instructions: {' '.join(command)} failed under valgrind:\n{bench.stdout}{bench.stderr}")
+    return sum(cost for name, cost in costs(out).items() if not LIBC.match(name.split("'")[0]))
+
+
+def compiler():
+    version = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+    return f"rustc {version}"
+
+
+def main():
+    program = os.path.abspath(sys.argv[1])
+    recorded = {}
+    if RECORDED.exists():
+        recorded = dict(line.rsplit(" ", 1) for line in RECORDED.read_text().splitlines() if line[:1] not in ("", "#"))
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for work in WORKS:
+            few, many = (instructions(program, work, records, Path(folder)) for records in (FEW, MANY))
+            figures[work] = round((many - few) / (MANY - FEW))
+            print(f"{work}: {figures[work]} instructions a record, recorded: {recorded.get(work, 'nothing')}")
+    if "--record" in sys.argv:
+        head = "# Instructions a record, by .ci/instructions.py. Who changes one says in the commit why.\n"
+        lines = [f"compiler {compiler().replace(' ', '-')}"] + [f"{work} {count}" for work, count in figures.items()]
+        RECORDED.write_text(head + "\n".join(lines) + "\n")
+        return
+    if recorded.get("compiler") != compiler().replace(" ", "-"):
+        print(f"instructions: recorded with {recorded.get('compiler')}, this is {compiler()}: not compared")
+        return
+    worse = [work for work, count in figures.items() if count > int(recorded.get(work, 0)) * ALLOWED]
+    if worse:
+        sys.exit(
+            f"instructions: {', '.join(worse)} cost more than 3 % above the record; make it cheaper, or record it with "
+            f"`python3 .ci/instructions.py PROGRAM --record` and say why in the same commit"
+        )
+
+
+main()
