@@ -1,7 +1,8 @@
-//! Published forward clients against the program: `fluent-logger` of PyPI and `@fluent-org/logger` of npm. Every record
-//! that they say they sent is there once.
+//! Published forward clients against the program: `fluent-logger` of PyPI, `@fluent-org/logger` of npm, `poston` and
+//! `tracing-fluentd` of Rust. Every record that they say they sent is there once.
 //!
-//! `LONGSHORE_CLIENTS` names a folder with `python` (what `pip install --target` made) and `node/node_modules`.
+//! `LONGSHORE_CLIENTS` names a folder with `python` (what `pip install --target` made), `node/node_modules` and
+//! `rust-client` (built from `tests/clients/rust`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -70,6 +71,18 @@ fn the_node_logger_of_npm_gets_an_ack_for_every_frame_of_every_mode() {
     let records = exchange(&mut command, 3_000, &tags);
     let odd = records.iter().find(|record| record["seq"] == 7).expect("it came");
     assert_eq!(odd["time"], json!("2023-11-14T22:13:20.000000007Z"));
+}
+
+#[test]
+fn rust_clients_deliver_every_record_and_get_their_acks() {
+    let Some(clients) = clients() else { return };
+    let mut command = Command::new(clients.join("rust-client"));
+    let records = exchange(&mut command, 2_000, &["rust.poston", "rust.tracing"]);
+    for record in &records {
+        assert_eq!(record["text"], json!("gr\u{fc}\u{df}e \u{2713}"), "{record}");
+    }
+    let odd = records.iter().find(|record| record["tag"] == "rust.poston").expect("it came");
+    assert_eq!((&odd["ratio"], &odd["none"]), (&json!(2.5), &json!(null)));
 }
 
 const KEY: &str = "canary-key-of-the-clients";

@@ -570,9 +570,11 @@ pub fn fuzz_one(data: &[u8]) {
                 Step::Lost(why) => lost = Some(why.offset),
             }
         }
-        // How much of a frame was taken before its framing was lost depends on how much of it was there: that it can not be
-        // whole is seen sooner with more of it. Nothing of it is acknowledged either way.
-        lost.is_none().then_some((batch.len(), batch.tally.rejected))
+        // How much of a frame was taken before its framing was lost, or before the input ended, depends on how much of it
+        // was there: that it is bad, or too large to wait for, is seen sooner with more of it. Nothing of it is
+        // acknowledged either way.
+        let ended = lost.is_none() && !decoder.is_mid_frame() && from == data.len();
+        ended.then_some((batch.len(), batch.tally.rejected))
     };
     if let (Some(whole), Some(pieces)) = (run(data.len().max(1)), run(usize::from(*piece).max(1))) {
         assert_eq!(whole, pieces, "rows and rejects at once and in pieces of {piece}");
