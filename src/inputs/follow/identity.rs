@@ -135,10 +135,40 @@ pub fn head_of(file: &File) -> io::Result<Mark> {
     Ok(Mark::of(&buf[..got]))
 }
 
+/// The same for a file that had the head `known` before: that one, if it has another one now and was truncated.
+pub fn grown(file: &File, known: Mark) -> io::Result<Mark> {
+    let mut buf = [0; HEAD_BYTES];
+    let got = read_at(file, &mut buf, 0)?;
+    let len = known.len as usize;
+    Ok(if len <= got && Mark::of(&buf[..len]) == known { Mark::of(&buf[..got]) } else { known })
+}
+
 /// The tail mark of a plain file before `offset`; unknown at 0 or where the file is shorter.
 pub fn tail_of(file: &File, offset: u64) -> io::Result<Mark> {
     let len = offset.min(TAIL_BYTES as u64) as usize;
     let mut buf = [0; TAIL_BYTES];
     let got = read_at(file, &mut buf[..len], offset - len as u64)?;
     Ok(if got == len { Mark::of(&buf[..len]) } else { Mark::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_head_grows_with_its_file_and_stays_what_it_was_when_that_is_truncated() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let path = dir.path().join("a");
+        let grown_from = |known, text: &str| {
+            fs::write(&path, text).expect("written");
+            grown(&File::open(&path).expect("opens"), known).expect("read")
+        };
+        let one = grown_from(Mark::default(), "one");
+        assert_eq!(one, Mark::of(b"one"));
+        assert_eq!(grown_from(one, "one two"), Mark::of(b"one two"));
+        assert_eq!(grown_from(one, "another"), one);
+        assert_eq!(grown_from(one, ""), one);
+    }
 }

@@ -160,7 +160,7 @@ impl Inner {
         for span in &mut self.spans {
             if !span.held.gz && (span.head.len as usize) < HEAD_BYTES {
                 // A file that can not be read keeps the mark it has.
-                span.head = span.held.file().and_then(|file| identity::head_of(&file)).unwrap_or(span.head);
+                span.head = span.held.file().and_then(|file| identity::grown(&file, span.head)).unwrap_or(span.head);
             }
         }
         let mark = self.tracker.mark();

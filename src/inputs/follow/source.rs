@@ -100,6 +100,11 @@ impl Source {
         self.left = true;
     }
 
+    /// What lies before the offset is not what was read there.
+    pub fn forget(&mut self) {
+        self.tail_len = 0;
+    }
+
     /// Whether the content ended early because the compressed file is damaged. Said once.
     pub fn take_damage(&mut self) -> Option<io::Error> {
         self.gz.as_mut().and_then(|gz| gz.damage.take())

@@ -29,6 +29,8 @@ impl Chain {
         let border = self.behind.front().map_or(u64::MAX, |span| span.start);
         let until = if replaying { border.min(self.replay_until) } else { border };
         let allowed = n.min(usize::try_from(until - self.position).unwrap_or(usize::MAX));
+        // What was read up to where another file began was all of its own: its unfinished line was a record.
+        let whole = whole || self.position + allowed as u64 == border;
         let emptied = self.truncated == Some(source.held.id);
         if emptied {
             self.truncated = None;

@@ -11,6 +11,7 @@
 //!
 //! Counters: `line_cut`, `nul_run`, `torn_line`, `gz_damaged`, `file_rewritten`, `generation_gone`.
 
+mod again; // what was not delivered
 mod copies; // what was read before, under another name
 mod fill; // lines, batches, receipts
 mod gap; // what was there and is gone
@@ -152,6 +153,7 @@ pub struct Chain {
     ranged: u64,
     /// Spans after the current one that were read before, while reading again.
     behind: VecDeque<Span>,
+    again: again::Again,
     /// Position of a line that was cut: its rest is being skipped.
     skipping: Option<u64>,
     filling: Option<Batch>,
@@ -204,6 +206,7 @@ impl Chain {
             replay_until: 0,
             ranged: 0,
             behind: VecDeque::new(),
+            again: again::Again::default(),
             skipping: None,
             filling: None,
             log: LogForm::default(),
@@ -278,6 +281,7 @@ impl Chain {
 
     /// Goes on with `held` at `offset`, as a new span.
     fn open(&mut self, held: Arc<Held>, offset: u64) {
+        self.again.head = Mark::default();
         match Source::open(Arc::clone(&held), offset) {
             Ok(source) => {
                 let head = if offset > 0 { source::head_of(&held).unwrap_or_default() } else { Mark::default() };
@@ -362,6 +366,7 @@ impl Chain {
         let room = (source.seen - source.offset) as usize + source::BLOCK;
         let looked = clock::wall();
         let found = source.read(context.buf, self.rules.line_max)?;
+        let found = self.again.checked(source, context.buf, found);
         // An empty file says nothing of what it was since it was truncated, nor does its copy.
         let emptied = self.truncated == Some(source.held.id);
         if let Found::Bytes(n) | Found::End(n) = found
@@ -390,7 +395,7 @@ impl Chain {
             }
             // What is read again ended before, or is gone meanwhile.
             Found::End(_) | Found::Rewritten if !self.behind.is_empty() => {
-                self.next_behind();
+                self.leave_behind();
                 Ok(None)
             }
             Found::End(n) => Ok(self.at_end(context, n)),

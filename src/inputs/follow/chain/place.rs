@@ -1,5 +1,4 @@
-//! Where a chain starts: at its checkpoint, at the head or at the tail; and where it goes back to when something was not
-//! delivered.
+//! Where a chain starts: at its checkpoint, at the head or at the tail.
 
 use std::sync::Arc;
 
@@ -8,9 +7,7 @@ use crate::inputs::Outlet;
 use crate::inputs::follow::checkpoint::Saved;
 use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::identity::{self, Mark};
-use crate::inputs::follow::progress::Span;
 use crate::inputs::follow::resume::{self, Fate};
-use crate::inputs::follow::source::Source;
 use crate::inputs::follow::tracker;
 use crate::metrics::Oddity;
 use crate::metrics::followed::{LostBytes, Watching};
@@ -39,6 +36,8 @@ impl Chain {
                 }
                 if start.fate == Fate::Gone {
                     at = at.max(self.older_than(&generations, saved.last));
+                }
+                if start.fate == Fate::Gone {
                     self.gap = Some(self.gap_before(&generations[at], &saved));
                     self.progress.lock().untold = true;
                 }
@@ -101,60 +100,6 @@ impl Chain {
             Fate::Gone => {
                 self.tally.odd(Oddity::GenerationGone);
                 self.standing.lost(1, LostBytes::Gone, saved.done.size.saturating_sub(offset));
-            }
-        }
-    }
-
-    /// Something was not delivered: everything since the mark is read again.
-    pub(super) fn read_again(&mut self, outlet: &Outlet) {
-        self.filling = None;
-        self.lane = outlet.lane(self.rules.format.join_rule());
-        self.skipping = None;
-        let mut inner = self.progress.lock();
-        let mark = inner.tracker.mark();
-        inner.tracker.reset();
-        self.last = mark.time;
-        let start = mark.hold.unwrap_or(mark.done).min(mark.done);
-        let at = inner.spans.iter().rposition(|span| span.start <= start).unwrap_or(0);
-        let Some(span) = inner.spans.get(at).cloned() else { return };
-        // The file being read, if it has no span of its own content yet, is the last span already.
-        self.behind = inner.spans.iter().skip(at + 1).cloned().collect();
-        drop(inner);
-        tracing::warn!(
-            key = self.key,
-            from = start,
-            to = self.position,
-            "records were not delivered; their lines are read again"
-        );
-        if self.progress.lock().untold
-            && let Some(gap) = &mut self.gap
-        {
-            gap.told = false;
-        }
-        self.position = start;
-        (self.replay_until, self.ranged) = (mark.done, mark.done);
-        self.go_to(span, start);
-    }
-
-    /// The next of the spans that are read again.
-    pub(super) fn next_behind(&mut self) {
-        if let Some(span) = self.behind.pop_front() {
-            // Content that is gone meanwhile (a truncated file) leaves a gap.
-            self.position = self.position.max(span.start);
-            let start = span.start;
-            self.go_to(span, start);
-        }
-    }
-
-    fn go_to(&mut self, span: Span, position: u64) {
-        match Source::open(Arc::clone(&span.held), span.from + (position - span.start)) {
-            Ok(source) => self.source = Some(source),
-            Err(error) => {
-                let end = self.behind.front().map_or(span.start, |next| next.start);
-                self.standing.lost(0, LostBytes::GivenUp, end.saturating_sub(position));
-                tracing::error!(key = self.key, file = span.held.name, %error, "a file can not be read again; what was not delivered of it is lost");
-                self.source = None;
-                self.next_behind();
             }
         }
     }

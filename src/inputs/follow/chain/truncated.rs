@@ -63,8 +63,14 @@ impl Chain {
         self.skipping = None;
         self.truncated = Some(source.held.id);
         let copies = self.copies_since(&source, head);
+        // What was read of it and not delivered is gone, too.
+        let read = self.again.until.saturating_sub(self.position);
+        if copies.first().is_none_or(|(_, offset)| *offset == 0) {
+            // Nothing is left to be made for a join.
+            self.position = self.position.max(self.replay_until);
+        }
         let Some((first, offset)) = copies.first().cloned() else {
-            let lost = source.seen - source.offset;
+            let lost = (source.seen - source.offset).max(read);
             self.standing.lost(0, LostBytes::Truncated, lost);
             tracing::warn!(
                 key = self.key,
@@ -87,7 +93,7 @@ impl Chain {
         );
         if offset == 0 {
             // Copied and truncated more than once: the first of the copies is gone, or nothing of it was unread.
-            self.standing.lost(0, LostBytes::Truncated, source.seen - source.offset);
+            self.standing.lost(0, LostBytes::Truncated, (source.seen - source.offset).max(read));
         }
         self.read_copies(source.held, copies);
     }

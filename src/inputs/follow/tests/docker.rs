@@ -235,6 +235,46 @@ fn what_was_not_delivered_is_read_again_at_run_time() {
 }
 
 #[test]
+fn what_was_not_delivered_and_is_truncated_meanwhile_is_counted_and_what_came_after_it_comes_once_more_in_order() {
+    let docker = Docker::new();
+    docker.append(&lines(0..10));
+    let size = fs::metadata(docker.path("")).expect("there").len();
+    let node = Node::new();
+    node.hold.store(true, Ordering::Release);
+    node.start("docker", &docker.settings());
+    node.wait_for(10);
+    // Longer than what was there: where that ended there is the middle of a line now.
+    File::create(docker.path("")).expect("truncated");
+    docker.append(&lines(10..25));
+    node.wait_for(25);
+    node.hold.store(false, Ordering::Release);
+    node.held.lock().expect("no panic").clear();
+    docker.append(&lines(25..26));
+    assert_eq!(node.wait_for(41)[25..], lines(10..26));
+    let lost = &node.metrics.inputs[0].followed.lost_bytes[crate::metrics::followed::LostBytes::Truncated as usize];
+    assert_eq!(lost.load(Ordering::Relaxed), size);
+}
+
+#[test]
+fn the_unfinished_last_line_of_a_generation_comes_again_too_when_it_was_not_delivered() {
+    let docker = Docker::new();
+    docker.append(&lines(0..5));
+    docker.append_raw("{\"log\":\"torn");
+    docker.rotate(3);
+    docker.append(&lines(5..10));
+    let node = Node::new();
+    node.hold.store(true, Ordering::Release);
+    node.start("docker", &docker.settings());
+    let first = node.wait_for(11);
+    node.hold.store(false, Ordering::Release);
+    node.held.lock().expect("no panic").clear();
+    docker.append(&lines(10..11));
+    let all = node.wait_for(23);
+    assert_eq!(all[11..22], first);
+    assert_eq!(all[22..], lines(10..11));
+}
+
+#[test]
 fn a_removed_container_is_read_to_its_end_and_forgotten() {
     let docker = Docker::new();
     let node = Node::at(Some(&docker.data()));

@@ -1,0 +1,129 @@
+//! Reading again what was not delivered: back to the mark, and through the spans that were read since.
+//!
+//! A file may have been truncated since it was read. So what is found at its head must be what the span began with; if it
+//! is not, the span's content is gone, and is counted as lost as far as it was read. Otherwise other lines would be taken
+//! for it, out of order, and the end of the span might lie within one of them.
+//!
+//! Counters: lost bytes `truncated` and `given_up`.
+
+use std::sync::Arc;
+
+use super::Chain;
+use crate::inputs::Outlet;
+use crate::inputs::follow::identity::Mark;
+use crate::inputs::follow::progress::Span;
+use crate::inputs::follow::source::{self, Found, Source};
+use crate::metrics::followed::LostBytes;
+
+/// What is known of what is read again.
+#[derive(Default)]
+pub(super) struct Again {
+    /// The head of the span that is read.
+    pub(super) head: Mark,
+    /// Everything before it was read once.
+    pub(super) until: u64,
+}
+
+impl Again {
+    /// What a read found, if it begins as it did.
+    pub(super) fn checked(&self, source: &Source, buf: &[u8], found: Found) -> Found {
+        let (Found::Bytes(n) | Found::End(n)) = found else { return found };
+        let len = self.head.len as usize;
+        let same = source.offset > 0
+            || !self.head.is_known()
+            || n >= len && Mark::of(&source.data(buf, n)[..len]) == self.head;
+        if same { found } else { Found::Rewritten }
+    }
+}
+
+impl Chain {
+    /// Whether everything that was read is delivered.
+    pub(in crate::inputs::follow) fn is_delivered(&self) -> bool {
+        self.progress.lock().tracker.is_idle()
+    }
+
+    /// Something was not delivered: everything since the mark is read again.
+    pub(super) fn read_again(&mut self, outlet: &Outlet) {
+        self.filling = None;
+        self.lane = outlet.lane(self.rules.format.join_rule());
+        self.skipping = None;
+        let mut inner = self.progress.lock();
+        let mark = inner.tracker.mark();
+        inner.tracker.reset();
+        self.last = mark.time;
+        let start = mark.hold.unwrap_or(mark.done).min(mark.done);
+        let at = inner.spans.iter().rposition(|span| span.start <= start).unwrap_or(0);
+        let Some(span) = inner.spans.get(at).cloned() else { return };
+        // The file being read, if it has no span of its own content yet, is the last span already.
+        self.behind = inner.spans.iter().skip(at + 1).cloned().collect();
+        drop(inner);
+        tracing::warn!(
+            key = self.key,
+            from = start,
+            to = self.position,
+            "records were not delivered; their lines are read again"
+        );
+        if self.progress.lock().untold
+            && let Some(gap) = &mut self.gap
+        {
+            gap.told = false;
+        }
+        self.again.until = self.again.until.max(self.position);
+        self.position = start;
+        (self.replay_until, self.ranged) = (mark.done, mark.done);
+        self.go_to(span, start);
+    }
+
+    /// The next of the spans that are read again.
+    pub(super) fn next_behind(&mut self) {
+        if let Some(span) = self.behind.pop_front() {
+            // Content that is gone meanwhile (a truncated file) leaves a gap.
+            self.position = self.position.max(span.start);
+            let start = span.start;
+            self.go_to(span, start);
+        }
+    }
+
+    /// A span that others follow ended before it ended then, or has other content: the rest of it is lost.
+    pub(super) fn leave_behind(&mut self) {
+        let lost = self.behind.front().map_or(0, |next| next.start.saturating_sub(self.position));
+        if lost > 0 {
+            self.standing.lost(0, LostBytes::Truncated, lost);
+            tracing::error!(
+                key = self.key,
+                file = self.source.as_ref().map(|source| source.held.name.as_str()),
+                bytes_lost_at_least = lost,
+                "a file was truncated before what was read of it was delivered; the rest of that is lost"
+            );
+        }
+        self.source = None;
+        self.next_behind();
+    }
+
+    fn go_to(&mut self, span: Span, position: u64) {
+        self.again.head = span.head;
+        let offset = span.from + (position - span.start);
+        match Source::open(Arc::clone(&span.held), offset) {
+            Ok(mut source) => {
+                // Looked at after what lies before the offset: that is the span's, if its head is.
+                let gone = offset > 0 && !source::has_marks(&span.held, span.head, Mark::default(), 0);
+                if gone {
+                    source.forget();
+                }
+                self.source = Some(source);
+                match gone {
+                    true if self.behind.is_empty() => self.rewritten(),
+                    true => self.leave_behind(),
+                    false => {}
+                }
+            }
+            Err(error) => {
+                let end = self.behind.front().map_or(span.start, |next| next.start);
+                self.standing.lost(0, LostBytes::GivenUp, end.saturating_sub(position));
+                tracing::error!(key = self.key, file = span.held.name, %error, "a file can not be read again; what was not delivered of it is lost");
+                self.source = None;
+                self.next_behind();
+            }
+        }
+    }
+}
