@@ -34,7 +34,7 @@ impl Chain {
                 if matches!(start.fate, Fate::Found | Fate::Rewritten) || first == First::Oldest {
                     (at, offset) = (start.at, start.offset);
                 }
-                if start.fate == Fate::Gone {
+                if matches!(start.fate, Fate::Gone | Fate::GoneComplete) {
                     at = at.max(self.older_than(&generations, saved.last));
                 }
                 if start.fate == Fate::Gone {

@@ -195,6 +195,41 @@ fn a_restart_whose_generation_is_gone_reads_what_there_is_after_one_record_that_
 }
 
 #[test]
+fn a_restart_that_does_not_find_what_it_had_read_to_its_end_does_not_read_what_is_older() {
+    let docker = Docker::new();
+    docker.append(&lines(0..10));
+    docker.rotate(6);
+    docker.compress(1);
+    docker.append(&lines(10..20));
+    let node = Node::at(Some(&docker.data()));
+    node.start("docker", &docker.settings());
+    assert_eq!(node.wait_for(20), lines(0..20));
+    docker.rotate(6);
+    // The first one and this one are at their end; the newest is empty.
+    let completed =
+        || node.metrics.inputs[0].followed.generations[Generation::Completed as usize].load(Ordering::Relaxed);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while completed() < 2 {
+        assert!(Instant::now() < deadline, "the second generation is not at its end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    node.shut_down();
+    // Its compressed copy is damaged, so that nothing is left to know it by, and the empty one went on to a third name.
+    docker.compress(1);
+    let packed = fs::read(docker.path(".1.gz")).expect("there");
+    fs::write(docker.path(".1.gz"), &packed[..packed.len() / 2]).expect("written");
+    docker.append(&lines(20..30));
+    docker.rotate(6);
+    docker.compress(1);
+    docker.append(&lines(30..31));
+    let node = Node::at(Some(&docker.data()));
+    node.start("docker", &docker.settings());
+    // What is left of the damaged one may come, of the one before it nothing.
+    assert_eq!(node.wait_for(12)[1..], lines(20..31));
+    node.shut_down();
+}
+
+#[test]
 fn the_checkpoint_does_not_pass_what_no_sink_has_taken() {
     let docker = Docker::new();
     docker.append(&lines(0..10));
