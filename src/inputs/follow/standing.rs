@@ -3,7 +3,7 @@
 //! gauges are shown as long as somebody holds it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,8 @@ pub struct Standing {
     generations: Mutex<VecDeque<Weak<Held>>>,
     space: Mutex<Option<Space>>,
     /// Generations that were created and could not be opened; the chain counts them as lost unless it meets their
-    /// compressed copies.
-    pub missing: AtomicU64,
+    /// compressed copies. Below 0: so many copies were met before the kernel's word on their plain files was heard.
+    pub missing: AtomicI64,
     /// The reader waits for the file to grow: everything was read.
     pub resting: AtomicBool,
     /// The keeper's own.
@@ -57,7 +57,7 @@ impl Standing {
             progress: OnceLock::new(),
             generations: Mutex::default(),
             space: Mutex::default(),
-            missing: AtomicU64::new(0),
+            missing: AtomicI64::new(0),
             resting: AtomicBool::new(false),
             pace: Mutex::default(),
         })

@@ -524,7 +524,7 @@ impl Chain {
         }
         if next.stands_in.load(Ordering::Relaxed) && source::head_of(&next).is_ok_and(Mark::is_known) {
             // Its plain file was not seen. (Of an empty one nobody can say.)
-            let _ = self.standing.missing.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1));
+            self.standing.missing.fetch_sub(1, Ordering::AcqRel);
         }
         let next = self.queue.pop_front()?;
         self.open(next, 0);
@@ -557,10 +557,10 @@ impl Chain {
 
     /// Generations that were never opened are lost once no compressed file is left that may stand in for them.
     fn count_missing(&mut self) {
-        if self.standing.missing.load(Ordering::Acquire) == 0 || self.queue.iter().any(|held| held.gz) {
+        if self.standing.missing.load(Ordering::Acquire) <= 0 || self.queue.iter().any(|held| held.gz) {
             return;
         }
-        let missing = self.standing.missing.swap(0, Ordering::AcqRel);
+        let missing = self.standing.missing.swap(0, Ordering::AcqRel).cast_unsigned();
         // Docker fills a file before it rotates.
         let each = self.standing.space().map_or(0, |space| space.file_max);
         self.standing.lost(missing, LostBytes::Unseen, missing * each);

@@ -139,6 +139,10 @@ impl Opener {
         );
         for kin in self.folders.values_mut().flat_map(|folder| folder.families.values_mut()) {
             (kin.created, kin.opened) = (0, 0);
+            // Plain files whose copies were met may not be told of any more.
+            if let Some(standing) = &kin.standing {
+                standing.missing.fetch_max(0, Ordering::AcqRel);
+            }
         }
     }
 
@@ -162,7 +166,7 @@ impl Opener {
                 if let Some(standing) = &kin.standing {
                     let missing = kin.created - kin.opened;
                     kin.opened = kin.created;
-                    standing.missing.fetch_add(missing, Ordering::AcqRel);
+                    standing.missing.fetch_add(missing.cast_signed(), Ordering::AcqRel);
                     self.send_about_missing(&folder, &name);
                 }
             } else if kin.created < kin.opened
