@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use crate::docker_folder;
+use crate::harness::containers::Container;
 use crate::harness::records::{line_count, records};
-use crate::harness::{folder, node};
+use crate::harness::{PATIENCE, PROGRAM, folder, node};
 
 const FILES: usize = 400;
 /// Those that are rotated: a renamed file is held for a while, since its writer may not know yet.
@@ -55,4 +60,71 @@ fn more_files_than_descriptors_are_all_read_and_idle_ones_are_closed_in_turn() {
     let expected = |file: u64| if file < ROTATED as u64 { vec![0, 1, 2, 3, 4] } else { vec![0, 1, 2] };
     let wrong: Vec<_> = came.iter().filter(|(file, lines)| **lines != expected(**file)).collect();
     assert!(wrong.is_empty(), "each once and in order: {wrong:?}");
+}
+
+#[test]
+fn a_tail_that_does_not_follow_ends_with_more_files_than_descriptors() {
+    let dir = folder();
+    let logs = dir.path().join("logs");
+    fs::create_dir(&logs).expect("made");
+    (0..FILES).for_each(|file| put(&logs.join(format!("{file}.log")), file, 0));
+    let out = dir.path().join("out.ndjson");
+    let mut child = Command::new(LIMITED[0])
+        .args(&LIMITED[1..])
+        .args([PROGRAM, "tail", "--no-follow"])
+        .arg(logs.join("*.log"))
+        .stdout(fs::File::create(&out).expect("made"))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("starts");
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        match child.try_wait().expect("the child is ours") {
+            Some(status) => break Some(status),
+            None if Instant::now() > deadline => break None,
+            None => thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    if status.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    assert!(status.is_some_and(|status| status.success()), "{status:?} after {} lines", line_count(&out));
+    let mut came: Vec<u64> = records(&out).iter().map(|record| record["file_number"].as_u64().expect("one")).collect();
+    came.sort_unstable();
+    assert!(came.into_iter().eq(0..FILES as u64), "a line of each file, once");
+}
+
+#[test]
+fn a_container_that_waited_for_a_descriptor_is_not_counted_as_lost_when_it_rotates() {
+    const OLD: u8 = 160;
+    const NEW: u8 = 30;
+    let dir = folder();
+    let root = dir.path().join("containers");
+    let made = |seed: u8| {
+        let mut container = Container::create(&root, seed, &format!("c{seed}"), "i", &[]);
+        container.line(&docker_folder::app_line(0), "stdout");
+        container
+    };
+    let _old: Vec<Container> = (1..=OLD).map(made).collect();
+    let out = dir.path().join("out.ndjson");
+    let mut node = node(dir.path(), &docker_folder::config(dir.path())).under(&LIMITED).start();
+    node.wait_for("a line of each container", |_| line_count(&out) >= usize::from(OLD));
+    let mut new: Vec<Container> = (OLD + 1..=OLD + NEW)
+        .map(|seed| {
+            // The folder is watched before there is a log in it, so the kernel tells of that.
+            fs::create_dir(root.join(format!("{seed:02x}").repeat(32))).expect("made");
+            thread::sleep(Duration::from_millis(20));
+            made(seed)
+        })
+        .collect();
+    node.wait_for("a line of each new one", |_| line_count(&out) >= usize::from(OLD + NEW));
+    for container in &mut new {
+        container.rotate(3);
+        container.line(&docker_folder::app_line(1), "stdout");
+    }
+    node.wait_for("the lines after the rotation", |_| line_count(&out) >= usize::from(OLD) + 2 * usize::from(NEW));
+    assert!(node.metric("longshore_follow_watching_total", &[("what", "parked")]) > 0);
+    assert_eq!(node.metric("longshore_follow_generations_total", &[("what", "lost")]), 0);
+    node.stop_well();
 }

@@ -197,6 +197,21 @@ impl Checkpoints {
         self.wake.notify_all();
     }
 
+    /// The chain is at its end, and may go on at another start: its record stays, its files are let go of.
+    pub fn close(&self, input: &str, key: &str) {
+        let key = (input.to_owned(), key.to_owned());
+        let Some(progress) = self.lock().live.get(&key).map(Arc::clone) else { return };
+        let saved = progress.last_saved();
+        let mut state = self.lock();
+        state.live.remove(&key);
+        if let Some(saved) = saved {
+            let seen = crate::record::Timestamp::now().0 / 1_000_000_000;
+            state.entries.insert(key, Entry { saved, seen });
+        }
+        state.dirty = true;
+        self.wake.notify_all();
+    }
+
     /// Something was delivered; `urgent` at the end of a generation. Quick: called from the sinks' threads.
     pub fn touch(&self, bytes: u64, urgent: bool) {
         let mut state = self.lock();
@@ -513,6 +528,30 @@ mod tests {
 
     fn offset(checkpoints: &Checkpoints, key: &str) -> Option<u64> {
         checkpoints.lookup("in", key).map(|saved| saved.done.offset)
+    }
+
+    #[test]
+    fn a_chain_that_is_closed_keeps_its_record_and_lets_its_files_go() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let checkpoints = Checkpoints::open(&dir.path().join("data"), quiet()).expect("free");
+        let path = dir.path().join("a");
+        fs::write(&path, b"one\ntwo\n").expect("written");
+        let held = super::super::generations::open(&path).expect("opens");
+        let mark = super::super::tracker::Mark { done: 4, ..Default::default() };
+        let progress = Progress::new(mark, Some(&checkpoints));
+        let head = super::super::identity::Mark::of(b"one\ntwo\n");
+        let span = super::super::progress::Span { start: 0, from: 0, held: Arc::clone(&held), head };
+        progress.lock().spans.push_back(span);
+        checkpoints.attach("in", "a", &progress);
+        checkpoints.save().expect("saved");
+        drop(progress);
+        checkpoints.close("in", "a");
+        assert_eq!(Arc::strong_count(&held), 1, "nobody else holds it");
+        assert_eq!(offset(&checkpoints, "a"), Some(4));
+        checkpoints.final_save().expect("saved");
+        drop(checkpoints);
+        let checkpoints = Checkpoints::open(&dir.path().join("data"), quiet()).expect("free again");
+        assert_eq!(offset(&checkpoints, "a"), Some(4));
     }
 
     #[test]

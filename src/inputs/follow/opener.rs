@@ -191,6 +191,7 @@ impl Opener {
         self.rescan();
         while !self.waiting.is_empty() && self.outlet.once && !self.outlet.stop.is_set() {
             clock::pause(POLL / 5);
+            self.let_go_of_ended();
             self.try_waiting();
         }
         self.first_listing = false;
@@ -533,11 +534,7 @@ impl Opener {
 
     /// Chains that came to their end (a deleted file): should the name come back, it is a new chain.
     fn forget_ended(&mut self) {
-        let lines = self.lines.iter();
-        let ended: Vec<u64> = lines
-            .flat_map(|line| std::mem::take(&mut *line.ended.lock().unwrap_or_else(PoisonError::into_inner)))
-            .collect();
-        for chain in ended {
+        for chain in self.ended() {
             let Some((path, base)) = self.owners.remove(&chain) else { continue };
             let Some(kin) = self.folders.get_mut(&path).and_then(|folder| folder.families.get_mut(&base)) else {
                 continue;
@@ -547,6 +544,12 @@ impl Opener {
             let family = kin.family.clone();
             self.look(family);
         }
+    }
+
+    /// The chains that have ended by themselves since this was asked last.
+    fn ended(&self) -> Vec<u64> {
+        let lines = self.lines.iter();
+        lines.flat_map(|line| std::mem::take(&mut *line.ended.lock().unwrap_or_else(PoisonError::into_inner))).collect()
     }
 
     fn send(&self, chain: u64, news: News) {

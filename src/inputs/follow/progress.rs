@@ -107,6 +107,12 @@ impl Progress {
         inner.undelivered_at(inner.tracker.end(), inner.tracker.is_idle())
     }
 
+    /// What a checkpoint says of this chain for good.
+    pub fn last_saved(&self) -> Option<Saved> {
+        let mut inner = self.lock();
+        if inner.untold { None } else { inner.saved() }
+    }
+
     /// What a checkpoint says of this chain, if that changed since it was asked last.
     pub fn take_saved(&self) -> Option<Saved> {
         let mut inner = self.lock();

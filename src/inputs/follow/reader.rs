@@ -319,9 +319,11 @@ impl Reader {
             self.unwatch(seat.watch);
             self.ready.retain(|chain| *chain != number);
             self.outlet.counters().open.fetch_sub(1, Relaxed);
-            // Who reads once may follow next time.
-            if let Some(checkpoints) = self.outlet.checkpoints.as_ref().filter(|_| !self.outlet.once) {
-                checkpoints.forget(&self.rules.input, seat.chain.key());
+            match &self.outlet.checkpoints {
+                // Who reads once may follow next time.
+                Some(checkpoints) if self.outlet.once => checkpoints.close(&self.rules.input, seat.chain.key()),
+                Some(checkpoints) => checkpoints.forget(&self.rules.input, seat.chain.key()),
+                None => {}
             }
         }
     }

@@ -42,13 +42,17 @@ impl Opener {
         });
     }
 
-    /// How many files the kernel told of by now that were created under a family's base name, and are not counted yet.
+    /// How many files the kernel told of by now that were created under a family's base name, less those of them that were
+    /// opened: also those that were told of while the family waited for a descriptor.
     pub(super) fn told_of(&mut self, family: &Family) -> u64 {
         self.gather();
         let watch = self.folders.get(&family.folder).and_then(|folder| folder.watch);
         let is_one = |told: &&Told| matches!(told, Told::Name { watch: of, name, created: true, .. } if Some(*of) == watch && *name == family.base);
         let known = self.created.get(&(family.folder.clone(), family.base.clone())).copied().unwrap_or(0);
-        known + self.told.iter().filter(is_one).count() as u64
+        let folder = self.folders.get(&family.folder);
+        let kin = folder.and_then(|folder| folder.families.get(&family.base));
+        let waited = kin.map_or(0, |kin| kin.created.saturating_sub(kin.opened));
+        waited + known + self.told.iter().filter(is_one).count() as u64
     }
 
     /// Generations of a family were opened that were created under its base's name.

@@ -20,6 +20,18 @@ impl Opener {
         self.waiting.entry(family.path()).or_insert((family, was_there));
     }
 
+    /// Where all is read once: chains that came to their end hold no descriptor any more, and are not looked at again.
+    pub(super) fn let_go_of_ended(&mut self) {
+        for chain in self.ended() {
+            if let Some((path, base)) = self.owners.remove(&chain)
+                && let Some(kin) = self.folders.get_mut(&path).and_then(|folder| folder.families.get_mut(&base))
+            {
+                (kin.newest, kin.standing, kin.left) = (None, None, true);
+                kin.published.clear();
+            }
+        }
+    }
+
     /// Asks the readers to close what is idle, and looks once more at what waits.
     pub(super) fn try_waiting(&mut self) {
         self.waited = clock::now();
