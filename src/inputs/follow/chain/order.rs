@@ -6,6 +6,10 @@
 //! their times, but for pieces of a long line, which have the time of the first; hence the latest, and not the last. A
 //! compressed file has the time of its plain one and comes next to it, where it is met as its copy.
 //!
+//! The pieces of a line may lie in several generations, which then have the same latest time. The one that also has
+//! earlier records is the older one. Where all are pieces of that line it is the one whose file was finished first: each is
+//! compressed before the next one is.
+//!
 //! Limits: the last [`WINDOW`] bytes are looked at. A clock that is set back in the very moment of such rotations
 //! deceives it. Files of other formats keep the place that the opener gave them. Counter: `order_guessed`.
 
@@ -59,17 +63,7 @@ impl Chain {
         if !self.rules.docker {
             return doubted;
         }
-        let times: Vec<Option<i64>> = generations.iter().map(last_time).collect();
-        // What says nothing of its time (a damaged file, one without a record) keeps its place.
-        let places: Vec<usize> = (0..times.len()).filter(|at| times[*at].is_some()).collect();
-        let mut order = places.clone();
-        // A plain file before its copy.
-        order.sort_by_key(|at| (times[*at], generations[*at].gz));
-        let sorted: Vec<Arc<Held>> = order.into_iter().map(|at| Arc::clone(&generations[at])).collect();
-        for (at, held) in places.iter().zip(sorted) {
-            generations[*at] = held;
-        }
-        (generations.len() - places.len()) as u64
+        by_content(generations)
     }
 
     /// How many of these generations, oldest first, have nothing but records from before that time: they were delivered.
@@ -97,6 +91,38 @@ impl Chain {
     }
 }
 
+/// Sorts generations of a container by what they hold. Returns how many had nothing to go by.
+fn by_content(generations: &mut [Arc<Held>]) -> u64 {
+    let times: Vec<Option<i64>> = generations.iter().map(last_time).collect();
+    // What says nothing of its time (a damaged file, one without a record) keeps its place.
+    let places: Vec<usize> = (0..times.len()).filter(|at| times[*at].is_some()).collect();
+    let alike = |at: usize| times.iter().filter(|time| **time == times[at]).count() > 1;
+    let nearer: Vec<(Option<i64>, i64)> =
+        (0..times.len()).map(|at| if alike(at) { began_and_changed(at, generations) } else { (None, 0) }).collect();
+    let mut order = places.clone();
+    // A plain file before its copy.
+    order.sort_by_key(|at| (times[*at], nearer[*at], generations[*at].gz));
+    let sorted: Vec<Arc<Held>> = order.into_iter().map(|at| Arc::clone(&generations[at])).collect();
+    for (at, held) in places.iter().zip(sorted) {
+        generations[*at] = held;
+    }
+    (generations.len() - places.len()) as u64
+}
+
+/// The time of a generation's first record, and when its file was finished: that of its plain file, if that is there too.
+fn began_and_changed(at: usize, generations: &[Arc<Held>]) -> (Option<i64>, i64) {
+    let held = &generations[at];
+    let head = |held: &Arc<Held>| source::head_of(held).ok().filter(|head| head.is_known());
+    let plain = held.gz.then(|| generations.iter().find(|plain| !plain.gz && head(plain) == head(held))).flatten();
+    let changed = plain.unwrap_or(held).look().map_or(0, |look| look.mtime);
+    (first_docker_time(held), changed)
+}
+
+fn first_docker_time(held: &Arc<Held>) -> Option<i64> {
+    let start = source::start_of(held, WINDOW).ok()?;
+    time_of(start.split(|byte| *byte == b'\n').next()?)
+}
+
 /// The latest time of the last records of a generation, in nanoseconds since 1970.
 fn last_time(held: &Arc<Held>) -> Option<i64> {
     let end = source::end_of(held, WINDOW).ok()?;
@@ -110,4 +136,71 @@ fn time_of(line: &[u8]) -> Option<i64> {
     let from = memmem::rfind(line, KEY)? + KEY.len();
     let text = line.get(from..)?.split(|byte| *byte == b'"').next()?;
     parse_rfc3339(text).map(|time| time.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+    use std::path::Path;
+    use std::time::SystemTime;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::super::super::generations;
+    use super::*;
+
+    /// A generation with records of these seconds, finished at that one.
+    fn held(folder: &Path, name: &str, seconds: &[u32], changed: u64) -> Arc<Held> {
+        let text: String =
+            seconds.iter().map(|n| format!("{{\"log\":\"{name}\",\"time\":\"2026-11-24T10:00:{n:02}Z\"}}\n")).collect();
+        let path = folder.join(name);
+        let mut file = File::create(&path).expect("made");
+        if name.ends_with(".gz") {
+            let mut encoder = GzEncoder::new(&file, Compression::fast());
+            encoder.write_all(text.as_bytes()).expect("written");
+            encoder.finish().expect("written");
+        } else {
+            file.write_all(text.as_bytes()).expect("written");
+        }
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(changed)).expect("set");
+        generations::open(&path).expect("opens")
+    }
+
+    fn sorted(mut generations: Vec<Arc<Held>>) -> Vec<String> {
+        by_content(&mut generations);
+        generations.iter().map(|held| held.name.clone()).collect()
+    }
+
+    #[test]
+    fn generations_that_end_within_the_same_line_are_told_apart_by_where_they_begin_and_when_they_were_finished() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let held = |name, seconds: &[u32], changed| held(dir.path(), name, seconds, changed);
+        // The line of second 5 begins in `a`, fills `b` and `c`, and ends in `d`.
+        let all = [
+            held("d", &[5, 5, 6], 40),
+            held("c.gz", &[5], 30),
+            held("b.gz", &[5, 5], 20),
+            held("a.gz", &[3, 4, 5], 10),
+        ];
+        assert_eq!(sorted(all.to_vec()), ["a.gz", "b.gz", "c.gz", "d"]);
+        let mut other_way = all.to_vec();
+        other_way.reverse();
+        assert_eq!(sorted(other_way), ["a.gz", "b.gz", "c.gz", "d"]);
+        // Uncompressed, the next one comes after the one that is compressed.
+        assert_eq!(sorted(vec![held("y", &[5, 5], 21), held("x.gz", &[5], 20)]), ["x.gz", "y"]);
+    }
+
+    #[test]
+    fn a_copy_comes_next_to_its_plain_file_whenever_it_was_made() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let held = |name, seconds: &[u32], changed| held(dir.path(), name, seconds, changed);
+        let (plain, next) = (held("p", &[5], 10), held("q", &[5], 15));
+        let mut copy = GzEncoder::new(File::create(dir.path().join("p.gz")).expect("made"), Compression::fast());
+        copy.write_all(&std::fs::read(dir.path().join("p")).expect("there")).expect("written");
+        copy.finish().expect("written");
+        let copy = generations::open(&dir.path().join("p.gz")).expect("opens");
+        assert_eq!(sorted(vec![next, copy, plain]), ["p", "p.gz", "q"]);
+    }
 }
