@@ -255,7 +255,11 @@ impl Family {
         if pass.met_known {
             return Pass { whole: true, ..pass };
         }
-        let base_stays = || identity::look_at(&self.path()).ok().map(|look| look.id) == base;
+        let id_of = |path: &Path| identity::look_at(path).ok().map(|look| look.id);
+        // Without a base a whole rotation may pass between two looks that find none: then `.1` is another one.
+        let first_path = self.folder.join(format!("{}.1", self.base));
+        let first = base.is_none().then(|| id_of(&first_path));
+        let base_stays = || id_of(&self.path()) == base && first.is_none_or(|first| id_of(&first_path) == first);
         let (numbers, dates) = self.list();
         let last = numbers.iter().max().copied().unwrap_or(0);
         // One beyond the last: it may have shifted since the listing.

@@ -25,6 +25,7 @@ use crate::record::TagGlob;
 use crate::settings::{Doc, Section};
 use crate::workers::{Stop, Workers};
 
+mod again;
 mod cases;
 mod docker;
 mod files;
