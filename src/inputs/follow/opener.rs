@@ -4,13 +4,14 @@
 //!
 //! Folders are watched by one inotify instance (names that come and go, and the end of writing, not writes). A folder that can not be watched
 //! (limits, network file systems, no inotify) is looked at every 100 ms instead, said once. When the kernel's queue
-//! overflows, and every 10 s anyway, everything is looked at.
+//! overflows everything is looked at. Every 10 s anyway the list of folders is, and in each of them what the kernel might
+//! not tell of ([`Folder::is_sure`]); the rest is once a minute, a part of it each time.
 //!
 //! It holds the newest generation of each chain itself, so that one's inode can not be used again, and what is newer is
 //! certain. Limits: open files (the soft limit is raised to the hard one); a file that can not be opened is said once,
 //! [`SAID_MAX`] in all, and tried again every 10 s.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
@@ -31,6 +32,7 @@ use crate::inputs::Outlet;
 use crate::metrics::Health;
 use crate::metrics::followed::{Generation, Watching};
 
+mod about; // what is known of containers and files
 mod events;
 mod waiting; // for a descriptor
 
@@ -38,6 +40,8 @@ use events::Told;
 
 const POLL: Duration = Duration::from_millis(100);
 const RESCAN: Duration = Duration::from_secs(10);
+/// Of the folders that the kernel surely tells of, one in so many is looked at in each rescan.
+const SHARES: u64 = 6;
 /// How long the first line of a new container waits for its name.
 const ABOUT_WAIT: Duration = Duration::from_millis(500);
 const SAID_MAX: usize = 1000;
@@ -45,6 +49,20 @@ const SAID_MAX: usize = 1000;
 struct Folder {
     watch: Option<i32>,
     families: BTreeMap<String, Kin>,
+    /// Its file system tells of all that happens.
+    tells: bool,
+    /// It was the so manieth.
+    number: u64,
+}
+
+impl Folder {
+    /// Whether the kernel tells of all that may happen in it, and what is there is open: a look finds something only if an
+    /// event was lost without a word.
+    fn is_sure(&self) -> bool {
+        let open = |kin: &Kin| kin.newest.as_ref().is_some_and(|newest| !newest.is_given_up());
+        let sure = |kin: &Kin| kin.left || open(kin) && kin.named && !kin.link;
+        self.tells && self.watch.is_some() && !self.families.is_empty() && self.families.values().all(sure)
+    }
 }
 
 /// A family and what was handed out of it.
@@ -54,6 +72,8 @@ struct Kin {
     newest: Option<Arc<Held>>,
     published: Vec<(FileId, Weak<Held>)>,
     about: Option<About>,
+    /// What is known of it is all there is to know.
+    named: bool,
     standing: Option<Arc<Standing>>,
     /// Files of the base's name that the kernel said were created, and generations that were opened: if the first is
     /// more, the others came and went in between.
@@ -74,7 +94,10 @@ pub struct Opener {
     lines: Vec<Line>,
     bell: Arc<Bell>,
     watcher: Option<Watcher>,
-    folders: BTreeMap<PathBuf, Folder>,
+    folders: HashMap<PathBuf, Folder>,
+    /// Folders that were seen so far, and rescans.
+    seen_folders: u64,
+    rescans: u64,
     watches: HashMap<i32, PathBuf>,
     /// What the kernel told and nobody has looked at yet.
     told: Vec<Told>,
@@ -146,7 +169,9 @@ impl Opener {
             said_polling: watcher.is_err(),
             watcher: watcher.ok(),
             said_deaf: false,
-            folders: BTreeMap::new(),
+            folders: HashMap::new(),
+            seen_folders: 0,
+            rescans: 0,
             watches: HashMap::new(),
             told: Vec::new(),
             created: HashMap::new(),
@@ -188,7 +213,7 @@ impl Opener {
 
     /// The first listing.
     pub(super) fn begin(&mut self) {
-        self.rescan();
+        self.rescan(true);
         while !self.waiting.is_empty() && self.outlet.once && !self.outlet.stop.is_set() {
             clock::pause(POLL / 5);
             self.let_go_of_ended();
@@ -237,7 +262,7 @@ impl Opener {
         }
         if overflow || clock::since(self.rescanned) >= RESCAN {
             self.rescanned = clock::now();
-            self.rescan();
+            self.rescan(overflow);
         } else if self.polls && clock::since(self.polled) >= POLL {
             self.polled = clock::now();
             self.poll();
@@ -246,18 +271,21 @@ impl Opener {
 
     /// Brings the watched folders up to date; looks into new ones.
     fn relist(&mut self) {
-        let now: BTreeSet<PathBuf> = self.layout.folders().into_iter().collect();
+        let now: HashSet<PathBuf> = self.layout.folders().into_iter().collect();
         let gone: Vec<PathBuf> = self.folders.keys().filter(|path| !now.contains(*path)).cloned().collect();
         for path in gone {
             self.folder_gone(&path);
         }
-        for path in now {
-            if !self.folders.contains_key(&path) {
-                let watch = self.watch(&path);
-                self.folders.insert(path.clone(), Folder { watch, families: BTreeMap::new() });
-                // After the watch: what came before it is listed, what comes after it is told.
-                self.list(&path);
-            }
+        let mut new: Vec<PathBuf> = now.into_iter().filter(|path| !self.folders.contains_key(path)).collect();
+        new.sort_unstable();
+        for path in new {
+            let watch = self.watch(&path);
+            let tells = inotify::tells_all(disk::file_system(&path));
+            self.seen_folders += 1;
+            let folder = Folder { watch, families: BTreeMap::new(), tells, number: self.seen_folders };
+            self.folders.insert(path.clone(), folder);
+            // After the watch: what came before it is listed, what comes after it is told.
+            self.list(&path);
         }
     }
 
@@ -298,21 +326,27 @@ impl Opener {
         }
     }
 
-    /// Everything, from the folders on.
-    fn rescan(&mut self) {
+    /// The folders, and what is in them: all of it, or what the kernel may not tell of and a share of the rest.
+    fn rescan(&mut self, all: bool) {
         self.refused = 0;
-        self.look_at_all();
+        self.rescans += 1;
+        // What can not be read is said as long as a look at everything meets it.
+        self.look_at_all(all || !self.said.is_empty());
         if self.refused == 0 && !self.said.is_empty() {
             self.said.clear();
             self.outlet.metrics.uncheck(&format!("input {}", self.input));
         }
     }
 
-    fn look_at_all(&mut self) {
+    fn look_at_all(&mut self, all: bool) {
         self.relist();
         self.polls = false;
-        let folders: Vec<PathBuf> = self.folders.keys().cloned().collect();
-        for path in folders {
+        let share = self.rescans % SHARES;
+        let due = |folder: &Folder| all || folder.number % SHARES == share || !folder.is_sure();
+        let due = self.folders.iter().filter(|(_, folder)| due(folder));
+        let mut folders: Vec<(u64, PathBuf)> = due.map(|(path, folder)| (folder.number, path.clone())).collect();
+        folders.sort_unstable_by_key(|(number, _)| *number);
+        for (_, path) in folders {
             if self.folders.get(&path).is_some_and(|folder| folder.watch.is_none()) {
                 let watch = self.watch(&path);
                 self.polls |= watch.is_none();
@@ -370,6 +404,7 @@ impl Opener {
             newest: None,
             published: Vec::new(),
             about: None,
+            named: false,
             standing: None,
             created: 0,
             opened: 0,
@@ -437,7 +472,10 @@ impl Opener {
                 kin.left = true;
                 return;
             }
-            Known::Sure(about) => (about, None),
+            Known::Sure(about) => {
+                kin.named = true;
+                (about, None)
+            }
             Known::Maybe(about) => (about, (!self.first_listing).then(|| clock::now() + ABOUT_WAIT)),
         };
         if let Some(until) = not_before {
@@ -481,55 +519,6 @@ impl Opener {
             family: family.clone(),
         });
         self.send(chain, News::Found { chain, seed, first: self.first_listing });
-    }
-
-    fn all_about(&mut self) {
-        let folders: Vec<PathBuf> = self.folders.keys().cloned().collect();
-        for folder in folders {
-            self.about_of(&folder);
-        }
-    }
-
-    /// Asks again what is known of a folder's families.
-    fn about_of(&mut self, path: &Path) {
-        let Some(folder) = self.folders.get_mut(path) else { return };
-        let mut news = Vec::new();
-        let mut back = Vec::new();
-        for kin in folder.families.values_mut() {
-            match (self.layout.about(&kin.family), kin.chain) {
-                (Known::Leave, Some(chain)) if !kin.left => {
-                    kin.left = true;
-                    (kin.chain, kin.standing) = (None, None);
-                    self.owners.remove(&chain);
-                    news.push((chain, News::Leave { chain }));
-                }
-                (Known::Sure(about), Some(chain)) => {
-                    let same = kin.about.as_ref().is_some_and(|known| {
-                        known.tag == about.tag
-                            && (Arc::ptr_eq(&known.origin, &about.origin) || known.origin == about.origin)
-                    });
-                    if !same {
-                        if let Some(standing) = &kin.standing {
-                            standing.describe(&name_of(&about), self.layout.space(&kin.family));
-                        }
-                        kin.about = Some(about.clone());
-                        news.push((chain, News::About { chain, about }));
-                    }
-                }
-                // A label that excluded it is gone: from now on, as if it were new.
-                (Known::Sure(_), None) if kin.left => {
-                    kin.left = false;
-                    back.push(kin.family.clone());
-                }
-                _ => {}
-            }
-        }
-        for (chain, news) in news {
-            self.send(chain, news);
-        }
-        for family in back {
-            self.look(family);
-        }
     }
 
     /// Chains that came to their end (a deleted file): should the name come back, it is a new chain.

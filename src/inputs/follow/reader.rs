@@ -2,7 +2,7 @@
 //!
 //! Chains with data take turns of one quantum. One without is looked at again after 1 ms, then 2, 4, ...; after 60 ms
 //! without data its file gets a one-shot inotify watch and costs nothing until it grows (and one look every 10 s, should
-//! the watch not tell). So a busy file costs its writer nothing and a slow one is read at once. Where a watch can not be
+//! the watch not tell; every minute where the file system surely does). So a busy file costs its writer nothing and a slow one is read at once. Where a watch can not be
 //! had, the looks go on, every 250 ms at last.
 //!
 //! A reader that waits for memory or for a sink's queue holds all its chains up: the opener is another thread, and
@@ -33,7 +33,11 @@ const LOOK_MAX: Duration = Duration::from_millis(250);
 const IDLE_AFTER: Duration = Duration::from_millis(60);
 /// So many chains that wait for their turn are compared, at most.
 const READY_MAX: usize = 4096;
+/// So often the kernel's word is heard while there is always something to read.
+const LISTEN: Duration = Duration::from_millis(10);
 const SAFETY_LOOK: Duration = Duration::from_secs(10);
+/// The same where the kernel tells of every write.
+const SURE_LOOK: Duration = Duration::from_secs(60);
 
 /// What the opener tells a reader. Its number of messages is bounded by the files that it may hold open.
 pub enum News {
@@ -94,6 +98,8 @@ struct Seat {
     look: Duration,
     quiet_since: Option<Instant>,
     watch: Option<i32>,
+    /// The file system of what is watched tells of every write.
+    sure: bool,
 }
 
 /// What a reader does after a step.
@@ -159,9 +165,17 @@ impl Reader {
 
     /// Reads until the word to stop, or until all that was listed is read.
     pub fn run(mut self) {
+        let mut listened = clock::now();
         while !self.outlet.stop.is_set() {
             let timeout = match self.step() {
-                Step::Again => continue,
+                // A file that is written faster than it is read leaves no pause: idle ones are to be heard all the same.
+                Step::Again => {
+                    if clock::since(listened) >= LISTEN {
+                        listened = clock::now();
+                        self.grown();
+                    }
+                    continue;
+                }
                 Step::Wait(timeout) => timeout,
                 Step::Over => return,
             };
@@ -290,7 +304,7 @@ impl Reader {
             self.startup.add(opening);
         }
         self.outlet.counters().open.fetch_add(1, Relaxed);
-        let seat = Seat { chain, due: None, look: LOOK_MIN, quiet_since: None, watch: None };
+        let seat = Seat { chain, due: None, look: LOOK_MIN, quiet_since: None, watch: None, sure: false };
         self.seats.insert(number, seat);
         self.ready.push_back(number);
     }
@@ -374,7 +388,9 @@ impl Reader {
             if held::are_scarce() && seat.chain.park() {
                 self.outlet.counters().followed.watch(Watching::Parked, 1);
             }
-            self.sleep(number, now + SAFETY_LOOK);
+            // What is not delivered may have to be read again.
+            let look = if seat.sure && seat.chain.is_delivered() { SURE_LOOK } else { SAFETY_LOOK };
+            self.sleep(number, now + look);
             return;
         }
         let Some(held) = seat.chain.file() else {
@@ -388,11 +404,12 @@ impl Reader {
             return;
         };
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let watcher = self.watcher.as_ref().filter(|_| inotify::tells(disk::file_system(&path)));
+        let file_system = disk::file_system(&path);
+        let watcher = self.watcher.as_ref().filter(|_| inotify::tells(file_system));
         let added = watcher.and_then(|watcher| watcher.add(&path, inotify::GROWTH).ok());
         match added {
             Some(watch) if !self.watched.contains_key(&watch) => {
-                seat.watch = Some(watch);
+                (seat.watch, seat.sure) = (Some(watch), inotify::tells_all(file_system));
                 self.watched.insert(watch, number);
                 self.ready.push_back(number);
             }

@@ -149,3 +149,23 @@ fn reading_files_once_ends_with_their_unfinished_lines() {
     assert!(node.workers.join(Instant::now() + Duration::from_secs(10)), "it does not end by itself");
     assert_eq!(node.wait_for(3), ["one", "two", "unfin"]);
 }
+
+#[test]
+fn an_idle_file_that_grows_does_not_wait_for_the_end_of_a_long_one() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("idle.log"), "idle 0\n").expect("written");
+    let node = Node::new();
+    node.start("file", &format!("paths = [\"{}/*.log\"]\n", dir.path().display()));
+    node.wait_for(1);
+    // It is watched after 60 ms without data.
+    std::thread::sleep(Duration::from_millis(500));
+    let line = "long ".repeat(400) + "\n";
+    fs::write(path("long"), line.repeat(50_000)).expect("written");
+    fs::rename(path("long"), path("long.log")).expect("renamed");
+    node.wait(|arrived| arrived.len() > 1);
+    let mut idle = OpenOptions::new().append(true).open(path("idle.log")).expect("there");
+    idle.write_all(b"idle 1\n").expect("written");
+    node.wait(|arrived| arrived.len() == 50_002);
+    assert_ne!(node.all()[50_001].log, "idle 1", "it came last of all");
+}
