@@ -218,7 +218,7 @@ pub(crate) fn test_http(url: &str, limits: Limits, added: Added) -> Box<dyn Sink
     Box::new(http::Http::new(http::Settings {
         url: url.parse().expect("a url"),
         format: http_body::Format::Ndjson,
-        compression: http_body::Compression::None,
+        compression: Compression::None,
         headers: hyper::HeaderMap::new(),
         credentials: Vec::new(),
         tls: tls::Files::default(),
