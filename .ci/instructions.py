@@ -1,14 +1,16 @@
-"""Instructions a record of the whole program, counted by callgrind: repeatable on any machine, however busy it is.
+"""Instructions a record of the whole program, counted by callgrind: repeatable however busy the machine is.
 
     python3 .ci/instructions.py PROGRAM            compares with .ci/instructions.txt; exit 1 above 3 % more
     python3 .ci/instructions.py PROGRAM --record   writes that file
 
 What is counted: `longshore bench WORK` drives PROGRAM, started under callgrind, with two numbers of records; the difference
 is free of what it costs to start and stop. Left out are the kernel, and the copying and searching functions of libc, whose
-code is chosen by the processor. The figures hold for one compiler and its flags: with another one nothing is compared.
+code is chosen by the processor. The figures hold for one compiler, architecture and width of vectors (libraries choose by
+it): elsewhere they are printed, and nothing is compared.
 """
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -62,9 +64,10 @@ def instructions(program, work, records, folder):
     return sum(cost for name, cost in costs(out).items() if not LIBC.match(name.split("'")[0]))
 
 
-def compiler():
+def conditions():
     version = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
-    return f"rustc {version}"
+    wide = "avx2" if " avx2 " in Path("/proc/cpuinfo").read_text() else "plain"
+    return f"rustc-{version}-{platform.machine()}-{wide}"
 
 
 def main():
@@ -80,11 +83,13 @@ def main():
             print(f"{work}: {figures[work]} instructions a record, recorded: {recorded.get(work, 'nothing')}")
     if "--record" in sys.argv:
         head = "# Instructions a record, by .ci/instructions.py. Who changes one says in the commit why.\n"
-        lines = [f"compiler {compiler().replace(' ', '-')}"] + [f"{work} {count}" for work, count in figures.items()]
+        lines = [f"conditions {conditions()}"] + [f"{work} {count}" for work, count in figures.items()]
         RECORDED.write_text(head + "\n".join(lines) + "\n")
         return
-    if recorded.get("compiler") != compiler().replace(" ", "-"):
-        print(f"instructions: recorded with {recorded.get('compiler')}, this is {compiler()}: not compared")
+    if not recorded:
+        sys.exit(f"instructions: no {RECORDED.name}: make one with `python3 .ci/instructions.py PROGRAM --record`")
+    if recorded.get("conditions") != conditions():
+        print(f"instructions: NOT COMPARED: recorded with {recorded.get('conditions')}, this is {conditions()}")
         return
     worse = [work for work, count in figures.items() if count > int(recorded.get(work, 0)) * ALLOWED]
     if worse:

@@ -1,12 +1,12 @@
 //! The disk log against the disk: what it takes in, how long a frame waits for its commit, how fast a start reads what is
 //! there.
 //!
-//! Three parts, each run once, on a folder below the current one (or the one that `LONGSHORE_BENCH_DIR` names: the disk
+//! Three parts, on a folder below the current one (or the one that `LONGSHORE_BENCH_DIR` names: the disk
 //! decides, and a tmpfs would say nothing):
 //!
 //! - `ingest`: four threads append frames of 64 KiB, 64 of them under way each, and settle them when they are committed.
 //!   Beside it, in turn, the plain way to be sure: one file, `write` of 1 MiB with `O_DSYNC`, as `dd oflag=dsync bs=1M`.
-//! - `ack`: frames at half that rate; time from `append` to its commit.
+//! - `ack`: frames at half that rate; time from `append`, with its wait for room, to the commit.
 //! - `recovery`: the same frames as a backlog of 1 GiB, closed and opened again; every byte is read and its checksum
 //!   computed. Beside it CRC-32C alone over as many bytes in memory.
 //!
@@ -53,7 +53,7 @@ impl Committed for Told {
     }
 }
 
-/// Bytes that no file system can shorten.
+/// Bytes that compress to nothing less: on a file system that finds repeated blocks this would flatter.
 fn frame() -> Arc<Frame> {
     let mut bytes = vec![0; FRAME];
     fastrand::Rng::with_seed(1).fill(&mut bytes);

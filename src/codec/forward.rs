@@ -572,7 +572,7 @@ pub fn fuzz_one(data: &[u8]) {
         }
         // How much of a frame was taken before its framing was lost, or before the input ended, depends on how much of it
         // was there: that it is bad, or too large to wait for, is seen sooner with more of it. Nothing of it is
-        // acknowledged either way.
+        // acknowledged either way. (Frames before it are compared by inputs that end with them.)
         let ended = lost.is_none() && !decoder.is_mid_frame() && from == data.len();
         ended.then_some((batch.len(), batch.tally.rejected))
     };

@@ -31,7 +31,7 @@ use crate::metrics::{Health, Metrics, SinkMetrics, shift};
 use crate::outbox::Feed;
 use crate::record::Timestamp;
 use crate::sinks::request::{Part, Request};
-use crate::sinks::{Durable, Reply, SendError, Sink};
+use crate::sinks::{Durable, Reach, Reply, SendError, Sink};
 use crate::workers::{Stop, Workers};
 use plan::{End, Meaning, Next, Plan, State};
 
@@ -238,10 +238,7 @@ impl Delivery {
                 biased;
                 () = &mut give_up => break,
                 Some(tried) = tries.join_next(), if !tries.is_empty() => match tried {
-                    Ok((request, outcome)) => {
-                        self.unanswered = None;
-                        self.finish(request, outcome);
-                    }
+                    Ok((request, outcome)) => self.finish(request, outcome),
                     // A bug in a sink: the thread ends as if the panic had been its own.
                     Err(error) => resume_unwind(error.into_panic()),
                 },
@@ -295,19 +292,21 @@ impl Delivery {
                 self.metrics.add(input, &tally);
             }
             request.tallied = true;
-            // What is done at once, as writing to a file is, needs no task, whose end would wake this loop by a write to
-            // its own selector.
-            match sending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(outcome) => self.finish(request, outcome),
-                Poll::Pending => {
-                    tries.spawn(async move { (request, sending.await) });
-                }
+            if self.sink.limits().reach == Reach::Local
+                && let Poll::Ready(outcome) = sending.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            {
+                // Done at once, as writing to a file is: that needs no task, whose end would wake this loop by a write to
+                // its own selector. (Sinks on the network begin with a look at their sockets, which only a task gets.)
+                self.finish(request, outcome);
+            } else {
+                tries.spawn(async move { (request, sending.await) });
             }
         }
         None
     }
 
     fn finish(&mut self, request: Request, outcome: Result<Reply, SendError>) {
+        self.unanswered = None;
         if let Ok(reply) = &outcome {
             let counters = self.counters();
             counters.requests.fetch_add(1, Relaxed);

@@ -27,7 +27,7 @@ impl Buffer {
     /// So many bytes of it are done with.
     pub(super) fn used(&mut self, bytes: usize) {
         self.from += bytes;
-        assert!(self.from <= self.bytes.len(), "used {bytes} bytes more than there are");
+        assert!(self.from <= self.bytes.len(), "used {bytes} bytes, more than there are");
         if self.from == self.bytes.len() {
             self.bytes.clear();
             self.from = 0;

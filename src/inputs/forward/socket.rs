@@ -4,12 +4,12 @@
 //! keeps the one byte it found for [`Reader::try_read`].
 
 use std::io;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::BufMut;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf};
+use tokio::io::{AsyncReadExt, AsyncWrite, ReadHalf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio_rustls::server::TlsStream;
 
@@ -80,12 +80,12 @@ impl Reader {
             Half::Unix(socket) => socket.readable().await,
             Half::Tls(socket) => {
                 std::future::poll_fn(|context| {
-                    let mut byte = [0];
-                    let read = match poll_tls(socket, context, &mut byte) {
+                    let mut found = Vec::new();
+                    match poll_tls(socket, context, &mut (&mut found).limit(1)) {
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(read) => read?,
                     };
-                    self.keep(&byte[..read]);
+                    self.keep(&found);
                     Poll::Ready(Ok(()))
                 })
                 .await
@@ -98,12 +98,14 @@ impl Reader {
     /// takes each new socket for readable.
     pub(super) fn poll_first_byte(&self, context: &mut Context<'_>) -> Poll<()> {
         loop {
-            let (mut byte, mut found) = ([0], Vec::new());
+            let mut found = Vec::new();
             let ready = match &self.half {
                 _ if self.has_ahead() => return Poll::Ready(()),
                 Half::Tcp(socket) => socket.as_ref().poll_read_ready(context),
                 Half::Unix(socket) => socket.as_ref().poll_read_ready(context),
-                Half::Tls(socket) => poll_tls(socket, context, &mut byte).map_ok(|read| self.keep(&byte[..read])),
+                Half::Tls(socket) => {
+                    poll_tls(socket, context, &mut (&mut found).limit(1)).map_ok(|_| self.keep(&found))
+                }
             };
             match (ready, &self.half) {
                 (Poll::Pending, _) => return Poll::Pending,
@@ -148,16 +150,12 @@ impl Reader {
         let read = match &self.half {
             Half::Tcp(socket) => socket.try_read_buf(&mut into.limit(room)),
             Half::Unix(socket) => socket.try_read_buf(&mut into.limit(room)),
+            // The waker of `readable` is set again there.
             Half::Tls(socket) => {
-                let start = into.len();
-                into.resize(start + room, 0);
-                // The waker of `readable` is set again there.
-                let read = match poll_tls(socket, &mut Context::from_waker(Waker::noop()), &mut into[start..]) {
+                match poll_tls(socket, &mut Context::from_waker(Waker::noop()), &mut into.limit(room)) {
                     Poll::Ready(read) => read,
                     Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-                };
-                into.truncate(start + *read.as_ref().unwrap_or(&0));
-                read
+                }
             }
         };
         match read {
@@ -173,19 +171,16 @@ impl Reader {
     }
 }
 
-/// Reads from a TLS connection. A peer that closes without TLS's own goodbye has closed all the same: frames have
-/// lengths, so nothing can be cut off unseen.
+/// Reads from a TLS connection, of which it gives one record at a time. A peer that closes without TLS's own goodbye has
+/// closed all the same: frames have lengths, so nothing can be cut off unseen.
 fn poll_tls(
     socket: &Mutex<ReadHalf<TlsStream<TcpStream>>>,
     context: &mut Context<'_>,
-    into: &mut [u8],
+    into: &mut impl BufMut,
 ) -> Poll<io::Result<usize>> {
-    let mut buffer = ReadBuf::new(into);
     let mut socket = socket.lock().unwrap_or_else(PoisonError::into_inner);
-    match Pin::new(&mut *socket).poll_read(context, &mut buffer) {
-        Poll::Pending => Poll::Pending,
-        Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
+    match pin!(socket.read_buf(into)).poll(context) {
         Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
-        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        read => read,
     }
 }
