@@ -252,7 +252,12 @@ pub fn end_of(bytes: &[u8]) -> Result<usize, Fault> {
 /// Appends one MessagePack value (checked before), the first `len` bytes of `padded`, as JSON. What turns out not to be
 /// whole is `null`. (More bytes may follow: `codec/json/escape.rs` reads them with a text's last block.)
 pub fn write_json(padded: &[u8], len: usize, out: &mut Vec<u8>, tally: &mut Tally) {
-    if write_value(Within { padded, len }, out, tally, 0).is_none() {
+    write_json_in(false, padded, len, out, tally);
+}
+
+/// `in_key`: what is written is part of the text of a key.
+fn write_json_in(in_key: bool, padded: &[u8], len: usize, out: &mut Vec<u8>, tally: &mut Tally) {
+    if write_value(Within { padded, len, in_key }, out, tally, 0).is_none() {
         // Only for a caller that did not check: the text may be half an object, but nothing panics.
         out.extend_from_slice(b"null");
     }
@@ -264,6 +269,8 @@ struct Within<'a> {
     padded: &'a [u8],
     /// Not above its length.
     len: usize,
+    /// It is part of the text of a key.
+    in_key: bool,
 }
 
 impl<'a> Within<'a> {
@@ -274,7 +281,7 @@ impl<'a> Within<'a> {
     /// From `at` on.
     fn from(self, at: usize) -> Option<Within<'a>> {
         let len = self.len.checked_sub(at)?;
-        Some(Within { padded: &self.padded[at..], len })
+        Some(Within { padded: &self.padded[at..], len, ..self })
     }
 }
 
@@ -400,21 +407,28 @@ fn write_key(key: Within<'_>, out: &mut Vec<u8>, tally: &mut Tally) -> Option<us
         return Some(at + len);
     }
     let end = end_of(key.bytes()).ok()?;
-    tally.odd(Oddity::KeyNotText);
+    let bytes = &key.bytes()[..end];
     // Rare enough for a buffer of its own.
     let mut text = Vec::new();
-    key_text(&key.bytes()[..end], &mut text, tally);
-    write_text(Within { padded: &text, len: text.len() }, text.len(), out, tally)?;
+    tally.odd(Oddity::KeyNotText);
+    if key.in_key && matches!(head(bytes), Ok((Head::Map(_) | Head::Array(_), _))) {
+        // As JSON within JSON, a key of a key of a key would double its quotes at each level.
+        text.extend_from_slice(STANDARD.encode(bytes).as_bytes());
+    } else {
+        key_text(bytes, &mut text, tally);
+    }
+    write_text(Within { padded: &text, len: text.len(), in_key: key.in_key }, text.len(), out, tally)?;
     Some(end)
 }
 
-/// The text that stands for a key that is no `str`: the bytes of a `bin`, else its JSON (without quotes).
+/// The text that stands for a key that is no `str`: the bytes of a `bin`, else its JSON (without quotes), in which a map or
+/// array that is a key itself is the base64 of its bytes.
 pub fn key_text(key: &[u8], out: &mut Vec<u8>, tally: &mut Tally) {
     match peek(key) {
         Some(Peek::Bytes(bytes)) => out.extend_from_slice(bytes),
         _ => {
             let from = out.len();
-            write_json(key, key.len(), out, tally);
+            write_json_in(true, key, key.len(), out, tally);
             if out[from..].starts_with(b"\"") {
                 // A time: its quotes are no part of the key.
                 out.remove(from);

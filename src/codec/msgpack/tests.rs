@@ -166,3 +166,18 @@ proptest! {
         fuzz_one(&data);
     }
 }
+
+#[test]
+fn keys_of_keys_of_keys_do_not_double_with_each_level() {
+    // {{{...: 1}: 1}: 1}, and the same with an array around each key.
+    for level in [&b"\x81"[..], b"\x81\x91"] {
+        let deep = |levels: usize| [level.repeat(levels), b"\xa1a".to_vec(), b"\x01".repeat(levels)].concat();
+        assert_eq!(check(&deep(60), DEPTH_MAX), Ok(deep(60).len()));
+        let (text, odd) = to_json(&deep(60));
+        assert!(text.len() < 4 * deep(60).len(), "{text}");
+        assert_eq!(odd, ["key_not_text"]);
+        serde_json::from_str::<serde_json::Value>(&text).expect("JSON");
+    }
+    assert_eq!(to_json(b"\x81\x81\xa1a\x01\x02").0, r#"{"{\"a\":1}":2}"#);
+    assert_eq!(to_json(b"\x81\x81\x81\xa1a\x01\x02\x03").0, r#"{"{\"gaFhAQ==\":2}":3}"#);
+}
