@@ -114,3 +114,26 @@ fn standard_input_is_drained_at_its_end_and_the_exit_code_is_0() {
     assert_eq!(seqs, (0..=20_000).map(Some).collect::<Vec<_>>());
     assert!(stdout.lines().all(|line| line.contains(r#""tag":"piped""#)));
 }
+
+#[test]
+fn a_folder_in_the_place_of_another_is_found_with_what_comes_in_it() {
+    let dir = folder();
+    let logs = dir.path().join("logs");
+    fs::create_dir(&logs).expect("writable");
+    fs::write(logs.join("a.log"), "old\n").expect("writable");
+    let out = dir.path().join("out.ndjson");
+    let body = config(dir.path(), "text", "").replace("*.log", "logs/*.log");
+    let mut node = node(dir.path(), &body).start();
+    node.wait_for("the first record", |_| line_count(&out) >= 1);
+    // The kernel has no word for this: the watch stays with the old folder, which goes on to exist.
+    fs::rename(&logs, dir.path().join("elsewhere")).expect("ours");
+    fs::create_dir(&logs).expect("writable");
+    fs::write(logs.join("b.log"), "new\n").expect("writable");
+    // The list of folders is looked at every 10 s; what is watched and well only once a minute.
+    let began = std::time::Instant::now();
+    node.wait_for("the record of the new folder", |_| line_count(&out) >= 2);
+    assert!(began.elapsed() < std::time::Duration::from_secs(40), "{:?}", began.elapsed());
+    fs::write(logs.join("c.log"), "newer\n").expect("writable");
+    node.wait_for("a record that came after", |_| line_count(&out) >= 3);
+    node.stop_well();
+}

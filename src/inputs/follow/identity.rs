@@ -72,6 +72,11 @@ pub fn look(file: impl AsFd) -> io::Result<Look> {
     Ok(disk::fstat(file)?.into())
 }
 
+/// Which file or folder a path leads to now.
+pub fn id_of(path: &Path) -> Option<FileId> {
+    look_at(path).ok().map(|look| look.id)
+}
+
 /// Looks at the file of that name; symlinks are followed.
 pub fn look_at(path: &Path) -> io::Result<Look> {
     Ok(disk::stat(path)?.into())

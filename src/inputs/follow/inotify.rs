@@ -46,8 +46,8 @@ pub fn tells(file_system: u64) -> bool {
     !DEAF.contains(&file_system)
 }
 
-/// Whether all that happens in a file system goes through this kernel, and through this mount's own files: then nothing but a
-/// queue that overflows keeps it from telling. (An overlay's file may be read in its lower layer while the copy above grows.)
+/// Whether all that happens in a file system goes through this kernel, and through this mount's own files: then all that
+/// is written by `write` is told, or that the queue overflowed. (An overlay's file may be read in its lower layer while the copy above grows.)
 pub fn tells_all(file_system: u64) -> bool {
     const SURE: [u64; 6] = [
         0xef53,      // ext2, ext3, ext4

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::chain::{About, First, Seed};
 use super::generations::{Family, Held};
-use super::identity::FileId;
+use super::identity::{self, FileId};
 use super::inotify::{self, Bell, Watcher};
 use super::keeper::Chains;
 use super::layout::{Known, Layout};
@@ -48,10 +48,12 @@ const SAID_MAX: usize = 1000;
 
 struct Folder {
     watch: Option<i32>,
+    /// Which folder the path led to just before it was watched.
+    id: Option<FileId>,
     families: BTreeMap<String, Kin>,
     /// Its file system tells of all that happens.
     tells: bool,
-    /// It was the so manieth.
+    /// Its place in the order in which folders were seen: folders are looked at in turn by it.
     number: u64,
 }
 
@@ -279,17 +281,40 @@ impl Opener {
         let mut new: Vec<PathBuf> = now.into_iter().filter(|path| !self.folders.contains_key(path)).collect();
         new.sort_unstable();
         for path in new {
-            let watch = self.watch(&path);
-            let tells = inotify::tells_all(disk::file_system(&path));
             self.seen_folders += 1;
-            let folder = Folder { watch, families: BTreeMap::new(), tells, number: self.seen_folders };
-            self.folders.insert(path.clone(), folder);
+            let (families, number) = (BTreeMap::new(), self.seen_folders);
+            self.folders.insert(path.clone(), Folder { watch: None, id: None, families, tells: false, number });
+            self.watch(&path);
             // After the watch: what came before it is listed, what comes after it is told.
             self.list(&path);
         }
     }
 
-    fn watch(&mut self, path: &Path) -> Option<i32> {
+    fn watch(&mut self, path: &Path) {
+        let id = identity::id_of(path);
+        let watch = self.add_watch(path);
+        let tells = watch.is_some() && inotify::tells_all(disk::file_system(path));
+        if let Some(folder) = self.folders.get_mut(path) {
+            (folder.watch, folder.id, folder.tells) = (watch, id, tells);
+        }
+    }
+
+    /// The kernel says nothing when a path comes to lead to another folder (a rename, a link, a mount): the watch stays with
+    /// the old one.
+    fn unwatch_replaced(&mut self) {
+        let Some(watcher) = &self.watcher else { return };
+        for (path, folder) in &mut self.folders {
+            if folder.watch.is_some()
+                && identity::id_of(path) != folder.id
+                && let Some(watch) = folder.watch.take()
+            {
+                self.watches.remove(&watch);
+                watcher.remove(watch);
+            }
+        }
+    }
+
+    fn add_watch(&mut self, path: &Path) -> Option<i32> {
         if self.watcher.is_some() && !inotify::tells(disk::file_system(path)) {
             self.polls = true;
             if !std::mem::replace(&mut self.said_deaf, true) {
@@ -340,6 +365,7 @@ impl Opener {
 
     fn look_at_all(&mut self, all: bool) {
         self.relist();
+        self.unwatch_replaced();
         self.polls = false;
         let share = self.rescans % SHARES;
         let due = |folder: &Folder| all || folder.number % SHARES == share || !folder.is_sure();
@@ -348,11 +374,8 @@ impl Opener {
         folders.sort_unstable_by_key(|(number, _)| *number);
         for (_, path) in folders {
             if self.folders.get(&path).is_some_and(|folder| folder.watch.is_none()) {
-                let watch = self.watch(&path);
-                self.polls |= watch.is_none();
-                if let Some(folder) = self.folders.get_mut(&path) {
-                    folder.watch = watch;
-                }
+                self.watch(&path);
+                self.polls |= self.folders.get(&path).is_some_and(|folder| folder.watch.is_none());
             }
             self.list(&path);
             self.about_of(&path);

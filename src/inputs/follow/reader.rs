@@ -33,6 +33,8 @@ const LOOK_MAX: Duration = Duration::from_millis(250);
 const IDLE_AFTER: Duration = Duration::from_millis(60);
 /// So many chains that wait for their turn are compared, at most.
 const READY_MAX: usize = 4096;
+/// Timers of chains that were woken before their time: so many, and four a chain, are kept before they are sorted out.
+const TIMERS_SPARE: usize = 1024;
 /// So often the kernel's word is heard while there is always something to read.
 const LISTEN: Duration = Duration::from_millis(10);
 const SAFETY_LOOK: Duration = Duration::from_secs(10);
@@ -377,6 +379,11 @@ impl Reader {
         if let Some(seat) = self.seats.get_mut(&number) {
             seat.due = Some(until);
             self.timers.push(Reverse((until, number)));
+        }
+        // A chain that is woken before its time leaves its timer behind.
+        if self.timers.len() > 4 * self.seats.len() + TIMERS_SPARE {
+            let seats = &self.seats;
+            self.timers.retain(|Reverse((due, number))| seats.get(number).is_some_and(|seat| seat.due == Some(*due)));
         }
     }
 

@@ -122,8 +122,16 @@ impl Chain {
                 self.standing.lost(0, LostBytes::GivenUp, end.saturating_sub(position));
                 tracing::error!(key = self.key, file = span.held.name, %error, "a file can not be read again; what was not delivered of it is lost");
                 self.source = None;
+                self.not_read_again();
                 self.next_behind();
             }
+        }
+    }
+
+    /// What was to be read again is gone: what stands behind it was not delivered before, and is not passed over.
+    pub(super) fn not_read_again(&mut self) {
+        if self.behind.is_empty() {
+            self.position = self.position.max(self.replay_until);
         }
     }
 }

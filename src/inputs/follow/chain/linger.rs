@@ -46,6 +46,7 @@ impl Chain {
         }
         self.skipping = None;
         self.source = None;
+        self.not_read_again();
         self.next_behind();
         // Nothing will come under that name; if something does, it is a chain again.
         self.gone |= !self.rules.docker && self.source.is_none() && self.queue.is_empty();

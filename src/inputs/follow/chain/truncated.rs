@@ -56,6 +56,7 @@ impl Chain {
                 bytes_lost_at_least = lost,
                 "the copy of a truncated file was overwritten while it was read"
             );
+            self.not_read_again();
             return;
         }
         let head = self.progress.lock().spans.back().map(|span| span.head).unwrap_or_default();
