@@ -15,6 +15,7 @@
 //! Limits: an input closes a batch when [`Batch::is_full`] says so (its permit is used up, or [`TAGS_MAX`] tags);
 //! offsets are `u32`, so an arena never passes 4 GiB (asserted).
 
+mod scraps; // what an input refused
 mod shipment; // a batch for one sink
 mod tables; // its memory
 
@@ -30,6 +31,7 @@ pub use crate::record::{
 };
 use crate::record::{Field, OWN_ALL, Origin, PLACES_MAX, Span, Tag, Value};
 use crate::record_id::{IdRun, RecordId, id_at};
+pub use scraps::{SCRAP_MAX, Scrap, Scraps};
 pub use shipment::Shipment;
 pub use tables::Tables;
 use tables::own_flag;
@@ -54,6 +56,8 @@ pub struct Batch {
     pub receipts: Receipts,
     /// Oddities met while it was filled and changed; added to the input's counters when it is routed.
     pub tally: Tally,
+    /// What was refused while it was filled. Moved out before the batch is shared.
+    pub scraps: Scraps,
     /// Which input it came from: index into the metrics.
     pub input: u16,
     /// What names its records, by their position; in the order of the positions.
@@ -83,6 +87,7 @@ impl Batch {
             base: 0,
             receipts: Receipts::default(),
             tally: Tally::default(),
+            scraps: Scraps::default(),
             input,
             ids: Vec::new(),
             durable: false,

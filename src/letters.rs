@@ -1,7 +1,9 @@
-//! `longshore dead-letters list|show|replay`: what sinks refused for good, looked at and sent again.
+//! `longshore dead-letters list|show|replay`: what sinks and inputs refused for good, looked at and sent again.
 //!
 //! All three read the letters without a lock, so they work beside a running node. `replay` opens each sink itself; a file
 //! that the running node writes to is locked, so there it asks for the node to be stopped.
+//!
+//! What an input refused never was a record: it is shown, as bytes too, and no replay sends it.
 //!
 //! A letter whose record is refused again stays, with its old reason; the new one is told on standard error.
 
@@ -10,14 +12,18 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::batch::Outcome;
 use crate::cli::DeadLetters as Words;
+use crate::codec::msgpack;
 use crate::codec::ndjson::Encoder;
 use crate::codec::time::write_rfc3339;
 use crate::config::{self, Config, Overrides};
-use crate::dead_letters::{self, Letter, Letters, Marks};
+use crate::dead_letters::{self, Letter, LetterOf, Letters, Marks};
+use crate::metrics::Tally;
 use crate::record::{Added, Timestamp};
 use crate::replay::{Options, Replay};
 
@@ -52,13 +58,12 @@ pub fn run(words: &Words, out: &mut dyn Write) -> Result<Done, String> {
             )?;
             Ok(Done::All)
         }
-        Words::Show { place, sink, numbers } => {
-            show(
-                &config::data_folder(place.config.as_deref(), place.data_dir.as_deref())?,
-                sink.as_deref(),
-                numbers,
-                out,
-            )?;
+        Words::Show { place, sink, raw, numbers } => {
+            let data = config::data_folder(place.config.as_deref(), place.data_dir.as_deref())?;
+            match raw {
+                true => show_raw(&data, numbers, out)?,
+                false => show(&data, sink.as_deref(), numbers, out)?,
+            }
             Ok(Done::All)
         }
         Words::Replay { config, data_dir, sink, numbers, patience } => {
@@ -87,7 +92,7 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     fn wants(&self, letter: &Letter) -> bool {
-        self.sink.is_none_or(|sink| sink == letter.sink)
+        self.sink.is_none_or(|sink| letter.sink() == Some(sink))
             && (self.numbers.is_empty() || self.numbers.contains(&letter.number))
     }
 }
@@ -102,11 +107,25 @@ fn written(done: io::Result<()>) -> Result<bool, String> {
 }
 
 fn head(letter: &Letter) -> Value {
-    json!({
-        "number": letter.number, "time": time(letter.time_ms), "sink": letter.sink, "input": letter.input,
-        "tag": letter.record.tag_of(0).as_str(), "reason": letter.reason, "cause": letter.cause,
-        "id": letter.record.id_of(0).to_string(),
-    })
+    let mut head = json!({
+        "number": letter.number, "time": time(letter.time_ms), "sink": letter.sink(), "input": letter.input,
+        "tag": letter.tag(), "reason": letter.reason,
+    });
+    match &letter.of {
+        LetterOf::Sink { cause, record, .. } => {
+            head["cause"] = json!(cause);
+            head["id"] = json!(record.id_of(0).to_string());
+        }
+        LetterOf::Input { peer, what, from, whole, data, .. } => {
+            head["peer"] = json!(Some(peer).filter(|peer| !peer.is_empty()));
+            head["what"] = json!(what);
+            head["bytes"] = json!(whole);
+            head["kept"] = json!(data.len());
+            head["kept_from"] = json!(from);
+            head["cut"] = json!(data.len() as u64 != *whole);
+        }
+    }
+    head
 }
 
 fn list(data: &Path, sink: Option<&str>, json: bool, out: &mut dyn Write) -> Result<(), String> {
@@ -138,14 +157,23 @@ fn list(data: &Path, sink: Option<&str>, json: bool, out: &mut dyn Write) -> Res
 
 /// A letter for people.
 fn line(letter: &Letter) -> String {
-    let tag = shown(letter.record.tag_of(0).as_str());
-    let mut cause = shown(&letter.cause);
+    let tag = shown(letter.tag().unwrap_or("-"));
+    let (number, time, reason) = (letter.number, time(letter.time_ms), shown(&letter.reason));
+    let input = shown(&letter.input);
+    let (sink, cause) = match &letter.of {
+        LetterOf::Sink { sink, cause, .. } => (shown(sink), cause),
+        LetterOf::Input { peer, what, whole, data, .. } => {
+            let cut = if data.len() as u64 == *whole { "" } else { ", cut" };
+            let peer = if peer.is_empty() { "nobody known" } else { peer };
+            let cause = format!("{what} of {whole} bytes{cut} from {peer}");
+            return format!("{number}  {time}  {input} refused  {tag}  {reason}: {}", shown(&cause));
+        }
+    };
+    let mut cause = shown(cause);
     if let Some((cut, _)) = cause.char_indices().nth(CAUSE_SHOWN) {
         cause.truncate(cut);
         cause.push_str("...");
     }
-    let (sink, input) = (shown(&letter.sink), shown(&letter.input));
-    let (number, time, reason) = (letter.number, time(letter.time_ms), shown(&letter.reason));
     format!("{number}  {time}  {input} -> {sink}  {tag}  {reason}: {cause}")
 }
 
@@ -168,16 +196,59 @@ fn show(data: &Path, sink: Option<&str>, numbers: &[u64], out: &mut dyn Write) -
     for letter in open(data)?.into_iter().flatten().filter(|letter| wanted.wants(letter)) {
         missing.remove(&letter.number);
         let mut line = head(&letter).to_string().into_bytes();
-        // The record as a sink writes it, into the same object.
         line.pop();
-        line.extend_from_slice(b",\"record\":");
-        encoder.row(&letter.record, 0, &mut line);
+        match &letter.of {
+            // The record as a sink writes it, into the same object.
+            LetterOf::Sink { record, .. } => {
+                line.extend_from_slice(b",\"record\":");
+                encoder.row(record, 0, &mut line);
+            }
+            LetterOf::Input { whole, data, .. } => {
+                line.extend_from_slice(format!(",\"data\":\"{}\"", STANDARD.encode(data)).as_bytes());
+                if data.len() as u64 == *whole
+                    && let Some(value) = value(data)
+                {
+                    line.extend_from_slice(b",\"value\":");
+                    line.extend_from_slice(&value);
+                }
+            }
+        }
         line.extend_from_slice(b"}\n");
         if !written(out.write_all(&line))? {
             return Ok(());
         }
     }
     none_missing(&missing)
+}
+
+/// Bytes that are one array or map, in MessagePack or JSON, as JSON. (A lone byte may be a number in both.)
+fn value(data: &[u8]) -> Option<Vec<u8>> {
+    match data.first()? {
+        b'[' | b'{' => serde_json::from_slice::<Value>(data).ok().map(|value| value.to_string().into_bytes()),
+        0x80..=0x9f | 0xdc..=0xdf => {
+            let mut out = Vec::new();
+            let is_whole = msgpack::check(data, msgpack::DEPTH_MAX) == Ok(data.len());
+            is_whole.then(|| msgpack::write_json(data, &mut out, &mut Tally::default()));
+            is_whole.then_some(out)
+        }
+        _ => None,
+    }
+}
+
+/// The bytes of one letter of an input, as they are.
+fn show_raw(data: &Path, numbers: &[u64], out: &mut dyn Write) -> Result<(), String> {
+    let [number] = numbers else {
+        return Err(format!("--raw gives the bytes of one letter: one NUMBER, not {}", numbers.len()));
+    };
+    let letter = open(data)?.into_iter().flatten().find(|letter| letter.number == *number);
+    match letter.map(|letter| letter.of) {
+        Some(LetterOf::Input { data, .. }) => written(out.write_all(&data)).map(|_| ()),
+        Some(LetterOf::Sink { sink, .. }) => Err(format!(
+            "dead letter {number} is a record that the sink {sink} refused, which has no bytes of its own; without --raw it is \
+             shown as the sink writes it"
+        )),
+        None => none_missing(&BTreeSet::from([*number])),
+    }
 }
 
 fn none_missing(missing: &BTreeSet<u64>) -> Result<(), String> {
@@ -207,12 +278,28 @@ fn replay(mut config: Config, wanted: &Wanted<'_>, patience: Duration, out: &mut
     let mut marks = letters.marks().clone();
     drop(letters);
     let mut known: BTreeMap<String, Vec<(u64, bool)>> = BTreeMap::new();
-    let mut missing = wanted.numbers.clone();
+    let (mut missing, mut never) = (wanted.numbers.clone(), BTreeMap::<String, u64>::new());
     for letter in open(&data)?.into_iter().flatten() {
         missing.remove(&letter.number);
-        known.entry(letter.sink).or_default().push((letter.number, false));
+        match letter.of {
+            LetterOf::Sink { sink, .. } => known.entry(sink).or_default().push((letter.number, false)),
+            LetterOf::Input { .. } if wanted.numbers.contains(&letter.number) => {
+                return Err(format!(
+                    "dead letter {0} is what the input {1} refused: it never was a record and can not be sent again; \
+                     `longshore dead-letters show --raw {0}` gives its bytes",
+                    letter.number, letter.input
+                ));
+            }
+            LetterOf::Input { .. } => *never.entry(letter.input).or_default() += 1,
+        }
     }
     none_missing(&missing)?;
+    if wanted.sink.is_none() && wanted.numbers.is_empty() {
+        for (input, count) in never {
+            let why = "they never were records, and `show` has their bytes";
+            written(writeln!(out, "{input}: {count} letters of what this input refused stay: {why}"))?;
+        }
+    }
     let mut worst = Done::All;
     for (name, mut numbers) in known {
         if wanted.sink.is_some_and(|sink| sink != name) {
@@ -268,7 +355,7 @@ impl OneSink<'_> {
         let mut saved = Instant::now();
         let mut goes_on = true;
         let name = self.name;
-        let of_this = |letter: &Letter| letter.sink == name && wanted.wants(letter);
+        let of_this = |letter: &Letter| letter.sink() == Some(name) && wanted.wants(letter);
         for letter in open(data)?.into_iter().flatten().filter(of_this) {
             // One that came after the first look waits for the next replay.
             if self.numbers.last().is_none_or(|(last, _)| letter.number > *last) {
@@ -278,7 +365,7 @@ impl OneSink<'_> {
             if !goes_on {
                 continue;
             }
-            let mut record = letter.record;
+            let LetterOf::Sink { mut record, .. } = letter.of else { continue };
             goes_on = match sending.permit(record.cost()) {
                 Some(permit) => {
                     *record.permit_mut() = permit;

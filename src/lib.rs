@@ -18,7 +18,7 @@ pub mod pipeline; // join, parse, ..., route: Batch in, Batch out
 
 pub mod backoff; // when to try again, pure
 pub mod buffer; // the disk log: byte strings that survive a power cut
-pub mod dead_letters; // what sinks refused for good: kept, shown, sent again
+pub mod dead_letters; // what sinks and inputs refused for good: kept, shown, sent again
 pub mod delivery; // one loop a sink: queue, requests, retries, settling
 pub mod sinks; // stdout, file, http
 

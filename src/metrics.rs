@@ -18,7 +18,7 @@
 #[macro_use]
 mod catalogue; // what can be counted
 pub mod followed; // files that are followed, by chain
-pub mod letters; // rejected records that are kept
+pub mod letters; // what is kept of what was refused
 pub mod slots; // numbered things of a list that grows
 mod text; // the format of /metrics
 
@@ -111,6 +111,8 @@ pub struct InputMetrics {
     pub paused_ns: AtomicU64,
     /// Of inputs that follow files.
     pub followed: followed::Followed,
+    /// Dead letters of what it refused itself.
+    pub letters: letters::LetterCounts,
 }
 
 /// One input's records at one sink.
@@ -150,6 +152,7 @@ impl InputMetrics {
             last_record: AtomicU64::new(0),
             paused_ns: AtomicU64::new(0),
             followed: followed::Followed::default(),
+            letters: letters::LetterCounts::default(),
         }
     }
 
@@ -175,7 +178,7 @@ impl SinkMetrics {
             backlog_bytes: AtomicU64::new(0),
             backlog_oldest_ms: AtomicU64::new(0),
             inside_since: AtomicU64::new(0),
-            letters: letters::SinkLetters::default(),
+            letters: letters::LetterCounts::default(),
         }
     }
 
@@ -259,7 +262,7 @@ pub struct SinkMetrics {
     /// none.
     pub inside_since: AtomicU64,
     /// Its dead letters.
-    pub letters: letters::SinkLetters,
+    pub letters: letters::LetterCounts,
 }
 
 /// How a health check stands.

@@ -42,7 +42,7 @@ use crate::delivery::SinkHandle;
 use crate::disk_log::{self, with_way_out};
 use crate::handover;
 use crate::inputs::follow::checkpoint::Checkpoints;
-use crate::inputs::gate::Gate;
+use crate::inputs::gate::{Gate, Passage};
 use crate::inputs::{Outlet, inherited};
 use crate::ledger::Ledger;
 use crate::log;
@@ -297,12 +297,13 @@ impl Node {
             }
         })?;
         self.middle = Some(middle);
+        let passage = Passage { router, letters: Some(letters) };
         let gate = match self.gate.upgrade() {
             Some(gate) => {
-                gate.open(config.pipeline, router);
+                gate.open(config.pipeline, passage);
                 gate
             }
-            None => Gate::new(config.pipeline, router),
+            None => Gate::new(config.pipeline, passage),
         };
         self.gate = Arc::downgrade(&gate);
         for (named, number) in config.inputs.into_iter().zip(numbers) {

@@ -32,6 +32,7 @@ mod forward_cases;
 mod forward_golden;
 mod forward_idle;
 mod forward_input;
+mod forward_letters;
 mod forward_limits;
 mod forward_rmpv;
 mod forward_security;

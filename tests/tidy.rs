@@ -42,6 +42,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "codec",
             "outbox",
             "pipeline",
+            "dead_letters",
             "workers",
             "backoff",
             "log",

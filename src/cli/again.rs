@@ -11,10 +11,12 @@ Examples:
   longshore dead-letters list --config /etc/longshore.toml
   longshore dead-letters show --config c.toml --sink central | jq .record
   longshore dead-letters show --config c.toml 17 18            these two, by the numbers that `list` shows
+  longshore dead-letters show --config c.toml --raw 19 | xxd   the bytes of one that an input refused
   longshore dead-letters replay --config c.toml --sink central send them again, after the cause was put right
 
 `list` and `show` work beside a running longshore, and so does `replay`, but for a sink that writes files: those are
-locked, so stop it first. `replay` exits 1 if records were refused again, 3 if some were not taken in time; both stay.";
+locked, so stop it first. `replay` exits 1 if records were refused again, 3 if some were not taken in time; both stay.
+What an input refused never was a record: `replay` leaves it, and says so.";
 
 pub(super) const REPLAY_EXAMPLES: &str = "\
 Examples:
@@ -50,7 +52,7 @@ pub struct Replay {
 /// `longshore dead-letters`.
 #[derive(Debug, Subcommand)]
 pub enum DeadLetters {
-    /// Print one line for each: number, time, input, sink, tag, reason
+    /// Print one line for each: number, time, input, sink or `refused`, tag, reason
     #[command(after_help = DEAD_LETTERS_EXAMPLES)]
     List {
         /// The folder.
@@ -72,6 +74,9 @@ pub enum DeadLetters {
         /// Only those of this sink
         #[arg(long, value_name = "NAME")]
         sink: Option<String>,
+        /// The bytes of one that an input refused, as they came, and nothing else
+        #[arg(long, requires = "numbers", conflicts_with = "sink")]
+        raw: bool,
         /// Only these [default: all]
         #[arg(value_name = "NUMBER")]
         numbers: Vec<u64>,

@@ -1,4 +1,5 @@
-//! A dead letter as bytes, and back: one record that a sink refused for good, with the reason.
+//! A dead letter as bytes, and back: one record that a sink refused for good, with the reason. What an input refused never
+//! was a record, and its letter is another one ([`ScrapLetter`]).
 //!
 //! ```text
 //! magic "LSL", version | sink | input | reason | cause | stored batch of one record
@@ -9,6 +10,8 @@
 //!
 //! Limits: a cause is cut to [`CAUSE_MAX`] bytes. Damage is an error. Pure.
 
+mod scrap; // the letter of what an input refused
+
 use std::sync::Arc;
 
 use crate::batch::{Batch, RowHead};
@@ -16,6 +19,8 @@ use crate::budget::Permit;
 use crate::codec::stored_batch::{self, Damage};
 use crate::record::{Field, Span};
 use crate::record_id::IdRun;
+
+pub use scrap::ScrapLetter;
 
 /// Three letters and the version.
 const MAGIC: [u8; 4] = *b"LSL\x01";
@@ -49,9 +54,7 @@ pub fn encode(head: &Head<'_>, batch: &Batch, at: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&MAGIC);
     let cause = &head.cause[..head.cause.floor_char_boundary(CAUSE_MAX)];
     for text in [head.sink, head.input, head.reason, cause] {
-        // Names and causes are short.
-        out.extend_from_slice(&(text.len() as u32).to_le_bytes());
-        out.extend_from_slice(text.as_bytes());
+        push_text(text, out);
     }
     stored_batch::encode(&alone(batch, at), head.input, u64::MAX, out);
 }
@@ -81,12 +84,28 @@ fn alone(batch: &Batch, at: usize) -> Batch {
     one
 }
 
+/// Appends a text. Names, tags and causes are short.
+fn push_text(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
 /// Cuts off a text.
 fn text<'b>(bytes: &mut &'b [u8]) -> Option<&'b str> {
     let (len, rest) = bytes.split_first_chunk::<4>()?;
     let (text, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
     *bytes = rest;
     std::str::from_utf8(text).ok()
+}
+
+/// What is no letter of this version.
+fn other(bytes: &[u8]) -> Damage {
+    Damage(match bytes {
+        [b'L', b'S', b'L' | b'S', version, ..] => {
+            format!("version {version} of a dead letter, this longshore knows 1")
+        }
+        other => format!("no dead letter: it begins with {:02x?}", &other[..other.len().min(4)]),
+    })
 }
 
 /// Reads a letter: its head, and its record as a batch of one, which `permit` pays for and which belongs to the input of
@@ -96,10 +115,7 @@ fn text<'b>(bytes: &mut &'b [u8]) -> Option<&'b str> {
 /// The bytes are damaged, or of another version.
 pub fn decode(bytes: &[u8], permit: Permit, input: u16) -> Result<(Head<'_>, Batch), Damage> {
     let Some(mut rest) = bytes.strip_prefix(&MAGIC) else {
-        return Err(Damage(match bytes {
-            [b'L', b'S', b'L', version, ..] => format!("version {version} of a dead letter, this longshore knows 1"),
-            other => format!("no dead letter: it begins with {:02x?}", &other[..other.len().min(4)]),
-        }));
+        return Err(other(bytes));
     };
     let mut next = || text(&mut rest).ok_or_else(|| Damage("a text is cut short or no UTF-8".to_owned()));
     let head = Head { sink: next()?, input: next()?, reason: next()?, cause: next()? };
@@ -112,6 +128,11 @@ pub fn decode(bytes: &[u8], permit: Permit, input: u16) -> Result<(Head<'_>, Bat
 
 /// What the fuzzer calls: any bytes are an error or a letter that reads the same when it is written again.
 pub fn fuzz_one(data: &[u8]) {
+    if let Ok(letter) = ScrapLetter::decode(data) {
+        let mut again = Vec::new();
+        letter.encode(&mut again);
+        assert_eq!(ScrapLetter::decode(&again).unwrap_or_else(|error| panic!("own bytes: {error}")), letter);
+    }
     let budget = crate::budget::Budget::new(1 << 20);
     let Ok((head, batch)) = decode(data, budget.empty_permit(), 0) else { return };
     let mut again = Vec::new();

@@ -20,6 +20,7 @@
 //! Format: <https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1>, and what senders really write.
 
 mod blob;
+mod caught; // the bytes of what is refused
 pub mod encode;
 mod entries;
 mod entry;
@@ -39,6 +40,7 @@ use crate::record::{Tag, Timestamp};
 
 pub use blob::Need;
 use blob::{Blob, BlobCodec};
+use caught::Caught;
 use entries::{Entries, Stop};
 use entry::{Filler, Taken};
 use json::Json;
@@ -153,6 +155,8 @@ pub struct Decoder {
     split: bool,
     /// What the blob of a frame that is decoded as it arrives turned out to be.
     arriving: Option<Arriving>,
+    /// The frame at hand is refused, and its bytes are kept.
+    caught: Option<Caught>,
     /// Elements after the second one of the frame.
     tail_after: usize,
     /// Bytes used since the start of the connection, and at the start of the frame.
@@ -176,6 +180,7 @@ impl Decoder {
             has_chunk: false,
             split: false,
             arriving: None,
+            caught: None,
             tail_after: 0,
             offset: 0,
             frame_at: 0,
@@ -213,11 +218,16 @@ impl Decoder {
 
     /// Decodes from `input` into `batch`; says how many bytes are done with. `now` is the time of receipt.
     pub fn decode(&mut self, input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Step) {
+        self.decode_after(&[], input, batch, now)
+    }
+
+    /// The same for a caller that still has what it gave `before`: what is refused is kept from its start then.
+    pub fn decode_after(&mut self, before: &[u8], input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Step) {
         if self.offset == 0 && self.json.is_none() && input.first().is_some_and(|first| json::begins(*first)) {
             self.json = Some(Box::new(Json::new(self.limits, self.filler.docker, 0)));
         }
         if let Some(json) = &mut self.json {
-            return json.decode(input, batch, now);
+            return json.decode(before, input, batch, now);
         }
         let mut at = 0;
         loop {
@@ -230,6 +240,9 @@ impl Decoder {
                 State::Tail(..) => self.tail(rest, batch),
                 State::Lost(lost) => (0, Some(Step::Lost(lost))),
             };
+            if self.caught.is_some() {
+                self.follow_caught(before, input, at, used, batch);
+            }
             at += used;
             self.offset += used as u64;
             batch.tally.bytes += used as u64;
@@ -277,7 +290,7 @@ impl Decoder {
         self.frame_at = self.offset;
         (self.has_chunk, self.split, self.arriving) = (false, false, None);
         if count < 2 {
-            batch.tally.reject(RejectReason::BadFrame);
+            self.refuse(RejectReason::BadFrame, false, batch);
             self.state = State::Skim(Skip::values(count as u64), Then::Tail(0, false));
             return (start, None);
         }
@@ -288,7 +301,7 @@ impl Decoder {
             Err(Fault::Short) => return (0, Some(Step::NeedMore)),
             Err(_) => return (0, Some(self.lost(LostReason::Reserved, start))),
             Ok(_) => {
-                batch.tally.reject(RejectReason::BadTag);
+                self.refuse(RejectReason::BadTag, false, batch);
                 self.state = State::Skim(Skip::values(1), Then::Second(count - 1));
                 return (start, None);
             }
@@ -313,7 +326,7 @@ impl Decoder {
         let tag = self.intern(&input[tag_at..second], batch);
         match kind {
             Kind::Message if count == 2 => {
-                batch.tally.reject(RejectReason::BadFrame);
+                self.refuse(RejectReason::BadFrame, true, batch);
                 self.state = State::Skim(Skip::values(1), Then::Tail(0, false));
                 (body, None)
             }
@@ -381,7 +394,7 @@ impl Decoder {
 
     fn refuse_message(&mut self, reason: RejectReason, count: usize, batch: &mut Batch) {
         self.scan = None;
-        batch.tally.reject(reason);
+        self.refuse(reason, true, batch);
         self.state = State::Skim(Skip::values(2), Then::Tail(count - 3, count > 3));
     }
 
@@ -420,7 +433,7 @@ impl Decoder {
                 if !whole {
                     self.arriving = Some(Arriving::Entries);
                 } else if let Some(reason) = self.judge(&input[body..], len, count, batch) {
-                    batch.tally.reject(reason);
+                    self.refuse(reason, true, batch);
                     self.skim_blob(len as u64);
                 }
             }
@@ -483,15 +496,16 @@ impl Decoder {
         let State::Tail(left, with_options) = self.state else { return (0, None) };
         if left == 0 {
             if self.arriving.take() == Some(Arriving::Refused) {
-                batch.tally.reject(RejectReason::BadEntry);
+                self.refuse_arrived(RejectReason::BadEntry, batch);
             }
+            self.entries.end(batch);
             self.state = State::Between;
             self.entries = Entries::default();
             return (0, (self.has_chunk || self.split).then_some(Step::FrameEnd));
         }
         if !with_options {
             if self.arriving.take() == Some(Arriving::Refused) {
-                batch.tally.reject(RejectReason::BadEntry);
+                self.refuse_arrived(RejectReason::BadEntry, batch);
             }
             self.state = State::Skim(Skip::values(left as u64), Then::Tail(0, false));
             return (0, None);
@@ -499,7 +513,7 @@ impl Decoder {
         match options::read(input) {
             Ok((options, used)) if used <= OPTIONS_MAX => {
                 match self.arriving.take() {
-                    Some(Arriving::Refused) => batch.tally.reject(options.refusal()),
+                    Some(Arriving::Refused) => self.refuse_arrived(options.refusal(), batch),
                     Some(Arriving::Entries) if options.not_logs || options.declared == Declared::Unknown => {
                         batch.tally.odd(Oddity::OptionsLate);
                     }

@@ -1,4 +1,4 @@
-//! `[dead_letters]`: room for records that sinks refused for good.
+//! `[dead_letters]`: room for what sinks and inputs refused for good.
 
 use super::explain::{Setting, note};
 use crate::buffer::SIZE_MIN;

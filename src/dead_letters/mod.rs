@@ -1,10 +1,11 @@
-//! Dead letters: records that a sink's destination refused for good, kept with the reason until somebody looks.
+//! Dead letters: records that a sink's destination refused for good, and data that an input refused (`scraps.rs`), kept with
+//! the reason until somebody looks.
 //!
-//! They lie in a disk log of their own, `<data_dir>/dead-letters`: one frame a record (`codec/dead_letter.rs`), no more
+//! They lie in a disk log of their own, `<data_dir>/dead-letters`: one frame a letter (`codec/dead_letter.rs`), no more
 //! than [`Settings::size`](crate::buffer::Settings) bytes, the oldest segment dropped and counted for what is new. The log
 //! is made with the first letter, so a node that never has one has neither folder nor thread.
 //!
-//! The origin of a refused record is told once its letter is on the disk; a letter that can not be written is counted
+//! The origin of what was refused is told once its letter is on the disk; a letter that can not be written is counted
 //! (`unwritten`) and holds nobody up. In the ledger the record is `rejected`, and stays so whatever becomes of the letter:
 //! what `longshore dead-letters replay` sends is told by that command alone.
 //!
@@ -12,21 +13,27 @@
 
 mod look;
 mod marks;
+mod scraps;
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use look::{Letter, Letters};
+pub use look::{Letter, Letters, Of as LetterOf};
 pub use marks::Marks;
 
 use crate::batch::{Batch, Outcome, Receipts};
-use crate::buffer::{self, Committed, Full, Log, Loss, LossReason, Lost, Lsn, Payload, Refusal, State, Watcher};
+use crate::buffer::{
+    self, Committed, Full, Log, Loss, LossReason, Lost, Lsn, NoRoom, Payload, Refusal, State, Watcher,
+};
 use crate::codec::dead_letter::{self, Head};
 use crate::log::Limited;
+use crate::metrics::letters::LetterCounts;
 use crate::metrics::{Health, LetterLoss, Metrics, RejectReason};
+use scraps::Allowance;
 
 /// The folder within the data folder.
 pub const FOLDER: &str = "dead-letters";
@@ -48,6 +55,9 @@ pub struct DeadLetters {
     settings: buffer::Settings,
     metrics: Arc<Metrics>,
     opened: Mutex<Opened>,
+    /// Sources of the log below this are sinks; inputs follow.
+    sinks: usize,
+    allowance: Mutex<Allowance>,
 }
 
 enum Opened {
@@ -71,20 +81,35 @@ pub struct Refused {
     pub cause: String,
 }
 
+impl fmt::Debug for DeadLetters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadLetters").field("dir", &self.settings.dir).finish_non_exhaustive()
+    }
+}
+
 impl DeadLetters {
-    /// For the sinks of these metrics; `size` is `[dead_letters] size`. Opens what is there from before.
+    /// For the sinks and inputs of these metrics; `size` is `[dead_letters] size`. Opens what is there from before.
     pub fn new(data_dir: &Path, size: Option<u64>, metrics: &Arc<Metrics>) -> Arc<DeadLetters> {
         let dir = data_dir.join(FOLDER);
         let there = dir.exists();
         let size = size.unwrap_or_else(|| default_size(data_dir));
+        let mut sources: Vec<String> = metrics.sinks.iter().map(|sink| sink.name.clone()).collect();
+        let sinks = sources.len();
+        // No name has a space, so that an input and a sink may have the same.
+        sources.extend(metrics.inputs.iter().map(|input| format!("input {}", input.name)));
         let settings = buffer::Settings {
             full: Full::DropOldest,
-            sources: metrics.sinks.iter().map(|sink| sink.name.clone()).collect(),
-            watcher: Some(Arc::new(LetterWatcher(Arc::clone(metrics)))),
+            sources,
+            watcher: Some(Arc::new(LetterWatcher { metrics: Arc::clone(metrics), sinks })),
             ..buffer::Settings::new(dir, size)
         };
-        let letters =
-            Arc::new(DeadLetters { settings, metrics: Arc::clone(metrics), opened: Mutex::new(Opened::NotYet) });
+        let letters = Arc::new(DeadLetters {
+            settings,
+            metrics: Arc::clone(metrics),
+            opened: Mutex::new(Opened::NotYet),
+            sinks,
+            allowance: Mutex::new(Allowance::of(size, Instant::now())),
+        });
         if there {
             letters.log();
         }
@@ -111,7 +136,7 @@ impl DeadLetters {
                 Some(log)
             }
             Err(error) => {
-                let text = format!("rejected records can not be kept: {error}");
+                let text = format!("what is refused can not be kept: {error}");
                 tracing::error!("{text}");
                 self.metrics.check(CHECK, Health::Warn, text);
                 *opened = Opened::Failed(Instant::now());
@@ -136,9 +161,9 @@ impl DeadLetters {
                 cause: Arc::clone(&cause),
                 metrics: Arc::clone(&self.metrics),
             });
-            let done = Done { receipts: receipts.clone(), sink, metrics: Arc::clone(&self.metrics) };
+            let done = Done { receipts: receipts.clone(), of: Of::Sink(sink), metrics: Arc::clone(&self.metrics) };
             match &log {
-                Some(log) => append(log, letter, done, until),
+                Some(log) => append_blocking(log, letter, done, until),
                 None => Box::new(done).committed(Err(Lost::Closed)),
             }
         }
@@ -152,8 +177,12 @@ impl DeadLetters {
         self.metrics.letters.size.store(status.size, Relaxed);
         self.metrics.letters.bytes.store(status.bytes, Relaxed);
         let Some(backlog) = status.readers.first() else { return };
-        for (sink, count) in self.metrics.sinks.iter().zip(&backlog.by_source) {
+        let (of_sinks, of_inputs) = backlog.by_source.split_at(self.sinks.min(backlog.by_source.len()));
+        for (sink, count) in self.metrics.sinks.iter().zip(of_sinks) {
             sink.letters.there.store(count.records, Relaxed);
+        }
+        for (input, count) in self.metrics.inputs.iter().zip(of_inputs) {
+            input.letters.there.store(count.records, Relaxed);
         }
     }
 
@@ -179,21 +208,26 @@ pub fn folder(data_dir: &Path) -> PathBuf {
     data_dir.join(FOLDER)
 }
 
-fn append(log: &Log, letter: Arc<Kept>, done: Done, until: Instant) {
+fn append(log: &Log, letter: Arc<dyn Payload>, done: Box<dyn Committed>) -> Result<(), NoRoom> {
+    log.append(1, 1, letter, done).map(|_| ())
+}
+
+/// What a refusal that is not waited out means.
+fn refusal(why: Refusal) -> Lost {
+    if why == Refusal::TooLarge { Lost::TooLarge } else { Lost::Closed }
+}
+
+fn append_blocking(log: &Log, letter: Arc<Kept>, done: Done, until: Instant) {
     let mut done: Box<dyn Committed> = Box::new(done);
     loop {
-        let payload: Arc<dyn Payload> = Arc::<Kept>::clone(&letter);
-        match log.append(1, 1, payload, done) {
-            Ok(_) => return,
+        match append(log, Arc::<Kept>::clone(&letter), done) {
+            Ok(()) => return,
             // Thousands wait for one sync: the sink waits with them, in its own thread, which holds up nobody else.
             Err(refused) if refused.why == Refusal::Queue && Instant::now() < until => {
                 done = refused.done;
                 std::thread::sleep(Duration::from_millis(2));
             }
-            Err(refused) => {
-                let why = if refused.why == Refusal::TooLarge { Lost::TooLarge } else { Lost::Closed };
-                return refused.done.committed(Err(why));
-            }
+            Err(refused) => return refused.done.committed(Err(refusal(refused.why))),
         }
     }
 }
@@ -233,28 +267,37 @@ impl Payload for Kept {
     }
 }
 
+/// Who refused it: a number in the metrics.
+#[derive(Clone, Copy)]
+enum Of {
+    Sink(usize),
+    Input(u16),
+}
+
 struct Done {
     receipts: Receipts,
-    sink: usize,
+    of: Of,
     metrics: Arc<Metrics>,
 }
 
 impl Committed for Done {
     fn committed(self: Box<Self>, outcome: Result<Lsn, Lost>) {
-        let sink = &self.metrics.sinks[self.sink];
+        let (kind, name, counts): (_, &str, &LetterCounts) = match self.of {
+            Of::Sink(sink) => ("sink", &self.metrics.sinks[sink].name, &self.metrics.sinks[sink].letters),
+            Of::Input(input) => {
+                let input = &self.metrics.inputs[usize::from(input)];
+                ("input", &input.name, &input.letters)
+            }
+        };
         match outcome {
             Ok(_) => {
-                sink.letters.written.fetch_add(1, Relaxed);
+                counts.written.fetch_add(1, Relaxed);
             }
             Err(why) => {
-                sink.letters.lost[LetterLoss::Unwritten as usize].fetch_add(1, Relaxed);
-                if let Some(left_out) = SAID.allow(&sink.name) {
-                    tracing::error!(
-                        sink = sink.name,
-                        ?why,
-                        left_out,
-                        "a rejected record could not be kept as a dead letter"
-                    );
+                counts.lose(LetterLoss::Unwritten, 1);
+                let key = format!("{kind} {name}");
+                if let Some(left_out) = SAID.allow(&key) {
+                    tracing::error!(?why, left_out, "what {key} refused could not be kept as a dead letter");
                 }
             }
         }
@@ -263,7 +306,11 @@ impl Committed for Done {
 }
 
 /// Hears from the log.
-struct LetterWatcher(Arc<Metrics>);
+struct LetterWatcher {
+    metrics: Arc<Metrics>,
+    /// As in [`DeadLetters`].
+    sinks: usize,
+}
 
 impl Watcher for LetterWatcher {
     fn lost(&self, loss: &Loss) {
@@ -271,18 +318,23 @@ impl Watcher for LetterWatcher {
             LossReason::Damaged => LetterLoss::LetterDamaged,
             LossReason::DroppedOldest | LossReason::ReaderRemoved => LetterLoss::PushedOut,
         };
-        // Those of a sink that is configured no longer are nobody's.
-        if let Some(sink) = loss.source.and_then(|sink| self.0.sinks.get(sink)) {
-            sink.letters.lost[why as usize].fetch_add(loss.count.records, Relaxed);
+        // Those of a sink or input that is configured no longer are nobody's.
+        let Some(source) = loss.source else { return };
+        let counts = match source.checked_sub(self.sinks) {
+            None => self.metrics.sinks.get(source).map(|sink| &sink.letters),
+            Some(input) => self.metrics.inputs.get(input).map(|input| &input.letters),
+        };
+        if let Some(counts) = counts {
+            counts.lose(why, loss.count.records);
         }
     }
 
     fn state(&self, state: &State) {
         match state {
             State::Degraded { cause } => {
-                self.0.check(CHECK, Health::Warn, format!("rejected records can not be kept: {cause}"));
+                self.metrics.check(CHECK, Health::Warn, format!("what is refused can not be kept: {cause}"));
             }
-            State::Healthy => self.0.check(CHECK, Health::Pass, ""),
+            State::Healthy => self.metrics.check(CHECK, Health::Pass, ""),
             State::Full | State::Closed => {}
         }
     }

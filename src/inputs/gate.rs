@@ -1,4 +1,4 @@
-//! The gate between the inputs and what is behind them: the steps, and the way to the sinks. A reload shuts it, replaces
+//! The gate between the inputs and what is behind them: the steps, and the way to the sinks and the dead letters. A reload shuts it, replaces
 //! what is behind it, and opens it again; inputs go on reading and wait at the gate with the batch that they have.
 //!
 //! All outlets share it. Who has passed keeps the way that it passed to, so the queues of the sinks end, and the sinks
@@ -9,8 +9,24 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
+use crate::dead_letters::DeadLetters;
 use crate::pipeline::Pipeline;
 use crate::pipeline::route::Router;
+
+/// Where a batch goes that has passed.
+#[derive(Debug)]
+pub struct Passage {
+    /// The way to the sinks.
+    pub router: Router,
+    /// Who keeps what inputs refuse; `None`: nobody.
+    pub letters: Option<Arc<DeadLetters>>,
+}
+
+impl From<Router> for Passage {
+    fn from(router: Router) -> Passage {
+        Passage { router, letters: None }
+    }
+}
 
 /// See the header.
 #[derive(Debug)]
@@ -21,7 +37,7 @@ pub struct Gate {
 
 #[derive(Clone, Debug)]
 enum State {
-    Open(Arc<Router>),
+    Open(Arc<Passage>),
     Shut,
     /// It will not be opened again.
     Closed,
@@ -29,10 +45,10 @@ enum State {
 
 impl Gate {
     /// An open gate.
-    pub fn new(pipeline: Pipeline, router: Router) -> Arc<Gate> {
+    pub fn new(pipeline: Pipeline, passage: impl Into<Passage>) -> Arc<Gate> {
         Arc::new(Gate {
             pipeline: RwLock::new(Arc::new(pipeline)),
-            way: watch::Sender::new(State::Open(Arc::new(router))),
+            way: watch::Sender::new(State::Open(Arc::new(passage.into()))),
         })
     }
 
@@ -41,21 +57,21 @@ impl Gate {
         Arc::clone(&self.pipeline.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The way to the sinks, if the gate is open.
-    pub fn pass_now(&self) -> Option<Arc<Router>> {
+    /// Where it leads to, if it is open.
+    pub fn pass_now(&self) -> Option<Arc<Passage>> {
         match &*self.way.borrow() {
-            State::Open(router) => Some(Arc::clone(router)),
+            State::Open(passage) => Some(Arc::clone(passage)),
             State::Shut | State::Closed => None,
         }
     }
 
     /// The same, once it is open; `None` when it will not be.
-    pub async fn pass(&self) -> Option<Arc<Router>> {
+    pub async fn pass(&self) -> Option<Arc<Passage>> {
         let mut way = self.way.subscribe();
         // Fails only when the sender is gone, and `self` holds it.
         let state = way.wait_for(|state| !matches!(state, State::Shut)).await.ok()?;
         match &*state {
-            State::Open(router) => Some(Arc::clone(router)),
+            State::Open(passage) => Some(Arc::clone(passage)),
             State::Shut | State::Closed => None,
         }
     }
@@ -71,9 +87,9 @@ impl Gate {
     }
 
     /// Opens it, to other steps and another way.
-    pub fn open(&self, pipeline: Pipeline, router: Router) {
+    pub fn open(&self, pipeline: Pipeline, passage: impl Into<Passage>) {
         *self.pipeline.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pipeline);
-        self.way.send_replace(State::Open(Arc::new(router)));
+        self.way.send_replace(State::Open(Arc::new(passage.into())));
     }
 }
 

@@ -10,14 +10,13 @@ use tokio::runtime::Handle;
 use crate::batch::{Batch, Outcome};
 use crate::budget::{Budget, Permit};
 use crate::metrics::{InputMetrics, Metrics};
-use crate::pipeline::route::Router;
 use crate::pipeline::{JoinRule, Lane};
 use crate::record::{Origin, Timestamp};
 use crate::settings::Section;
 use crate::workers::{Stop, Workers};
 
 use follow::checkpoint::Checkpoints;
-use gate::Gate;
+use gate::{Gate, Passage};
 
 pub mod docker; // json-file logs of containers, with their names
 pub mod file; // plain, NDJSON, CRI and json-file files
@@ -109,12 +108,16 @@ impl Outlet {
     }
 
     /// Offers a batch to the sinks; waits for room in their queues, or in the disk log, and for the end of a reload.
-    pub async fn send(&self, batch: Batch) {
-        let router = match self.gate.pass_now() {
-            Some(router) => Some(router),
+    pub async fn send(&self, mut batch: Batch) {
+        let passage = match self.gate.pass_now() {
+            Some(passage) => Some(passage),
             None => self.paused(self.pass()).await,
         };
-        let Some(router) = router else { return self.not_sent(&batch) };
+        let Some(passage) = passage else { return self.not_sent(&batch) };
+        if !batch.scraps.is_empty() {
+            self.keep_scraps(&passage, &mut batch).await;
+        }
+        let router = &passage.router;
         let Some(mut offer) = router.route(batch) else { return };
         if !router.outbox().try_send(&mut offer) {
             self.paused(router.outbox().send(offer)).await;
@@ -124,12 +127,16 @@ impl Outlet {
     }
 
     /// The same for a thread.
-    pub fn send_blocking(&self, batch: Batch) {
-        let router = match self.gate.pass_now() {
-            Some(router) => Some(router),
+    pub fn send_blocking(&self, mut batch: Batch) {
+        let passage = match self.gate.pass_now() {
+            Some(passage) => Some(passage),
             None => self.runtime.block_on(self.paused(self.pass())),
         };
-        let Some(router) = router else { return self.not_sent(&batch) };
+        let Some(passage) = passage else { return self.not_sent(&batch) };
+        if !batch.scraps.is_empty() {
+            self.runtime.block_on(self.keep_scraps(&passage, &mut batch));
+        }
+        let router = &passage.router;
         let Some(mut offer) = router.route(batch) else { return };
         if !router.outbox().try_send(&mut offer) {
             self.runtime.block_on(self.paused(router.outbox().send(offer)));
@@ -138,12 +145,21 @@ impl Outlet {
         }
     }
 
+    /// Hands what was refused to who keeps it, before its neighbours go on: it waits for no sink.
+    async fn keep_scraps(&self, passage: &Passage, batch: &mut Batch) {
+        let scraps = std::mem::take(&mut batch.scraps);
+        match &passage.letters {
+            Some(letters) => letters.keep_scraps(self.input, batch.origin.peer.as_deref(), scraps).await,
+            None => scraps.kept.into_iter().for_each(|scrap| scrap.receipts.settle(Outcome::Rejected)),
+        }
+    }
+
     /// The way to the sinks, once there is one. `None`: there will be none, or this input is to leave while the gate is
     /// shut, which is opened only when it has left.
-    async fn pass(&self) -> Option<Arc<Router>> {
+    async fn pass(&self) -> Option<Arc<Passage>> {
         tokio::select! {
             biased;
-            router = self.gate.pass() => router,
+            passage = self.gate.pass() => passage,
             () = self.stop.wait() => None,
         }
     }

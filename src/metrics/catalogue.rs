@@ -160,6 +160,8 @@ catalogue! {
         Unwritten = "unwritten",
         /// Bytes on the disk were damaged or missing.
         LetterDamaged = "letter_damaged",
+        /// An input refused more within an hour than its letters may take of the log.
+        RateLimited = "rate_limited",
     }
 }
 

@@ -132,6 +132,8 @@ impl Decoder {
                 } else if self.arriving.is_some() && there.first().is_some_and(|first| !begins_entries(*first)) {
                     self.arriving = Some(Arriving::Refused);
                     let left = blob.left;
+                    // The options behind it give the reason.
+                    self.catch(RejectReason::BadEntry, true, batch);
                     self.skim_blob(left);
                 }
                 (0, None)
@@ -145,13 +147,13 @@ impl Decoder {
                     Stop::Hungry if !closed => (used, Some(Step::NeedMore)),
                     Stop::Hungry | Stop::Done => {
                         if left > 0 || self.entries.is_open() {
-                            batch.tally.reject(RejectReason::BadEntry);
+                            self.refuse(RejectReason::BadEntry, true, batch);
                         }
                         self.skim_blob(left);
                         (used, None)
                     }
                     Stop::Broken => {
-                        batch.tally.reject(RejectReason::BadEntry);
+                        self.refuse(RejectReason::BadEntry, true, batch);
                         self.skim_blob(left);
                         (used, None)
                     }
@@ -192,8 +194,8 @@ impl Decoder {
                         },
                     };
                     if let Some(why) = why {
-                        batch.tally.reject(why);
                         let left = blob.left;
+                        self.refuse(why, true, batch);
                         self.skim_blob(left);
                         return (used, None);
                     }

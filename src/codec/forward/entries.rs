@@ -5,7 +5,7 @@
 //! finds its end before the second try. An entry above the limit is passed over without being held.
 //! Limits: `entry_max`. Counters: `bad_entry`, `not_a_map`, `too_deep`, `too_large`; `zero_tail`, `nested_batch`.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Scrap};
 use crate::codec::msgpack::{Fault, Skip};
 use crate::metrics::{Oddity, RejectReason};
 use crate::record::{Tag, Timestamp};
@@ -43,6 +43,8 @@ pub(super) struct Entries {
     nested: Option<Nested>,
     /// The last value was no entry; a run of such values is counted once.
     bad_run: bool,
+    /// What was refused last, while its bytes are passed over.
+    caught: Option<Scrap>,
     zeros: bool,
 }
 
@@ -63,7 +65,12 @@ impl Entries {
         loop {
             if let Some(skip) = &mut self.dropping {
                 match skip.advance(&window[at..]) {
-                    Ok(passed) => at += passed,
+                    Ok(passed) => {
+                        if let Some(scrap) = &mut self.caught {
+                            scrap.add(&window[at..at + passed]);
+                        }
+                        at += passed;
+                    }
                     Err(Fault::Reserved(offset)) => return (at + offset, Stop::Broken),
                     Err(_) => return (at, Stop::Broken),
                 }
@@ -71,6 +78,9 @@ impl Entries {
                     return (at, Stop::Hungry);
                 }
                 self.dropping = None;
+                if !self.bad_run {
+                    self.end(batch);
+                }
                 self.count_down(&mut left);
                 continue;
             }
@@ -103,10 +113,14 @@ impl Entries {
                     if (*pos as u64).saturating_add(skip.owed()) <= filler.entry_max as u64 {
                         return (at, Stop::Hungry);
                     }
-                    batch.tally.reject(RejectReason::TooLarge);
-                    at += *pos;
-                    self.dropping = Some(*skip);
+                    let (skip, pos) = (*skip, *pos);
                     self.scan = None;
+                    self.refuse(RejectReason::TooLarge, tag, batch);
+                    if let Some(scrap) = &mut self.caught {
+                        scrap.add(&window[at..at + pos]);
+                    }
+                    at += pos;
+                    self.dropping = Some(skip);
                     continue;
                 }
                 whole = true;
@@ -114,6 +128,7 @@ impl Entries {
             if batch.is_full() {
                 return (at, Stop::Full);
             }
+            let tag_of = tag;
             let tag = self.nested.as_ref().map_or(tag, |nested| &nested.tag);
             let Some(tag) = index.or_else(|| batch.shared_tag_index(tag)) else { return (at, Stop::Full) };
             index = Some(tag);
@@ -122,31 +137,58 @@ impl Entries {
             match taken {
                 Taken::Row(used) => {
                     at += used;
-                    self.bad_run = false;
+                    if self.bad_run {
+                        self.bad_run = false;
+                        self.end(batch);
+                    }
                     self.count_down(&mut left);
                 }
                 Taken::Short if !whole => self.scan = Some((Skip::values(1), 0)),
                 Taken::Nested { used, tag, entries, extras } if self.nested.is_none() => {
                     batch.tally.odd(Oddity::NestedBatch);
                     let text = String::from_utf8_lossy(&window[at..][tag]);
+                    self.end(batch);
                     self.nested = Some(Nested { tag: Tag::from(&*text), left: entries, extras });
                     index = None;
                     at += used;
                 }
-                Taken::Bad(reason) => self.refuse(reason, batch),
-                Taken::Short | Taken::Nested { .. } => self.refuse(RejectReason::BadEntry, batch),
+                Taken::Bad(reason) => self.refuse(reason, tag_of, batch),
+                Taken::Short | Taken::Nested { .. } => self.refuse(RejectReason::BadEntry, tag_of, batch),
                 // Passing over it finds the byte.
                 Taken::Reserved => self.dropping = Some(Skip::values(1)),
             }
         }
     }
 
-    fn refuse(&mut self, reason: RejectReason, batch: &mut Batch) {
+    /// Rejects the value that begins now, in a frame of that tag. A run of values that are no entries is one.
+    fn refuse(&mut self, reason: RejectReason, tag: &Tag, batch: &mut Batch) {
         if reason != RejectReason::BadEntry || !self.bad_run {
             batch.tally.reject(reason);
+            self.end(batch);
+            let tag = self.nested.as_ref().map_or(tag, |nested| &nested.tag);
+            self.caught = Scrap::begin(reason, "entry", Some(tag), batch);
         }
         self.bad_run = reason == RejectReason::BadEntry;
         self.dropping = Some(Skip::values(1));
+    }
+
+    /// What was refused last is over.
+    pub(super) fn end(&mut self, batch: &mut Batch) {
+        if let Some(scrap) = self.caught.take() {
+            batch.scraps.add(scrap);
+        }
+    }
+
+    /// Bytes that are held of it.
+    pub(super) fn caught(&self) -> usize {
+        self.caught.as_ref().map_or(0, |scrap| scrap.bytes.len())
+    }
+
+    /// Lets go of them.
+    pub(super) fn let_go_of_caught(&mut self) {
+        if let Some(scrap) = &mut self.caught {
+            scrap.let_go();
+        }
     }
 
     fn count_down(&mut self, left: &mut Option<&mut usize>) {

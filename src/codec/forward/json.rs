@@ -11,12 +11,13 @@
 //! Limits: those of [`Limits`]; [`TIME_MAX`]; brackets nested [`LEVELS_MAX`](walk::LEVELS_MAX) deep.
 //! Counters: `RejectReason` and `Oddity` of the batch's tally.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Scrap};
 use crate::codec::json;
 use crate::codec::json::walk::{self, Dead, Walk, item};
 use crate::metrics::{Oddity, RejectReason};
 use crate::record::{Form, Tag, Timestamp};
 
+use super::caught::Caught;
 use super::entry::Filler;
 use super::{ARITY_MAX, Flow, Limits, Lost, LostReason, OPTIONS_MAX, Step, time};
 
@@ -89,6 +90,8 @@ pub(super) struct Json {
     tag: Option<(Vec<u8>, Tag)>,
     /// The tag or the shape of the frame was rejected, and nothing of it becomes a record.
     refused: bool,
+    /// What is refused and passed over, and whose bytes are kept.
+    pub(super) caught: Option<Caught>,
     /// The frame is one of Message mode.
     is_message: bool,
     time: Timestamp,
@@ -110,6 +113,7 @@ impl Json {
             value: None,
             tag: None,
             refused: false,
+            caught: None,
             is_message: false,
             time: Timestamp(0),
             chunk: Vec::new(),
@@ -137,7 +141,7 @@ impl Json {
         self.has_chunk.then_some(&self.chunk)
     }
 
-    pub(super) fn decode(&mut self, input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Step) {
+    pub(super) fn decode(&mut self, before: &[u8], input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Step) {
         let mut at = 0;
         loop {
             let rest = &input[at..];
@@ -148,6 +152,16 @@ impl Json {
                 State::Pass(then) => self.pass(then, rest),
                 State::Lost(lost) => (0, Some(Step::Lost(lost))),
             };
+            if let Some(mut caught) = self.caught.take() {
+                caught.follow(before, input, at, used, self.offset - self.frame_at);
+                let goes_on =
+                    if caught.is_frame() { self.is_mid_frame() } else { matches!(self.state, State::Pass(_)) };
+                if goes_on {
+                    self.caught = Some(caught);
+                } else {
+                    batch.scraps.add(caught.scrap);
+                }
+            }
             at += used;
             self.offset += used as u64;
             batch.tally.bytes += used as u64;
@@ -210,7 +224,7 @@ impl Json {
                 (1, None)
             }
             b'{' => {
-                batch.tally.reject(RejectReason::BadFrame);
+                self.reject(RejectReason::BadFrame, false, batch);
                 self.value = Some((Walk::new(), 0));
                 self.state = State::Pass(Then::Frame);
                 (0, None)
@@ -305,7 +319,7 @@ impl Json {
             Ok(false) => {
                 let too_few = count < 2 || self.is_message && count < 3;
                 if too_few && !self.refused {
-                    batch.tally.reject(RejectReason::BadFrame);
+                    self.reject(RejectReason::BadFrame, count > 0, batch);
                 }
                 return (1, self.end_frame());
             }
@@ -335,9 +349,21 @@ impl Json {
 
     fn refuse(&mut self, reason: RejectReason, batch: &mut Batch) {
         if !self.refused {
-            batch.tally.reject(reason);
+            self.reject(reason, reason != RejectReason::BadTag, batch);
         }
         self.refused = true;
+    }
+
+    /// Counts the frame at hand as rejected and keeps its bytes. `tagged`: its tag is known.
+    fn reject(&mut self, reason: RejectReason, tagged: bool, batch: &mut Batch) {
+        batch.tally.reject(reason);
+        if self.caught.is_none() {
+            self.caught = Caught::frame(reason, self.tag_text().filter(|_| tagged), batch);
+        }
+    }
+
+    fn tag_text(&self) -> Option<&Tag> {
+        self.tag.as_ref().map(|(_, tag)| tag)
     }
 
     fn tag(&mut self, input: &[u8], batch: &mut Batch) -> (usize, Flow) {
@@ -395,7 +421,7 @@ impl Json {
                 // A value that was found is looked for again after `Full`.
                 let Some(tag) = self.tag_index(batch) else { return (0, Some(Step::Full)) };
                 if let Err(reason) = self.filler.json_record(&input[..end], self.time, tag, batch) {
-                    batch.tally.reject(reason);
+                    self.reject(reason, true, batch);
                 }
                 self.state = State::Elements(3, Next::Comma);
                 (end, None)
@@ -455,6 +481,10 @@ impl Json {
                 let Some(tag) = self.tag_index(batch) else { return (0, Some(Step::Full)) };
                 if let Err(reason) = self.filler.json_entry(&input[..end], tag, batch, now) {
                     batch.tally.reject(reason);
+                    if let Some(mut scrap) = Scrap::begin(reason, "entry", self.tag_text(), batch) {
+                        scrap.add(&input[..end]);
+                        batch.scraps.add(scrap);
+                    }
                 }
                 self.state = State::Entries(Next::Comma);
                 (end, None)
@@ -463,6 +493,7 @@ impl Json {
             There::Dead(step) => (0, Some(step)),
             There::TooLong => {
                 batch.tally.reject(RejectReason::TooLarge);
+                self.caught = Caught::entry(RejectReason::TooLarge, self.tag_text(), batch);
                 self.pass_over(Then::Entry)
             }
         }

@@ -106,7 +106,7 @@ pub(super) fn run_with(
     };
     let (mut from, mut to) = (0, 0);
     loop {
-        let (used, step) = decoder.decode(&bytes[from..to], &mut batch, NOW);
+        let (used, step) = decoder.decode_after(&bytes[..from], &bytes[from..to], &mut batch, NOW);
         from += used;
         match step {
             Step::NeedMore if to == bytes.len() => break,

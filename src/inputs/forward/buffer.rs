@@ -19,6 +19,11 @@ impl Buffer {
         &self.bytes[self.from..]
     }
 
+    /// What is still there of the bytes before them, and they.
+    pub(super) fn parts(&self) -> (&[u8], &[u8]) {
+        (&self.bytes[..self.from], self.data())
+    }
+
     /// How much of it.
     pub(super) fn len(&self) -> usize {
         self.bytes.len() - self.from

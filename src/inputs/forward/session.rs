@@ -107,6 +107,8 @@ struct Work {
     need: Option<Need>,
     /// Rows of the batch that frames before the one at hand have filled.
     named: usize,
+    /// Scraps of the batch that wait with a receipt.
+    refused: usize,
 }
 
 impl Session {
@@ -130,6 +132,7 @@ impl Session {
             granted: Granted::default(),
             need: None,
             named: 0,
+            refused: 0,
         };
         let end = self.read(&mut work).await;
         if work.lane.is_waiting() {
@@ -240,16 +243,25 @@ impl Session {
         }
     }
 
-    /// Gives back all memory but the part of a frame that was read. `None` without such a part, or where the share of
-    /// the idle ones is used up: then the connection keeps its turn until the frame is whole, since what was read can
-    /// not be given back to the socket.
+    /// Gives back all memory but the part of a frame that was read, or is kept of one that is refused. `None` without such a
+    /// part, or where the share of the idle ones is used up: then the connection keeps its turn until the frame is whole,
+    /// since what was read can not be given back to the socket.
     fn go_idle<'s>(&'s self, work: &mut Work) -> Option<Share<'s>> {
+        let caught = work.decoder.caught();
         if work.buffer.len() == 0 {
             work.buffer = Buffer::default();
-            return None;
+            if caught == 0 {
+                return None;
+            }
+        } else {
+            work.buffer.shrink();
         }
-        work.buffer.shrink();
-        self.connection.shared.held.take(work.buffer.len())
+        let share = self.connection.shared.held.take(work.buffer.len() + caught);
+        if share.is_none() && caught > 0 {
+            // Bytes for a dead letter are nothing to make others wait for.
+            work.decoder.let_go_of_caught();
+        }
+        share
     }
 
     async fn wait(&self, work: &Work) -> Woken {
@@ -353,7 +365,8 @@ impl Session {
         #[cfg(test)]
         super::tests::panic_if_asked(work.buffer.data());
         loop {
-            let (used, step) = work.decoder.decode(work.buffer.data(), &mut batch, now);
+            let (before, data) = work.buffer.parts();
+            let (used, step) = work.decoder.decode_after(before, data, &mut batch, now);
             work.buffer.used(used);
             work.granted.release(work.decoder.memory());
             match step {
@@ -405,18 +418,23 @@ impl Session {
             // At most a batch's rows, which fit a u32.
             batch.ids.push(IdRun { from: rows.start as u32, prefix, first: 0 });
         }
-        match (work.split.take(), chunk, self.connection.shared.settings.ack) {
-            (Some((number, receipt)), chunk, _) => {
-                self.acks.end(number, chunk);
-                batch.receipts.push(receipt);
-            }
-            (None, Some(chunk), Ack::Accepted) => self.acks.accept(chunk),
-            (None, Some(chunk), _) => {
-                let (number, receipt) = self.acks.open();
-                self.acks.end(number, Some(chunk));
-                batch.receipts.push(receipt);
-            }
-            (None, None, _) => (),
+        let (number, receipt) = match (work.split.take(), chunk, self.connection.shared.settings.ack) {
+            (Some(split), ..) => split,
+            (None, Some(chunk), Ack::Accepted) => return self.acks.accept(chunk),
+            (None, Some(_), _) => self.acks.open(),
+            (None, None, _) => return,
+        };
+        self.acks.end(number, chunk);
+        self.wait_for_scraps(work, batch, &receipt);
+        batch.receipts.push(receipt);
+    }
+
+    /// What was refused since the last frame of the batch that has a receipt waits with this one: an ack says that it is
+    /// kept.
+    fn wait_for_scraps(&self, work: &mut Work, batch: &mut Batch, receipt: &Receipt) {
+        let from = std::mem::replace(&mut work.refused, batch.scraps.kept.len());
+        for scrap in batch.scraps.kept.iter_mut().skip(from) {
+            scrap.receipts.push(receipt.clone());
         }
     }
 
@@ -466,11 +484,16 @@ impl Session {
     }
 
     async fn ship(&self, work: &mut Work, mut batch: Batch) {
-        if work.decoder.is_mid_frame() && !batch.is_empty() && self.connection.shared.settings.ack != Ack::Accepted {
+        let goes_on = work.decoder.is_mid_frame() && !(batch.is_empty() && batch.scraps.is_empty());
+        if goes_on && self.connection.shared.settings.ack != Ack::Accepted {
             // Records of a frame that goes on, whose chunk id comes last: it gets its place among the acks now.
             let (_, receipt) = work.split.get_or_insert_with(|| self.acks.open());
-            batch.receipts.push(receipt.clone());
+            let receipt = receipt.clone();
+            self.wait_for_scraps(work, &mut batch, &receipt);
+            batch.receipts.push(receipt);
         }
+        work.refused = 0;
+        self.say_refused(&batch);
         // Receipts are in the batch already: pieces of lines that wait take clones of them along.
         let named = std::mem::take(&mut work.named);
         if named < batch.len() {
@@ -481,6 +504,16 @@ impl Session {
         self.connection.outlet.apply(&mut work.lane, &mut batch);
         batch.durable = self.connection.shared.settings.ack == Ack::Durable;
         self.connection.outlet.send(batch).await;
+    }
+
+    /// A line about what was refused: its reasons are counted, the last one is said.
+    fn say_refused(&self, batch: &Batch) {
+        if let Some(scrap) = batch.scraps.kept.last() {
+            let (what, bytes, reason) = (scrap.what, scrap.whole, scrap.reason.name());
+            let message =
+                format_args!("refused {what} of {bytes} bytes: {reason}; it is acknowledged and never a record");
+            self.connection.shared.complaints.say(&self.peer, message);
+        }
     }
 
     /// Sends the pieces of lines that wait for their end on as they are.

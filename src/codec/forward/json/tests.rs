@@ -195,7 +195,7 @@ fn a_frame_above_the_limit_of_whole_ones_is_taken_as_it_arrives_and_looked_at_on
     let mut permit = budget.empty_permit();
     permit.grow(32 << 20);
     let mut batch = Batch::new(permit, 0, std::sync::Arc::default());
-    let (used, step) = decoder.decode(&frame.as_bytes()[..2 << 20], &mut batch, NOW);
+    let (used, step) = decoder.decode(&[], &frame.as_bytes()[..2 << 20], &mut batch, NOW);
     assert_eq!(step, Step::NeedMore);
     assert!((2 << 20) - used < 300, "{used}");
 }
