@@ -85,7 +85,8 @@ fn kinds() -> Vec<Kind> {
     let with = |key: &str, value: Msg| Some(option("c", &[(key, value)]));
     let mut torn = gzip(&entries(&[ok(1), ok(2)]));
     torn.truncate(torn.len() - 4);
-    let bomb = [gzip(&entries(&[ok(1)])), gzip(&vec![0; 64 << 20])].concat();
+    // Half a GiB in half a MB, so that the frame is decoded when it is whole.
+    let bomb = [gzip(&entries(&[ok(1)])), gzip(&vec![0; 64 << 20]).repeat(8)].concat();
     let large = map(&[("x", "y".repeat(5 << 20).into())]);
     let whole = |reason, tag, good, frame: Vec<u8>| {
         let bytes = frame[..frame.len().min(KEPT_MAX)].to_vec();
