@@ -228,7 +228,7 @@ fn value(data: &[u8]) -> Option<Vec<u8>> {
         0x80..=0x9f | 0xdc..=0xdf => {
             let mut out = Vec::new();
             let is_whole = msgpack::check(data, msgpack::DEPTH_MAX) == Ok(data.len());
-            is_whole.then(|| msgpack::write_json(data, &mut out, &mut Tally::default()));
+            is_whole.then(|| msgpack::write_json(data, data.len(), &mut out, &mut Tally::default()));
             is_whole.then_some(out)
         }
         _ => None,
