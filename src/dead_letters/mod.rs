@@ -33,7 +33,7 @@ use crate::codec::dead_letter::{self, Head};
 use crate::log::Limited;
 use crate::metrics::letters::LetterCounts;
 use crate::metrics::{Health, LetterLoss, Metrics, RejectReason};
-use scraps::Allowance;
+use scraps::{Allowance, There};
 
 /// The folder within the data folder.
 pub const FOLDER: &str = "dead-letters";
@@ -58,6 +58,8 @@ pub struct DeadLetters {
     /// Sources of the log below this are sinks; inputs follow.
     sinks: usize,
     allowance: Mutex<Allowance>,
+    /// Until when letters of inputs are not waited for: the last one was in vain.
+    impatient: Mutex<Option<Instant>>,
 }
 
 enum Opened {
@@ -109,6 +111,7 @@ impl DeadLetters {
             opened: Mutex::new(Opened::NotYet),
             sinks,
             allowance: Mutex::new(Allowance::of(size, Instant::now())),
+            impatient: Mutex::default(),
         });
         if there {
             letters.log();
@@ -172,7 +175,8 @@ impl DeadLetters {
 
     /// Copies the log's figures to the metrics.
     pub fn look(&self) {
-        let Opened::Log(log) = &*self.opened() else { return };
+        // Asked by the loop that hears signals: it does not wait while somebody opens the log.
+        let There::Log(log) = self.there() else { return };
         let status = log.status();
         self.metrics.letters.size.store(status.size, Relaxed);
         self.metrics.letters.bytes.store(status.bytes, Relaxed);

@@ -1,7 +1,8 @@
 //! Letters of what inputs refused: bytes that never were a record ([`Scrap`]).
 //!
 //! Anybody who can reach an input can send it bad data, and each sink's letters are in the same log. So what inputs may
-//! write is limited ([`Allowance`]): a [`SHARE`]th of the log's size at once, and as much again within an hour. A flood
+//! write is limited ([`Allowance`]): a [`SHARE`]th of the log's size at once, and as much again within an hour, counted
+//! anew by each start and reload. A flood
 //! needs hours, not seconds, to push out the letters of sinks, and costs the disk no more than that. What is beyond it is
 //! counted (`rate_limited`), and acknowledged as if there were no letters.
 
@@ -58,7 +59,7 @@ impl Allowance {
 }
 
 /// Whether the log is there, without waiting for a disk.
-enum There {
+pub(super) enum There {
     Log(Arc<Log>),
     /// Somebody opens it.
     Soon,
@@ -71,7 +72,7 @@ impl DeadLetters {
     /// disk, or at once where there is none. Waits for [`PATIENCE`] at most.
     pub async fn keep_scraps(self: &Arc<Self>, input: u16, peer: Option<&str>, scraps: Scraps) {
         let counts = &self.metrics.inputs[usize::from(input)].letters;
-        let until = Instant::now() + PATIENCE;
+        let until = self.patience();
         let mut limited = scraps.left_out;
         let mut allowed = Vec::with_capacity(scraps.kept.len());
         for mut scrap in scraps.kept {
@@ -96,16 +97,28 @@ impl DeadLetters {
             return;
         }
         let log = self.log_soon(until).await;
+        let mut in_vain = log.is_none();
         for (letter, receipts) in allowed {
             let done = Done { receipts, of: Of::Input(input), metrics: Arc::clone(&self.metrics) };
             match &log {
-                Some(log) => append_patiently(log, Arc::new(letter), done, until).await,
+                Some(log) => in_vain |= !append_patiently(log, Arc::new(letter), done, until).await,
                 None => Box::new(done).committed(Err(Lost::Closed)),
             }
         }
+        if in_vain {
+            *self.impatient.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + OPEN_AGAIN);
+        }
     }
 
-    fn there(&self) -> There {
+    /// Until when a batch may wait for the log. Not again soon after a wait in vain: a connection reads nothing meanwhile,
+    /// and each batch of a flood would wait anew.
+    fn patience(&self) -> Instant {
+        let now = Instant::now();
+        let impatient = *self.impatient.lock().unwrap_or_else(PoisonError::into_inner);
+        if impatient.is_some_and(|until| now < until) { now } else { now + PATIENCE }
+    }
+
+    pub(super) fn there(&self) -> There {
         let opened = match self.opened.try_lock() {
             Ok(opened) => opened,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -121,34 +134,37 @@ impl DeadLetters {
 
     /// The log, opened by a thread that may wait for the disk: connections share theirs.
     async fn log_soon(self: &Arc<Self>, until: Instant) -> Option<Arc<Log>> {
-        while Instant::now() < until {
+        loop {
             match self.there() {
                 There::Log(log) => return Some(log),
+                There::Soon | There::NotOpen if Instant::now() >= until => return None,
                 There::No => return None,
                 There::NotOpen => {
                     let letters = Arc::clone(self);
                     let opening = tokio::task::spawn_blocking(move || letters.log());
-                    // Whoever comes meanwhile finds the lock taken, so no second thread waits for the same disk.
+                    // Whoever comes once it has the lock finds it taken, and starts no thread to wait for the same disk.
                     return tokio::time::timeout_at(until.into(), opening).await.ok()?.ok()?;
                 }
                 There::Soon => tokio::time::sleep(LOOK_AGAIN).await,
             }
         }
-        None
     }
 }
 
-/// As [`append`], for a task.
-async fn append_patiently(log: &Log, letter: Arc<KeptScrap>, done: Done, until: Instant) {
+/// As [`append`], for a task. Whether it was taken.
+async fn append_patiently(log: &Log, letter: Arc<KeptScrap>, done: Done, until: Instant) -> bool {
     let mut done: Box<dyn Committed> = Box::new(done);
     loop {
         match append(log, Arc::<KeptScrap>::clone(&letter), done) {
-            Ok(()) => return,
+            Ok(()) => return true,
             Err(refused) if refused.why == Refusal::Queue && Instant::now() < until => {
                 done = refused.done;
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
-            Err(refused) => return refused.done.committed(Err(refusal(refused.why))),
+            Err(refused) => {
+                refused.done.committed(Err(refusal(refused.why)));
+                return false;
+            }
         }
     }
 }

@@ -110,6 +110,7 @@ impl Input for Forward {
             seats: Seats::new(room, self.settings.peer_connections_max),
             settings: self.settings,
             complaints: Complaints::default(),
+            refusals: Complaints::default(),
             closing: Notify::new(),
         });
         let name = format!("forward-{}", outlet.input);

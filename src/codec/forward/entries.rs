@@ -71,7 +71,12 @@ impl Entries {
                         }
                         at += passed;
                     }
-                    Err(Fault::Reserved(offset)) => return (at + offset, Stop::Broken),
+                    Err(Fault::Reserved(offset)) => {
+                        if let Some(scrap) = &mut self.caught {
+                            scrap.add(&window[at..at + offset]);
+                        }
+                        return (at + offset, Stop::Broken);
+                    }
                     Err(_) => return (at, Stop::Broken),
                 }
                 if !skip.is_done() {
@@ -86,6 +91,8 @@ impl Entries {
             }
             if let Some(extras) = self.nested.as_ref().filter(|nested| nested.left == 0).map(|nested| nested.extras) {
                 self.nested = None;
+                // What follows is no part of a run of bad values in it.
+                self.end_run(batch);
                 self.dropping = Some(Skip::values(extras as u64));
                 index = None;
                 continue;
@@ -137,17 +144,14 @@ impl Entries {
             match taken {
                 Taken::Row(used) => {
                     at += used;
-                    if self.bad_run {
-                        self.bad_run = false;
-                        self.end(batch);
-                    }
+                    self.end_run(batch);
                     self.count_down(&mut left);
                 }
                 Taken::Short if !whole => self.scan = Some((Skip::values(1), 0)),
                 Taken::Nested { used, tag, entries, extras } if self.nested.is_none() => {
                     batch.tally.odd(Oddity::NestedBatch);
                     let text = String::from_utf8_lossy(&window[at..][tag]);
-                    self.end(batch);
+                    self.end_run(batch);
                     self.nested = Some(Nested { tag: Tag::from(&*text), left: entries, extras });
                     index = None;
                     at += used;
@@ -170,6 +174,13 @@ impl Entries {
         }
         self.bad_run = reason == RejectReason::BadEntry;
         self.dropping = Some(Skip::values(1));
+    }
+
+    /// A run of values that are no entries is over, if there was one.
+    fn end_run(&mut self, batch: &mut Batch) {
+        if std::mem::take(&mut self.bad_run) {
+            self.end(batch);
+        }
     }
 
     /// What was refused last is over.

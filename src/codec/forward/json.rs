@@ -158,7 +158,7 @@ impl Json {
                     if caught.is_frame() { self.is_mid_frame() } else { matches!(self.state, State::Pass(_)) };
                 if goes_on {
                     self.caught = Some(caught);
-                } else {
+                } else if !matches!(self.state, State::Lost(_)) {
                     batch.scraps.add(caught.scrap);
                 }
             }

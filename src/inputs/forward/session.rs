@@ -228,7 +228,7 @@ impl Session {
         permit.grow(for_buffer);
         work.buffer.grow(permit);
         let (batch, end) = self.fill(work, batch, resumes).await;
-        if !(batch.is_empty() && batch.tally.bytes == 0 && batch.receipts.0.is_empty()) {
+        if !(batch.is_empty() && batch.scraps.is_empty() && batch.tally.bytes == 0 && batch.receipts.0.is_empty()) {
             self.ship(work, batch).await;
         }
         if end.is_some() {
@@ -260,6 +260,7 @@ impl Session {
         if share.is_none() && caught > 0 {
             // Bytes for a dead letter are nothing to make others wait for.
             work.decoder.let_go_of_caught();
+            return if work.buffer.len() == 0 { None } else { self.connection.shared.held.take(work.buffer.len()) };
         }
         share
     }
@@ -453,7 +454,7 @@ impl Session {
         if end.is_some() || work.need.is_some() || work.buffer.len() < before {
             return (batch, end);
         }
-        if !batch.is_empty() {
+        if !(batch.is_empty() && batch.scraps.is_empty()) {
             self.ship(work, batch).await;
             batch = self.next_batch(work).await;
         }
@@ -511,8 +512,8 @@ impl Session {
         if let Some(scrap) = batch.scraps.kept.last() {
             let (what, bytes, reason) = (scrap.what, scrap.whole, scrap.reason.name());
             let message =
-                format_args!("refused {what} of {bytes} bytes: {reason}; it is acknowledged and never a record");
-            self.connection.shared.complaints.say(&self.peer, message);
+                format_args!("refused {what} of {bytes} bytes: {reason}; it is counted and never becomes a record");
+            self.connection.shared.refusals.say(&self.peer, message);
         }
     }
 

@@ -13,7 +13,10 @@ use super::settings::Settings;
 pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) held: Held,
+    /// Why connections end.
     pub(super) complaints: Complaints,
+    /// What was refused of connections that go on: apart from the others, which say more.
+    pub(super) refusals: Complaints,
     pub(super) seats: Arc<Seats>,
     /// Tells the silent ones that the word to stop was said.
     pub(super) closing: Notify,
