@@ -216,7 +216,6 @@ impl Batch {
     }
 
     /// The same with what happens to lie behind, so that a span's last block can be read whole.
-    #[inline]
     pub(crate) fn padded_arena(&self) -> &[u8] {
         &self.tables.arena
     }
@@ -352,7 +351,6 @@ impl Batch {
     }
 
     /// The same for a codec that knows these already.
-    #[inline]
     pub(crate) fn push_flagged_row(&mut self, mark: usize, own: u16, head: RowHead) {
         self.has_pieces |= head.partial;
         self.tables.rows.push(Row {

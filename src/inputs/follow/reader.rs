@@ -40,6 +40,8 @@ const LISTEN: Duration = Duration::from_millis(10);
 const SAFETY_LOOK: Duration = Duration::from_secs(10);
 /// The same where the kernel tells of every write.
 const SURE_LOOK: Duration = Duration::from_secs(60);
+/// An idle file that is to be closed to make room for others is at rest once its checkpoint is saved.
+const PARK_LOOK: Duration = Duration::from_secs(1);
 
 /// What the opener tells a reader. Its number of messages is bounded by the files that it may hold open.
 pub enum News {
@@ -392,11 +394,18 @@ impl Reader {
         let Some(seat) = self.seats.get_mut(&number) else { return };
         if seat.watch.is_some() {
             seat.chain.standing().resting.store(true, Release);
-            if held::are_scarce() && seat.chain.park() {
+            let scarce = held::are_scarce();
+            if scarce && seat.chain.park() {
                 self.outlet.counters().followed.watch(Watching::Parked, 1);
             }
-            // What is not delivered may have to be read again.
-            let look = if seat.sure && seat.chain.is_delivered() { SURE_LOOK } else { SAFETY_LOOK };
+            let look = if scarce && seat.chain.file().is_some_and(|held| !held.is_parked()) {
+                PARK_LOOK
+            } else if seat.sure && seat.chain.is_delivered() {
+                SURE_LOOK
+            } else {
+                // What is not delivered may have to be read again.
+                SAFETY_LOOK
+            };
             self.sleep(number, now + look);
             return;
         }
