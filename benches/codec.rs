@@ -21,6 +21,8 @@
 //!
 //! `members` is not in the table yet: `decode_index` in one pass, as it is done where `parse = "json"` is the first step.
 //!
+//! `compress_*`: bodies as the sinks compress them, beside the library alone with a state that is kept.
+//!
 //! So `whole` is 6.3 times the serde_json loop. `plain_line` is 0.21 us, 4.7 million a second.
 
 use std::hint::black_box;
