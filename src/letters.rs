@@ -369,7 +369,7 @@ impl OneSink<'_> {
             goes_on = match sending.permit(record.cost()) {
                 Some(permit) => {
                     *record.permit_mut() = permit;
-                    sending.send(letter.number, record)
+                    sending.send(letter.number, *record)
                 }
                 None => false,
             };

@@ -127,6 +127,12 @@ fn lost_framing_closes_the_connection_without_an_ack() {
         assert!(!answer.windows(3).any(|part| part == b"ack"), "{what} was acked: {answer:02x?}");
         bench.still_works();
     }
+    // The first of them is said, the others within ten seconds are only counted.
+    bench.node.wait_for("one line with peer, offset and bytes", |node| {
+        let log = node.log();
+        let line = log.lines().find(|line| line.contains("does not use at byte 0 (c1)"));
+        line.is_some_and(|line| line.contains("127.0.0.1"))
+    });
     bench.finish(0);
 }
 

@@ -37,7 +37,7 @@ pub enum Of {
         /// What the destination said.
         cause: String,
         /// The record.
-        record: Batch,
+        record: Box<Batch>,
     },
     /// The input itself.
     Input {
@@ -135,7 +135,8 @@ impl Iterator for Letters {
             match dead_letter::decode(&frame.bytes, self.budget.empty_permit(), 0) {
                 Ok((head, _)) if self.marks.is_sent(head.sink, frame.lsn) => self.sent += 1,
                 Ok((head, record)) => {
-                    let of = Of::Sink { sink: head.sink.to_owned(), cause: head.cause.to_owned(), record };
+                    let (sink, cause) = (head.sink.to_owned(), head.cause.to_owned());
+                    let of = Of::Sink { sink, cause, record: Box::new(record) };
                     let (input, reason) = (head.input.to_owned(), head.reason.to_owned());
                     return Some(Letter { number, time_ms, input, reason, bytes, of });
                 }
