@@ -7,8 +7,9 @@
 //! - `ingest`: four threads append frames of 64 KiB, 64 of them under way each, and settle them when they are committed.
 //!   Beside it, in turn, the plain way to be sure: one file, `write` of 1 MiB with `O_DSYNC`, as `dd oflag=dsync bs=1M`.
 //! - `ack`: frames at half that rate; time from `append`, with its wait for room, to the commit.
-//! - `recovery`: the same frames as a backlog of 1 GiB, closed and opened again; every byte is read and its checksum
-//!   computed. Beside it CRC-32C alone over as many bytes in memory.
+//! - `backlog`: the same frames as a backlog of 1 GiB, closed and opened again. An opening reads a segment's head and the
+//!   frames of the last segment alone; then the reader takes all of it, each frame read and its checksum computed. Beside
+//!   it CRC-32C alone over as many bytes in memory.
 //!
 //! `cargo bench --bench disk_log`; figures with their conditions are in ARCHITECTURE.md. Only ratios travel.
 
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use longshore::buffer::{Committed, Log, Lost, Lsn, Payload, Settings};
+use longshore::buffer::{Committed, Log, Lost, Lsn, Payload, Read, Settings};
 
 const FRAME: usize = 64 << 10;
 const WRITERS: usize = 4;
@@ -170,8 +171,16 @@ fn main() {
     for round in 1..=ROUNDS {
         let began = Instant::now();
         let log = open(&folder, 4 << 30);
-        let took = began.elapsed();
+        let opened = began.elapsed();
         assert!(log.status().readers[0].total.bytes >= BACKLOG as u64, "the whole backlog is there");
+        let began = Instant::now();
+        let (mut after, mut bytes) = (0, 0);
+        while let Read::Frame { lsn, bytes: frame, .. } = log.read(0, after) {
+            after = lsn;
+            bytes += frame.len();
+        }
+        let took = began.elapsed();
+        assert!(bytes >= BACKLOG, "all of it is read: {bytes}");
         close(log);
         let began = Instant::now();
         let mut sum = 0;
@@ -180,6 +189,10 @@ fn main() {
         }
         std::hint::black_box(sum);
         let (ours, bare) = (mib_per_s(BACKLOG, took), mib_per_s(BACKLOG, began.elapsed()));
-        println!("recovery {round}/{ROUNDS}: {ours:.0} MiB/s, CRC-32C alone {bare:.0} MiB/s: {:.2}x", ours / bare);
+        println!(
+            "backlog {round}/{ROUNDS}: opened in {:.1} ms, read at {ours:.0} MiB/s, CRC-32C alone {bare:.0} MiB/s: {:.2}x",
+            opened.as_secs_f64() * 1e3,
+            ours / bare
+        );
     }
 }
