@@ -49,7 +49,8 @@ fn config(dir: &Path, server: &Server) -> String {
     )
 }
 
-fn letters(dir: &Path, words: &[&str]) -> Output {
+/// What `dead-letters` with these words says of the node in `dir`.
+pub fn letters(dir: &Path, words: &[&str]) -> Output {
     let config = dir.join("longshore.toml");
     let config = config.to_str().expect("UTF-8");
     let words: Vec<&str> =
@@ -57,7 +58,8 @@ fn letters(dir: &Path, words: &[&str]) -> Output {
     run(dir, &words, b"")
 }
 
-fn lines(output: &Output) -> Vec<Value> {
+/// Its lines, each a JSON value.
+pub fn lines(output: &Output) -> Vec<Value> {
     assert!(output.status.success(), "{}", told(output));
     String::from_utf8_lossy(&output.stdout).lines().map(parse).collect()
 }

@@ -4,32 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::process::Output;
 
 use rmpv::Value as Msg;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::dead_letters::{letters, lines};
 use crate::forward_input::config;
 use crate::harness::forward::{Client, encode, entries, forward, gzip, map, message, option, packed, zstd};
-use crate::harness::records::{line_count, parse, records};
-use crate::harness::{Node, audit_closes, folder, free_port, node, run, told};
+use crate::harness::records::{line_count, records};
+use crate::harness::{Node, audit_closes, folder, free_port, node, told};
 
 /// Bytes that are kept of one letter.
 const KEPT_MAX: usize = 64 << 10;
-
-fn letters(dir: &Path, words: &[&str]) -> Output {
-    let config = dir.join("longshore.toml");
-    let config = config.to_str().expect("UTF-8");
-    let words: Vec<&str> =
-        ["dead-letters", words[0], "--config", config].into_iter().chain(words[1..].iter().copied()).collect();
-    run(dir, &words, b"")
-}
-
-fn lines(output: &Output) -> Vec<Value> {
-    assert!(output.status.success(), "{}", told(output));
-    String::from_utf8_lossy(&output.stdout).lines().map(parse).collect()
-}
 
 struct Bench {
     dir: TempDir,
