@@ -73,6 +73,8 @@ pub struct Batch {
     taken_apart: usize,
     /// Whether a row was pushed whose text goes on in a later one.
     has_pieces: bool,
+    /// See [`is_whole`](Self::is_whole).
+    whole: bool,
     tables: Tables,
     permit: Permit,
 }
@@ -96,6 +98,7 @@ impl Batch {
             log_key: None,
             taken_apart: 0,
             has_pieces: false,
+            whole: true,
             tables,
             permit,
         }
@@ -222,6 +225,7 @@ impl Batch {
 
     /// The bytes in use, to change in place (decoding that never grows).
     pub fn arena_mut(&mut self) -> &mut [u8] {
+        self.whole = false;
         &mut self.tables.arena[..self.tables.used]
     }
 
@@ -329,6 +333,13 @@ impl Batch {
         self.taken_apart == self.len()
     }
 
+    /// Whether the fields of every row are all the members, in order, of one object that stands in the arena as it was read,
+    /// valid and on one line: then a sink copies the members in one piece. Whatever changes a field, or pushes a row that
+    /// is no such object, ends it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     /// Forgets the fields after `mark` (a record that turned out to be broken).
     pub fn rewind_fields(&mut self, mark: usize) {
         self.tables.fields.truncate(mark);
@@ -347,12 +358,15 @@ impl Batch {
     /// The same for a codec that has found the members of `log` itself, and knows which added values they stand in the way of.
     pub(crate) fn push_row_taken_apart(&mut self, mark: usize, own: u16, head: RowHead) {
         self.taken_apart += 1;
+        let whole = self.whole;
         self.push_flagged_row(mark, own, head);
+        self.whole = whole;
     }
 
     /// The same for a codec that knows these already.
     pub(crate) fn push_flagged_row(&mut self, mark: usize, own: u16, head: RowHead) {
         self.has_pieces |= head.partial;
+        self.whole = false;
         self.tables.rows.push(Row {
             time: head.time,
             time_text: head.time_text,
@@ -390,6 +404,7 @@ impl Batch {
 
     /// The same, to repoint. Call [`reflag`](Self::reflag) after a key changed.
     pub fn fields_mut(&mut self, at: usize) -> &mut [Field] {
+        self.whole = false;
         let row = &self.tables.rows[at];
         &mut self.tables.fields[row.fields_at as usize..(row.fields_at + row.fields_len) as usize]
     }
@@ -411,6 +426,7 @@ impl Batch {
 
     /// Appends a field to row `at`.
     pub fn add_field(&mut self, at: usize, field: Field) {
+        self.whole = false;
         let Tables { rows, fields, arena, .. } = &mut self.tables;
         let row = &mut rows[at];
         let (from, len) = (row.fields_at as usize, row.fields_len as usize);
@@ -427,6 +443,7 @@ impl Batch {
     /// Replaces field `index` of row `at` by the fields after `mark`, which must be the table's last: how `parse` puts
     /// the members of an object where the text was. Pass `None` to append them instead.
     pub fn splice_fields(&mut self, at: usize, index: Option<usize>, mark: usize) {
+        self.whole = false;
         let Tables { rows, fields, arena, .. } = &mut self.tables;
         let row = &mut rows[at];
         let (from, len) = (row.fields_at as usize, row.fields_len as usize);
@@ -500,6 +517,12 @@ impl Batch {
 
     /// Puts a row of this batch back at the end.
     pub fn keep_row(&mut self, row: Row) {
+        self.tables.rows.push(row);
+    }
+
+    /// Adds the next row of a stored batch.
+    pub(crate) fn restore_row(&mut self, row: Row) {
+        self.whole = false;
         self.tables.rows.push(row);
     }
 

@@ -17,6 +17,7 @@ mod escape;
 pub(crate) mod index;
 pub(crate) mod inner;
 mod mend;
+pub(crate) mod page;
 pub(crate) mod walk; // where a value ends that comes in pieces
 
 pub(crate) use escape::{Unescaped, quoted, unescape_block, unescape_room};

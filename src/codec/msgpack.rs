@@ -18,7 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::codec::{json, time};
 use crate::metrics::{Oddity, Tally};
-use crate::record::Timestamp;
+use crate::record::{Field, Form, Span, Timestamp};
 
 /// Levels of maps and arrays within one record, the record's own map included.
 pub const DEPTH_MAX: usize = 128;
@@ -128,6 +128,31 @@ fn other_head(bytes: &[u8]) -> Result<(Head, usize), Fault> {
         0xdf => (Head::Map(u32_at(1)?), 5),
         byte @ 0xe0..=0xff => (Head::Int(i64::from(byte as i8)), 1),
     })
+}
+
+/// Bytes of a scalar, by its first byte; 0 for what goes on by a length or a count, and for 0xc1.
+const SCALARS: [u8; 256] = {
+    let mut lens = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        lens[byte] = match byte {
+            0x00..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => 1,
+            0xcc | 0xd0 => 2,
+            0xcd | 0xd1 => 3,
+            0xca | 0xce | 0xd2 => 5,
+            0xcb | 0xcf | 0xd3 => 9,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    lens
+};
+
+/// The length of the number, boolean or nil that `bytes` begin with. `None` for other values, and for one that is not whole.
+#[inline(always)]
+pub(crate) fn scalar(bytes: &[u8]) -> Option<usize> {
+    let len = usize::from(SCALARS[usize::from(*bytes.first()?)]);
+    (len != 0 && len <= bytes.len()).then_some(len)
 }
 
 /// The end of the value that `bytes` begin with, its structure checked to `depth_max` levels ([`DEPTH_MAX`] at most).
@@ -346,31 +371,50 @@ fn write_text(rest: Within<'_>, len: usize, out: &mut Vec<u8>, tally: &mut Tally
     Some(())
 }
 
-/// The text of `number` if it has three decimals at most, as most numbers that people log have: then it is a whole
-/// number of thousandths, which is quicker to write than the shortest text is to find. Below 2^53
-/// thousandths a number has 15 digits or 16, and no other text of so few digits means the same float.
-fn write_thousandths(number: f64, out: &mut Vec<u8>) -> bool {
-    let thousandths = (number * 1000.0 + 0.5f64.copysign(number)) as i64;
-    // Zero may be negative. The rest of the comparison fails for what is no such number, and for NaN.
-    if thousandths == 0 || thousandths.unsigned_abs() >= 1 << 49 || thousandths as f64 / 1000.0 != number {
-        return false;
+/// A float of three decimals at most, as most numbers that people log are: then it is a whole number of thousandths,
+/// which is quicker to write than the shortest text is to find. Below 2^53 thousandths a number has 15 digits or 16, and
+/// no other text of so few digits means the same float.
+pub(crate) struct Thousandths {
+    pub(crate) negative: bool,
+    pub(crate) whole: u64,
+    /// The point and three digits.
+    pub(crate) part: [u8; 4],
+}
+
+impl Thousandths {
+    /// `None` for any other number.
+    #[inline]
+    pub(crate) fn of(number: f64) -> Option<Thousandths> {
+        let thousandths = (number * 1000.0 + 0.5f64.copysign(number)) as i64;
+        // Zero may be negative. The rest of the comparison fails for what is no such number, and for NaN.
+        if thousandths == 0 || thousandths.unsigned_abs() >= 1 << 49 || thousandths as f64 / 1000.0 != number {
+            return None;
+        }
+        let size = thousandths.unsigned_abs();
+        let part = (size % 1000) as u16;
+        let [hundreds, tens, ones] = [part / 100, part / 10 % 10, part % 10].map(|digit| b'0' + digit as u8);
+        Some(Thousandths { negative: thousandths < 0, whole: size / 1000, part: [b'.', hundreds, tens, ones] })
     }
-    if thousandths < 0 {
+
+    /// Zeros at the end of `part` that the shortest text has not: two at most, as `1.0` has one decimal.
+    #[inline]
+    pub(crate) fn spare(&self) -> usize {
+        match self.part {
+            [_, _, b'0', b'0'] => 2,
+            [_, _, _, b'0'] => 1,
+            _ => 0,
+        }
+    }
+}
+
+/// Writes such a number. Says whether it is one.
+fn write_thousandths(number: f64, out: &mut Vec<u8>) -> bool {
+    let Some(short) = Thousandths::of(number) else { return false };
+    if short.negative {
         out.push(b'-');
     }
-    let size = thousandths.unsigned_abs();
-    let (whole, part) = (size / 1000, (size % 1000) as u16);
-    out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
-    let digits = [part / 100, part / 10 % 10, part % 10].map(|digit| b'0' + digit as u8);
-    let kept = if part.is_multiple_of(100) {
-        1
-    } else if part.is_multiple_of(10) {
-        2
-    } else {
-        3
-    };
-    out.push(b'.');
-    out.extend_from_slice(&digits[..kept]);
+    out.extend_from_slice(itoa::Buffer::new().format(short.whole).as_bytes());
+    out.extend_from_slice(&short.part[..4 - short.spare()]);
     true
 }
 
@@ -544,6 +588,10 @@ pub fn fuzz_one(data: &[u8]) {
             assert!(read.is_ok() || out.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() > 120);
             assert!(peek(value).is_some());
             get(value, b"a");
+            let field = Field::new(Span::default(), Form::Msg, Span { at: 0, len: at as u32 });
+            if let Some(taken) = json::page::of_one(data, &field) {
+                assert_eq!(taken, [b",\"\":", &out[..]].concat(), "the short way and the general one write the same");
+            }
         }
         Err(Fault::TooDeep) => (),
         // Which of the two is seen first may differ: `check` refuses a count before it looks at what is counted.

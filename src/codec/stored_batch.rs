@@ -372,7 +372,7 @@ pub fn decode(bytes: &[u8], permit: Permit, input: u16) -> Result<Batch, Damage>
         }
         // Below the number of fields, which is a u32.
         fields_at = end as u32;
-        batch.keep_row(restored);
+        batch.restore_row(restored);
     }
     Ok(batch)
 }

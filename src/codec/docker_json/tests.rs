@@ -275,6 +275,36 @@ fn lost_bytes_are_counted_and_pieces_turn_the_one_pass_off() {
     assert!(!batch.is_taken_apart() && batch.find(1, b"log").is_some(), "it may be the end of the piece before it");
 }
 
+#[test]
+fn a_batch_is_whole_until_a_field_is_changed_or_a_row_is_no_object() {
+    let line = |log: &str| format!("{{\"log\":\"{log}\\n{TAIL}");
+    let head = LineHead { tag: 0, pos: 0, now: Timestamp(5) };
+    let object = line(r#"{\"a\": 1, \"b\":{\"c\":\"d\"}}"#);
+    let whole = || {
+        let mut batch = decoded(object.as_bytes(), LogForm::Members);
+        decode(object.as_bytes(), head, &mut batch, LogForm::Members);
+        batch
+    };
+    let ways: [fn(&mut Batch); 6] = [
+        |batch| batch.remove_field(0, 0),
+        |batch| batch.fields_mut(1).swap(0, 1),
+        |batch| batch.add_field(0, batch.fields(0)[0]),
+        |batch| batch.splice_fields(1, Some(0), batch.fields_mark()),
+        |batch| batch.arena_mut().fill(b' '),
+        |batch| decode(b"plain", LineHead { tag: 0, pos: 0, now: Timestamp(5) }, batch, LogForm::Members),
+    ];
+    for way in ways {
+        let mut batch = whole();
+        assert!(batch.is_whole());
+        way(&mut batch);
+        assert!(!batch.is_whole());
+    }
+    let mut batch = whole();
+    batch.retain(|row| row.pos == 0);
+    assert!(batch.is_whole() && batch.len() == 1);
+    assert!(!decoded(object.as_bytes(), LogForm::Text).is_whole(), "`log` is a text");
+}
+
 /// Any JSON, with the characters that are hard to get right.
 fn value() -> impl Strategy<Value = serde_json::Value> {
     let text = || "[ab\"\\\\/\n\t<&é😀{}:,\u{fffd}\\[\\]]{0,40}";

@@ -388,18 +388,26 @@ fn escape_byte(byte: u8, out: &mut Vec<u8>) {
 }
 
 fn escape_control(byte: u8, out: &mut Vec<u8>) {
-    let short = match byte {
-        b'\n' => b'n',
-        b'\r' => b'r',
-        b'\t' => b't',
-        0x08 => b'b',
-        0x0c => b'f',
-        _ => {
+    match short_escape(byte) {
+        Some(letter) => out.extend_from_slice(&[b'\\', letter]),
+        None => {
             let digits = b"0123456789abcdef";
             out.extend_from_slice(b"\\u00");
             out.extend_from_slice(&[digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]);
-            return;
         }
-    };
-    out.extend_from_slice(&[b'\\', short]);
+    }
+}
+
+/// What follows the backslash where one byte does.
+#[inline(always)]
+pub(super) fn short_escape(byte: u8) -> Option<u8> {
+    match byte {
+        b'"' | b'\\' => Some(byte),
+        b'\n' => Some(b'n'),
+        b'\r' => Some(b'r'),
+        b'\t' => Some(b't'),
+        0x08 => Some(b'b'),
+        0x0c => Some(b'f'),
+        _ => None,
+    }
 }

@@ -86,7 +86,7 @@ fn the_corpus_replays() {
     replay("msgpack", fuzz_one);
 }
 
-fn values() -> impl Strategy<Value = V> {
+pub(crate) fn values() -> impl Strategy<Value = V> {
     let leaf = prop_oneof![
         Just(V::Nil),
         any::<bool>().prop_map(V::from),

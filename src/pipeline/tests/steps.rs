@@ -303,7 +303,8 @@ fn a_log_that_the_codec_has_taken_apart_gives_the_record_that_the_step_would_giv
     let parse = r#"{ parse = "json" }"#;
     let join = r#"{ join = "docker_partial" }, { parse = "json" }"#;
     let more = r#"{ parse = "json", on_error = "drop" }, { set = { env = "x" } }, { drop = "b == 2" }"#;
-    for steps in [parse, join, more] {
+    let change = r#"{ parse = "json" }, { remove = ["a"] }, { rename = { b = "e" } }, { mask = ["c"] }"#;
+    for steps in [parse, join, more, change] {
         for logs in batches {
             let apart = of_docker(steps, logs, LogForm::Members);
             assert_eq!(apart, of_docker(steps, logs, LogForm::Text), "{steps} {logs:?}");
