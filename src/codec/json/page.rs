@@ -138,7 +138,7 @@ fn quoted(padded: &[u8], len: usize, page: &mut Bytes, used: usize) -> Option<us
     }
     let window = window::<{ 1 + BLOCK + 1 }>(page, used)?;
     window[0] = b'"';
-    window[1..=BLOCK].copy_from_slice(&block);
+    window[1..1 + BLOCK].copy_from_slice(&block);
     window[1 + len] = b'"';
     Some(used + len + 2)
 }
@@ -249,7 +249,7 @@ mod tests {
             ("id".into(), 7.into()),
             ("tags".into(), rmpv::Value::Array(vec!["a".into(), rmpv::Value::Nil, true.into(), (-1.25).into()])),
         ]));
-        let long = "x".repeat(PAGE - 20);
+        let long = "x".repeat(PAGE - 5);
         for (value, form, expected) in [
             (&b""[..], Form::Text, Some(r#","key":"""#)),
             (b"sixteen bytes___", Form::Text, Some(r#","key":"sixteen bytes___""#)),
