@@ -355,8 +355,7 @@ impl Opener {
     fn rescan(&mut self, all: bool) {
         self.refused = 0;
         self.rescans += 1;
-        // What can not be read is said as long as a look at everything meets it.
-        self.look_at_all(all || !self.said.is_empty());
+        self.look_at_all(all);
         if self.refused == 0 && !self.said.is_empty() {
             self.said.clear();
             self.outlet.metrics.uncheck(&format!("input {}", self.input));
@@ -368,8 +367,12 @@ impl Opener {
         self.unwatch_replaced();
         self.polls = false;
         let share = self.rescans % SHARES;
-        let due = |folder: &Folder| all || folder.number % SHARES == share || !folder.is_sure();
-        let due = self.folders.iter().filter(|(_, folder)| due(folder));
+        // What can not be read is said as long as each look meets it.
+        let refused: HashSet<&Path> = self.said.iter().filter_map(|path| path.parent()).collect();
+        let due = |path: &Path, folder: &Folder| {
+            all || folder.number % SHARES == share || !folder.is_sure() || refused.contains(path)
+        };
+        let due = self.folders.iter().filter(|(path, folder)| due(path, folder));
         let mut folders: Vec<(u64, PathBuf)> = due.map(|(path, folder)| (folder.number, path.clone())).collect();
         folders.sort_unstable_by_key(|(number, _)| *number);
         for (_, path) in folders {
