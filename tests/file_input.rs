@@ -137,3 +137,30 @@ fn a_folder_in_the_place_of_another_is_found_with_what_comes_in_it() {
     node.wait_for("a record that came after", |_| line_count(&out) >= 3);
     node.stop_well();
 }
+
+#[test]
+fn a_record_has_the_same_id_however_the_files_before_it_were_read() {
+    let dir = folder();
+    let (log, rotated, out) = (dir.path().join("a.log"), dir.path().join("a.log.1"), dir.path().join("out.ndjson"));
+    let text = |range: std::ops::Range<u32>| range.map(|n| format!("line {n}\n")).collect::<String>();
+    let config = config(dir.path(), "text", "start = \"head\"") + "add = [\"id\", \"file\"]\n";
+    fs::write(&log, text(0..100)).expect("writable");
+    let mut node = node(dir.path(), &config).start();
+    node.wait_for("the first file", |_| line_count(&out) >= 100);
+    fs::rename(&log, &rotated).expect("renamed");
+    fs::write(&log, text(100..200)).expect("writable");
+    node.wait_for("the second file", |_| line_count(&out) >= 200);
+    node.stop_well();
+    let ids = |out: &std::path::Path| -> Vec<String> {
+        records(out).iter().map(|record| record["longshore_id"].as_str().expect("an id").to_owned()).collect()
+    };
+    let apart = ids(&out);
+    // Both files at once, by a node that knows nothing.
+    fs::remove_file(&out).expect("removed");
+    fs::remove_dir_all(dir.path().join("data")).expect("removed");
+    let mut node = self::node(dir.path(), &config).start();
+    node.wait_for("both files", |_| line_count(&out) >= 200);
+    node.stop_well();
+    assert_eq!(ids(&out), apart);
+    assert_eq!(apart.iter().collect::<std::collections::HashSet<_>>().len(), 200);
+}

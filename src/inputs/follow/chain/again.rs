@@ -102,6 +102,7 @@ impl Chain {
 
     fn go_to(&mut self, span: Span, position: u64) {
         self.again.head = span.head;
+        self.unnamed = true;
         let offset = span.from + (position - span.start);
         match Source::open(Arc::clone(&span.held), offset) {
             Ok(mut source) => {

@@ -117,7 +117,7 @@ impl Chain {
             let wanted = ((data.len() - at) * 2 + (4 << 10)).clamp(16 << 10, BATCH_BYTES);
             let Some(mut batch) = outlet.batch_blocking(wanted, &self.about.origin) else { return false };
             batch.base = position;
-            batch.ids.extend(self.ids_from(position));
+            self.unnamed = true;
             self.now = Timestamp::now();
             // The text of a line whose pieces wait is not whole yet.
             let steps = outlet.gate.pipeline();
@@ -126,9 +126,12 @@ impl Chain {
             self.steps = apart.then_some(steps);
             self.filling = Some(batch);
         }
+        // The records of the next file have its name, wherever the batch began: the same one when they are read again.
+        let run = if std::mem::take(&mut self.unnamed) { self.ids_from(position) } else { None };
         let Some(batch) = &mut self.filling else { return false };
         let tag = batch.shared_tag_index(&self.about.tag).unwrap_or(0);
         let pos = u32::try_from(position - batch.base).unwrap_or(u32::MAX);
+        batch.ids.extend(run.map(|run| IdRun { from: pos, ..run }));
         self.rules.format.decode(line, LineHead { tag, pos, now: self.now }, batch, self.log);
         true
     }

@@ -78,8 +78,8 @@ impl Chain {
                 self.skipping = skipping;
                 let Some(source) = std::mem::replace(&mut self.source, main) else { continue };
                 late.source = source;
-                if let Some(main) = &self.source {
-                    self.span(&main.held, main.offset, source::head_of(&main.held).unwrap_or_default());
+                if let Some((held, from)) = self.source.as_ref().map(|main| (Arc::clone(&main.held), main.offset)) {
+                    self.span(&held, from, source::head_of(&held).unwrap_or_default());
                 }
             }
             if grown {

@@ -157,6 +157,8 @@ pub struct Chain {
     /// Position of a line that was cut: its rest is being skipped.
     skipping: Option<u64>,
     filling: Option<Batch>,
+    /// The batch is new, or another file is gone on with: its next record begins a run of ids.
+    unnamed: bool,
     /// How `log` of its Docker lines is kept.
     log: LogForm,
     /// The steps that it is decoded for, if they are half done with that: a reload meanwhile is for the next batch.
@@ -209,6 +211,7 @@ impl Chain {
             again: again::Again::default(),
             skipping: None,
             filling: None,
+            unnamed: false,
             log: LogForm::default(),
             steps: None,
             now: Timestamp(0),
@@ -296,8 +299,9 @@ impl Chain {
         }
     }
 
-    fn span(&self, held: &Arc<Held>, from: u64, head: Mark) {
+    fn span(&mut self, held: &Arc<Held>, from: u64, head: Mark) {
         let span = Span { start: self.position, from, held: Arc::clone(held), head };
+        self.unnamed = true;
         self.progress.lock().spans.push_back(span);
     }
 
