@@ -141,26 +141,45 @@ fn a_folder_in_the_place_of_another_is_found_with_what_comes_in_it() {
 #[test]
 fn a_record_has_the_same_id_however_the_files_before_it_were_read() {
     let dir = folder();
-    let (log, rotated, out) = (dir.path().join("a.log"), dir.path().join("a.log.1"), dir.path().join("out.ndjson"));
+    let (log, out) = (dir.path().join("a.log"), dir.path().join("out.ndjson"));
+    let (data, kept) = (dir.path().join("data"), dir.path().join("kept"));
     let text = |range: std::ops::Range<u32>| range.map(|n| format!("line {n}\n")).collect::<String>();
-    let config = config(dir.path(), "text", "start = \"head\"") + "add = [\"id\", \"file\"]\n";
-    fs::write(&log, text(0..100)).expect("writable");
-    let mut node = node(dir.path(), &config).start();
-    node.wait_for("the first file", |_| line_count(&out) >= 100);
-    fs::rename(&log, &rotated).expect("renamed");
-    fs::write(&log, text(100..200)).expect("writable");
-    node.wait_for("the second file", |_| line_count(&out) >= 200);
-    node.stop_well();
-    let ids = |out: &std::path::Path| -> Vec<String> {
-        records(out).iter().map(|record| record["longshore_id"].as_str().expect("an id").to_owned()).collect()
+    let config = config(dir.path(), "text", "") + "add = [\"id\"]\n";
+    let run = |count: usize, then: &dyn Fn(u32)| {
+        let mut node = node(dir.path(), &config).start();
+        for step in 0.. {
+            node.wait_for("records", |_| line_count(&out) >= count.min(50 * (step as usize + 1)));
+            if line_count(&out) >= count {
+                break;
+            }
+            then(step);
+        }
+        node.stop_well();
     };
-    let apart = ids(&out);
-    // Both files at once, by a node that knows nothing.
+    fs::write(&log, text(0..50)).expect("writable");
+    run(50, &|_| ());
+    let copied = std::process::Command::new("cp").arg("-r").args([&data, &kept]).status().expect("cp is there");
+    assert!(copied.success());
+    // Line by line, so to say: each file is read to its end before there is more.
+    run(150, &|step| match step {
+        0 => {
+            let mut file = fs::OpenOptions::new().append(true).open(&log).expect("it is there");
+            file.write_all(text(50..100).as_bytes()).expect("writable");
+        }
+        _ => {
+            fs::rename(&log, dir.path().join("a.log.1")).expect("renamed");
+            fs::write(&log, text(100..150)).expect("writable");
+        }
+    });
+    let ids = || -> Vec<String> {
+        records(&out).iter().map(|record| record["longshore_id"].as_str().expect("an id").to_owned()).collect()
+    };
+    let apart = ids();
+    // The rest of the first file and the second one at once, by a node that was away meanwhile.
     fs::remove_file(&out).expect("removed");
-    fs::remove_dir_all(dir.path().join("data")).expect("removed");
-    let mut node = self::node(dir.path(), &config).start();
-    node.wait_for("both files", |_| line_count(&out) >= 200);
-    node.stop_well();
-    assert_eq!(ids(&out), apart);
-    assert_eq!(apart.iter().collect::<std::collections::HashSet<_>>().len(), 200);
+    fs::remove_dir_all(&data).expect("removed");
+    fs::rename(&kept, &data).expect("renamed");
+    run(100, &|_| ());
+    assert_eq!(ids(), apart[50..]);
+    assert_eq!(apart.iter().collect::<std::collections::HashSet<_>>().len(), 150);
 }

@@ -299,12 +299,6 @@ impl Chain {
         }
     }
 
-    fn span(&mut self, held: &Arc<Held>, from: u64, head: Mark) {
-        let span = Span { start: self.position, from, held: Arc::clone(held), head };
-        self.unnamed = true;
-        self.progress.lock().spans.push_back(span);
-    }
-
     /// Reads for one quantum at most.
     pub fn turn(&mut self, context: &mut Context<'_>) -> Turn {
         if let Some(until) = self.not_before {

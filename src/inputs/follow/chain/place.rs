@@ -7,6 +7,7 @@ use crate::inputs::Outlet;
 use crate::inputs::follow::checkpoint::Saved;
 use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::identity::{self, Mark};
+use crate::inputs::follow::progress::Span;
 use crate::inputs::follow::resume::{self, Fate};
 use crate::inputs::follow::tracker;
 use crate::metrics::Oddity;
@@ -102,5 +103,12 @@ impl Chain {
                 self.standing.lost(1, LostBytes::Gone, saved.done.size.saturating_sub(offset));
             }
         }
+    }
+
+    /// From the position on it is `held` that is read, from that offset.
+    pub(super) fn span(&mut self, held: &Arc<Held>, from: u64, head: Mark) {
+        let span = Span { start: self.position, from, held: Arc::clone(held), head };
+        self.unnamed = true;
+        self.progress.lock().spans.push_back(span);
     }
 }
