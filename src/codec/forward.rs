@@ -19,6 +19,7 @@
 //! Limits: [`Limits`], all settings of the input. Counters: `RejectReason` and `Oddity` of the batch's tally.
 //! Format: <https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1>, and what senders really write.
 
+pub mod ack; // read by a sender
 mod blob;
 mod caught; // the bytes of what is refused
 pub mod encode;
