@@ -9,10 +9,11 @@
 //! of it; a larger one as it arrives, entry by entry, so that it never has to fit in memory. Either way each byte is
 //! looked at a bounded number of times, also if it arrives alone.
 //!
-//! The options come last. Of a frame that is decoded when it is whole they are read first. Of a larger one the blob's
-//! first byte alone decides: what neither begins an entry nor is gzip or zstd (metrics of Fluent Bit, an unknown codec)
-//! is passed over and rejected with the reason that the options give. What begins as entries is read as records, and
-//! options that say otherwise at the end (`fluent_signal`, an unknown `compressed`) come too late: `options_late`.
+//! The options come last. Of a frame that is decoded when it is whole they are read first, but for a message's. Of a larger
+//! one the blob's first byte alone decides: what neither begins an entry nor is gzip or zstd (metrics of Fluent Bit, an
+//! unknown codec) is passed over and rejected with the reason that the options give. What begins as entries, or is an array
+//! of them, is read as records, and options that say otherwise at the end (`fluent_signal`, an unknown `compressed`) come
+//! too late: `options_late`.
 //!
 //! Bad data within good framing is rejected, counted, and its frame ends as any other; a loss of framing ends the
 //! connection ([`Step::Lost`]).
@@ -410,5 +411,7 @@ fn intern(known: &mut Option<(Vec<u8>, Tag)>, bytes: &[u8], batch: &mut Batch) {
     *known = Some((bytes.to_vec(), Tag::from(&*text)));
 }
 
+#[cfg(test)]
+mod odd_tests;
 #[cfg(test)]
 mod tests;
