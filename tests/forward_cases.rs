@@ -103,7 +103,12 @@ fn times() -> Vec<Case> {
         timed("nil", Msg::Nil, "<now>", receipt),
         timed("half a second", 1_700_000_000.5.into(), "2023-11-14T22:13:20.500000000Z", &[]),
         timed("-1", (-1).into(), "1969-12-31T23:59:59.000000000Z", &[]),
-        timed("nanoseconds above 1e9", event_time(TIME, 1_500_000_000), "2023-11-14T22:13:21.500000000Z", &[]),
+        timed(
+            "nanoseconds above 1e9",
+            event_time(TIME, 1_500_000_000),
+            "2023-11-14T22:13:21.500000000Z",
+            &[("nanoseconds_carried", 1)],
+        ),
         timed(
             "u64::MAX",
             u64::MAX.into(),
@@ -154,6 +159,18 @@ fn blobs() -> Vec<Case> {
         bad("lz4", packed("t", &blob, with("lz4".into())), "unknown_codec"),
         bad("a codec that is a number", packed("t", &blob, with(5.into())), "unknown_codec"),
         bad("gzip of garbage", packed("t", b"\x1f\x8b\x08garbage", with("gzip".into())), "bad_compression"),
+        bad(
+            "metrics of Fluent Bit as Fluentd takes them",
+            forward("t", &[(at(), Msg::Array(vec![one()]))], Some(option("c", &[("fluent_signal", 1.into())]))),
+            "not_logs",
+        ),
+        Case {
+            name: "one record that is called metrics",
+            bytes: message("t", at(), one(), Some(option("c", &[("fluent_signal", 1.into())]))),
+            answer: c(),
+            lines: vec![line(r#""a":1"#, AT)],
+            counted: vec![("options_late", 1)],
+        },
         bad("metrics of Fluent Bit", packed("t", &blob, Some(option("c", &[("fluent_signal", 1.into())]))), "not_logs"),
         Case {
             name: "a hundred zero bytes after the entries",
@@ -194,6 +211,21 @@ fn blobs() -> Vec<Case> {
             answer: c(),
             lines: vec![line(two[0], AT)],
             counted: vec![("group_marker", 2), ("metadata_dropped", 1)],
+        },
+        Case {
+            name: "a group of Fluent Bit whose markers are plain numbers",
+            bytes: packed(
+                "t",
+                &entries(&[
+                    (Msg::Array(vec![(-1).into(), map(&[])]), map(&[])),
+                    (Msg::Array(vec![at(), map(&[])]), one()),
+                    (Msg::Array(vec![(-2).into(), map(&[])]), map(&[])),
+                ]),
+                chunk(),
+            ),
+            answer: c(),
+            lines: vec![line(two[0], AT)],
+            counted: vec![("group_marker", 2)],
         },
     ]
 }
@@ -251,7 +283,21 @@ fn frames() -> Vec<Case> {
             bytes: tagged("".into()),
             answer: c(),
             lines: vec![format!(r#"{{{a},"time":"{AT}","tag":""}}"#)],
+            counted: vec![("tag_empty", 1)],
+        },
+        Case {
+            name: "a tag with slashes and spaces",
+            bytes: tagged("/a b/../c/".into()),
+            answer: c(),
+            lines: vec![format!(r#"{{{a},"time":"{AT}","tag":"/a b/../c/"}}"#)],
             counted: vec![],
+        },
+        Case {
+            name: "a tag that is no UTF-8",
+            bytes: [b"\x94\xa3t\xff.", &encode(&at())[..], &encode(&one()), &encode(&option("c", &[]))].concat(),
+            answer: c(),
+            lines: vec![format!("{{{a},\"time\":\"{AT}\",\"tag\":\"t\u{fffd}.\"}}")],
+            counted: vec![("invalid_utf8", 1)],
         },
         good("a tag that is binary", tagged(Msg::Binary(b"t".to_vec())), c(), &[a]),
         bad("a tag that is nil", tagged(Msg::Nil), "bad_tag"),
@@ -304,7 +350,12 @@ fn records() -> Vec<Case> {
         good("128 levels", deep(128), c(), &[&nested(128)]),
         bad("129 levels", deep(129), "too_deep"),
         bad("a million levels", endless, "too_deep"),
-        fields("a key twice", b"\x93\xa1t\xce\x65\x53\xf1\x00\x82\xa1a\x01\xa1a\x02".to_vec(), r#""a":1,"a":2"#, &[]),
+        fields(
+            "a key twice",
+            b"\x93\xa1t\xce\x65\x53\xf1\x00\x82\xa1a\x01\xa1a\x02".to_vec(),
+            r#""a":1,"a":2"#,
+            &[("duplicate_key", 1)],
+        ),
         fields(
             "keys that are a number, nil, binary, no UTF-8",
             keys.to_vec(),
@@ -315,7 +366,13 @@ fn records() -> Vec<Case> {
         fields("i64::MIN", raw(b"\xd3\x80\x00\x00\x00\x00\x00\x00\x00"), r#""a":-9223372036854775808"#, &[]),
         fields("a float of 32 bits", raw(b"\xca\x3d\xcc\xcc\xcd"), r#""a":0.1"#, &[]),
         fields("-0.0", raw(b"\xcb\x80\x00\x00\x00\x00\x00\x00\x00"), r#""a":-0.0"#, &[]),
-        fields("NaN", raw(b"\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00"), r#""a":null"#, &[]),
+        fields(
+            "infinities",
+            raw(b"\x92\xca\x7f\x80\x00\x00\xcb\xff\xf0\x00\x00\x00\x00\x00\x00"),
+            r#""a":[null,null]"#,
+            &[("not_finite", 2)],
+        ),
+        fields("NaN", raw(b"\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00"), r#""a":null"#, &[("not_finite", 1)]),
         fields("a timestamp of 4 bytes", raw(b"\xd6\xff\x65\x53\xf1\x00"), &format!(r#""a":"{AT}""#), &[]),
         fields(
             "a timestamp of 8 bytes",
@@ -329,8 +386,13 @@ fn records() -> Vec<Case> {
             r#""a":"2023-11-14T22:13:20.000000001Z""#,
             &[],
         ),
-        fields("an ext of type 42", raw(b"\xd5\x2a\x01\x02"), r#""a":{"type":42,"data":"AQI="}"#, &[]),
-        fields("bytes that are no UTF-8", raw(b"\xa3x\xffy"), "\"a\":\"x\u{fffd}y\"", &[]),
+        fields(
+            "an ext of type 42",
+            raw(b"\xd5\x2a\x01\x02"),
+            r#""a":{"type":42,"data":"AQI="}"#,
+            &[("ext_unknown", 1)],
+        ),
+        fields("bytes that are no UTF-8", raw(b"\xa3x\xffy"), "\"a\":\"x\u{fffd}y\"", &[("invalid_utf8", 1)]),
         of_docker("a label that overwrote the log, keys in any order", b"a label", "a label"),
         of_docker("a log with NUL and 0xff", b"a\x00b\xffc", "a\\u0000b\u{fffd}c"),
         of_docker("a log that ends in a carriage return", b"tty\r", "tty\\r"),

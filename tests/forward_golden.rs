@@ -5,8 +5,10 @@
 //! |---|---|
 //! | Docker's `fluentd` driver, of all ages | signed int32 times, nil or empty options, EventTime, acks, pieces of lines |
 //! | Fluentd | blobs as `str32` however small, `compressed = "text"`, chunk ids that end in a newline, members one after another |
-//! | Fluent Bit before and after 5.0.5 | `array32` of entries, `[[time, metadata], record]`, group markers, `fluent_signal`, Windows |
-//! | loggers for Go, Python, Ruby, Java, Node; Fluency | float times, milliseconds, `size` in bytes, blobs as `bin` and `str`, JSON |
+//! | Fluent Bit before and after 5.0.5 | `array32` of entries, `[[time, metadata], record]`, group markers of both kinds, each `fluent_signal` and `fluentd_compat`, integer times, gzip that nothing declares, Windows |
+//! | loggers for Go, Python, Ruby, Java, Node; Fluency; Wazuh | float times, milliseconds, `size` in bytes, blobs as `bin` and `str`, JSON, options without a meaning |
+//!
+//! What they say in the handshake is laid down in `src/codec/forward/handshake_tests.rs`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,9 +28,10 @@ struct Sender {
     records: Vec<Value>,
 }
 
-/// 2023-11-14T22:13:20Z: as signed and unsigned int32, and as EventTime with a nanosecond.
+/// 2023-11-14T22:13:20Z: as signed and unsigned int32, as uint64, and as EventTime with a nanosecond.
 const SIGNED: &[u8] = b"\xd2\x65\x53\xf1\x00";
 const UNSIGNED: &[u8] = b"\xce\x65\x53\xf1\x00";
+const LONG: &[u8] = b"\xcf\x00\x00\x00\x00\x65\x53\xf1\x00";
 const EVENT: &[u8] = b"\xd7\x00\x65\x53\xf1\x00\x00\x00\x00\x01";
 const WHOLE: &str = "2023-11-14T22:13:20.000000000Z";
 const NANO: &str = "2023-11-14T22:13:20.000000001Z";
@@ -215,6 +218,41 @@ fn fluent_bit_senders() -> Vec<Sender> {
         b"\xa4size\x02\xadfluent_signal\x00\xaacompressed\xa4gzip",
     ]
     .concat();
+    let whole = || vec![json!({"n": 1, "time": WHOLE}), json!({"n": 2, "time": WHOLE})];
+    // `time_as_integer`, for Fluentd up to 0.12: uint64 however small.
+    let integers = [b"\x92", LONG, b"\x81\xa1n\x01", b"\x92", LONG, b"\x81\xa1n\x02"].concat();
+    let integer_marker = |time: &[u8]| [b"\x92\x92", time, b"\x80\x80"].concat();
+    let integer_groups = [
+        integer_marker(b"\xff"),
+        nested(1),
+        integer_marker(b"\xfe"),
+        integer_marker(b"\xd3\xff\xff\xff\xff\xff\xff\xff\xff"),
+        nested(2),
+        integer_marker(b"\xd3\xff\xff\xff\xff\xff\xff\xff\xfe"),
+    ]
+    .concat();
+    // A blob that is no entries.
+    let signal = |name: &'static str, signal: u8, blob: &[u8]| Sender {
+        name,
+        bytes: [b"\x93", &fixstr(name)[..], &bin8(blob), &options(&base64, signal)].concat(),
+        answer: ack(&base64),
+        records: Vec::new(),
+    };
+    // `fluentd_compat`: one entry whose record is an array of what the blob would hold.
+    let compat = |name: &'static str, signal: u8| Sender {
+        name,
+        bytes: [
+            b"\x93",
+            &fixstr(name)[..],
+            b"\x91\x92",
+            EVENT,
+            b"\x92\x82\xa4meta\x80\xa7metrics\x90\x82\xa4meta\x80\xa7metrics\x90",
+            &options(&base64, signal),
+        ]
+        .concat(),
+        answer: ack(&base64),
+        records: Vec::new(),
+    };
     let inner = [b"\x93\xabflb.windows\x92", &two_entries()[..], b"\x80"].concat();
     vec![
         packed("flb.4.packed", &two_entries(), &hex),
@@ -239,6 +277,32 @@ fn fluent_bit_senders() -> Vec<Sender> {
             records: vec![json!({"n": 1, "time": NANO})],
         },
         Sender { name: "flb.gzip", bytes: gzipped, answer: ack(&base64), records: two_records() },
+        // Without options, and with some that do not say it: the blob's first bytes do.
+        Sender {
+            name: "flb.gzip.bare",
+            bytes: [b"\x92", &fixstr("flb.gzip.bare")[..], &bin8(&gzip(&two_entries()))].concat(),
+            answer: Vec::new(),
+            records: two_records(),
+        },
+        packed("flb.gzip.sniffed", &gzip(&[nested(1), nested(2)].concat()), &base64),
+        Sender {
+            name: "flb.integers",
+            bytes: [b"\x93", &fixstr("flb.integers")[..], b"\x92", &integers, &options(&hex, 0)].concat(),
+            answer: ack(&hex),
+            records: whole(),
+        },
+        Sender {
+            name: "flb.integer.message",
+            bytes: [b"\x94", &fixstr("flb.integer.message")[..], LONG, b"\x81\xa1n\x01\x81\xa5chunk", &hex].concat(),
+            answer: ack(&hex),
+            records: vec![json!({"n": 1, "time": WHOLE})],
+        },
+        packed("flb.integer.groups", &integer_groups, &base64),
+        signal("flb.traces", 2, b"\x82\xadresourceSpans\x91\x80\xa4meta\x80"),
+        signal("flb.blobs", 3, b"\xc4\x04blob"),
+        signal("flb.profiles", 4, b"\x81\xa8profiles\x90"),
+        compat("flb.compat.metrics", 1),
+        compat("flb.compat.traces", 2),
         // A batch in the place of an entry (fluent-bit#12200).
         Sender {
             name: "flb.windows",
@@ -320,6 +384,20 @@ fn logger_senders() -> Vec<Sender> {
             answer: ack(&node_chunk),
             records: two_records(),
         },
+        // Its options are a place holder. A line of JSON, which it does not take apart.
+        Sender {
+            name: "wazuh",
+            bytes: [
+                b"\x94\xa5wazuh",
+                UNSIGNED,
+                b"\x81\xa7message",
+                &str8(br#"{"rule":{"level":3},"agent":{"id":"001"}}"#),
+                b"\x81\xa6option\xa8optional",
+            ]
+            .concat(),
+            answer: Vec::new(),
+            records: vec![json!({"message": r#"{"rule":{"level":3},"agent":{"id":"001"}}"#, "time": WHOLE})],
+        },
         Sender {
             name: "fluency",
             bytes: [b"\x93\xa7fluency", &str8(&blob)[..], &sized(&uuid)].concat(),
@@ -396,13 +474,27 @@ fn every_sender_gives_its_records_and_gets_its_ack_wherever_its_bytes_are_cut() 
     }
     node.wait_for("all records", |_| line_count(&out) >= count);
     node.assert_ledger_closes();
-    assert_eq!(node.metric("longshore_input_rejected_total", &[("reason", "not_logs")]) as usize, {
-        let metrics = senders.iter().flatten().find(|sender| sender.name == "flb.metrics").expect("it is there");
-        metrics.bytes.len()
-    });
-    let rejected = node.metric("longshore_input_rejected_total", &[]);
-    assert_eq!(rejected, node.metric("longshore_input_rejected_total", &[("reason", "not_logs")]));
-    assert_eq!(node.metric("longshore_input_oddities_total", &[("kind", "framing_lost")]), 0);
+    // How often bytes were sent that count so much each.
+    let sent = |each: &[(&str, usize)]| -> usize {
+        let found = senders.iter().flatten().filter_map(|sender| {
+            each.iter().find(|(name, _)| *name == sender.name).map(|(_, times)| times * sender.bytes.len())
+        });
+        assert_eq!(found.clone().count(), each.len(), "{each:?}");
+        found.sum()
+    };
+    let no_logs = senders.iter().flatten().filter(|sender| sender.records.is_empty());
+    let no_logs: Vec<(&str, usize)> = no_logs.map(|sender| (sender.name, 1)).collect();
+    assert_eq!(no_logs.len(), 6);
+    let rejected = |labels: &[(&str, &str)]| node.metric("longshore_input_rejected_total", labels) as usize;
+    assert_eq!(rejected(&[("reason", "not_logs")]), sent(&no_logs));
+    assert_eq!(rejected(&[]), sent(&no_logs), "nothing else");
+    let odd = |kind| node.metric("longshore_input_oddities_total", &[("kind", kind)]) as usize;
+    assert_eq!(odd("group_marker"), sent(&[("flb.5.groups", 4), ("flb.integer.groups", 4)]));
+    assert_eq!(odd("codec_sniffed"), sent(&[("flb.gzip.bare", 1), ("flb.gzip.sniffed", 1)]));
+    assert_eq!(odd("time_scaled"), sent(&[("node.milliseconds", 1)]));
+    for kind in ["framing_lost", "time_from_receipt", "duplicate_key", "options_late"] {
+        assert_eq!(odd(kind), 0, "{kind}");
+    }
     node.stop_well();
     let mut got: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
     for record in records(&out) {

@@ -29,6 +29,7 @@ mod file_sink;
 mod forward_attacks;
 mod forward_bad;
 mod forward_cases;
+mod forward_claims;
 mod forward_golden;
 mod forward_idle;
 mod forward_input;

@@ -395,19 +395,39 @@ fn every_test_that_a_page_names_is_there() {
     for page in PAGES_OF_TESTS {
         let text = fs::read_to_string(root().join(page)).expect("the page is there");
         let tests = test.captures_iter(&text).map(|found| format!("fn {}(", &found[1]));
-        let found: Vec<String> = match page.ends_with("cases.md") {
-            true => {
-                let rows =
-                    text.lines().filter(|line| line.starts_with("| ")).filter_map(|line| line.rsplit(" | ").next());
-                let cases = rows.flat_map(|cell| case.captures_iter(cell)).map(|found| format!("\"{}\"", &found[1]));
-                tests.chain(cases).collect()
-            }
-            false => tests.collect(),
-        };
+        // Cases in quotes stand in the last column.
+        let rows = text.lines().filter(|line| line.starts_with("| ")).filter_map(|line| line.rsplit(" | ").next());
+        let cases = rows.flat_map(|cell| case.captures_iter(cell)).map(|found| format!("\"{}\"", &found[1]));
+        let found: Vec<String> = tests.chain(cases).collect();
         assert!(found.len() > 20, "{page} names {} tests", found.len());
         missing.extend(
             found.into_iter().filter(|name| !code.contains(name.as_str())).map(|name| format!("{page}: {name}")),
         );
     }
     assert!(missing.is_empty(), "no such test: {missing:#?}");
+}
+
+#[test]
+fn every_rule_and_every_yes_of_the_forward_page_names_its_test() {
+    let page = fs::read_to_string(root().join("docs/forward.md")).expect("the page is there");
+    let section = |title: &str| -> Vec<Vec<String>> {
+        let text = page.split("\n## ").find(|part| part.starts_with(title)).expect("the section is there");
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+        rows.skip(1).map(|row| row.split(" | ").map(str::to_owned).collect()).collect()
+    };
+    let test = Regex::new(r#"`\w+_\w+_\w+_\w+_\w+`|"[^"|]+"(?:[,;]|$)"#).expect("a valid pattern");
+    let (rules, rows) = (section("One rule per oddity"), section("Beside other receivers"));
+    assert!(rules.len() > 30 && rows.len() > 30, "{} rules, {} rows", rules.len(), rows.len());
+    for rule in &rules {
+        assert_eq!(rule.len(), 4, "what, what becomes of it, its counter, its test: {rule:?}");
+        assert!(!rule[2].is_empty(), "a counter, or why there is none: {rule:?}");
+        assert!(test.is_match(&rule[3]), "no test: {rule:?}");
+    }
+    for row in &rows {
+        let reason = row[1].strip_prefix("no, ").is_some_and(|reason| reason.len() > 20);
+        assert!(
+            reason || row[1].starts_with("yes: ") && test.is_match(&row[1]),
+            "a yes with its test, or why not: {row:?}"
+        );
+    }
 }

@@ -9,21 +9,25 @@
 //! of it; a larger one as it arrives, entry by entry, so that it never has to fit in memory. Either way each byte is
 //! looked at a bounded number of times, also if it arrives alone.
 //!
-//! The options come last. Of a frame that is decoded when it is whole they are read first. Of a larger one the blob's
-//! first byte alone decides: what neither begins an entry nor is gzip or zstd (metrics of Fluent Bit, an unknown codec)
-//! is passed over and rejected with the reason that the options give. What begins as entries is read as records, and
-//! options that say otherwise at the end (`fluent_signal`, an unknown `compressed`) come too late: `options_late`.
+//! The options come last. Of a frame that is decoded when it is whole they are read first, but for a message's. Of a larger
+//! one the blob's first byte alone decides: what neither begins an entry nor is gzip or zstd (metrics of Fluent Bit, an
+//! unknown codec) is passed over and rejected with the reason that the options give. What begins as entries, or is an array
+//! of them, is read as records, and options that say otherwise at the end (`fluent_signal`, an unknown `compressed`) come
+//! too late: `options_late`.
 //!
 //! Bad data within good framing is rejected, counted, and its frame ends as any other; a loss of framing ends the
 //! connection ([`Step::Lost`]).
 //! Limits: [`Limits`], all settings of the input. Counters: `RejectReason` and `Oddity` of the batch's tally.
 //! Format: <https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1>, and what senders really write.
 
+pub mod ack; // read by a sender
 mod blob;
 mod caught; // the bytes of what is refused
 pub mod encode;
 mod entries;
 mod entry;
+mod frame; // from a frame's heads to its body
+mod fuzz;
 pub mod handshake; // the shared key: HELO, PING, PONG
 mod json; // JSON mode
 mod json_record;
@@ -38,14 +42,16 @@ use crate::codec::msgpack::{self, Fault, Head, Skip};
 use crate::metrics::{Oddity, RejectReason};
 use crate::record::{Tag, Timestamp};
 
+use blob::Blob;
 pub use blob::Need;
-use blob::{Blob, BlobCodec};
 use caught::Caught;
 use entries::{Entries, Stop};
-use entry::{Filler, Taken};
+use entry::Filler;
+use frame::Found;
+#[doc(hidden)]
+pub use fuzz::fuzz_one;
 use json::Json;
 pub use lost::{Lost, LostReason};
-use options::Declared;
 pub use place::Place;
 
 /// Elements of a frame, at most; what is after the options means nothing.
@@ -119,20 +125,15 @@ enum Then {
     Tail(usize, bool),
 }
 
-/// The blob of a frame whose options are still to come.
+/// What is done already with a frame whose options are still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arriving {
-    /// Its records are on their way.
+    /// The records of its blob are on their way.
     Entries,
-    /// It is passed over.
+    /// So are its records, which no blob holds.
+    Records,
+    /// Its blob is passed over.
     Refused,
-}
-
-/// What the first two elements say.
-enum Kind {
-    Message,
-    Array(usize),
-    Blob(usize),
 }
 
 /// Goes on, or stops with a step.
@@ -147,8 +148,13 @@ pub struct Decoder {
     /// For a connection that turned out to speak JSON; the rest is idle then.
     json: Option<Box<Json>>,
     entries: Entries,
-    /// The end of a frame that was not whole is looked for: the scan, and how far it is from the frame's start.
-    scan: Option<(Skip, usize)>,
+    /// The heads of a frame that is not begun, and how far its end was looked for.
+    found: Option<Found>,
+    /// The end of the options is looked for: the scan, and how far it is from their start.
+    options: Option<(Skip, usize)>,
+    /// With fewer bytes of input nothing can go on, whatever they are but wide heads; and how many were looked at.
+    wait: usize,
+    looked: usize,
     tag: Option<(Vec<u8>, Tag)>,
     chunk: Vec<u8>,
     has_chunk: bool,
@@ -174,7 +180,10 @@ impl Decoder {
             state: State::Between,
             json: None,
             entries: Entries::default(),
-            scan: None,
+            found: None,
+            options: None,
+            wait: 0,
+            looked: 0,
             tag: None,
             chunk: Vec::new(),
             has_chunk: false,
@@ -189,6 +198,9 @@ impl Decoder {
 
     /// Frames above `bytes` are decoded as they arrive from now on: for a caller that is short of memory.
     pub fn set_whole_max(&mut self, bytes: usize) {
+        if self.limits.whole_max != bytes {
+            self.wait = 0;
+        }
         self.limits.whole_max = bytes;
         if let Some(json) = &mut self.json {
             json.set_whole_max(bytes);
@@ -223,6 +235,10 @@ impl Decoder {
 
     /// The same for a caller that still has what it gave `before`: what is refused is kept from its start then.
     pub fn decode_after(&mut self, before: &[u8], input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Step) {
+        if input.len() < self.wait && self.is_idle(input) {
+            return (0, Step::NeedMore);
+        }
+        self.wait = 0;
         if self.offset == 0 && self.json.is_none() && input.first().is_some_and(|first| json::begins(*first)) {
             self.json = Some(Box::new(Json::new(self.limits, self.filler.docker, 0)));
         }
@@ -256,10 +272,29 @@ impl Decoder {
                 Some(step) => {
                     // Whenever the caller has the batch, it may send its rows on.
                     self.split |= self.is_mid_frame();
+                    // What is waited for was counted from where this part began.
+                    self.wait = if step == Step::NeedMore { self.wait.saturating_sub(used) } else { 0 };
+                    self.looked = input.len() - at;
                     return (at, step);
                 }
             }
         }
+    }
+
+    /// Whether what is new changes nothing as long as less than [`Decoder::wait`] is there: a few bytes, none of which
+    /// can be the reserved one or the head of something large, which are seen at once.
+    fn is_idle(&mut self, input: &[u8]) -> bool {
+        const FEW: usize = 16;
+        let new = input.get(self.looked..).unwrap_or_default();
+        self.looked = input.len();
+        new.len() <= FEW && !new.iter().any(|byte| matches!(byte, 0xc1..=0xdf))
+    }
+
+    /// Nothing can go on before the input is `bytes` long: it was looked at up to `pos`. The rest is a head that is not
+    /// whole, and may say at any byte that all is different.
+    fn wait_for(&mut self, bytes: u64, pos: usize, input: &[u8]) -> Flow {
+        self.wait = if pos < input.len() { 0 } else { usize::try_from(bytes).unwrap_or(usize::MAX) };
+        Some(Step::NeedMore)
     }
 
     /// `at` counts from what was used before the call at hand.
@@ -270,6 +305,12 @@ impl Decoder {
     }
 
     fn between(&mut self, input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Flow) {
+        if let Some(found) = self.found {
+            return match batch.is_full() {
+                true => (0, Some(Step::Full)),
+                false => self.go_on(found, input, batch, now),
+            };
+        }
         let nils = input.iter().take_while(|byte| **byte == 0xc0).count();
         if nils > 0 {
             return (nils, None);
@@ -294,160 +335,17 @@ impl Decoder {
             self.state = State::Skim(Skip::values(count as u64), Then::Tail(0, false));
             return (start, None);
         }
-        let (tag_at, second) = match msgpack::head(&input[start..]) {
-            Ok((Head::Str(len) | Head::Bin(len), head)) if len <= self.limits.tag_max => {
-                (start + head, start + head + len)
-            }
-            Err(Fault::Short) => return (0, Some(Step::NeedMore)),
-            Err(_) => return (0, Some(self.lost(LostReason::Reserved, start))),
-            Ok(_) => {
-                self.refuse(RejectReason::BadTag, false, batch);
-                self.state = State::Skim(Skip::values(1), Then::Second(count - 1));
-                return (start, None);
-            }
-        };
-        if count == 6 && input.get(tag_at..second) == Some(b"PING") {
-            return (0, Some(self.lost(LostReason::Handshake, 0)));
-        }
-        let is_map = matches!(msgpack::head(input.get(second..).unwrap_or_default()), Ok((Head::Map(_), _)));
-        if count == 2 && is_map && input.get(tag_at..second) == Some(b"HELO") {
-            return (0, Some(self.lost(LostReason::Helo, 0)));
-        }
-        let (kind, body) = match msgpack::head(input.get(second..).unwrap_or_default()) {
-            Ok((Head::Array(entries), head)) => (Kind::Array(entries), second + head),
-            Ok((Head::Str(len) | Head::Bin(len), head)) => (Kind::Blob(len), second + head),
-            Ok(_) => (Kind::Message, second),
-            Err(Fault::Short) => {
-                // A message's time that is not whole yet is a message all the same, but nothing is lost by waiting.
-                return (0, Some(Step::NeedMore));
-            }
-            Err(_) => return (0, Some(self.lost(LostReason::Reserved, second))),
-        };
-        let tag = self.intern(&input[tag_at..second], batch);
-        match kind {
-            Kind::Message if count == 2 => {
-                self.refuse(RejectReason::BadFrame, true, batch);
-                self.state = State::Skim(Skip::values(1), Then::Tail(0, false));
-                (body, None)
-            }
-            Kind::Message => self.message(input, body, count, &tag, batch, now),
-            Kind::Array(_) | Kind::Blob(_) => self.begin(input, start, body, count, kind, batch),
-        }
-    }
-
-    /// A Message mode frame, which is taken when it is whole.
-    fn message(
-        &mut self,
-        input: &[u8],
-        body: usize,
-        count: usize,
-        tag: &Tag,
-        batch: &mut Batch,
-        now: Timestamp,
-    ) -> (usize, Flow) {
-        let Some(index) = batch.shared_tag_index(tag) else { return (0, Some(Step::Full)) };
-        let mut whole = false;
-        if let Some((skip, pos)) = &mut self.scan {
-            match skip.advance(&input[*pos..]) {
-                Ok(passed) => *pos += passed,
-                Err(_) => {
-                    let at = *pos;
-                    return (0, Some(self.lost(LostReason::Reserved, at)));
-                }
-            }
-            if !skip.is_done() {
-                let needed = (*pos as u64).saturating_add(skip.owed());
-                if needed > self.limits.frame_max {
-                    return (0, Some(self.lost(LostReason::TooLarge(needed, self.limits.frame_max), 0)));
-                }
-                if needed <= (self.limits.entry_max + OPTIONS_MAX) as u64 {
-                    return (0, Some(Step::NeedMore));
-                }
-                self.refuse_message(RejectReason::TooLarge, count, batch);
-                return (body, None);
-            }
-            whole = true;
-        }
-        match self.filler.message(&input[body..], count - 3, index, batch, now) {
-            Taken::Row(_) => {
-                self.scan = None;
-                self.state = State::Tail(count - 3, count > 3);
-                (body + self.filler.record_end, None)
-            }
-            Taken::Short if !whole => {
-                // The first try was in hope; from here on the scan finds the end, however the bytes come.
-                self.scan = Some((Skip::values((count - 1) as u64), body));
-                self.message(input, body, count, tag, batch, now)
-            }
-            Taken::Bad(reason) => {
-                self.refuse_message(reason, count, batch);
-                (body, None)
-            }
-            // Passing over it finds the byte.
-            Taken::Short | Taken::Nested { .. } | Taken::Reserved => {
-                self.scan = None;
-                self.state = State::Skim(Skip::values(2), Then::Tail(count - 3, count > 3));
-                (body, None)
-            }
-        }
-    }
-
-    fn refuse_message(&mut self, reason: RejectReason, count: usize, batch: &mut Batch) {
-        self.scan = None;
-        self.refuse(reason, true, batch);
-        self.state = State::Skim(Skip::values(2), Then::Tail(count - 3, count > 3));
-    }
-
-    /// A frame with entries: waits until it is whole or too large for that, then begins with its body.
-    fn begin(
-        &mut self,
-        input: &[u8],
-        start: usize,
-        body: usize,
-        count: usize,
-        kind: Kind,
-        batch: &mut Batch,
-    ) -> (usize, Flow) {
-        let (skip, pos) = self.scan.get_or_insert((Skip::values(count as u64), start));
-        match skip.advance(&input[*pos..]) {
-            Ok(passed) => *pos += passed,
-            Err(fault) => {
-                let at = *pos + if let Fault::Reserved(offset) = fault { offset } else { 0 };
-                return (0, Some(self.lost(LostReason::Reserved, at)));
-            }
-        }
-        let whole = skip.is_done();
-        let needed = (*pos as u64).saturating_add(skip.owed());
-        if needed > self.limits.frame_max {
-            return (0, Some(self.lost(LostReason::TooLarge(needed, self.limits.frame_max), 0)));
-        }
-        if !whole && needed <= self.limits.whole_max as u64 {
-            return (0, Some(Step::NeedMore));
-        }
-        self.scan = None;
-        self.entries = Entries::default();
-        self.tail_after = count - 2;
-        match kind {
-            Kind::Blob(len) => {
-                self.state = State::Blob(Blob { left: len as u64, codec: BlobCodec::Unknown });
-                if !whole {
-                    self.arriving = Some(Arriving::Entries);
-                } else if let Some(reason) = self.judge(&input[body..], len, count, batch) {
-                    self.refuse(reason, true, batch);
-                    self.skim_blob(len as u64);
-                }
-            }
-            Kind::Array(entries) => self.state = State::Array(entries),
-            Kind::Message => (),
-        }
-        (body, None)
+        self.heads(input, start, count, batch, now)
     }
 
     fn array(&mut self, input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Flow) {
         let (State::Array(left), Some((_, tag))) = (&mut self.state, &self.tag) else { return (0, None) };
         let (used, stop) = self.entries.run(&mut self.filler, input, Some(left), tag, batch, now);
         let flow = match stop {
-            Stop::Hungry => Some(Step::NeedMore),
+            Stop::Hungry => {
+                let (owed, pos) = self.entries.owed();
+                self.wait_for((used as u64).saturating_add(owed), used + pos, input)
+            }
             Stop::Full => Some(Step::Full),
             Stop::Done => {
                 self.state = State::Tail(self.tail_after, self.tail_after > 0);
@@ -492,50 +390,6 @@ impl Decoder {
         (used, None)
     }
 
-    fn tail(&mut self, input: &[u8], batch: &mut Batch) -> (usize, Flow) {
-        let State::Tail(left, with_options) = self.state else { return (0, None) };
-        if left == 0 {
-            if self.arriving.take() == Some(Arriving::Refused) {
-                self.refuse_arrived(RejectReason::BadEntry, batch);
-            }
-            self.entries.end(batch);
-            self.state = State::Between;
-            self.entries = Entries::default();
-            return (0, (self.has_chunk || self.split).then_some(Step::FrameEnd));
-        }
-        if !with_options {
-            if self.arriving.take() == Some(Arriving::Refused) {
-                self.refuse_arrived(RejectReason::BadEntry, batch);
-            }
-            self.state = State::Skim(Skip::values(left as u64), Then::Tail(0, false));
-            return (0, None);
-        }
-        match options::read(input) {
-            Ok((options, used)) if used <= OPTIONS_MAX => {
-                match self.arriving.take() {
-                    Some(Arriving::Refused) => self.refuse_arrived(options.refusal(), batch),
-                    Some(Arriving::Entries) if options.not_logs || options.declared == Declared::Unknown => {
-                        batch.tally.odd(Oddity::OptionsLate);
-                    }
-                    _ => (),
-                }
-                if let Some(chunk) = options.chunk {
-                    self.chunk.clear();
-                    self.chunk.extend_from_slice(&input[chunk]);
-                    self.has_chunk = true;
-                    if !options.chunk_is_text {
-                        batch.tally.odd(Oddity::ChunkNotText);
-                    }
-                }
-                self.state = State::Tail(left - 1, false);
-                (used, None)
-            }
-            Err(Fault::Short) if input.len() <= OPTIONS_MAX => (0, Some(Step::NeedMore)),
-            Err(Fault::Reserved(at)) => (0, Some(self.lost(LostReason::Reserved, at))),
-            _ => (0, Some(self.lost(LostReason::Options, 0))),
-        }
-    }
-
     /// The frame's tag as a text that is made once for a run of frames of the same tag.
     fn intern(&mut self, bytes: &[u8], batch: &mut Batch) -> Tag {
         intern(&mut self.tag, bytes, batch);
@@ -545,6 +399,8 @@ impl Decoder {
 
 /// Makes `known` the tag of these bytes, which it mostly is already.
 fn intern(known: &mut Option<(Vec<u8>, Tag)>, bytes: &[u8], batch: &mut Batch) {
+    #[cfg(test)]
+    msgpack::tests::STEPS.set(msgpack::tests::STEPS.get() + bytes.len() as u64);
     if known.as_ref().is_some_and(|(known, _)| known == bytes) {
         return;
     }
@@ -555,45 +411,7 @@ fn intern(known: &mut Option<(Vec<u8>, Tag)>, bytes: &[u8], batch: &mut Batch) {
     *known = Some((bytes.to_vec(), Tag::from(&*text)));
 }
 
-/// One run of the fuzzer: any bytes, in pieces that the first byte gives, against the same bytes at once.
-#[doc(hidden)]
-pub fn fuzz_one(data: &[u8]) {
-    let Some((piece, data)) = data.split_first() else { return };
-    let limits = Limits {
-        frame_max: 1 << 20,
-        whole_max: 64 << 10,
-        entry_max: 16 << 10,
-        inflate: gzip::Limits { output_max: 1 << 20, ratio_max: 100, free: 64 << 10 },
-        ..Limits::default()
-    };
-    let budget = crate::budget::Budget::new(64 << 20);
-    let run = |piece: usize| {
-        let mut batch = Batch::new(budget.empty_permit(), 0, std::sync::Arc::default());
-        batch.permit_mut().grow(8 << 20);
-        let mut decoder = Decoder::new(limits, true);
-        let (mut from, mut to, mut lost) = (0, 0, None);
-        while lost.is_none() {
-            let (used, step) = decoder.decode(&data[from..to], &mut batch, Timestamp(0));
-            from += used;
-            match step {
-                Step::NeedMore if to == data.len() => break,
-                Step::NeedMore => to = (to + piece).min(data.len()),
-                Step::NeedsMemory(need) => decoder.grant(need),
-                Step::Full => return None,
-                Step::FrameEnd => (),
-                Step::Lost(why) => lost = Some(why.offset),
-            }
-        }
-        // How much of a frame was taken before its framing was lost, or before the input ended, depends on how much of it
-        // was there: that it is bad, or too large to wait for, is seen sooner with more of it. Nothing of it is
-        // acknowledged either way. (Frames before it are compared by inputs that end with them.)
-        let ended = lost.is_none() && !decoder.is_mid_frame() && from == data.len();
-        ended.then_some((batch.len(), batch.tally.rejected))
-    };
-    if let (Some(whole), Some(pieces)) = (run(data.len().max(1)), run(usize::from(*piece).max(1))) {
-        assert_eq!(whole, pieces, "rows and rejects at once and in pieces of {piece}");
-    }
-}
-
+#[cfg(test)]
+mod odd_tests;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@
 //! In JSON: `str` and `bin` are text, integers and floats are exact (f32 by its own shortest text), NaN and infinities
 //! are `null`, ext 0 (Fluentd's EventTime) and ext -1 (timestamp) are RFC 3339 text, other ext types are
 //! `{"type":n,"data":"base64"}`, keys that are no text become text.
-//! Counters: `invalid_utf8`, `not_finite`, `key_not_text`, `time_clamped`.
+//! Counters: `invalid_utf8`, `not_finite`, `key_not_text`, `time_clamped`, `ext_unknown`.
 //! Format: <https://github.com/msgpack/msgpack/blob/master/spec.md>.
 
 mod float;
@@ -383,6 +383,7 @@ fn write_ext(kind: i8, data: &[u8], out: &mut Vec<u8>, tally: &mut Tally) {
         time::write_rfc3339(time, out);
         out.push(b'"');
     } else {
+        tally.odd(Oddity::ExtUnknown);
         out.extend_from_slice(b"{\"type\":");
         out.extend_from_slice(itoa::Buffer::new().format(kind).as_bytes());
         out.extend_from_slice(b",\"data\":\"");
@@ -433,7 +434,18 @@ pub fn key_text(key: &[u8], out: &mut Vec<u8>, tally: &mut Tally) {
 /// MessagePack timestamp; 4, 8 or 12 bytes), and whether it is exact: times outside [`Timestamp`] are clamped.
 /// Nanoseconds from 1e9 up carry over into seconds.
 pub fn ext_time(kind: i8, data: &[u8]) -> Option<(Timestamp, bool)> {
-    let (seconds, nanos) = match (kind, data.len()) {
+    let (seconds, nanos) = ext_parts(kind, data)?;
+    Some(clamp(i128::from(seconds) * 1_000_000_000 + i128::from(nanos)))
+}
+
+/// The nanoseconds of the same, as they stand there.
+pub fn ext_nanos(kind: i8, data: &[u8]) -> Option<u32> {
+    ext_parts(kind, data).map(|(_, nanos)| nanos)
+}
+
+/// Seconds and nanoseconds.
+fn ext_parts(kind: i8, data: &[u8]) -> Option<(i64, u32)> {
+    Some(match (kind, data.len()) {
         (0, 8) => (i64::from(u32::from_be_bytes(take(data, 0).ok()?)), u32::from_be_bytes(take(data, 4).ok()?)),
         (-1, 4) => (i64::from(u32::from_be_bytes(take(data, 0).ok()?)), 0),
         (-1, 8) => {
@@ -442,8 +454,7 @@ pub fn ext_time(kind: i8, data: &[u8]) -> Option<(Timestamp, bool)> {
         }
         (-1, 12) => (i64::from_be_bytes(take(data, 4).ok()?), u32::from_be_bytes(take(data, 0).ok()?)),
         _ => return None,
-    };
-    Some(clamp(i128::from(seconds) * 1_000_000_000 + i128::from(nanos)))
+    })
 }
 
 /// A time of so many nanoseconds, and whether it is within [`Timestamp`]'s range.

@@ -60,6 +60,14 @@ catalogue! {
         NumberRounded = "number_rounded",
         /// A map key that is no text was written as text.
         KeyNotText = "key_not_text",
+        /// A record has a key twice; both fields were kept.
+        DuplicateKey = "duplicate_key",
+        /// An ext type that means nothing here was written as its type and its bytes.
+        ExtUnknown = "ext_unknown",
+        /// Nanoseconds of an event's time from 1e9 up were carried over into its seconds.
+        NanosecondsCarried = "nanoseconds_carried",
+        /// A forward frame's tag is empty.
+        TagEmpty = "tag_empty",
         /// A frame said one codec and held another.
         CodecSniffed = "codec_sniffed",
         /// Options that say "no logs" or name an unknown codec came after the frame's records had gone on.

@@ -9,7 +9,7 @@
 //! that has said something unasked, is not written to, so that nothing goes into the void.
 //!
 //! Limits: connecting 5 s, TLS 10 s, the handshake 10 s, a write without progress 30 s, an ack as long as the settings
-//! say; 4 KiB of an answer. Causes name the address and never hold a secret.
+//! say; an ack as `codec/forward/ack.rs` says, which reads them. Causes name the address and never hold a secret.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -28,8 +28,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use crate::codec::forward::ack::{Answers, Unasked};
 use crate::codec::forward::handshake::{self, Client, Helo, Pong, RANDOM, Refusal};
-use crate::codec::msgpack;
 use crate::settings::Secret;
 
 const DEFAULT_PORT: u16 = 24224;
@@ -43,8 +43,6 @@ const STALL: Duration = Duration::from_secs(30);
 const LISTEN_FIRST: Duration = Duration::from_millis(100);
 /// Idle time before the system asks whether the other side is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// Bytes of answers that are not whole yet.
-const ANSWER_MAX: usize = 4 << 10;
 
 /// Where a receiver listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -347,7 +345,7 @@ impl Link {
         acked: &mut [bool],
     ) -> Result<(), Trouble> {
         let (mut written, mut flushed) = (0, false);
-        let mut answer = Vec::new();
+        let mut answers = Answers::default();
         let mut deadline = Instant::now() + STALL;
         while !flushed || acked.contains(&false) {
             let socket = &mut self.socket;
@@ -361,7 +359,7 @@ impl Link {
                     } else if !flushed && let Poll::Ready(done) = Pin::new(&mut *socket).poll_flush(cx) {
                         return Poll::Ready(done.map(|()| Step::Flushed));
                     }
-                    poll_read(socket, &mut answer, cx).map_ok(Step::Read)
+                    poll_read(socket, answers.buffer(), cx).map_ok(Step::Read)
                 }),
             );
             match step.await {
@@ -375,37 +373,19 @@ impl Link {
                     deadline = Instant::now() + ack_wait;
                 }
                 Ok(Ok(Step::Read(0))) => return Err(self.fails("closed without an ack")),
-                Ok(Ok(Step::Read(_))) => self.match_acks(&mut answer, chunks, acked)?,
+                Ok(Ok(Step::Read(_))) => {
+                    answers.settle(chunks, acked).map_err(|Unasked| self.unasked(answers.rest()))?;
+                }
                 Ok(Err(error)) => return Err(self.fails(error)),
                 Err(_) if !flushed => return Err(self.fails(format_args!("took no bytes for {STALL:?}"))),
                 Err(_) => return Err(self.fails(format_args!("no ack within {ack_wait:?}"))),
             }
         }
-        if !answer.is_empty() {
+        if !answers.rest().is_empty() {
             // All is acknowledged, and the connection is at an unknown place.
             self.kept = false;
         }
         Ok(())
-    }
-
-    /// Takes the whole acks at the start of `answer`. An id that several frames have is waited for as often.
-    fn match_acks(&self, answer: &mut Vec<u8>, chunks: &[Vec<u8>], acked: &mut [bool]) -> Result<(), Trouble> {
-        loop {
-            if answer.is_empty() {
-                return Ok(());
-            }
-            let end = match msgpack::end_of(answer) {
-                Ok(end) => end,
-                Err(msgpack::Fault::Short) if answer.len() < ANSWER_MAX => return Ok(()),
-                Err(_) => return Err(self.unasked(answer)),
-            };
-            let id = msgpack::get(&answer[..end], b"ack").and_then(msgpack::peek);
-            let Some(msgpack::Peek::Bytes(id)) = id else { return Err(self.unasked(answer)) };
-            let waiting = chunks.iter().zip(&*acked).position(|(chunk, acked)| !acked && chunk == id);
-            let Some(at) = waiting else { return Err(self.unasked(answer)) };
-            acked[at] = true;
-            answer.drain(..end);
-        }
     }
 
     /// What something that nobody waits for means.

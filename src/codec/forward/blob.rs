@@ -144,7 +144,11 @@ impl Decoder {
                 let left = blob.left;
                 match stop {
                     Stop::Full => (used, Some(Step::Full)),
-                    Stop::Hungry if !closed => (used, Some(Step::NeedMore)),
+                    Stop::Hungry if !closed => {
+                        let (owed, pos) = self.entries.owed();
+                        // At the blob's end it is cut, whatever its heads say.
+                        (used, self.wait_for(used as u64 + owed.min(left), used + pos, input))
+                    }
                     Stop::Hungry | Stop::Done => {
                         if left > 0 || self.entries.is_open() {
                             self.refuse(RejectReason::BadEntry, true, batch);

@@ -3,7 +3,7 @@
 //! Reads from a window onto the bytes that are there and remembers what it needs to go on with the next one, so that
 //! an entry in 1-byte pieces costs O(n): the first try is optimistic; if the entry is not whole, a resumable scan
 //! finds its end before the second try. An entry above the limit is passed over without being held.
-//! Limits: `entry_max`. Counters: `bad_entry`, `not_a_map`, `too_deep`, `too_large`; `zero_tail`, `nested_batch`.
+//! Limits: `entry_max`. Counters: `bad_entry`, `not_a_map`, `too_deep`, `too_large`; `zero_tail`, `nested_batch`, `tag_empty`.
 
 use crate::batch::{Batch, Scrap};
 use crate::codec::msgpack::{Fault, Skip};
@@ -150,6 +150,7 @@ impl Entries {
                 Taken::Short if !whole => self.scan = Some((Skip::values(1), 0)),
                 Taken::Nested { used, tag, entries, extras } if self.nested.is_none() => {
                     batch.tally.odd(Oddity::NestedBatch);
+                    batch.tally.odd_by(Oddity::TagEmpty, u32::from(tag.is_empty()));
                     let text = String::from_utf8_lossy(&window[at..][tag]);
                     self.end_run(batch);
                     self.nested = Some(Nested { tag: Tag::from(&*text), left: entries, extras });
@@ -207,6 +208,15 @@ impl Entries {
             (Some(nested), _) => nested.left = nested.left.saturating_sub(1),
             (None, Some(left)) => **left = left.saturating_sub(1),
             (None, None) => (),
+        }
+    }
+
+    /// The fewest bytes, from the start of what was not used, without which the entry at hand does not go on; and how many
+    /// of them were looked at.
+    pub(super) fn owed(&self) -> (u64, usize) {
+        match (&self.dropping, &self.scan) {
+            (None, Some((skip, pos))) => ((*pos as u64).saturating_add(skip.owed()), *pos),
+            _ => (0, 0),
         }
     }
 

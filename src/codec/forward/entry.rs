@@ -4,7 +4,7 @@
 //! Also here: the nested form `[[time, metadata], record]` of Fluent Bit (metadata is not kept, which is counted), a
 //! whole batch in the place of an entry (`[tag, [entries...]]`, Fluent Bit on Windows), and the shape of Docker's
 //! fluentd driver: `container_id`, `container_name` and `source` become the row's origin and stream.
-//! Counters: `nested_batch`, `group_marker`, `metadata_dropped`, `key_not_text`.
+//! Counters: `nested_batch`, `group_marker`, `metadata_dropped`, `key_not_text`, `duplicate_key`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,6 +21,9 @@ const CONTAINERS_MAX: usize = 64;
 /// Bytes of a container's id (64 hex digits) and name; a record that says more is no record of Docker's.
 const CONTAINER_ID_MAX: usize = 128;
 const CONTAINER_NAME_MAX: usize = 1024;
+
+/// Keys of one record that are compared with each other, at most: each against all before it, in the worst case.
+pub(super) const KEYS_COMPARED: usize = 64;
 
 /// What became of the bytes at the start of an entry.
 #[derive(Debug, PartialEq)]
@@ -82,6 +85,8 @@ struct Walked {
     docker: DockerFields,
     /// A key is no text.
     odd_keys: bool,
+    /// Keys that were there before, among the first [`KEYS_COMPARED`].
+    twice: u32,
     /// Which added values the keys that are text stand in the way of.
     own: u16,
 }
@@ -148,7 +153,7 @@ impl Filler {
                 }
                 (Head::Array(parts), start) if parts > 0 => {
                     at += start;
-                    let read = time::read(&window[at..], now, &mut batch.tally);
+                    let read = time::read_nested(&window[at..], now, &mut batch.tally);
                     let mut metadata = false;
                     let rest = read.and_then(|(when, len)| {
                         at += len;
@@ -209,7 +214,7 @@ impl Filler {
         };
         let record = &window[at..];
         let mark = batch.fields_mark();
-        let walked = self.walk(record, batch).and_then(|walked| {
+        let walked = self.walk(record, mark, batch).and_then(|walked| {
             let Some(walked) = walked else { return Ok(None) };
             let mut skip = msgpack::Skip::values(extras as u64);
             let passed = skip.advance(&record[walked.end..])?;
@@ -237,7 +242,7 @@ impl Filler {
 
     /// Walks the record that `record` begins with and pushes its fields, whose spans count on `record` being appended
     /// to the arena next. `None` if it is no map.
-    fn walk(&self, record: &[u8], batch: &mut Batch) -> Result<Option<Walked>, Fault> {
+    fn walk(&self, record: &[u8], mark: usize, batch: &mut Batch) -> Result<Option<Walked>, Fault> {
         let (Head::Map(count), mut at) = msgpack::head(record)? else { return Ok(None) };
         if count > (record.len() - at) / 2 {
             return Err(Fault::Short);
@@ -246,6 +251,8 @@ impl Filler {
         // The arena is below 4 GiB, and an entry far below: `push_bytes` asserts the sum.
         let span = |at: usize, len: usize| Span { at: (base + at) as u32, len: len as u32 };
         let (mut docker, mut odd_keys, mut own) = (DockerFields::default(), false, 0);
+        // Keys that came, by a hash of 6 bits: only of those that share it with another one is it worth to look.
+        let (mut came, mut twice) = (0u64, 0);
         for index in 0..count {
             let (key, key_form) = match msgpack::head(&record[at..])? {
                 (Head::Str(len), start) => {
@@ -253,6 +260,12 @@ impl Filler {
                     let key = span(at, len);
                     let Some(text) = record.get(at..at + len) else { return Err(Fault::Short) };
                     own |= own_flag_of(text);
+                    let bit = 1 << (key_hash(text) & 63);
+                    if came & bit != 0 && index < KEYS_COMPARED {
+                        let before = batch.fields_after(mark).iter().filter(|field| field.key_form == Form::Text);
+                        twice += u32::from(came_before(text, before.map(|field| field.key), record, base));
+                    }
+                    came |= bit;
                     if self.docker && matches!(len, 3 | 6 | 12 | 14) {
                         docker.note(text, index as u32);
                     }
@@ -286,13 +299,16 @@ impl Filler {
             at += value.len as usize;
             batch.push_field(Field { key, value, key_form, form });
         }
-        Ok(Some(Walked { end: at, docker, odd_keys, own }))
+        Ok(Some(Walked { end: at, docker, odd_keys, twice, own }))
     }
 
     /// Makes a row of the walked record that `record` begins with.
     fn commit(&mut self, record: &[u8], mark: usize, walked: &Walked, head: RowHead, batch: &mut Batch) {
         batch.push_bytes(&record[..walked.end]);
         let mut own = walked.own;
+        if walked.twice > 0 {
+            batch.tally.odd_by(Oddity::DuplicateKey, walked.twice);
+        }
         if walked.odd_keys {
             texts_for_keys(mark, batch);
             own = batch.own_flags(mark);
@@ -428,6 +444,21 @@ impl DockerFields {
             _ => (),
         }
     }
+}
+
+/// Few instructions, and most records have keys that it tells apart.
+#[inline(always)]
+fn key_hash(key: &[u8]) -> usize {
+    match key {
+        [first, .., last] => key.len() ^ usize::from(*first) ^ usize::from(*last) << 2,
+        _ => key.len(),
+    }
+}
+
+/// Whether `key` is one of the spans before it, which count on `record` being put at `base`.
+#[cold]
+fn came_before(key: &[u8], before: impl Iterator<Item = Span>, record: &[u8], base: usize) -> bool {
+    before.filter(|span| span.len as usize == key.len()).any(|span| record[span.at as usize - base..].starts_with(key))
 }
 
 /// Replaces keys of the open fields that are no text by their text.

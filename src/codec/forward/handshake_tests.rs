@@ -125,6 +125,130 @@ fn a_helo_of_fluentd_and_one_of_fluent_bit_are_read() {
     assert_eq!(Helo::read(bit), Ok((Helo { nonce: b"\xff\xfe", auth: b"\0", keepalive: true }, bit.len())));
 }
 
+/// Sixteen bytes that are no UTF-8, as nonces and salts are.
+const NONCE: &[u8; 16] = b"\x80\x81\x82\x83\x84\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f";
+const AUTH: &[u8; 16] = b"\xc0\xc1\xc2\xc3\xc4\xc5\xc6\xc7\xc8\xc9\xca\xcb\xcc\xcd\xce\xcf";
+const RAW_SALT: &[u8; 16] = b"\xff\xfe\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f";
+const HEX_SALT: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
+
+// SHA-512 by another program: salt, host, nonce, "sekret"; auth, "alice", "pw".
+const D1_OF_HEX: &str = "e5a9cbb298b09631ea1ed264eef067b508418881b5ee4e659c5664812d3cbcd8d6fc9450aca7d06c7e19240c8dadfbce74c0932200f1fd2b883c6856aa4ad0ac";
+const D1_OF_RAW: &str = "afdddfa24469dac7c44c11b0e5fd08bf76b186c1c4978a2d1e12fe79933d3039679fc9e835541e823cc8d7599973963762897ccf16bbfb14f714910df8d6c24e";
+const D2_OF_ALICE: &str = "01fb1d2d4ebce51122ffaa899c043bce2daddbd9c568a0f4c5bbc8fc63acd55e259ef8fcfd4faf59b98ac0f02635c270a3158df43e9955ad47f2a32034748bf5";
+const D3_OF_HEX: &str = "cf7a485e56a20c286ba152dd863b249a8a665a941ab2474d73613967da92a82b9d27ce743ca0be2bf0567db9ab9bce1bf41491589da8e02feaf8ac05617f8352";
+
+fn joined(parts: &[&[u8]]) -> Vec<u8> {
+    parts.concat()
+}
+
+/// The message is read as it is, and every cut of it is short.
+fn read_in_all_cuts<'a, T>(name: &str, bytes: &'a [u8], read: fn(&'a [u8]) -> Result<(T, usize), Fault>) -> T {
+    for cut in 0..bytes.len() {
+        assert!(matches!(read(&bytes[..cut]), Err(Fault::Short)), "{name}, cut at {cut}");
+    }
+    match read(bytes) {
+        Ok((message, end)) => {
+            assert_eq!(end, bytes.len(), "{name}");
+            message
+        }
+        Err(fault) => panic!("{name}: {fault}"),
+    }
+}
+
+#[test]
+fn the_helo_of_every_server_is_read_wherever_it_is_cut() {
+    let fluentd =
+        joined(&[b"\x92\xa4HELO\x83\xa5nonce\xc4\x10", NONCE, b"\xa4auth\xc4\x10", AUTH, b"\xa9keepalive\xc3"]);
+    let without_users = joined(&[b"\x92\xa4HELO\x83\xa5nonce\xc4\x10", NONCE, b"\xa4auth\xa0\xa9keepalive\xc2"]);
+    // Raw bytes in a `str`, and no word about keeping the connection.
+    let fluent_bit = joined(&[b"\x92\xa4HELO\x82\xa5nonce\xb0", NONCE, b"\xa4auth\xb0", AUTH]);
+    let cases: [(&str, &[u8], &[u8], bool); 3] = [
+        ("Fluentd", &fluentd, AUTH, true),
+        ("Fluentd that closes after each chunk", &without_users, b"", false),
+        ("Fluent Bit", &fluent_bit, AUTH, true),
+    ];
+    for (name, bytes, auth, keepalive) in cases {
+        let helo = read_in_all_cuts(name, bytes, Helo::read);
+        assert_eq!(helo, Helo { nonce: NONCE, auth, keepalive }, "{name}");
+        let mut ping = Vec::new();
+        client().ping(&helo, HEX_SALT, &mut ping);
+        // All of it as `str`, which is all that Fluent Bit takes.
+        let mut expected =
+            joined(&[b"\x96\xa4PING\xaeclient.example\xd9\x20", HEX_SALT, b"\xd9\x80", D1_OF_HEX.as_bytes()]);
+        match auth.is_empty() {
+            true => expected.extend_from_slice(b"\xa0\xa0"),
+            false => expected.extend_from_slice(&joined(&[b"\xa5alice\xd9\x80", D2_OF_ALICE.as_bytes()])),
+        }
+        assert_eq!(ping, expected, "{name}");
+    }
+}
+
+#[test]
+fn the_ping_of_every_client_is_read_and_judged_wherever_it_is_cut() {
+    let ping = |salt: &[u8], digest: &str, user: &[u8]| {
+        joined(&[b"\x96\xa4PING\xaeclient.example", salt, b"\xd9\x80", digest.as_bytes(), user])
+    };
+    let hex = joined(&[b"\xd9\x20", HEX_SALT]);
+    let (raw, raw_bin) = (joined(&[b"\xb0", RAW_SALT]), joined(&[b"\xc4\x10", RAW_SALT]));
+    let alice = joined(&[b"\xa5alice\xd9\x80", D2_OF_ALICE.as_bytes()]);
+    let cases = [
+        ("Fluentd", ping(&hex, D1_OF_HEX, b"\xa0\xa0"), false),
+        ("Fluentd with a user", ping(&hex, D1_OF_HEX, &alice), true),
+        ("Fluent Bit", ping(&raw, D1_OF_RAW, b"\xa0\xa0"), false),
+        ("Fluent Bit with a user", ping(&raw, D1_OF_RAW, &alice), true),
+        ("the Node logger", ping(&hex, D1_OF_HEX, b"\xa0\xa0"), false),
+        ("the Node logger with a user", ping(&hex, D1_OF_HEX, &alice), true),
+        ("a client whose salt is `bin`", ping(&raw_bin, D1_OF_RAW, &alice), true),
+        ("Wazuh", ping(&raw, D1_OF_RAW, b"\xa0\xa0"), false),
+        ("Wazuh with a user", ping(&raw, D1_OF_RAW, &alice), true),
+    ];
+    for (name, bytes, user) in &cases {
+        let ping = read_in_all_cuts(name, bytes, Ping::read);
+        assert_eq!(ping.host, b"client.example", "{name}");
+        let open = Server { host: b"server.example", nonce: NONCE, auth: b"" };
+        assert_eq!(open.judge(&ping, b"sekret", None), Ok(()), "{name}");
+        assert_eq!(open.judge(&ping, b"other", None), Err(Denied::Key), "{name}");
+        let asks = Server { auth: AUTH, ..open };
+        let judged = asks.judge(&ping, b"sekret", Some(b"pw"));
+        assert_eq!(judged, if *user { Ok(()) } else { Err(Denied::User) }, "{name}");
+        let mut pong = Vec::new();
+        open.welcome(&ping, b"sekret", &mut pong);
+        assert!(pong.starts_with(b"\x95\xa4PONG\xc3\xa0\xaeserver.example\xd9\x80"), "{name}: {pong:?}");
+        assert_eq!(pong.ends_with(D3_OF_HEX.as_bytes()), ping.salt == HEX_SALT, "{name}");
+    }
+}
+
+#[test]
+fn the_pong_of_every_server_is_read_and_judged_wherever_it_is_cut() {
+    let welcome = joined(&[b"\x95\xa4PONG\xc3\xa0\xaeserver.example\xd9\x80", D3_OF_HEX.as_bytes()]);
+    let pong = read_in_all_cuts("Fluentd and Fluent Bit", &welcome, Pong::read);
+    assert_eq!(client().judge(&pong, NONCE, HEX_SALT), Ok(()));
+    assert_eq!(client().judge(&pong, AUTH, HEX_SALT), Err(Refusal::WrongDigest));
+    let refusals: [(&str, &[u8], &str); 2] = [
+        ("Fluentd, another key", b"\x95\xa4PONG\xc2\xb3shared_key mismatch\xa0\xa0", "shared_key mismatch"),
+        (
+            "Fluentd and Fluent Bit, another user",
+            b"\x95\xa4PONG\xc2\xbausername/password mismatch\xa0\xa0",
+            "username/password mismatch",
+        ),
+    ];
+    for (name, bytes, reason) in refusals {
+        let pong = read_in_all_cuts(name, bytes, Pong::read);
+        assert_eq!(client().judge(&pong, NONCE, HEX_SALT), Err(Refusal::Denied(reason.to_owned())), "{name}");
+    }
+}
+
+#[test]
+fn what_a_server_says_is_what_every_client_takes() {
+    // Wazuh does not go on without a user where `auth` is not empty; nonces are bytes.
+    let mut helo = Vec::new();
+    Server { host: b"server.example", nonce: NONCE, auth: b"" }.helo(&mut helo);
+    assert_eq!(helo, joined(&[b"\x92\xa4HELO\x83\xa5nonce\xc4\x10", NONCE, b"\xa4auth\xc4\x00\xa9keepalive\xc3"]));
+    let mut no = Vec::new();
+    Server::refuse("shared_key mismatch", &mut no);
+    assert_eq!(no, b"\x95\xa4PONG\xc2\xb3shared_key mismatch\xa0\xa0");
+}
+
 #[test]
 fn what_is_no_ping_is_known_at_once() {
     for event in [&b"\x93"[..], b"\x94\xaadocker.web", b"\xc0", b"GET / HTTP/1.1", b"\x16\x03\x01", b"[", b"{"] {

@@ -384,7 +384,10 @@ impl Json {
                 let lone = json::unescape(escaped, &mut text).unwrap_or_default();
                 batch.tally.odd_by(Oddity::InvalidUtf8, lone);
                 match text.len() <= self.limits.tag_max {
-                    true => super::intern(&mut self.tag, &text, batch),
+                    true => {
+                        super::intern(&mut self.tag, &text, batch);
+                        batch.tally.odd_by(Oddity::TagEmpty, u32::from(text.is_empty()));
+                    }
                     false => self.refuse(RejectReason::BadTag, batch),
                 }
             }

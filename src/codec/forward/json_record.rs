@@ -1,13 +1,13 @@
 //! One record of JSON mode: a checked JSON object to a row, with the shape that the same record in MessagePack has.
 //!
-//! Counters: `invalid_utf8` for what has to be mended before it is a text.
+//! Counters: `invalid_utf8` for what has to be mended before it is a text, `duplicate_key` for keys written alike.
 
 use crate::batch::{Batch, RowHead};
 use crate::codec::json::{self, JsonError};
-use crate::metrics::RejectReason;
+use crate::metrics::{Oddity, RejectReason};
 use crate::record::{Form, Timestamp};
 
-use super::entry::{DockerFields, Filler};
+use super::entry::{DockerFields, Filler, KEYS_COMPARED};
 
 impl Filler {
     /// Makes a row of a record whose grammar was checked.
@@ -54,10 +54,19 @@ impl Filler {
                 (field.value, field.form) = (value, Form::Text);
             }
         }
+        let twice = keys_twice(mark, batch);
+        batch.tally.odd_by(Oddity::DuplicateKey, twice);
         let own = batch.own_flags(mark);
         self.push_row(mark, docker, own, RowHead::at(time, tag), batch);
         Ok(())
     }
+}
+
+/// How many of the record's first keys were there before.
+fn keys_twice(mark: usize, batch: &Batch) -> u32 {
+    let keys: Vec<&[u8]> =
+        batch.fields_after(mark).iter().take(KEYS_COMPARED).map(|field| batch.bytes(field.key)).collect();
+    (1..keys.len()).map(|at| u32::from(keys[..at].contains(&keys[at]))).sum()
 }
 
 /// Appends the record and its fields, or neither.

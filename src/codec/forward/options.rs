@@ -3,11 +3,18 @@
 //! `chunk` is kept as it was encoded, to be echoed byte for byte; `compressed` and `fluent_signal` decide what the
 //! blob is; `size` is a hint that senders use for different things, so nothing is done with it. Duplicate keys: the
 //! last wins. nil, an empty map and no options at all are the same; so is a value that is no map.
+//!
+//! Of a frame that is decoded as it arrives they are read when they are whole. They are tried once before their end is
+//! looked for; the search goes on where it was, and knows from the heads what is above [`OPTIONS_MAX`].
 
 use std::ops::Range;
 
-use crate::codec::msgpack::{self, Fault, Head};
-use crate::metrics::RejectReason;
+use crate::batch::Batch;
+use crate::codec::msgpack::{self, Fault, Head, Skip};
+use crate::metrics::{Oddity, RejectReason};
+
+use super::entries::Entries;
+use super::{Arriving, Decoder, Flow, LostReason, OPTIONS_MAX, State, Step, Then};
 
 /// What `compressed` says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,4 +89,77 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Options, usize), Fault> {
         }
     }
     Ok((options, at))
+}
+
+impl Decoder {
+    /// What follows the entries or the record: the options, and elements that mean nothing.
+    pub(super) fn tail(&mut self, input: &[u8], batch: &mut Batch) -> (usize, Flow) {
+        let State::Tail(left, with_options) = self.state else { return (0, None) };
+        if left == 0 {
+            if self.arriving.take() == Some(Arriving::Refused) {
+                self.refuse_arrived(RejectReason::BadEntry, batch);
+            }
+            self.entries.end(batch);
+            self.state = State::Between;
+            self.entries = Entries::default();
+            return (0, (self.has_chunk || self.split).then_some(Step::FrameEnd));
+        }
+        if !with_options {
+            if self.arriving.take() == Some(Arriving::Refused) {
+                self.refuse_arrived(RejectReason::BadEntry, batch);
+            }
+            self.state = State::Skim(Skip::values(left as u64), Then::Tail(0, false));
+            return (0, None);
+        }
+        let there = match &mut self.options {
+            None => input,
+            Some((skip, pos)) => {
+                match skip.advance(&input[*pos..]) {
+                    Ok(passed) => *pos += passed,
+                    Err(fault) => {
+                        let at = *pos + if let Fault::Reserved(offset) = fault { offset } else { 0 };
+                        return (0, Some(self.lost(LostReason::Reserved, at)));
+                    }
+                }
+                let needed = (*pos as u64).saturating_add(skip.owed());
+                if needed > OPTIONS_MAX as u64 {
+                    return (0, Some(self.lost(LostReason::Options, 0)));
+                }
+                let pos = *pos;
+                if !skip.is_done() {
+                    return (0, self.wait_for(needed, pos, input));
+                }
+                &input[..pos]
+            }
+        };
+        match read(there) {
+            Ok((options, used)) if used <= OPTIONS_MAX => {
+                self.options = None;
+                match self.arriving.take() {
+                    Some(Arriving::Refused) => self.refuse_arrived(options.refusal(), batch),
+                    Some(Arriving::Entries) if options.not_logs || options.declared == Declared::Unknown => {
+                        batch.tally.odd(Oddity::OptionsLate);
+                    }
+                    Some(Arriving::Records) if options.not_logs => batch.tally.odd(Oddity::OptionsLate),
+                    _ => (),
+                }
+                if let Some(chunk) = options.chunk {
+                    self.chunk.clear();
+                    self.chunk.extend_from_slice(&input[chunk]);
+                    self.has_chunk = true;
+                    if !options.chunk_is_text {
+                        batch.tally.odd(Oddity::ChunkNotText);
+                    }
+                }
+                self.state = State::Tail(left - 1, false);
+                (used, None)
+            }
+            Err(Fault::Short) if self.options.is_none() => {
+                self.options = Some((Skip::values(1), 0));
+                (0, None)
+            }
+            Err(Fault::Reserved(at)) => (0, Some(self.lost(LostReason::Reserved, at))),
+            _ => (0, Some(self.lost(LostReason::Options, 0))),
+        }
+    }
 }

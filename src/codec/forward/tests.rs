@@ -10,7 +10,7 @@ use crate::record::{Form, Stream};
 
 pub(super) const NOW: Timestamp = Timestamp(7_000_000_000);
 
-fn encode(value: &V) -> Vec<u8> {
+pub(super) fn encode(value: &V) -> Vec<u8> {
     let mut out = Vec::new();
     rmpv::encode::write_value(&mut out, value).expect("writing to memory");
     out
@@ -20,23 +20,23 @@ fn event_time(seconds: u32) -> V {
     V::Ext(0, [seconds.to_be_bytes(), 1u32.to_be_bytes()].concat())
 }
 
-fn map(pairs: &[(&str, V)]) -> V {
+pub(super) fn map(pairs: &[(&str, V)]) -> V {
     V::Map(pairs.iter().map(|(key, value)| (V::from(*key), value.clone())).collect())
 }
 
-fn entry(n: u64) -> V {
+pub(super) fn entry(n: u64) -> V {
     V::Array(vec![event_time(1_700_000_000), map(&[("n", V::from(n)), ("log", V::from(format!("line {n}")))])])
 }
 
-fn blob(entries: u64) -> Vec<u8> {
+pub(super) fn blob(entries: u64) -> Vec<u8> {
     (0..entries).flat_map(|n| encode(&entry(n))).collect()
 }
 
-fn chunk(id: &str) -> V {
+pub(super) fn chunk(id: &str) -> V {
     map(&[("size", V::from(3)), ("chunk", V::from(id))])
 }
 
-fn message(n: u64, option: Option<V>) -> Vec<u8> {
+pub(super) fn message(n: u64, option: Option<V>) -> Vec<u8> {
     let V::Array(entry) = entry(n) else { panic!("an entry is an array") };
     let mut frame = vec![V::from("t")];
     frame.extend(entry);
@@ -48,7 +48,7 @@ fn forward(entries: u64, id: &str) -> Vec<u8> {
     encode(&V::Array(vec![V::from("t"), V::Array((0..entries).map(entry).collect()), chunk(id)]))
 }
 
-fn packed(blob: Vec<u8>, option: V) -> Vec<u8> {
+pub(super) fn packed(blob: Vec<u8>, option: V) -> Vec<u8> {
     encode(&V::Array(vec![V::from("t"), V::Binary(blob), option]))
 }
 
@@ -253,6 +253,16 @@ fn bad_data_within_a_frame_is_rejected_and_the_frame_still_ends() {
             0,
             &[("not_logs", 1)],
         ),
+        (
+            "metrics in an array",
+            encode(&V::Array(vec![
+                V::from("t"),
+                V::Array(vec![entry(1), entry(2)]),
+                map(&[("chunk", V::from("c")), ("fluent_signal", V::from(1))]),
+            ])),
+            0,
+            &[("not_logs", 1)],
+        ),
         ("a nil tag", tagged(V::Nil), 0, &[("bad_tag", 1)]),
         ("a long tag", tagged(V::from("x".repeat(65536))), 0, &[("bad_tag", 1)]),
         ("an empty tag", tagged(V::from("")), 1, &[]),
@@ -297,6 +307,21 @@ fn late_options_of_a_frame_that_is_decoded_as_it_arrives_are_counted_and_what_is
         ("entries that are called metrics", packed(blob(2), signal()), 2, 1, &[]),
         ("entries that are called lz4", packed(blob(2), codec()), 2, 1, &[]),
         ("entries", packed(blob(2), chunk("c")), 2, 0, &[]),
+        (
+            "an array that is called metrics",
+            encode(&V::Array(vec![V::from("t"), V::Array(vec![entry(1), entry(2)]), signal()])),
+            2,
+            1,
+            &[],
+        ),
+        (
+            "an array that is called lz4",
+            encode(&V::Array(vec![V::from("t"), V::Array(vec![entry(1)]), codec()])),
+            1,
+            0,
+            &[],
+        ),
+        ("a message that is called metrics", message(1, Some(signal())), 1, 1, &[]),
     ];
     let limits = Limits { whole_max: 1, ..Limits::default() };
     for (name, frame, rows, late, rejected) in cases {

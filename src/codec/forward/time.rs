@@ -4,12 +4,14 @@
 //! above 1e11 (the year 5138 in seconds) is milli-, micro- or nanoseconds by its size. nil, zero and what is no time
 //! at all become the time of receipt, as Fluentd does. Nothing overflows: what is out of range is clamped.
 //! In JSON mode a number, exact to the nanosecond.
-//! Counters: `time_from_receipt`, `time_scaled`, `time_clamped`.
+//! Counters: `time_from_receipt`, `time_scaled`, `time_clamped`, `nanoseconds_carried`.
 
 use crate::codec::msgpack::{self, Fault, Head};
 use crate::metrics::{Oddity, Tally};
 use crate::record::Timestamp;
 
+/// Nanoseconds of a second.
+const SECOND: u32 = 1_000_000_000;
 /// Seconds of the two EventTimes by which Fluent Bit brackets groups; such entries are no records.
 const GROUP_MARKERS: [u32; 2] = [0xffff_ffff, 0xffff_fffe];
 
@@ -40,7 +42,10 @@ pub(super) fn read(bytes: &[u8], now: Timestamp, tally: &mut Tally) -> Result<(W
                     event_time(seconds, u32::from_be_bytes([n0, n1, n2, n3]), now, tally)
                 }
                 _ => match msgpack::ext_time(kind, data) {
-                    Some((time, exact)) => At(time, exact).count(tally),
+                    Some((time, exact)) => {
+                        carried(msgpack::ext_nanos(kind, data).unwrap_or_default(), tally);
+                        At(time, exact).count(tally)
+                    }
                     None => receipt(now, tally),
                 },
             };
@@ -54,6 +59,15 @@ pub(super) fn read(bytes: &[u8], now: Timestamp, tally: &mut Tally) -> Result<(W
         _ => return Ok((receipt(now, tally), msgpack::end_of(bytes)?)),
     };
     Ok((settled(time, now, tally), at))
+}
+
+/// The same for the time of `[[time, metadata], record]`, which only Fluent Bit sends: -1 and -2 are its group markers as
+/// well. Anywhere else they are the last seconds of 1969.
+pub(super) fn read_nested(bytes: &[u8], now: Timestamp, tally: &mut Tally) -> Result<(When, usize), Fault> {
+    match msgpack::head(bytes)? {
+        (Head::Int(-2 | -1), at) => Ok((When::Marker, at)),
+        _ => read(bytes, now, tally),
+    }
 }
 
 /// Clamps what was found, or takes the time of receipt.
@@ -123,8 +137,16 @@ fn event_time(seconds: u32, nanos: u32, now: Timestamp, tally: &mut Tally) -> Wh
     if nanos == 0 && GROUP_MARKERS.contains(&seconds) {
         return When::Marker;
     }
+    carried(nanos, tally);
     // At most 2^32 s + 5 s, which is far within i64 nanoseconds.
     When::At(Timestamp(i64::from(seconds) * 1_000_000_000 + i64::from(nanos)))
+}
+
+#[inline(always)]
+fn carried(nanos: u32, tally: &mut Tally) {
+    if nanos >= SECOND {
+        tally.odd(Oddity::NanosecondsCarried);
+    }
 }
 
 /// Nanoseconds of one unit of a number of this size.
@@ -208,6 +230,7 @@ mod tests {
         const S: i64 = 1_700_000_000;
         let event = |head: &[u8], s: u32, n: u32| [head, &s.to_be_bytes(), &n.to_be_bytes()].concat();
         let f64_bytes = |number: f64| [&[0xcb][..], &number.to_be_bytes()].concat();
+        let carried = || vec!["nanoseconds_carried"];
         let u64_bytes = |number: u64| [&[0xcf][..], &number.to_be_bytes()].concat();
         let cases: Vec<(&str, Vec<u8>, i64, Vec<&str>)> = vec![
             ("fixext8", event(&[0xd7, 0], S as u32, 1), S * 1_000_000_000 + 1, vec![]),
@@ -231,7 +254,26 @@ mod tests {
                 "nanoseconds carry",
                 event(&[0xd7, 0], S as u32, 1_500_000_000),
                 (S + 1) * 1_000_000_000 + 500_000_000,
+                vec!["nanoseconds_carried"],
+            ),
+            (
+                "as many as a second has",
+                event(&[0xd7, 0], S as u32, 999_999_999),
+                S * 1_000_000_000 + 999_999_999,
                 vec![],
+            ),
+            ("a second of them", event(&[0xc7, 8, 0], S as u32, 1_000_000_000), (S + 1) * 1_000_000_000, carried()),
+            (
+                "a second of them in a timestamp 96",
+                [&[0xc7, 12, 0xff][..], &1_000_000_000u32.to_be_bytes(), &S.to_be_bytes()].concat(),
+                (S + 1) * 1_000_000_000,
+                carried(),
+            ),
+            (
+                "a second of them in a timestamp 64",
+                [&[0xd7, 0xff][..], &(1_000_000_000u64 << 34 | S as u64).to_be_bytes()].concat(),
+                (S + 1) * 1_000_000_000,
+                carried(),
             ),
             ("timestamp 32", vec![0xd6, 0xff, 0x65, 0x53, 0xf1, 0], S * 1_000_000_000, vec![]),
             ("a group's start", event(&[0xd7, 0], u32::MAX, 0), -7, vec!["marker"]),
@@ -240,5 +282,25 @@ mod tests {
         for (name, bytes, time, odd) in cases {
             assert_eq!(at(&bytes), (time, odd), "{name}");
         }
+    }
+
+    #[test]
+    fn small_negative_numbers_are_group_markers_in_nested_times_only() {
+        let markers: [&[u8]; 6] = [
+            b"\xff",
+            b"\xfe",
+            b"\xd0\xff",
+            b"\xd1\xff\xfe",
+            b"\xd2\xff\xff\xff\xff",
+            b"\xd3\xff\xff\xff\xff\xff\xff\xff\xfe",
+        ];
+        for bytes in markers {
+            let nested = read_nested(bytes, Timestamp(7), &mut Tally::default());
+            assert_eq!(nested, Ok((When::Marker, bytes.len())), "{bytes:?}");
+            let (time, _) = at(bytes);
+            assert!(matches!(time, -2_000_000_000 | -1_000_000_000), "{bytes:?}: {time}");
+        }
+        let three = read_nested(b"\xfd", Timestamp(7), &mut Tally::default());
+        assert_eq!(three, Ok((When::At(Timestamp(-3_000_000_000)), 1)));
     }
 }
