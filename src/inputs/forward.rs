@@ -91,6 +91,7 @@ impl Input for Forward {
                  LimitNOFILE (systemd) or --ulimit nofile (Docker)"
             );
         }
+        listener::warn_of_a_short_backlog();
         let mut ways: Vec<Bound> = Vec::new();
         for listen in &self.settings.listen {
             ways.push(match open(listen) {
