@@ -1,8 +1,9 @@
 //! Published forward clients against the program: `fluent-logger` of PyPI, `@fluent-org/logger` of npm, `poston` and
-//! `tracing-fluentd` of Rust. Every record that they say they sent is there once.
+//! `tracing-fluentd` of Rust, Fluent's Go logger, which is what Docker's driver is made of. Every record that they say
+//! they sent is there once.
 //!
-//! `LONGSHORE_CLIENTS` names a folder with `python` (what `pip install --target` made), `node/node_modules` and
-//! `rust-client` (built from `tests/clients/rust`).
+//! `LONGSHORE_CLIENTS` names a folder with `python` (what `pip install --target` made), `node/node_modules`,
+//! `rust-client` (built from `tests/clients/rust`) and `go-client` (from `tests/clients/go`, with Debian's packages).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -83,6 +84,21 @@ fn rust_clients_deliver_every_record_and_get_their_acks() {
     }
     let odd = records.iter().find(|record| record["tag"] == "rust.poston").expect("it came");
     assert_eq!((&odd["ratio"], &odd["none"]), (&json!(2.5), &json!(null)));
+}
+
+#[test]
+fn the_go_logger_of_dockers_driver_delivers_every_record_in_each_of_its_ways() {
+    let Some(clients) = clients() else { return };
+    let mut command = Command::new(clients.join("go-client"));
+    let tags = ["go.plain", "go.nano", "go.acked", "go.async", "go.json"];
+    let records = exchange(&mut command, 1_000, &tags);
+    for record in &records {
+        assert_eq!(record["text"], json!("gr\u{fc}\u{df}e \u{2713}"), "{record}");
+        assert_eq!((&record["ratio"], &record["none"]), (&json!(2.5), &json!(null)), "{record}");
+    }
+    let nano = records.iter().filter(|record| record["tag"] == "go.nano");
+    let fractions = nano.filter(|record| !record["time"].as_str().is_some_and(|time| time.ends_with(".000000000Z")));
+    assert!(fractions.count() > 500, "EventTime keeps its fraction");
 }
 
 const KEY: &str = "canary-key-of-the-clients";

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -9,7 +10,7 @@ use crate::docker_folder;
 use crate::forward_input;
 use crate::harness::engine::Engine;
 use crate::harness::records::{Numbers, at, line_count, records};
-use crate::harness::{folder, free_port, node};
+use crate::harness::{Node, folder, free_port, node};
 
 /// A program for the containers' awk: `lines` numbered JSON lines.
 pub fn counter(lines: u64) -> String {
@@ -150,4 +151,104 @@ fn a_container_that_lived_a_moment_and_was_removed_leaves_its_lines() {
     node.wait_for("its 100 lines", |_| of_it() >= 100);
     node.stop_well();
     assert_eq!(of_it(), 100);
+}
+
+/// The options of the `daemon.json` that the page about the driver gives, with the address of this test.
+fn documented_options(address: &str) -> Vec<String> {
+    let page =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/docker-fluentd.md")).expect("it");
+    let (_, after) = page.split_once("```json\n").expect("the page has a daemon.json");
+    let (text, _) = after.split_once("```").expect("which ends");
+    let daemon: serde_json::Value = serde_json::from_str(text).expect("a daemon.json is JSON");
+    assert_eq!(daemon["log-driver"], "fluentd");
+    let mut words = vec!["--log-driver=fluentd".to_owned()];
+    for (name, value) in daemon["log-opts"].as_object().expect("options") {
+        // The engine wants texts in this file; a number or `true` keeps the daemon from starting.
+        let value = value.as_str().unwrap_or_else(|| panic!("{name}: {value} is no text"));
+        let value = if name == "fluentd-address" { address } else { value };
+        words.extend(["--log-opt".to_owned(), format!("{name}={value}")]);
+    }
+    words
+}
+
+fn words(options: &[String]) -> Vec<&str> {
+    options.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn the_daemon_json_of_the_page_about_the_driver_is_taken_by_the_engine_and_does_what_the_page_says() {
+    let Some(engine) = Engine::find() else { return };
+    let dir = folder();
+    let socket = dir.path().join("f.sock");
+    let options = documented_options(&format!("unix://{}", socket.display()));
+    // A container starts without longshore, says something, and lives until it is taken down.
+    let name = unique("documented");
+    let said = r#"echo '{"seq":0}'; sleep 1; echo '{"seq":1}'; sleep 600"#;
+    let container = engine.run(&name, &words(&options), &["sh", "-c", said]);
+    let config = forward_input::config(dir.path(), free_port());
+    let steps = "[pipeline]\nsteps = [{ join = \"docker_partial\" }, { parse = \"json\" }]\n";
+    let mut node = node(dir.path(), &format!("{config}\n{steps}")).start();
+    let out = dir.path().join("out.ndjson");
+    node.wait_for("both lines", |_| line_count(&out) >= 2);
+    node.stop_well();
+    for (seq, record) in records(&out).iter().enumerate() {
+        assert_eq!(record["seq"], json!(seq));
+        assert_eq!(record["tag"], json!(format!("docker.{name}")));
+        assert_eq!(at(record, "container.id"), Some(&json!(container.id)));
+        let time = record["time"].as_str().expect("a time");
+        assert!(!time.ends_with(".000000000Z"), "a fraction of a second: {time}");
+    }
+}
+
+#[test]
+fn with_async_and_request_ack_no_line_is_lost_while_longshore_stops_is_killed_and_starts_again() {
+    const LINES: u64 = 1_500;
+    let Some(engine) = Engine::find() else { return };
+    let dir = folder();
+    let port = free_port();
+    let steps = "[pipeline]\nsteps = [{ join = \"docker_partial\" }, { parse = \"json\" }]\n";
+    let body = format!("{}\n{steps}", forward_input::config(dir.path(), port));
+    let out = dir.path().join("out.ndjson");
+    let come = |node: &mut Node, lines: usize| {
+        node.wait_within(Duration::from_secs(120), "lines", &mut |_| out.exists() && line_count(&out) >= lines);
+    };
+    let mut first = node(dir.path(), &body).start();
+    let address = format!("fluentd-address=127.0.0.1:{port}");
+    let mut options = vec!["--log-driver=fluentd", "--log-opt", &address, "--log-opt", "tag=api.{{.Name}}"];
+    for option in ["fluentd-async=true", "fluentd-request-ack=true", "fluentd-sub-second-precision=true"] {
+        options.extend(["--log-opt", option]);
+    }
+    options.extend(["--log-opt", "fluentd-retry-wait=200ms", "--log-opt", "fluentd-max-retries=80"]);
+    // It writes for some seconds and then lives on: what is queued at its end the driver would throw away.
+    let write = format!(
+        r#"i=0; while [ $i -lt {LINES} ]; do echo "{{\"seq\":$i}}"; i=$((i+1)); [ $((i % 100)) -ne 0 ] || sleep 1; done; sleep 600"#
+    );
+    let name = unique("steady");
+    let container = engine.run(&name, &options, &["sh", "-c", &write]);
+    come(&mut first, 150);
+    first.stop_well();
+    std::thread::sleep(Duration::from_secs(2));
+    let mut second = node(dir.path(), &body).start();
+    let before = line_count(&out);
+    come(&mut second, before + 200);
+    // A line whose ack was under way when longshore stopped is sent again; one that is acknowledged is not.
+    let found = Numbers::of(&records(&out), "tag", "seq");
+    assert!(found.repeats() <= 2, "{:?}", found.duplicates());
+    second.kill();
+    std::thread::sleep(Duration::from_secs(1));
+    let mut third = node(dir.path(), &body).start();
+    let expected = BTreeMap::from([(format!("api.{name}"), LINES)]);
+    third.wait_within(Duration::from_secs(120), "every line", &mut |_| {
+        Numbers::of(&records(&out), "tag", "seq").missing(&expected).is_empty()
+    });
+    drop(container);
+    third.assert_ledger_closes();
+    third.stop_well();
+    let records = records(&out);
+    let found = Numbers::of(&records, "tag", "seq");
+    assert!(found.missing(&expected).is_empty(), "missing: {:?}", found.missing(&expected));
+    // A kill may repeat what was written in the second before it, from the disk log.
+    let fractions =
+        records.iter().filter(|record| !record["time"].as_str().is_some_and(|time| time.ends_with(".000000000Z")));
+    assert!(fractions.count() as u64 > LINES / 2, "EventTime keeps its fraction");
 }

@@ -3,6 +3,7 @@
 //!
 //! | Case of the protocol's attacks and edge cases | Test |
 //! |---|---|
+//! | all containers back at once while nothing is accepted | `a_whole_backlog_of_connections_waits_until_it_is_accepted` |
 //! | connection flood from one peer | `connections_of_one_peer_above_its_limit_are_closed_and_others_served` |
 //! | descriptors used up | `used_up_descriptors_cost_no_spin_and_no_connection_that_waits` |
 //! | client never reads its acks | `a_client_that_never_reads_its_acks_is_closed_and_blocks_nobody` |
@@ -11,15 +12,18 @@
 //! | connect and close without a byte, thousands of times | `thousands_of_connects_without_a_byte_leave_no_line_and_no_descriptor` |
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::forward_input::config;
 use crate::harness::forward::{Client, entries, map, message, option, packed};
 use crate::harness::http::{Answer, Server};
-use crate::harness::{Node, folder, free_port, node, required};
+use crate::harness::{Node, folder, free_port, node, required, run_command, skip};
 
 fn one(chunk: &str) -> Vec<u8> {
     message("t", 1_700_000_000.into(), map(&[("a", 1.into())]), Some(option(chunk, &[])))
@@ -191,5 +195,80 @@ fn thousands_of_connects_without_a_byte_leave_no_line_and_no_descriptor() {
     good(&mut Client::tcp(port));
     node.wait_for("the descriptors", |node| descriptors(node) <= before + 2);
     assert!(node.log().lines().count() <= lines + 1, "a probe is no news:\n{}", node.log());
+    node.stop_well();
+}
+
+/// Connections that wait to be accepted on a port, as the kernel says (`rx_queue` of a listening socket).
+fn queued(port: u16) -> u64 {
+    let table = fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let local = format!("0100007F:{port:04X}");
+    let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = row.into_iter().find(|row| row.get(1) == Some(&local.as_str()) && row.get(3) == Some(&"0A"));
+    let (_, waiting) = row.as_ref().expect("it listens")[4].split_once(':').expect("two queues");
+    u64::from_str_radix(waiting, 16).expect("hexadecimal")
+}
+
+#[test]
+fn a_whole_backlog_of_connections_waits_until_it_is_accepted() {
+    let dir = folder();
+    let port = free_port();
+    let limits = "type = \"forward\"\nconnections_max = 6000\npeer_connections_max = 6000";
+    let body = config(dir.path(), port).replace("type = \"forward\"", limits);
+    let mut node = node(dir.path(), &body).start();
+    good(&mut Client::tcp(port));
+    let allowed = fs::read_to_string("/proc/sys/net/core/somaxconn").expect("Linux");
+    let allowed: usize = allowed.trim().parse().expect("a number");
+    let backlog = 4096.min(allowed);
+    let room = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    // With few descriptors for the test itself a part of it is asked for.
+    let count = backlog.min((room as usize).saturating_sub(500) / 2);
+    assert!(count >= 250, "too few descriptors for this test: {room}");
+    node.signal(Signal::STOP);
+    node.wait_for("each of its threads to stop", |node| {
+        let tasks = fs::read_dir(format!("/proc/{}/task", node.pid())).expect("it is there").flatten();
+        let state = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        tasks.map(state).all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
+    });
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let crowd: Vec<TcpStream> = (0..count)
+        // One that finds the queue full is tried again by the kernel after a second, and in the end times out.
+        .map(|_| TcpStream::connect_timeout(&address, Duration::from_secs(20)).expect("the backlog takes it"))
+        .collect();
+    let waiting = queued(port);
+    node.signal(Signal::CONT);
+    assert_eq!(waiting, count as u64, "all of them at once");
+    let mut crowd: Vec<Client> = crowd
+        .into_iter()
+        .map(|stream| {
+            stream.set_read_timeout(Some(crate::harness::PATIENCE)).expect("a socket");
+            Client::Tcp(stream)
+        })
+        .collect();
+    crowd.iter_mut().for_each(|client| client.send(&one("back")));
+    crowd.iter_mut().for_each(|client| client.expect_ack("back"));
+    node.stop_well();
+}
+
+#[test]
+fn a_backlog_that_the_system_cuts_is_said_at_the_start() {
+    let dir = folder();
+    // The limit belongs to the network namespace, so one of its own does not touch this machine's.
+    let cut = "echo 128 >/proc/sys/net/core/somaxconn && exec \"$@\"";
+    let words = ["unshare", "--net", "sh", "-c", cut, "sh"];
+    let tried = run_command(Command::new(words[0]).args(&words[1..]).arg("true"), b"");
+    if !tried.status.success() {
+        return skip("no network namespace with a limit of its own: needs root and a writable /proc/sys");
+    }
+    let socket = dir.path().join("f.sock");
+    let body = format!(
+        "[inputs.apps]\ntype = \"forward\"\nlisten = [\"unix://{}\"]\n[sinks.out]\ntype = \"file\"\npath = \"/dev/null\"\n",
+        socket.display()
+    );
+    let mut node = node(dir.path(), &body).under(&words).without_waiting().start();
+    node.wait_for("the warning", |node| {
+        let log = node.log();
+        log.contains("raise net.core.somaxconn") && log.contains("most=128") && log.contains("wanted=4096")
+    });
+    good(&mut Client::unix(&socket));
     node.stop_well();
 }

@@ -474,6 +474,44 @@ fn udp_heartbeats_are_answered_and_nothing_else_is() {
 }
 
 #[test]
+fn of_a_flood_of_udp_heartbeats_a_few_hundred_a_second_are_answered() {
+    const A_SECOND: u64 = 200;
+    let dir = folder();
+    let port = free_port();
+    let mut node = node(dir.path(), &config(dir.path(), &format!("\"tcp://127.0.0.1:{port}\""), "")).start();
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    socket.connect(("127.0.0.1", port)).expect("a port");
+    socket.set_nonblocking(true).expect("a socket");
+    let (began, mut answers) = (Instant::now(), 0u64);
+    // Some thousands within a moment, in such pieces that no queue of the system drops them.
+    while began.elapsed() < Duration::from_millis(1_500) {
+        for _ in 0..50 {
+            let _ = socket.send(b"\0");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+        while socket.recv(&mut [0; 4]).is_ok() {
+            answers += 1;
+        }
+    }
+    // What is still under way.
+    std::thread::sleep(Duration::from_millis(500));
+    while socket.recv(&mut [0; 4]).is_ok() {
+        answers += 1;
+    }
+    // A window begins with the first datagram after the last one.
+    let windows = began.elapsed().as_secs() + 1;
+    assert!(answers <= A_SECOND * windows, "{answers} answers in {windows} windows of a second");
+    assert!(answers >= A_SECOND, "{answers} answers: one window's worth at least");
+    // Afterwards there are answers again.
+    wait_for("an answer", PATIENCE, || {
+        let _ = socket.send(b"");
+        std::thread::sleep(Duration::from_millis(20));
+        socket.recv(&mut [0; 4]).is_ok()
+    });
+    node.stop_well();
+}
+
+#[test]
 fn a_thousand_connections_that_come_back_at_once_are_all_accepted() {
     const EACH: u64 = 50;
     let dir = folder();

@@ -2,14 +2,16 @@
 //! comes back, two receivers of which one is dead, every mode of `send`, its rate and its exit code.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::forward::{Client, event_time, map, message, option};
+use crate::harness::forward::{Client, ack_of, event_time, map, message, option};
 use crate::harness::records::{line_count, records};
-use crate::harness::{Node, folder, free_port, node, run, told};
+use crate::harness::{Node, PATIENCE, folder, free_port, node, run, told};
 
 /// A node that takes forward records on this port and writes them to `out.ndjson`.
 fn receiver(dir: &Path, port: u16) -> Node {
@@ -285,4 +287,42 @@ fn longshore_to_longshore_through_tls_with_client_certificate_key_and_user() {
     assert!(sent.status.success(), "{}", told(&sent));
     receiver.wait_for("the records", |_| line_count(&out) >= 3_000);
     receiver.stop_well();
+}
+
+#[test]
+fn what_came_as_messagepack_goes_out_as_the_same_bytes_and_is_not_encoded_again() {
+    let dir = folder();
+    let front = free_port();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let servers = format!("[\"tcp://{}\"]", listener.local_addr().expect("an address"));
+    let mut relay = relay(&dir.path().join("relay"), front, &servers, "");
+    // Each value is written as no encoder would write it: wide heads where narrow ones do, a float of 32 bits, an ext in
+    // its long form. Whoever decodes and encodes gives other bytes.
+    let fields = [
+        &b"\xa1n\xd3\0\0\0\0\0\0\0\x05"[..],
+        b"\xa4list\xdd\0\0\0\x02\xdb\0\0\0\x01x\xcf\0\0\0\0\0\0\0\x07",
+        b"\xa3map\xdf\0\0\0\x01\xd9\x01k\xca\x3f\x80\0\0",
+        b"\xa4text\xa5plain",
+        b"\xa3ext\xc9\0\0\0\x01\x2a\xff",
+        b"\xa3bin\xc6\0\0\0\x02\x00\xff",
+        b"\xa4true\xc3",
+    ];
+    let record = [&b"\xdf\0\0\0\x07"[..], &fields.concat()].concat();
+    let mut client = Client::tcp(front);
+    client.send(&[b"\x94\xa1t\xd7\0\x65\x53\xf1\0\0\0\0\x05", &record[..], b"\x81\xa5chunk\xa1c"].concat());
+    client.expect_ack("c");
+    let (mut peer, _) = listener.accept().expect("the relay connects");
+    peer.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let frame = rmpv::decode::read_value(&mut peer).expect("a frame in time");
+    let chunk = frame[2].as_map().and_then(|options| options.iter().find(|(key, _)| key.as_str() == Some("chunk")));
+    let chunk = chunk.and_then(|(_, id)| id.as_str()).expect("a chunk id");
+    peer.write_all(&ack_of(chunk)).expect("written");
+    let entries = frame[1].as_slice().expect("entries as binary");
+    let kept = fields.concat();
+    let at = entries.windows(kept.len()).position(|part| part == kept).unwrap_or_else(|| panic!("{entries:02x?}"));
+    assert_eq!(entries[..at], *b"\x92\xd7\0\x65\x53\xf1\0\0\0\0\x05\x87", "the time and the head of the map are ours");
+    assert_eq!(entries.len(), at + kept.len());
+    relay.wait_for("the ack to count", |node| node.delivered("up") == 1);
+    relay.stop_well();
+    assert_eq!(peer.read(&mut [0]).expect("the relay closes"), 0);
 }

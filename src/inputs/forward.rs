@@ -4,8 +4,8 @@
 //! Each listener ([`listen`], [`listener`]) is a task that accepts ([`accept`]); each connection is a task that comes in
 //! by the rules of its listener ([`door`]: [`rules`], [`tls`], [`login`]), then reads ([`connection`]), with a second
 //! one that writes its acks ([`acks`]). UDP heartbeats are answered on the same port ([`udp`]).
-//! Limits, all settings: connections in all and for each peer, the handshake's time, a stall within a frame, and those
-//! of the codec ([`Limits`](crate::codec::forward::Limits)). Log lines: one for each peer in ten seconds. Counters:
+//! Limits, all settings: connections in all and for each peer, the handshake's time, a stall within a frame, those of
+//! acks that nobody takes, and those of the codec ([`Limits`](crate::codec::forward::Limits)). Log lines: one for each peer in ten seconds. Counters:
 //! `open`, `framing_lost`, `frame_stalled`, `connection_refused`, `not_allowed`, `handshake_failed`,
 //! `connection_panicked`, and those of the codec.
 
@@ -91,6 +91,7 @@ impl Input for Forward {
                  LimitNOFILE (systemd) or --ulimit nofile (Docker)"
             );
         }
+        listener::warn_of_a_short_backlog();
         let mut ways: Vec<Bound> = Vec::new();
         for listen in &self.settings.listen {
             ways.push(match open(listen) {
@@ -106,7 +107,7 @@ impl Input for Forward {
             });
         }
         let shared = Arc::new(Shared {
-            held: Held::new(outlet.budget.total()),
+            held: Held::new(&outlet.budget),
             seats: Seats::new(room, self.settings.peer_connections_max),
             settings: self.settings,
             complaints: Complaints::default(),

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use crate::batch::{Batch, Outcome};
 use crate::budget::{Budget, Permit};
 use crate::metrics::{InputMetrics, Metrics};
-use crate::pipeline::{JoinRule, Lane};
+use crate::pipeline::{JoinRule, Lane, join};
 use crate::record::{Origin, Timestamp};
 use crate::settings::Section;
 use crate::workers::{Stop, Workers};
@@ -67,6 +67,11 @@ impl Outlet {
     /// State for one stream of records.
     pub fn lane(&self, rule: JoinRule) -> Lane {
         self.gate.pipeline().lane(rule)
+    }
+
+    /// What the `join` step lets wait, and for how long.
+    pub fn join_limits(&self) -> join::Limits {
+        self.gate.pipeline().join_limits()
     }
 
     /// An empty batch of this input that may hold `bytes`; waits for memory.

@@ -13,13 +13,14 @@
 //! The joined record stands where its last piece was, with the time, position and other fields of its first piece, and
 //! its text unescaped. Bytes are joined before anybody looks at them as UTF-8: a character may be cut in half.
 //!
-//! Limits: [`LINE_MAX`] bytes a line (what is there goes on as a record, the rest becomes another), [`KEYS_MAX`] lines
-//! and [`LANE_MAX`] bytes that wait in one lane (the oldest goes on), and [`FORWARD_WAIT`] for the forward rule. What
-//! waits is paid for from the memory budget.
+//! Limits ([`Limits`], keys of the step): bytes a line (what is there goes on as a record, the rest becomes another),
+//! lines and bytes that wait in one lane (the oldest goes on), and the time for the forward rule. What waits is paid for
+//! from the memory budget.
 //! Counters: `piece`; `partial_orphan` for lines without their end (or beginning); `partial_unjoined` for the limits,
 //! and for pieces that go on because their sender waits for their ack.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::batch::{Batch, NO_CONTAINER, NO_FILE, NO_TAG, NO_TIME, PARTIAL, Receipts, Row, RowHead};
 use crate::budget::Permit;
@@ -31,14 +32,32 @@ use super::JoinRule;
 
 /// Source bytes of a piece that is not the last (`defaultBufSize` of moby's copier).
 const PIECE_BYTES: usize = 16_384;
-/// Bytes of a joined line, at most.
-pub const LINE_MAX: usize = 1 << 20;
-/// Unfinished lines in one lane, at most.
-pub const KEYS_MAX: usize = 256;
-/// Bytes that wait in one lane, at most.
-pub const LANE_MAX: usize = 4 << 20;
-/// Nanoseconds that an unfinished line of a forward connection waits for its end, at most.
-pub const FORWARD_WAIT: i64 = 30_000_000_000;
+/// Lines of the greatest length whose bytes may wait in one lane.
+pub const LANE_LINES: usize = 4;
+
+/// What may wait, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a joined line.
+    pub line_max: usize,
+    /// Unfinished lines in one lane.
+    pub lines_max: usize,
+    /// How long an unfinished line of a forward connection waits for its end.
+    pub wait: Duration,
+    /// The same where its sender waits for the ack of the piece, and so sends no other.
+    pub acked_wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            line_max: 1 << 20,
+            lines_max: 256,
+            wait: Duration::from_secs(30),
+            acked_wait: Duration::from_millis(250),
+        }
+    }
+}
 
 /// What a step has removed before; kept for the joined record.
 const KEPT_FLAGS: [u16; 4] = [NO_TIME, NO_TAG, NO_CONTAINER, NO_FILE];
@@ -90,6 +109,8 @@ impl Waiting {
 #[derive(Debug, Default)]
 pub struct Joiner {
     waiting: Vec<Waiting>,
+    /// Those of the step at the last batch.
+    limits: Limits,
     /// Pays for them; of the budget that the batches come from.
     permit: Option<Permit>,
 }
@@ -121,7 +142,8 @@ impl Joiner {
     }
 
     /// Joins the pieces of `batch` whose tag `wants` has (one bit a tag).
-    pub fn apply(&mut self, rule: JoinRule, batch: &mut Batch, wants: u64, now: Timestamp) {
+    pub fn apply(&mut self, rule: JoinRule, limits: Limits, batch: &mut Batch, wants: u64, now: Timestamp) {
+        self.limits = limits;
         if self.waiting.is_empty() && !(0..batch.len()).any(|at| is_piece(rule, batch, at)) {
             return;
         }
@@ -132,8 +154,8 @@ impl Joiner {
         let own_receipts = batch.receipts.0.len();
         let rows = batch.take_rows();
         if rule == JoinRule::Forward {
-            while let Some(at) = self.waiting.iter().position(|line| now.0.saturating_sub(line.since.0) > FORWARD_WAIT)
-            {
+            let wait = i64::try_from(limits.wait.as_nanos()).unwrap_or(i64::MAX);
+            while let Some(at) = self.waiting.iter().position(|line| now.0.saturating_sub(line.since.0) > wait) {
                 batch.tally.odd(Oddity::PartialOrphan);
                 self.end(rule, at, batch);
             }
@@ -220,7 +242,7 @@ impl Joiner {
             },
             JoinRule::Cri | JoinRule::None => true,
         };
-        let room = line.text.len() + batch.value(&batch.fields(at)[log_at]).bytes.len() <= LINE_MAX;
+        let room = line.text.len() + batch.value(&batch.fields(at)[log_at]).bytes.len() <= self.limits.line_max;
         if !continues || !room {
             batch.tally.odd(if continues { Oddity::PartialUnjoined } else { Oddity::PartialOrphan });
             batch.pop_row();
@@ -336,8 +358,9 @@ impl Joiner {
 
     /// Lets the oldest lines go on while too many or too large ones wait.
     fn keep_within_limits(&mut self, rule: JoinRule, batch: &mut Batch) {
+        let Limits { line_max, lines_max, .. } = self.limits;
         let is_over = |waiting: &[Waiting]| {
-            waiting.len() > KEYS_MAX || waiting.iter().map(Waiting::cost).sum::<usize>() > LANE_MAX
+            waiting.len() > lines_max || waiting.iter().map(Waiting::cost).sum::<usize>() > LANE_LINES * line_max
         };
         while is_over(&self.waiting) {
             batch.tally.odd(Oddity::PartialUnjoined);

@@ -48,6 +48,7 @@ pub enum JoinRule {
 pub struct Pipeline {
     /// The tags whose pieces are joined, if there is a `join` step; it is always the first.
     join: Option<Vec<TagGlob>>,
+    join_limits: join::Limits,
     steps: Vec<Step>,
 }
 
@@ -117,13 +118,18 @@ impl Lane {
     }
 
     /// When the oldest of the waiting pieces came (the `now` of its batch). A forward connection flushes its lane when
-    /// that is [`join::FORWARD_WAIT`] ago; `apply` sees to it whenever it is called.
+    /// that is [`join::Limits::wait`] ago; `apply` sees to it whenever it is called.
     pub fn waiting_since(&self) -> Option<Timestamp> {
         self.joiner.oldest()
     }
 }
 
 impl Pipeline {
+    /// What the `join` step lets wait, and for how long.
+    pub fn join_limits(&self) -> join::Limits {
+        self.join_limits
+    }
+
     /// Fresh state for one stream of records.
     pub fn lane(&self, rule: JoinRule) -> Lane {
         Lane { rule, joiner: join::Joiner::default(), scratch: Scratch::default() }
@@ -151,7 +157,7 @@ impl Pipeline {
             lane.joiner.flush(lane.rule, batch, Oddity::PartialUnjoined);
             rows.into_iter().for_each(|row| batch.keep_row(row));
         } else if tags != 0 || lane.is_waiting() {
-            lane.joiner.apply(lane.rule, batch, tags, now);
+            lane.joiner.apply(lane.rule, self.join_limits, batch, tags, now);
         }
         self.after_join(lane, batch, now);
     }

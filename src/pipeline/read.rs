@@ -5,6 +5,7 @@
 //! Limit: [`STEPS_MAX`] steps.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use toml::Spanned;
@@ -16,15 +17,30 @@ use crate::settings::{Doc, Section, describe, nearest};
 use super::condition::Condition;
 use super::path::Path;
 use super::template::Template;
-use super::{Action, Pipeline, Step, condition_text, filter, mask, parse, set, tag, time};
+use super::{Action, Pipeline, Step, condition_text, filter, join, mask, parse, set, tag, time};
 
 /// Steps, at most.
 pub const STEPS_MAX: usize = 256;
 
 const VERBS: [&str; 11] = ["join", "parse", "time", "set", "rename", "remove", "mask", "drop", "keep", "sample", "tag"];
 /// Keys beside the verb, of any step. `keep` is a verb of its own, and of `time` an option.
-const OPTIONS: [&str; 11] =
-    ["match", "where", "from", "into", "on_error", "pattern", "patterns", "formats", "zone", "by", "keep"];
+const OPTIONS: [&str; 15] = [
+    "match",
+    "where",
+    "from",
+    "into",
+    "on_error",
+    "pattern",
+    "patterns",
+    "formats",
+    "zone",
+    "by",
+    "keep",
+    "line_max",
+    "lines_max",
+    "wait",
+    "acked_wait",
+];
 
 impl Pipeline {
     /// Reads the section `[pipeline]`; without it there are no steps. The caller finishes the section.
@@ -76,6 +92,7 @@ impl Pipeline {
                 section.error("join", "`join` has to be the first step: the others would see pieces of lines");
             }
             self.join = Some(globs);
+            self.join_limits = read_join_limits(&section);
             return section.finish();
         }
         let condition = section.has("where").then(|| read_condition(&section, "where")).flatten();
@@ -97,6 +114,19 @@ impl Pipeline {
         if let Some(action) = action {
             self.steps.push(Step { globs, condition, action });
         }
+    }
+}
+
+fn read_join_limits(section: &Section<'_, '_>) -> join::Limits {
+    let usual = join::Limits::default();
+    let usize_of = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let time = |key, usual| section.time(key, Duration::from_millis(10)..Duration::from_secs(3_601)).unwrap_or(usual);
+    join::Limits {
+        // No less than a piece of Docker's, or every line would be "too long".
+        line_max: usize_of(section.size("line_max", 16 << 10..(16 << 20) + 1).unwrap_or(usual.line_max as u64)),
+        lines_max: usize_of(section.count("lines_max", 1..65_537).unwrap_or(usual.lines_max as u64)),
+        wait: time("wait", usual.wait),
+        acked_wait: time("acked_wait", usual.acked_wait),
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! A frame that is settled before an earlier one waits for it. A frame that nobody took ends the connection without an
 //! ack, so that the sender gives it again.
-//! Limits: [`OPEN_MAX`] bytes of chunk ids whose acks are not written, for whatever reason: then reading pauses. A
-//! sender whose socket takes nothing for [`WRITE_STALL`] while acks are ready for it ends the connection, or for
-//! [`UNREAD_STALL`] while more than [`UNREAD_MAX`] bytes are. An ack that waits for its sinks, or behind one that does,
+//! Limits ([`AckLimits`], all settings): bytes of acks that are not written, for whatever reason, beyond which reading
+//! pauses; those of all connections are paid for from the budget and share an eighth of it ([`AckMemory`]). A sender
+//! whose socket takes nothing for `stall` while acks are ready for it ends the connection, or for `unread_stall` while
+//! more than `unread_max` bytes are, or the eighth is used up. An ack that waits for its sinks, or behind one that does,
 //! is nobody's fault and only counts for the pause.
 
 use std::collections::VecDeque;
@@ -16,18 +17,38 @@ use tokio::sync::Notify;
 
 use crate::batch::{Outcome, Receipt, Waiter};
 
+use super::held::{ACKS_FREE, AckMemory, AckShare};
 use super::socket::Writer;
 
-/// Bytes of acks that are ready for a sender that takes none, at most.
-const UNREAD_MAX: usize = 1 << 20;
-/// Bytes of chunk ids of frames whose ack is not written, at most.
-const OPEN_MAX: usize = 4 << 20;
 /// What a slot costs beside its chunk id.
 const SLOT_BYTES: usize = 64;
-/// A sender that takes nothing for so long is gone.
-const WRITE_STALL: Duration = Duration::from_secs(30);
-/// The same for one that has left [`UNREAD_MAX`] unread.
-const UNREAD_STALL: Duration = Duration::from_secs(5);
+
+/// What one connection may leave unread, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AckLimits {
+    /// Bytes of acks that are not written, at most.
+    pub(super) max: usize,
+    /// Bytes of acks that are ready for a sender that takes none, at most.
+    pub(super) unread_max: usize,
+    /// A sender that takes nothing for so long is gone.
+    pub(super) stall: Duration,
+    /// The same for one that has left `unread_max` unread.
+    pub(super) unread_stall: Duration,
+    /// After the sender's end, what is still to be acknowledged is waited for so long.
+    pub(super) last_wait: Duration,
+}
+
+impl Default for AckLimits {
+    fn default() -> AckLimits {
+        AckLimits {
+            max: 4 << 20,
+            unread_max: 1 << 20,
+            stall: Duration::from_secs(30),
+            unread_stall: Duration::from_secs(5),
+            last_wait: Duration::from_secs(60),
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -59,28 +80,46 @@ enum Last {
     HandBack,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     slots: VecDeque<Slot>,
     /// Number of the first slot.
     first: u64,
-    /// Bytes of all slots.
+    /// Bytes of all slots, and of the ack that is being written.
     open: usize,
+    /// What pays for them.
+    share: AckShare,
     /// Slots that wait for their outcome.
     waiting: usize,
     /// No more frames come: what then becomes of the socket.
     last: Option<Last>,
-    /// An ack is being written.
-    writing: bool,
+    /// Bytes of the ack that is being written.
+    writing: usize,
     /// The sender speaks JSON, and the chunk ids are JSON.
     json: bool,
     /// Why the connection must end.
     broken: Option<&'static str>,
 }
 
+impl Inner {
+    fn count(&mut self, more: usize, less: usize) {
+        self.open = (self.open + more).saturating_sub(less);
+        self.share.cover(self.open);
+    }
+
+    /// Nobody is told anything any more.
+    fn forget(&mut self) {
+        self.first += self.slots.len() as u64;
+        self.slots = VecDeque::new();
+        (self.open, self.writing, self.waiting) = (0, 0, 0);
+        self.share.cover(0);
+    }
+}
+
 /// The acks of one connection, shared by its reader, its writer and the receipts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Acks {
+    limits: AckLimits,
     inner: Mutex<Inner>,
     /// Something changed for the writer.
     for_writer: Notify,
@@ -113,6 +152,23 @@ impl Waiter for Wait {
 }
 
 impl Acks {
+    /// Those of a conversation that begins.
+    pub(super) fn new(limits: AckLimits, memory: &Arc<AckMemory>) -> Arc<Acks> {
+        let inner = Inner {
+            slots: VecDeque::new(),
+            first: 0,
+            open: 0,
+            share: AckShare::new(memory),
+            waiting: 0,
+            last: None,
+            writing: 0,
+            json: false,
+            broken: None,
+        };
+        let inner = Mutex::new(inner);
+        Arc::new(Acks { limits, inner, for_writer: Notify::new(), for_reader: Notify::new() })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -121,7 +177,7 @@ impl Acks {
     pub(super) fn open(self: &Arc<Self>) -> (u64, Receipt) {
         let mut inner = self.lock();
         inner.slots.push_back(Slot { chunk: None, ended: false, fate: Fate::Waiting });
-        inner.open += SLOT_BYTES;
+        inner.count(SLOT_BYTES, 0);
         inner.waiting += 1;
         let number = inner.first + inner.slots.len() as u64 - 1;
         drop(inner);
@@ -135,7 +191,7 @@ impl Acks {
         if let Some(slot) = inner.slots.get_mut(at) {
             slot.chunk = chunk.map(<[u8]>::to_vec);
             slot.ended = true;
-            inner.open += chunk.map_or(0, <[u8]>::len);
+            inner.count(chunk.map_or(0, <[u8]>::len), 0);
         }
         drop(inner);
         self.for_writer.notify_one();
@@ -145,7 +201,10 @@ impl Acks {
     pub(super) fn accept(&self, chunk: &[u8]) {
         let slot = Slot { chunk: Some(chunk.to_vec()), ended: true, fate: Fate::Final };
         let mut inner = self.lock();
-        inner.open += slot.cost();
+        if inner.broken.is_some() {
+            return;
+        }
+        inner.count(slot.cost(), 0);
         inner.slots.push_back(slot);
         drop(inner);
         self.for_writer.notify_one();
@@ -171,7 +230,7 @@ impl Acks {
     /// Whether every ack is written.
     pub(super) fn is_empty(&self) -> bool {
         let inner = self.lock();
-        inner.slots.is_empty() && !inner.writing
+        inner.slots.is_empty() && inner.writing == 0
     }
 
     /// Whether a frame waits for its outcome.
@@ -204,26 +263,33 @@ impl Acks {
     /// Whether there is, or the connection must end.
     pub(super) fn has_room(&self) -> bool {
         let inner = self.lock();
-        inner.broken.is_some() || inner.open <= OPEN_MAX
+        let in_turn = inner.open <= ACKS_FREE || !inner.share.is_short();
+        inner.broken.is_some() || (inner.open <= self.limits.max && in_turn)
     }
 
     /// Bytes of the acks that could be written now.
     fn ready(&self) -> usize {
         let inner = self.lock();
         let ready = |slot: &&Slot| slot.ended && slot.fate == Fate::Final;
-        inner.slots.iter().take_while(ready).map(Slot::cost).sum()
+        inner.writing + inner.slots.iter().take_while(ready).map(Slot::cost).sum::<usize>()
     }
 
     fn break_off(&self, why: &'static str) {
         self.lock().broken.get_or_insert(why);
         self.for_reader.notify_one();
+        self.for_writer.notify_one();
     }
 
     fn next(&self) -> Next {
         let mut inner = self.lock();
-        inner.writing = false;
+        let written = std::mem::take(&mut inner.writing);
+        if written > 0 {
+            inner.count(0, written);
+            self.for_reader.notify_one();
+        }
         loop {
             if inner.broken.is_some() {
+                inner.forget();
                 return Next::End;
             }
             let Some(slot) = inner.slots.front() else {
@@ -232,22 +298,23 @@ impl Acks {
             match (slot.fate, slot.ended, &slot.chunk) {
                 (Fate::Lost, true, Some(_)) => {
                     inner.broken = Some("its records could not be delivered");
+                    inner.forget();
                     return Next::End;
                 }
                 (Fate::Final | Fate::Lost, true, _) => {
                     let slot = inner.slots.pop_front();
                     let cost = slot.as_ref().map_or(0, Slot::cost);
                     inner.first += 1;
-                    inner.open = inner.open.saturating_sub(cost);
-                    self.for_reader.notify_one();
                     if let Some(chunk) = slot.and_then(|slot| slot.chunk) {
-                        inner.writing = true;
+                        inner.writing = cost;
                         // The text that Fluentd writes, without a line break.
                         return Next::Write(match inner.json {
                             true => [b"{\"ack\":", &chunk[..], b"}"].concat(),
                             false => [b"\x81\xa3ack", &chunk[..]].concat(),
                         });
                     }
+                    inner.count(0, cost);
+                    self.for_reader.notify_one();
                 }
                 // A frame that never ended on a closed connection has nobody to tell.
                 (_, false, _) if inner.last.is_some() => return Next::End,
@@ -260,8 +327,11 @@ impl Acks {
     async fn until_unread(&self) {
         let since = Instant::now();
         loop {
-            tokio::time::sleep(UNREAD_STALL).await;
-            if since.elapsed() >= WRITE_STALL || self.ready() > UNREAD_MAX {
+            let left = self.limits.stall.saturating_sub(since.elapsed());
+            tokio::time::sleep(left.min(self.limits.unread_stall)).await;
+            let ready = self.ready();
+            let in_the_way = ready > self.limits.unread_max || (ready > ACKS_FREE && self.lock().share.is_short());
+            if in_the_way || since.elapsed() >= self.limits.stall {
                 return;
             }
         }
@@ -291,7 +361,10 @@ impl Acks {
             }
         }
         let (broken, last) = {
-            let inner = self.lock();
+            let mut inner = self.lock();
+            if inner.broken.is_some() {
+                inner.forget();
+            }
             (inner.broken.is_some(), inner.last)
         };
         match last {
@@ -320,10 +393,21 @@ mod tests {
     use tokio::io::AsyncWrite;
 
     use super::*;
+    use crate::budget::Budget;
+
+    fn fresh(limits: AckLimits) -> (Arc<Acks>, Arc<Budget>) {
+        let budget = Budget::new(64 << 20);
+        (Acks::new(limits, &AckMemory::new(&budget)), budget)
+    }
+
+    /// With limits that a test can wait for.
+    fn quick() -> AckLimits {
+        AckLimits { unread_stall: Duration::from_millis(50), ..AckLimits::default() }
+    }
 
     #[tokio::test]
     async fn acks_of_a_sender_that_speaks_json_are_json() {
-        let acks = Arc::new(Acks::default());
+        let (acks, _budget) = fresh(AckLimits::default());
         acks.speak_json();
         acks.accept(b"\"a\\n\"");
         acks.accept(b"5");
@@ -357,7 +441,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_writer_that_panics_ends_the_connection() {
-        let acks = Arc::new(Acks::default());
+        let (acks, _budget) = fresh(AckLimits::default());
         acks.accept(b"\xa1a");
         assert!(tokio::spawn(Arc::clone(&acks).write(Box::new(Bad))).await.is_err_and(|error| error.is_panic()));
         acks.until_broken().await;
@@ -374,7 +458,7 @@ mod tests {
 
     #[tokio::test]
     async fn acks_are_written_in_the_order_of_the_frames_whatever_is_settled_first() {
-        let acks = Arc::new(Acks::default());
+        let (acks, _budget) = fresh(AckLimits::default());
         let (first, first_receipt) = acks.open();
         acks.end(first, Some(b"\xa1a"));
         let (second, second_receipt) = acks.open();
@@ -390,7 +474,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_frame_that_was_not_delivered_breaks_the_connection_without_an_ack() {
-        let acks = Arc::new(Acks::default());
+        let (acks, _budget) = fresh(AckLimits::default());
         let (first, receipt) = acks.open();
         acks.end(first, Some(b"\xa1a"));
         drop(receipt);
@@ -401,22 +485,56 @@ mod tests {
 
     #[tokio::test]
     async fn acks_that_nobody_reads_pause_reading_and_then_end_the_connection() {
-        let acks = Arc::new(Acks::default());
+        let (acks, budget) = fresh(quick());
         let (ours, theirs) = tokio::io::duplex(64);
         let writer = tokio::spawn(Arc::clone(&acks).write(Box::new(ours)));
         while acks.has_room() {
             acks.accept(b"\xa1a");
         }
-        assert!(acks.ready() > UNREAD_MAX);
+        assert!(acks.ready() > acks.limits.unread_max);
+        assert!(budget.used() > acks.limits.unread_max, "the budget pays for them");
         acks.until_broken().await;
         assert_eq!(acks.broken(), Some("it does not read its acks"));
         writer.await.expect("no panic");
+        assert_eq!(budget.used(), 0, "nobody is told any more");
         drop(theirs);
     }
 
     #[tokio::test]
+    async fn a_few_acks_that_nobody_reads_are_waited_for_until_the_longer_limit() {
+        let (acks, _budget) = fresh(AckLimits { stall: Duration::from_millis(200), ..quick() });
+        let (ours, _theirs) = tokio::io::duplex(8);
+        let writer = tokio::spawn(Arc::clone(&acks).write(Box::new(ours)));
+        let since = Instant::now();
+        acks.accept(b"\xa8chunk id");
+        acks.until_broken().await;
+        assert!(since.elapsed() >= acks.limits.stall);
+        writer.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn where_memory_of_acks_is_short_others_go_on_with_a_few_and_the_deaf_are_closed_sooner() {
+        let budget = Budget::new(1 << 20);
+        let memory = AckMemory::new(&budget);
+        let [deaf, polite, busy] = [0; 3].map(|_| Acks::new(quick(), &memory));
+        let (ours, _theirs) = tokio::io::duplex(8);
+        let writer = tokio::spawn(Arc::clone(&deaf).write(Box::new(ours)));
+        while deaf.has_room() {
+            deaf.accept(b"\xa1a");
+        }
+        assert!(deaf.ready() < deaf.limits.unread_max && memory.is_short());
+        polite.accept(b"\xa1b");
+        assert!(polite.has_room());
+        (0..100).for_each(|_| busy.accept(b"\xa1c"));
+        assert!(!busy.has_room());
+        deaf.until_broken().await;
+        writer.await.expect("no panic");
+        assert!(!memory.is_short() && busy.has_room());
+    }
+
+    #[tokio::test]
     async fn acks_that_wait_behind_an_unsettled_frame_pause_reading_and_blame_nobody() {
-        let acks = Arc::new(Acks::default());
+        let (acks, _budget) = fresh(AckLimits::default());
         let (first, receipt) = acks.open();
         acks.end(first, Some(b"\xa1a"));
         let mut count = 1;
@@ -424,7 +542,7 @@ mod tests {
             acks.accept(b"\xa1b");
             count += 1;
         }
-        assert!(count * SLOT_BYTES > UNREAD_MAX);
+        assert!(count * SLOT_BYTES > acks.limits.unread_max);
         assert_eq!((acks.ready(), acks.broken()), (0, None));
         let (ours, mut theirs) = tokio::io::duplex(64);
         let writer = tokio::spawn(Arc::clone(&acks).write(Box::new(ours)));

@@ -20,6 +20,8 @@ use super::listen::{Address, Listen};
 
 /// Connections that the system holds for us until they are accepted: all containers come back at once.
 const BACKLOG: i32 = 4096;
+/// What the system makes of that.
+const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 /// Idle time before the system asks whether the peer is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
@@ -27,6 +29,19 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener, PathBuf),
+}
+
+/// Says so if the system makes the queue of connections that wait to be accepted shorter.
+pub(super) fn warn_of_a_short_backlog() {
+    let cut = fs::read_to_string(SOMAXCONN).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    if let Some(most) = cut.filter(|most| *most < BACKLOG) {
+        tracing::warn!(
+            most,
+            wanted = BACKLOG,
+            "the system lets fewer connections wait than may come back at once after an outage, and the others try again \
+             seconds later; raise net.core.somaxconn"
+        );
+    }
 }
 
 /// What came in.

@@ -41,12 +41,6 @@ pub(super) const HOLDER_WAIT: Duration = Duration::from_secs(1);
 const TURN: usize = 1 << 20;
 /// Frames above this are decoded as they arrive while memory is short.
 const WHOLE_WHEN_SHORT: usize = 32 << 10;
-/// Pieces of a line wait this long for the next one, when the sender waits for their ack and sends nothing.
-const JOIN_WAIT_ACKED: Duration = Duration::from_millis(250);
-/// The same when it does not wait for one.
-const JOIN_WAIT: Duration = Duration::from_secs(30);
-/// After the sender's end or a mistake, what is still to be acknowledged is waited for so long.
-const LAST_ACKS: Duration = Duration::from_secs(60);
 /// A sender that has nothing outstanding and says nothing for so long is taken to be silent for longer. Short, so that
 /// of a crowd that speaks now and then only few have a conversation at a time; making one anew takes microseconds.
 pub(super) const SILENCE: Duration = Duration::from_millis(250);
@@ -114,7 +108,9 @@ struct Work {
 impl Session {
     /// A conversation on a connection that is silent.
     pub(super) fn new(connection: Box<Connection>) -> Session {
-        Session { peer: connection.present.peer(), acks: Arc::default(), connection }
+        let shared = &connection.shared;
+        let acks = Acks::new(shared.settings.acks, &shared.held.acks);
+        Session { peer: connection.present.peer(), acks, connection }
     }
 
     /// Reads until the end, or until a silence: then the connection is given back.
@@ -163,7 +159,7 @@ impl Session {
             return None;
         }
         acks.close();
-        let patience = if matches!(end, End::Stop) { Duration::MAX } else { LAST_ACKS };
+        let patience = if matches!(end, End::Stop) { Duration::MAX } else { shared.settings.acks.last_wait };
         let _ = tokio::time::timeout(patience, &mut writer.0).await;
         drop(writer);
         if !matches!(end, End::Closed) {
@@ -269,11 +265,15 @@ impl Session {
         let stalls = work.decoder.is_mid_frame() || work.buffer.len() > 0;
         let flushes = work.lane.is_waiting();
         let for_acks = self.acks.is_waiting();
-        let join_wait = if for_acks { JOIN_WAIT_ACKED } else { JOIN_WAIT };
+        let stall = self.connection.shared.settings.stall;
         let wait = match (stalls, flushes) {
-            (true, true) => join_wait.min(self.connection.shared.settings.stall),
-            (true, false) => self.connection.shared.settings.stall,
-            (false, true) => join_wait,
+            (stalls, true) => {
+                let join = self.connection.outlet.join_limits();
+                // Who waits for the ack of a piece sends no other one meanwhile.
+                let wait = if for_acks { join.acked_wait } else { join.wait };
+                if stalls { wait.min(stall) } else { wait }
+            }
+            (true, false) => stall,
             (false, false) => SILENCE,
         };
         tokio::select! {
@@ -448,9 +448,10 @@ impl Session {
             return (batch, None);
         }
         let before = work.buffer.len();
-        work.decoder.set_whole_max(WHOLE_WHEN_SHORT);
+        let whole_max = self.connection.shared.settings.limits.whole_max;
+        work.decoder.set_whole_max(whole_max.min(WHOLE_WHEN_SHORT));
         let (mut batch, end) = self.decode(work, batch, now).await;
-        work.decoder.set_whole_max(self.connection.shared.settings.limits.whole_max);
+        work.decoder.set_whole_max(whole_max);
         if end.is_some() || work.need.is_some() || work.buffer.len() < before {
             return (batch, end);
         }

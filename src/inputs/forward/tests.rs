@@ -305,6 +305,53 @@ fn more_senders_than_the_budget_has_read_buffers_do_not_wait_for_each_other() {
 }
 
 #[test]
+fn every_limit_is_a_setting_with_a_range() {
+    for (key, good, bad, message) in [
+        ("frame_max", "\"1GiB\"", "\"2GiB\"", "\"2GiB\" is not within 1B to 1GiB"),
+        ("frame_whole_max", "\"1KiB\"", "\"32MiB\"", "\"32MiB\" is not within 1KiB to 16MiB"),
+        ("record_max", "\"64MiB\"", "\"65MiB\"", "is not within 1B to 64MiB"),
+        ("tag_max", "\"64KiB\"", "\"65KiB\"", "is not within 1B to 64KiB"),
+        ("depth_max", "128", "129", "129 is not within 1 to 128"),
+        ("decompressed_max", "\"4GiB\"", "\"5GiB\"", "is not within 1B to 4GiB"),
+        ("ratio_max", "100000", "0", "0 is not within 1 to 100000"),
+        ("ratio_free", "\"1GiB\"", "\"0B\"", "\"0B\" is not within 1B to 1GiB"),
+        ("connections_max", "1000000", "0", "0 is not within 1 to 1000000"),
+        ("peer_connections_max", "1000000", "0", "0 is not within 1 to 1000000"),
+        ("handshake", "\"10m\"", "\"11m\"", "\"11m\" is not within 10ms to 60"),
+        ("stall", "\"1d\"", "\"1ms\"", "\"1ms\" is not within 10ms to"),
+        ("acks_max", "\"1GiB\"", "\"1KiB\"", "\"1KiB\" is not within 4KiB to 1GiB"),
+        ("acks_unread_max", "\"4MiB\"", "\"5MiB\"", "`acks_unread_max` is above `acks_max`"),
+        ("acks_stall", "\"1h\"", "\"1s\"", "`acks_unread_stall` is above `acks_stall`"),
+        ("acks_unread_stall", "\"30s\"", "30", "30 has no unit; write \"30s\""),
+        ("acks_last_wait", "\"1h\"", "\"2h\"", "\"2h\" is not within 10ms to 360"),
+    ] {
+        assert_eq!(read_config(&format!("{key} = {good}")).1, Vec::<String>::new(), "{key}");
+        let found = read_config(&format!("{key} = {bad}")).1;
+        assert!(found.len() == 1 && found[0].contains(message), "{key}: {found:?}");
+    }
+}
+
+#[test]
+fn limits_of_acks_and_of_ratios_are_those_of_the_settings() {
+    let mut node = Node::start("acks_last_wait = \"100ms\"\nratio_max = 2\nratio_free = \"1KiB\"");
+    // The sinks take nothing: the sender's end is answered after the wait.
+    let mut socket = node.connect();
+    socket.write_all(FRAME).expect("written");
+    let shipment = node.take();
+    socket.shutdown(std::net::Shutdown::Write).expect("a socket");
+    assert_eq!(socket.read_to_end(&mut Vec::new()).expect("a plain end"), 0);
+    drop(shipment);
+    // Of 10 KB that pack well, as much as is free comes out.
+    let mut socket = node.connect();
+    let blob = [&b"\x92\x01\x81\xa1a\xda\x03\xe8"[..], &[b'x'; 1000]].concat().repeat(10);
+    let packed = zstd::encode_all(&blob[..], 1).expect("memory");
+    let head = [b"\x93\xa1t\xc5", &(packed.len() as u16).to_be_bytes()[..]].concat();
+    socket.write_all(&[&head, &packed[..], b"\x81\xa5chunk\xa1c"].concat()).expect("written");
+    let shipment = node.take();
+    assert_eq!(shipment.batch.len(), 1);
+}
+
+#[test]
 fn mistakes_in_a_listener_have_their_place_and_a_way_out() {
     let secrets = "users = [{ name = \"alice\", password = \"pw\" }]";
     let cases = [

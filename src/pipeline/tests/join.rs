@@ -6,7 +6,7 @@ use super::*;
 use crate::batch::{Outcome, Receipt, Waiter};
 use crate::codec::docker_json;
 use crate::pipeline::Lane;
-use crate::pipeline::join::{FORWARD_WAIT, KEYS_MAX, LANE_MAX, LINE_MAX};
+use crate::pipeline::join::{LANE_LINES, Limits};
 
 const JOIN: &str = r#"{ join = "docker_partial" }"#;
 const FULL: usize = 16_384;
@@ -206,18 +206,19 @@ fn flush_makes_records_of_what_waits_and_the_other_steps_see_them() {
 fn a_line_beyond_the_limit_goes_on_in_parts_and_loses_nothing() {
     let (pipeline, a) = (pipeline(JOIN), "a".repeat(FULL));
     let mut lane = pipeline.lane(JoinRule::DockerFile);
-    let mut lines = vec![piece(&a, Stdout, "T1"); 2 * LINE_MAX / FULL + 1];
+    let line_max = Limits::default().line_max;
+    let mut lines = vec![piece(&a, Stdout, "T1"); 2 * line_max / FULL + 1];
     lines.push(whole("end", Stdout, "T1"));
     let (mut total, mut records, mut unjoined) = (0, 0, 0);
     for part in lines.chunks(10) {
         let batch = apply(&pipeline, &mut lane, docker(0, part));
         let found = seen(&batch);
-        assert!(found.iter().all(|(_, _, _, log)| log.len() <= LINE_MAX));
+        assert!(found.iter().all(|(_, _, _, log)| log.len() <= line_max));
         total += found.iter().map(|(_, _, _, log)| log.len()).sum::<usize>();
         records += found.len();
         unjoined += odd(&batch, Oddity::PartialUnjoined);
     }
-    assert_eq!((total, records, unjoined), (2 * LINE_MAX + FULL + 3, 3, 2));
+    assert_eq!((total, records, unjoined), (2 * line_max + FULL + 3, 3, 2));
 }
 
 #[test]
@@ -352,9 +353,10 @@ fn missing_forward_pieces_never_make_a_line_with_a_hole() {
 #[test]
 fn forward_pieces_wait_within_limits_of_time_count_and_bytes() {
     let pipeline = pipeline(JOIN);
+    let Limits { line_max, lines_max, wait, .. } = Limits::default();
     let mut lane = pipeline.lane(JoinRule::Forward);
     let mut batch = empty();
-    for at in 0..KEYS_MAX + 10 {
+    for at in 0..lines_max + 10 {
         message(&mut batch, at.to_string().as_bytes(), Some((&format!("id{at}"), "1", false)));
     }
     pipeline.apply(&mut lane, &mut batch, NOW);
@@ -362,8 +364,8 @@ fn forward_pieces_wait_within_limits_of_time_count_and_bytes() {
     // Thirty seconds later the others go on with whatever comes.
     let mut batch = empty();
     message(&mut batch, b"plain", None);
-    pipeline.apply(&mut lane, &mut batch, Timestamp(NOW.0 + FORWARD_WAIT + 1));
-    assert_eq!((batch.len(), odd(&batch, Oddity::PartialOrphan)), (KEYS_MAX + 1, KEYS_MAX as u32));
+    pipeline.apply(&mut lane, &mut batch, Timestamp(NOW.0 + wait.as_nanos() as i64 + 1));
+    assert_eq!((batch.len(), odd(&batch, Oddity::PartialOrphan)), (lines_max + 1, lines_max as u32));
     assert_eq!(seen(&batch).last().map(|last| last.3.clone()), Some("plain".to_owned()));
     // Bytes.
     let mut batch = empty();
@@ -371,8 +373,31 @@ fn forward_pieces_wait_within_limits_of_time_count_and_bytes() {
         message(&mut batch, &vec![b'x'; 1_000_000], Some((&format!("id{at}"), "1", false)));
     }
     pipeline.apply(&mut lane, &mut batch, NOW);
-    let room = LANE_MAX / 1_000_000;
+    let room = LANE_LINES * line_max / 1_000_000;
     assert_eq!((batch.len(), odd(&batch, Oddity::PartialUnjoined) as usize), (10 - room, 10 - room));
+}
+
+#[test]
+fn the_limits_are_those_of_the_step() {
+    let pipeline = pipeline(r#"{ join = "docker_partial", line_max = "20KiB", lines_max = 3, wait = "2s" }"#);
+    let mut lane = pipeline.lane(JoinRule::Forward);
+    let mut batch = empty();
+    for at in 0..5 {
+        message(&mut batch, at.to_string().as_bytes(), Some((&format!("id{at}"), "1", false)));
+    }
+    pipeline.apply(&mut lane, &mut batch, NOW);
+    assert_eq!((batch.len(), odd(&batch, Oddity::PartialUnjoined)), (2, 2), "lines");
+    let mut batch = empty();
+    message(&mut batch, &vec![b'x'; FULL], Some(("id4", "2", false)));
+    message(&mut batch, &vec![b'x'; FULL], Some(("id4", "3", false)));
+    pipeline.apply(&mut lane, &mut batch, NOW);
+    assert_eq!((batch.len(), odd(&batch, Oddity::PartialUnjoined)), (1, 1), "bytes of a line");
+    let mut batch = empty();
+    pipeline.apply(&mut lane, &mut batch, Timestamp(NOW.0 + 2_000_000_000));
+    assert!(lane.is_waiting());
+    message(&mut batch, b"plain", None);
+    pipeline.apply(&mut lane, &mut batch, Timestamp(NOW.0 + 2_000_000_001));
+    assert_eq!((batch.len(), lane.is_waiting()), (4, false), "time");
 }
 
 #[test]

@@ -453,6 +453,36 @@ fn connections_are_renewed() {
 }
 
 #[test]
+fn a_connection_that_has_its_age_is_renewed_and_none_before() {
+    const AGE: Duration = Duration::from_secs(2);
+    let (connections, opened) = channel();
+    let (address, frames) = receiver(move |number, peer| {
+        let _ = connections.send((number, Instant::now()));
+        peer.serve();
+    });
+    let mut rig = Rig::new(&(at(&address) + "reconnect = \"2s\"\n"));
+    let budget = Budget::new(1 << 20);
+    let mut seen = Vec::new();
+    let mut sent = 0;
+    let began = Instant::now();
+    while seen.len() < 3 {
+        assert!(began.elapsed() < PATIENCE, "{seen:?}");
+        rig.send(&mut request(&budget, &["1"])).expect("taken");
+        sent += 1;
+        seen.extend(opened.try_iter());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(seen.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1, 2]);
+    for pair in seen.windows(2) {
+        let age = pair[1].1 - pair[0].1;
+        // Up to a fifth earlier, and a moment between the two clocks.
+        assert!(age > AGE.mul_f64(0.75), "{age:?}");
+    }
+    assert!(sent > 6, "{sent} requests shared the connections");
+    assert_eq!(frames.try_iter().count(), sent, "each came once");
+}
+
+#[test]
 fn other_protocols_on_the_port_are_named() {
     for (said, hint) in
         [(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "HTTP server"), (b"\x15\x03\x03\x00\x02\x02\x32", "tls://")]
