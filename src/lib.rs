@@ -9,6 +9,7 @@ pub mod metrics; // counters, health checks, text exposition
 pub mod receipt; // Receipt: how the origin of records learns what became of them
 pub mod record; // Tag, Timestamp, Span, Form, Value: what a record is made of
 pub mod record_id; // stable names of records
+pub mod waits; // who waits, and since when nobody got anything
 
 // The way of a record.
 pub mod codec; // bytes <-> records, pure

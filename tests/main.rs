@@ -45,6 +45,7 @@ mod memory;
 mod nginx;
 mod operation;
 mod package;
+mod readiness;
 mod reload;
 mod replay;
 mod restart;

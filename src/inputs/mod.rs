@@ -120,8 +120,11 @@ impl Outlet {
         let router = &passage.router;
         let Some(mut offer) = router.route(batch) else { return };
         if !router.outbox().try_send(&mut offer) {
+            let place = self.counters().held.enter();
             self.paused(router.outbox().send(offer)).await;
+            place.got();
         } else {
+            self.counters().held.flows();
             offer.receipts.settle(Outcome::Delivered);
         }
     }
@@ -139,8 +142,11 @@ impl Outlet {
         let router = &passage.router;
         let Some(mut offer) = router.route(batch) else { return };
         if !router.outbox().try_send(&mut offer) {
+            let place = self.counters().held.enter();
             self.runtime.block_on(self.paused(router.outbox().send(offer)));
+            place.got();
         } else {
+            self.counters().held.flows();
             offer.receipts.settle(Outcome::Delivered);
         }
     }
