@@ -29,6 +29,7 @@ pub mod config; // the whole file -> Config: every mistake at once
 pub mod disk_log; // the disk log as the configuration wants it
 pub mod handover; // listening sockets from one process to the next
 pub mod log; // the own log on standard error
+pub mod profile; // the users that it runs as, for errors
 pub mod run; // the only wiring
 pub mod service; // what systemd is told
 pub mod settings; // reading configuration: sections, units, findings with their place

@@ -47,6 +47,7 @@ use crate::inputs::{Outlet, inherited};
 use crate::ledger::Ledger;
 use crate::log;
 use crate::metrics::{DropReason, Health, Metrics, shift};
+use crate::profile;
 use crate::service;
 use crate::workers::{Stop, Workers};
 use middle::{Ground, Middle, ToSync};
@@ -94,7 +95,7 @@ pub fn run(config: Config, options: Options) -> u8 {
     match Node::start(config, options) {
         Ok((node, signals)) => node.run_and_stop(signals),
         Err(error) => {
-            log::tell(&format!("longshore: {}\n", log::Escaped(&error.to_string())));
+            log::tell(&format!("longshore: {}\n", log::Escaped(&profile::named(&error))));
             FAILED
         }
     }

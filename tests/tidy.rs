@@ -18,7 +18,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("record_id", &[]),
     ("waits", &[]),
     ("budget", &["waits"]),
-    ("settings", &[]),
+    ("profile", &[]),
+    ("settings", &["profile"]),
     ("workers", &[]),
     ("backoff", &[]),
     ("log", &[]),
@@ -74,7 +75,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "config",
         &[
             "record", "budget", "metrics", "settings", "codec", "pipeline", "inputs", "sinks", "buffer", "delivery",
-            "log",
+            "log", "profile",
         ],
     ),
 ];
