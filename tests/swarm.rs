@@ -14,6 +14,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const STACK: &str = "longshore";
 /// What the secret `ingest_token` holds.
 const TOKEN: &str = "canary-5afe";
+/// And what is put in its place.
+const NEXT_TOKEN: &str = "canary-5afe-too";
 const SENDERS: usize = 8;
 /// Records of one frame, and so of what a cut connection may bring twice.
 const FRAME: usize = 200;
@@ -42,12 +45,18 @@ struct Seen(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
 
 /// What must never come: requests without the token, and lines of longshore's own log.
 #[derive(Clone, Default)]
-struct Wrong(Arc<Mutex<Vec<String>>>);
+struct Wrong {
+    all: Arc<Mutex<Vec<String>>>,
+    /// The token was replaced: the one before must not come any more.
+    rotated: Arc<AtomicBool>,
+}
 
 impl Wrong {
-    fn take(&self, request: &Request, token: &str) {
-        let mut wrong = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if request.header("authorization") != Some(&format!("Bearer {token}")) && wrong.len() < 10 {
+    fn take(&self, request: &Request) {
+        let mut wrong = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let rotated = self.rotated.load(Ordering::Relaxed);
+        let token = request.header("authorization").and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        if token != NEXT_TOKEN && (rotated || token != TOKEN) && wrong.len() < 10 {
             wrong.push(format!("without the token: {:?}", request.headers));
         }
         let text = String::from_utf8_lossy(&request.body);
@@ -57,7 +66,7 @@ impl Wrong {
     }
 
     fn assert_none(&self) {
-        let wrong = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let wrong = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
 }
@@ -125,6 +134,7 @@ struct Stack<'e> {
 impl Drop for Stack<'_> {
     fn drop(&mut self) {
         let _ = self.engine.command().args(["stack", "rm", STACK]).output();
+        let _ = self.engine.command().args(["secret", "rm", "next_token"]).output();
     }
 }
 
@@ -283,7 +293,7 @@ fn rolling_update_rollback_canary_and_blue_green_lose_no_record() {
     let (taker, judge) = (seen.clone(), wrong.clone());
     let server = Server::on(listener(&engine), false, move |request, _| {
         taker.take(&request.body);
-        judge.take(request, TOKEN);
+        judge.take(request);
         Answer::status(200)
     });
     let stack = deploy(&engine, dir.path(), server.port);
@@ -358,14 +368,15 @@ fn rolling_update_rollback_canary_and_blue_green_lose_no_record() {
     stack.update("proxy", &["--env-add", "NEXT_PERCENT=0"], "completed");
     stack.scale("receiver-next", 0);
     step("the canary taken back", 2 * SENDERS + SENDERS);
-    // By hand: from the second version to the first one and back.
-    stack.update("receiver", &["--image", "longshore:1"], "completed");
+    // By hand, in the middle of an update.
     let name = format!("{STACK}_receiver");
+    engine.docker(&["service", "update", "--detach", "--quiet", "--no-resolve-image", "--image", "longshore:1", &name]);
+    wait_for("the first task of the update", PATIENCE, || stack.images("receiver").contains(&"longshore:1".to_owned()));
     engine.docker(&["service", "rollback", "--detach", "--quiet", &name]);
     wait_for("a rollback by hand", PATIENCE, || engine.inspect(&name, "/UpdateStatus/State") == "rollback_completed");
     stack.wait_running("receiver", 3);
     assert_eq!(stack.images("receiver"), ["longshore:2"]);
-    step("an update that is taken back by hand", 6 * SENDERS);
+    step("an update that is taken back by hand", 2 * SENDERS);
 
     stack.scale("receiver-next", 3);
     stack.update("proxy", &["--env-add", "NEXT_PERCENT=100"], "completed");
@@ -373,6 +384,15 @@ fn rolling_update_rollback_canary_and_blue_green_lose_no_record() {
     step("blue-green", 3 * SENDERS);
     let before = stack.received("receiver-next");
     wait_for("records by way of green", PATIENCE, || stack.received("receiver-next") > before);
+
+    // Swarm's secrets never change; a service gets another one of the same name.
+    let file = dir.path().join("next-token");
+    fs::write(&file, NEXT_TOKEN).expect("writable");
+    engine.docker(&["secret", "create", "next_token", &file.display().to_string()]);
+    let add = "source=next_token,target=ingest_token,uid=65532,gid=65532,mode=0400";
+    stack.update("receiver-next", &["--secret-rm", "longshore_ingest_token", "--secret-add", add], "completed");
+    wrong.rotated.store(true, Ordering::Relaxed);
+    step("another token", 3 * SENDERS);
 
     fs::write(stop.join("now"), "").expect("writable");
     for (name, sender) in names.iter().zip(&senders) {
