@@ -83,3 +83,16 @@ fn workers_follow_the_quota_and_a_limit_that_is_too_low_is_refused_in_one_line()
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("the cgroup's limit of 20MiB is below 24MiB, the least that longshore runs in"), "{text}");
 }
+
+/// The engine's test image has a shell and nothing to build with: it stands for a builder without python3.
+#[test]
+fn a_build_from_source_ends_at_once_where_the_list_of_dependencies_can_not_be_embedded() {
+    let Some(engine) = engine() else { return };
+    let root = env!("CARGO_MANIFEST_DIR");
+    let mut docker = engine.command();
+    docker.env("DOCKER_BUILDKIT", "1").args(["build", "--network=none", "--build-arg=BUILDER=longshore-test:1"]);
+    let file = format!("{root}/deploy/Dockerfile");
+    let output = run_command(docker.args(["-t", "longshore:never", "-f", &file, root]), b"");
+    assert!(!output.status.success(), "{}", told(&output));
+    assert!(told(&output).contains("the builder has no python3"), "{}", told(&output));
+}
