@@ -2,21 +2,26 @@
 //! loopback unless configured otherwise.
 //!
 //! - `/live` 200, and 503 only when a restart helps: a thread of the node has died.
-//! - `/ready` 200 from when everything was started until the word to stop, and 503 while the disk log can not be written
-//!   or an address that an input is to listen on is taken.
-//! - `/health` JSON: `status` is `healthy`, `degraded` (a warning; still 200) or `unhealthy` (503), with each check.
+//! - `/ready` 200 from when everything was started until the word to stop, and 503 while the disk log can not be written,
+//!   an address that an input is to listen on is taken, or who sends is held up (`admin/readiness.rs`).
+//! - `/health` JSON: `status` is `healthy`, `degraded` (a warning; still 200) or `unhealthy` (503), with each check and its
+//!   figures (`admin/figures.rs`).
 //! - `/metrics` the Prometheus text format 0.0.4.
 //! - `/audit` the ledger of this moment as JSON.
 //!
 //! Limits: [`CONNECTIONS_MAX`] connections (more are closed at once), [`CONNECTION_TIME`] for each, 5 s for the head
 //! of a request, [`HEAD_MAX`] bytes and [`HEADERS_MAX`] headers of it; bodies are not read.
 
-use std::collections::BTreeMap;
+mod age; // how old the oldest undelivered record is
+mod figures; // what each check of /health has beside its reason
+mod readiness; // whether who sends is held up
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -34,6 +39,9 @@ use crate::log::Limited;
 use crate::metrics::{Health, LISTEN_CHECK, Metrics};
 use crate::outbox;
 use crate::record::Timestamp;
+use figures::{Check, Checks, Disk, Figures};
+pub use readiness::HELD_AFTER;
+use readiness::Readiness;
 
 /// Open connections, at most.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -46,8 +54,8 @@ pub const HEAD_MAX: usize = 16 << 10;
 pub const HEADERS_MAX: usize = 64;
 /// The check whose failure means that a restart helps.
 pub const WORKERS_CHECK: &str = "workers";
-/// A call into a sink, or a wait for memory, that lasts longer is a health check's business.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// A call into a sink that lasts longer is a health check's business.
+const STUCK_AFTER: Duration = Duration::from_secs(8);
 /// Between two tries to open a port that is taken.
 const WAIT_MIN: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(15);
@@ -77,12 +85,31 @@ pub struct State {
     metrics: Arc<Metrics>,
     budget: Arc<Budget>,
     phase: AtomicU8,
+    readiness: Mutex<Readiness>,
+    figures: Mutex<Figures>,
+    disk: Arc<Disk>,
 }
 
 impl State {
-    /// A node that is starting.
-    pub fn new(metrics: Arc<Metrics>, budget: Arc<Budget>) -> Arc<State> {
-        Arc::new(State { metrics, budget, phase: AtomicU8::new(Phase::Starting as u8) })
+    /// A node that is starting, with its data there.
+    pub fn new(metrics: Arc<Metrics>, budget: Arc<Budget>, data_dir: &Path) -> Arc<State> {
+        Arc::new(State {
+            metrics,
+            budget,
+            phase: AtomicU8::new(Phase::Starting as u8),
+            readiness: Mutex::default(),
+            figures: Mutex::default(),
+            disk: Arc::new(Disk::new(data_dir)),
+        })
+    }
+
+    /// Looks at what changes with time. Called a few times a second, within a runtime; waits for nothing.
+    pub fn look(&self) {
+        let now = Instant::now();
+        let held = readiness::held(&self.metrics, &self.budget);
+        self.readiness.lock().unwrap_or_else(PoisonError::into_inner).judge(held, now);
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).look(&self.metrics, now);
+        self.disk.look(now);
     }
 
     /// Sets the phase.
@@ -101,55 +128,52 @@ impl State {
     }
 
     /// All checks: those that were reported, the phase as `node`, and what those who are stuck can not report.
-    fn checks(&self) -> BTreeMap<String, (Health, String)> {
-        let mut checks = self.metrics.checks();
+    fn checks(&self) -> Checks {
+        let mut checks: Checks = self
+            .metrics
+            .checks()
+            .into_iter()
+            .map(|(name, (health, reason))| (name, Check::new(health, reason)))
+            .collect();
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).add(&self.metrics, &mut checks);
         let now = u64::try_from(Timestamp::now().0).unwrap_or(0);
         for (_, sink) in self.metrics.shown_sinks() {
             let since = sink.inside_since.load(Ordering::Relaxed);
             let inside = Duration::from_nanos(if since == 0 { 0 } else { now.saturating_sub(since) });
             if inside >= STUCK_AFTER {
                 let text = format!("a write has not returned for {} s; is its disk or mount dead?", inside.as_secs());
-                checks.insert(format!("sink.{}", sink.name), (Health::Fail, text));
+                checks.entry(format!("sink.{}", sink.name)).or_default().say(Health::Fail, text);
             }
         }
+        let memory = checks.entry(readiness::MEMORY_CHECK.to_owned()).or_default();
+        memory.figure("used_bytes", self.budget.used());
+        memory.figure("budget_bytes", self.budget.total());
         let stuck = self.budget.stuck_for();
-        let memory = if stuck >= STUCK_AFTER {
-            let text = format!("all of it is held and reading has waited for {} s; see the sinks", stuck.as_secs());
-            (Health::Warn, text)
-        } else {
-            (Health::Pass, String::new())
-        };
-        checks.insert("memory".to_owned(), memory);
+        if stuck >= HELD_AFTER {
+            memory.say(Health::Warn, readiness::memory_text(stuck));
+        }
+        checks.insert("disk".to_owned(), self.disk.check());
         let node = match self.phase() {
             Phase::Starting => (Health::Warn, "starting"),
             Phase::Running => (Health::Pass, ""),
             Phase::Reloading => (Health::Warn, "reloading: delivering what was read"),
             Phase::Stopping => (Health::Warn, "stopping: delivering what was read"),
         };
-        checks.insert("node".to_owned(), (node.0, node.1.to_owned()));
+        checks.insert("node".to_owned(), Check::new(node.0, node.1.to_owned()));
         checks
     }
 
     /// The status and body of `/health`.
     fn health(&self) -> (StatusCode, String) {
         let checks = self.checks();
-        let worst = checks.values().map(|(health, _)| *health).max().unwrap_or(Health::Pass);
+        let worst = checks.values().map(|check| check.health).max().unwrap_or(Health::Pass);
         let (code, status) = match worst {
             Health::Pass => (StatusCode::OK, "healthy"),
             Health::Warn => (StatusCode::OK, "degraded"),
             Health::Fail => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
         };
-        let shown: serde_json::Map<String, serde_json::Value> = checks
-            .into_iter()
-            .map(|(name, (health, reason))| {
-                let status = match health {
-                    Health::Pass => "pass",
-                    Health::Warn => "warn",
-                    Health::Fail => "fail",
-                };
-                (name, serde_json::json!({ "status": status, "reason": reason }))
-            })
-            .collect();
+        let shown: serde_json::Map<String, serde_json::Value> =
+            checks.into_iter().map(|(name, check)| (name, check.into_json())).collect();
         let version = env!("LONGSHORE_VERSION");
         let ledger = Ledger::of(&self.metrics);
         let ledger = serde_json::json!({ "closes": ledger.closes(), "buffered": ledger.buffered().0 });
@@ -173,8 +197,11 @@ impl State {
                 let is_ours = |name: &str| name == outbox::CHECK || name.starts_with(LISTEN_CHECK);
                 let checks = self.metrics.checks();
                 match checks.into_iter().find(|(name, (health, _))| *health == Health::Fail && is_ours(name)) {
-                    Some((_, (_, reason))) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
-                    None => (StatusCode::OK, "ready\n".to_owned()),
+                    Some((name, (_, reason))) => (StatusCode::SERVICE_UNAVAILABLE, format!("{name}: {reason}\n")),
+                    None => match self.readiness.lock().unwrap_or_else(PoisonError::into_inner).red() {
+                        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+                        None => (StatusCode::OK, "ready\n".to_owned()),
+                    },
                 }
             }
             Phase::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned()),
@@ -282,7 +309,7 @@ mod tests {
 
     async fn start() -> (SocketAddr, Arc<State>) {
         let metrics = Arc::new(Metrics::new(&[("in", "stdin")], &[("out", "stdout")]));
-        let state = State::new(metrics, Budget::new(1 << 20));
+        let state = State::new(metrics, Budget::new(1 << 20), Path::new("/"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         tokio::spawn(serve(listener, Arc::clone(&state)));

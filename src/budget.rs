@@ -10,11 +10,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use crate::batch::Tables;
+use crate::waits::Waits;
 
 /// Arenas kept for reuse, at most. Two for each of a reader, a pipeline and a sink, and some spare.
 const RECYCLED_MAX: usize = 8;
@@ -30,26 +31,7 @@ pub struct Budget {
     debt: Mutex<usize>,
     used_peak: AtomicUsize,
     recycled: Mutex<Recycled>,
-    queue: Mutex<Queue>,
-}
-
-/// Those who wait for bytes.
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: usize,
-    /// When the last of them got some, or the first began to wait.
-    moved: Option<Instant>,
-}
-
-/// One of them.
-struct Place<'b>(&'b Budget);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.waiting -= 1;
-        queue.moved = Some(Instant::now());
-    }
+    waits: Waits,
 }
 
 /// Arenas kept for reuse, and the bytes that they hold.
@@ -68,7 +50,7 @@ impl Budget {
             debt: Mutex::new(0),
             used_peak: AtomicUsize::new(0),
             recycled: Mutex::default(),
-            queue: Mutex::default(),
+            waits: Waits::default(),
         })
     }
 
@@ -88,20 +70,10 @@ impl Budget {
         self.used_peak.load(Ordering::Relaxed)
     }
 
-    /// How long those who wait have waited without one of them getting anything; zero while nobody does. Long, it means
-    /// that whoever holds the memory (a sink that delivers nothing) does not let go of it.
+    /// How long those who want memory have got none; zero while they do. Long, it means that whoever holds it (a sink that
+    /// delivers nothing) does not let go of it.
     pub fn stuck_for(&self) -> Duration {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.moved.filter(|_| queue.waiting > 0).map_or(Duration::ZERO, |moved| moved.elapsed())
-    }
-
-    fn stand_in_line(&self) -> Place<'_> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.waiting == 0 {
-            queue.moved = Some(Instant::now());
-        }
-        queue.waiting += 1;
-        Place(self)
+        self.waits.held_for()
     }
 
     /// Takes `bytes`, waiting for them. A wish above a quarter of the budget is cut to that, so that one taker can not
@@ -109,10 +81,11 @@ impl Budget {
     pub async fn acquire(self: &Arc<Self>, bytes: usize) -> Permit {
         let bytes = bytes.clamp(1, (self.total / 4).max(1));
         let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let _place = self.stand_in_line();
+        let place = self.waits.enter();
         if let Ok(permit) = self.permits.acquire_many(wanted).await {
             permit.forget();
         }
+        place.got();
         self.note_use();
         Permit { budget: Arc::clone(self), bytes: wanted as usize }
     }
@@ -122,6 +95,7 @@ impl Budget {
         let bytes = bytes.clamp(1, (self.total / 4).max(1));
         let wanted = u32::try_from(bytes).ok()?;
         self.permits.try_acquire_many(wanted).ok()?.forget();
+        self.waits.flows();
         self.note_use();
         Some(Permit { budget: Arc::clone(self), bytes })
     }
@@ -141,6 +115,9 @@ impl Budget {
         *debt -= paid;
         drop(debt);
         self.permits.add_permits(bytes - paid);
+        if bytes > paid {
+            self.waits.flows();
+        }
     }
 
     fn overdraw(&self, bytes: usize) {
@@ -244,10 +221,10 @@ mod tests {
         let budget = Budget::new(1000);
         let mut held = budget.empty_permit();
         held.grow(1000);
-        assert_eq!(budget.stuck_for(), Duration::ZERO, "nobody waits");
+        assert_eq!(budget.stuck_for(), Duration::ZERO, "nobody had to wait");
         let nap = Duration::from_millis(20);
         assert!(tokio::time::timeout(nap, budget.acquire(100)).await.is_err());
-        assert_eq!(budget.stuck_for(), Duration::ZERO, "nobody waits any more");
+        assert!(budget.stuck_for() > Duration::ZERO, "who gave up got nothing");
         let waiting = tokio::spawn({
             let budget = Arc::clone(&budget);
             async move { budget.acquire(100).await.bytes() }

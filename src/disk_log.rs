@@ -92,7 +92,10 @@ pub fn with_way_out(data_dir: &Path, error: io::Error) -> io::Error {
                  receiver profile is 65532, the tailer profile is 0)",
                 found.uid()
             ),
-            Err(_) => format!("longshore runs as uid {user}; make a folder of that user's and set [node] data_dir"),
+            Err(_) => format!(
+                "longshore runs as uid {user} (the receiver profile is 65532, the tailer profile is 0); make a folder of \
+                 that user's and set [node] data_dir"
+            ),
         },
         _ => return error,
     };

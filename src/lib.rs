@@ -9,6 +9,7 @@ pub mod metrics; // counters, health checks, text exposition
 pub mod receipt; // Receipt: how the origin of records learns what became of them
 pub mod record; // Tag, Timestamp, Span, Form, Value: what a record is made of
 pub mod record_id; // stable names of records
+pub mod waits; // who waits, and since when nobody got anything
 
 // The way of a record.
 pub mod codec; // bytes <-> records, pure
@@ -28,6 +29,7 @@ pub mod config; // the whole file -> Config: every mistake at once
 pub mod disk_log; // the disk log as the configuration wants it
 pub mod handover; // listening sockets from one process to the next
 pub mod log; // the own log on standard error
+pub mod profile; // the users that it runs as, for errors
 pub mod run; // the only wiring
 pub mod service; // what systemd is told
 pub mod settings; // reading configuration: sections, units, findings with their place

@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::waits::Waits;
 pub use catalogue::{DropReason, LetterLoss, Oddity, RejectReason, Reload};
 use slots::Slots;
 use text::Exposition;
@@ -109,6 +110,10 @@ pub struct InputMetrics {
     pub last_record: AtomicU64,
     /// Nanoseconds spent waiting for room (memory or a sink's queue).
     pub paused_ns: AtomicU64,
+    /// Who waits for room in a sink's queue or in the disk log.
+    pub held: Waits,
+    /// Who sends to it waits while it is held; a file does not mind.
+    pub sent_to: AtomicBool,
     /// Of inputs that follow files.
     pub followed: followed::Followed,
     /// Dead letters of what it refused itself.
@@ -151,6 +156,8 @@ impl InputMetrics {
             open: AtomicU64::new(0),
             last_record: AtomicU64::new(0),
             paused_ns: AtomicU64::new(0),
+            held: Waits::default(),
+            sent_to: AtomicBool::new(false),
             followed: followed::Followed::default(),
             letters: letters::LetterCounts::default(),
         }
@@ -229,6 +236,8 @@ pub struct BufferMetrics {
     pub commit_ns: AtomicU64,
     /// Failed writes and syncs since the start.
     pub failures: AtomicU64,
+    /// Frames that wait for their commit.
+    pub waiting: AtomicU64,
 }
 
 /// Everything that is counted for one sink.

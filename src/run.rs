@@ -47,6 +47,7 @@ use crate::inputs::{Outlet, inherited};
 use crate::ledger::Ledger;
 use crate::log;
 use crate::metrics::{DropReason, Health, Metrics, shift};
+use crate::profile;
 use crate::service;
 use crate::workers::{Stop, Workers};
 use middle::{Ground, Middle, ToSync};
@@ -94,7 +95,7 @@ pub fn run(config: Config, options: Options) -> u8 {
     match Node::start(config, options) {
         Ok((node, signals)) => node.run_and_stop(signals),
         Err(error) => {
-            log::tell(&format!("longshore: {}\n", log::Escaped(&error.to_string())));
+            log::tell(&format!("longshore: {}\n", log::Escaped(&profile::named(&error))));
             FAILED
         }
     }
@@ -200,7 +201,7 @@ impl Node {
             .carry(Box::new(move || Ledger { stopped: is_stopped.load(Relaxed), ..Ledger::of(&counted) }.to_json()));
         let mut node = Node {
             stopped,
-            state: admin::State::new(Arc::clone(&metrics), Arc::clone(&budget)),
+            state: admin::State::new(Arc::clone(&metrics), Arc::clone(&budget), &config.node.data_dir),
             runtime,
             metrics,
             budget,
@@ -271,6 +272,7 @@ impl Node {
             let number = metrics.input(&input.name, input.kind).ok_or_else(too_many)?;
             self.give_again.resize(metrics.inputs.len(), false);
             self.give_again[number] = input.part.gives_again();
+            metrics.inputs[number].sent_to.store(!input.part.gives_again(), Relaxed);
             numbers.push(number);
         }
         let sinks: Option<Vec<usize>> = config.sinks.iter().map(|sink| metrics.sink(&sink.name, sink.kind)).collect();
@@ -406,6 +408,7 @@ impl Node {
                         middle.watch.look();
                         middle.letters.look();
                     }
+                    self.state.look();
                 }
                 _ = save_ledger.tick() => {
                     let now = self.counted();

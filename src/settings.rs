@@ -6,8 +6,8 @@
 //! a mistake and return `None`; the caller goes on with its default, and nothing starts if anything was reported.
 //!
 //! Rules: sizes, times and rates carry a unit; `${VAR}` and `${VAR:-default}` are replaced in strings only, after
-//! parsing, so a variable can never add structure; `$${` is a literal `${`; `secret:x` reads `<secrets>/x`, else the
-//! file that `$X_FILE` names, and the result is never printed.
+//! parsing, so a variable can never add structure; `$${` is a literal `${`; `secret:x` reads `<secrets>/x`, else
+//! `$CREDENTIALS_DIRECTORY/x` (systemd's `LoadCredential`), else the file that `$X_FILE` names, and the result is never printed.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+use crate::profile;
 
 /// Bytes of a secret's file, at most.
 const SECRET_MAX: u64 = 64 << 10;
@@ -48,7 +50,9 @@ impl Secret {
     /// in it.
     pub fn read_again(&self) -> std::io::Result<Secret> {
         let Some(file) = &self.file else { return Ok(self.clone()) };
-        let named = |error: std::io::Error| std::io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+        let named = |error: std::io::Error| {
+            std::io::Error::new(error.kind(), format!("{}: {}", file.display(), profile::named(&error)))
+        };
         let wrong = |what: &str| named(std::io::Error::new(std::io::ErrorKind::InvalidData, what));
         let mut bytes = Vec::new();
         let opened = std::fs::File::open(file).map_err(named)?;
@@ -210,12 +214,17 @@ impl<'t> Doc<'t> {
         }
         let variable = format!("{}_FILE", name.to_uppercase().replace(['-', '.'], "_"));
         let in_folder = self.secrets.borrow().join(name);
-        let from_env = (self.env)(&variable).map(PathBuf::from);
-        let path = if in_folder.exists() { Some(in_folder.clone()) } else { from_env };
-        let Some(path) = path else {
+        let from_env = |variable: &str| (self.env)(variable).filter(|text| !text.is_empty()).map(PathBuf::from);
+        let credential = from_env("CREDENTIALS_DIRECTORY").map(|folder| folder.join(name));
+        let found = [Some(in_folder.clone()), credential.clone()].into_iter().flatten().find(|path| path.exists());
+        let Some(path) = found.or_else(|| from_env(&variable)) else {
+            let credential = credential.map_or(String::new(), |path| format!(", nor {}", path.display()));
             self.error(
                 span,
-                format!("no secret `{name}`: neither the file {} nor the variable {variable}", in_folder.display()),
+                format!(
+                    "no secret `{name}`: neither the file {}{credential}, nor the variable {variable}",
+                    in_folder.display()
+                ),
             );
             return None;
         };
@@ -595,6 +604,44 @@ mod tests {
                 "c.toml:4:8: error: node.mode: \"blok\" is not one of \"block\", \"drop\"; did you mean \"block\"?",
             ]
         );
+    }
+
+    #[test]
+    fn a_panic_over_what_holds_a_secret_shows_none_of_it() {
+        let secret = Secret::new("canary-7f1c0ffee5".to_owned());
+        // What `expect` and a failed assertion print is the Debug text of what they hold.
+        let told = std::panic::catch_unwind(|| {
+            let (here, there) = (("user", Some(&secret)), ("user", None));
+            assert_eq!(here, there, "a secret in hand");
+        });
+        let panic = told.expect_err("it panics");
+        let text = panic.downcast_ref::<String>().expect("with a text");
+        assert!(text.contains("a secret in hand") && text.contains("***"), "{text}");
+        assert!(!text.contains("canary") && !format!("{secret:#?}").contains("canary"), "{text}");
+    }
+
+    #[test]
+    fn a_secret_is_found_in_the_folder_then_among_the_credentials_then_by_its_variable() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let places: Vec<PathBuf> = ["secrets", "credentials", "elsewhere"].map(|name| dir.path().join(name)).into();
+        for place in &places {
+            std::fs::create_dir(place).expect("writable");
+            std::fs::write(place.join("api-key"), format!("of {}\n", place.display())).expect("writable");
+        }
+        let read = || {
+            let doc = Doc::new("c.toml", "", |name| match name {
+                "CREDENTIALS_DIRECTORY" => Some(places[1].display().to_string()),
+                "API_KEY_FILE" => Some(places[2].join("api-key").display().to_string()),
+                _ => None,
+            });
+            doc.set_secrets(&places[0]);
+            let secret = doc.secret("secret:api-key".to_owned(), 0..0).expect("it is there");
+            secret.expose().to_owned()
+        };
+        for place in &places {
+            assert_eq!(read(), format!("of {}", place.display()));
+            std::fs::remove_file(place.join("api-key")).expect("ours");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::harness::http::{Answer, Server};
 use crate::harness::records::files_under;
 use crate::harness::sender::Senders;
-use crate::harness::{PATIENCE, audit_closes, folder, free_port, node};
+use crate::harness::{PATIENCE, audit_closes, folder, free_port, node, run, run_command, told};
 
 /// A stopped node's folder: nobody took its records.
 struct Backlog {
@@ -231,6 +231,42 @@ fn a_ledger_or_checkpoint_that_is_gone_or_damaged_does_not_keep_the_backlog() {
         });
         assert_eq!((found.delivered, found.damaged), (total(), 0), "{case}: {found:?}");
     }
+}
+
+/// `tests/fixtures/data-1.tar.gz` was written by the first version: never made anew, so it holds every later one to its format.
+/// In it: 20 records of `apps` that wait for the sink `central` and were delivered by `copy`, three lines of a file.
+#[test]
+fn the_folder_of_the_first_format_is_read_and_gone_on_with() {
+    let dir = folder();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/data-1.tar.gz");
+    let mut tar = std::process::Command::new("tar");
+    let output = run_command(tar.arg("-C").arg(dir.path()).arg("-xzf").arg(fixture), b"");
+    assert!(output.status.success(), "{}", told(&output));
+    let data = dir.path().join("data").display().to_string();
+    let listed = run(dir.path(), &["checkpoints", "list", "--json", "--data-dir", &data], b"");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.contains("/srv/app.log") && listed.contains("14"), "{listed}");
+
+    let server = Server::start(|_, _| Answer::status(200));
+    let out = dir.path().join("out.ndjson");
+    let body = format!(
+        "[inputs.apps]\ntype = \"forward\"\nlisten = [\"tcp://127.0.0.1:{}\"]\n\
+         [inputs.files]\ntype = \"file\"\npaths = [\"/srv/app.log\"]\n[buffer]\nsize = \"8MiB\"\n\
+         [sinks.central]\ntype = \"http\"\nmatch = \"app.*\"\nurl = {:?}\n\
+         [sinks.copy]\ntype = \"file\"\nmatch = \"**\"\npath = {out:?}\n",
+        free_port(),
+        server.url()
+    );
+    let mut node = node(dir.path(), &body).start();
+    node.wait_for("the backlog", |node| node.delivered("central") == 20 && node.undelivered(&[]) == 0);
+    assert_eq!(node.delivered("copy"), 23, "the ledger goes on, and nothing comes twice");
+    node.assert_ledger_closes();
+    node.stop_well();
+    let seqs: BTreeSet<u64> =
+        server.accepted().iter().map(|record| record["seq"].as_u64().expect("a number")).collect();
+    assert_eq!((server.accepted().len(), seqs), (20, (0..20).collect()));
+    assert!(server.accepted().iter().all(|record| record["p"] == "fixture"));
+    assert!(!out.exists() || fs::read(&out).expect("readable").is_empty(), "`copy` had all of it");
 }
 
 /// A start that fails: exit code 1, and one line that says all of it.

@@ -11,7 +11,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -21,9 +21,10 @@ use crate::harness::engine::Engine;
 use crate::harness::forward::{Client, ack_of, map, message, option};
 use crate::harness::http::{Answer, Server};
 use crate::harness::records::{Numbers, at};
-use crate::harness::{folder, free_port, get, metric, run_command, send_signal, told, wait_for};
+use crate::harness::{folder, free_port, get, metric, send_signal, wait_for};
 
-const IMAGE: &str = "longshore:test";
+pub const IMAGE: &str = "longshore:test";
+pub const REVISION: &str = "0123456789abcdef0123456789abcdef01234567";
 const PATIENCE: Duration = Duration::from_secs(120);
 const TOKEN: &str = "canary-7f1c0ffee5";
 /// For senders that wait for each ack: without it one record a second.
@@ -42,21 +43,21 @@ const HARDENED: [&str; 9] = [
 ];
 
 /// The engine, with the image in it.
-fn engine() -> Option<Engine> {
+pub fn engine() -> Option<Engine> {
     static BUILT: OnceLock<bool> = OnceLock::new();
     let engine = Engine::find()?;
-    let built = *BUILT.get_or_init(|| engine.build_longshore(IMAGE, env!("CARGO_PKG_VERSION")));
+    let built = *BUILT.get_or_init(|| engine.build_longshore(IMAGE, env!("CARGO_PKG_VERSION"), REVISION));
     built.then_some(engine)
 }
 
 /// A configuration of `deploy/` with this test's ports and folder, and the token as a secret; where both are.
-struct Files {
+pub struct Files {
     config: PathBuf,
     secrets: PathBuf,
     telemetry: u16,
 }
 
-fn files(dir: &Path, name: &str, changes: &[(&str, &str)]) -> Files {
+pub fn files(dir: &Path, name: &str, changes: &[(&str, &str)]) -> Files {
     let telemetry = free_port();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name);
     let mut text = fs::read_to_string(source).expect("it is there").replace("9600", &telemetry.to_string());
@@ -73,7 +74,7 @@ fn files(dir: &Path, name: &str, changes: &[(&str, &str)]) -> Files {
 
 impl Files {
     /// The options of a container with these files.
-    fn options(&self, url: &str) -> Vec<String> {
+    pub fn options(&self, url: &str) -> Vec<String> {
         vec![
             format!("--volume={}:/etc/longshore/longshore.toml:ro", self.config.display()),
             format!("--volume={}:/run/secrets:ro", self.secrets.display()),
@@ -108,28 +109,120 @@ fn tailer_options(files: &Files, engine: &Engine, volume: &str, url: &str) -> Ve
     options
 }
 
+fn receiver_options(files: &Files, url: &str) -> Vec<String> {
+    let mut options: Vec<String> = HARDENED.iter().map(|flag| (*flag).to_owned()).collect();
+    options.extend(files.options(url));
+    options
+}
+
+/// A data folder in memory, of the receiver's user.
+const IN_MEMORY: &str = "--tmpfs=/var/lib/longshore:mode=0700,uid=65532,gid=65532,size=16m";
+const RUN: [&str; 3] = ["run", "--config", "/etc/longshore/longshore.toml"];
+
+/// What `docker inspect` says of a container of either profile that was started with [`HARDENED`].
+fn assert_hardened(engine: &Engine, id: &str, user: &str) {
+    wait_for("a healthy container", PATIENCE, || engine.inspect(id, "/State/Health/Status") == "healthy");
+    let expected = [
+        ("/Config/User", json!(user)),
+        (
+            "/Config/Healthcheck/Test",
+            json!(["CMD", "/longshore", "healthcheck", "--config", "/etc/longshore/longshore.toml"]),
+        ),
+        ("/Config/Healthcheck/Interval", json!(10_000_000_000u64)),
+        ("/Config/Healthcheck/Timeout", json!(3_000_000_000u64)),
+        ("/Config/Healthcheck/Retries", json!(3)),
+        ("/Config/StopTimeout", json!(30)),
+        ("/HostConfig/ReadonlyRootfs", json!(true)),
+        ("/HostConfig/CapDrop", json!(["ALL"])),
+        ("/HostConfig/CapAdd", Value::Null),
+        ("/HostConfig/SecurityOpt", json!(["no-new-privileges"])),
+        ("/HostConfig/Privileged", json!(false)),
+        ("/HostConfig/Memory", json!(64 << 20)),
+        ("/HostConfig/MemorySwap", json!(64 << 20)),
+        ("/HostConfig/NanoCpus", json!(500_000_000)),
+        ("/State/OOMKilled", json!(false)),
+        ("/State/Running", json!(true)),
+    ];
+    for (path, value) in expected {
+        assert_eq!(engine.inspect(id, path), value, "{path}");
+    }
+    assert_eq!(engine.inspect(id, "/HostConfig/Tmpfs/~1tmp"), "mode=1777,size=16m");
+    // And what the kernel made of it.
+    let pid = engine.inspect(id, "/State/Pid");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+    for capabilities in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(of(capabilities), "0000000000000000", "{capabilities}");
+    }
+    assert_eq!(of("NoNewPrivs:"), "1");
+    let uid = user.split(':').next().expect("a user");
+    assert_eq!(of("Uid:").split_whitespace().collect::<Vec<_>>(), [uid; 4]);
+}
+
 fn of(server: &Server, name: &str) -> Vec<Value> {
     let all = server.accepted();
     all.into_iter().filter(|record| at(record, "container.name") == Some(&json!(name))).collect()
 }
 
-fn refs(options: &[String]) -> Vec<&str> {
+pub fn refs(options: &[String]) -> Vec<&str> {
     options.iter().map(String::as_str).collect()
 }
 
 #[test]
-fn the_image_is_small_and_says_what_it_is() {
+fn it_stops_in_order_below_an_init_too() {
     let Some(engine) = engine() else { return };
-    let image: Value = serde_json::from_str(&engine.docker(&["image", "inspect", IMAGE])).expect("JSON");
-    let image = &image[0];
-    let size = image["Size"].as_u64().expect("a size");
-    assert!(size < 15_000_000, "{size} bytes");
-    assert_eq!(image["Config"]["User"], "65532:65532");
-    assert_eq!(image["Config"]["Labels"]["org.opencontainers.image.title"], "longshore");
-    assert_eq!(image["Config"]["Labels"]["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(image["Config"]["Healthcheck"]["Test"][1], "/longshore");
-    let version = engine.docker(&["run", "--rm", "--network=none", IMAGE, "--version"]);
-    assert!(version.starts_with(&format!("longshore {}", env!("CARGO_PKG_VERSION"))), "{version}");
+    let dir = folder();
+    let server = Server::start(|_, _| Answer::status(200));
+    let port = free_port();
+    let listen = format!("tcp://127.0.0.1:{port}");
+    let files = files(dir.path(), "receiver.toml", &[("tcp://0.0.0.0:24224", &listen), QUICK]);
+    let mut options = receiver_options(&files, &server.url());
+    options.extend([IN_MEMORY.to_owned(), "--init".to_owned()]);
+    let receiver = engine.run_image(&unique("init"), &refs(&options), IMAGE, &RUN);
+    wait_for("its port", PATIENCE, || files.health().is_some());
+    let pid = engine.inspect(&receiver.id, "/State/Pid").as_u64().expect("a process id");
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).expect("it runs");
+    assert_ne!(name.trim(), "longshore", "the init is process 1");
+    send_until_acked(port, 20);
+    let began = Instant::now();
+    engine.docker(&["stop", &receiver.id]);
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}: the signal was passed on", began.elapsed());
+    assert_eq!(engine.inspect(&receiver.id, "/State/ExitCode"), 0, "{}", engine.logs(&receiver.id));
+    assert_eq!(server.accepted().len(), 20);
+}
+
+#[test]
+fn what_a_stopped_receiver_leaves_on_its_volume_is_delivered_by_the_next_version_of_it() {
+    let Some(engine) = engine() else { return };
+    let dir = folder();
+    let (port, target) = (free_port(), free_port());
+    let listen = format!("tcp://127.0.0.1:{port}");
+    let changes = [("tcp://0.0.0.0:24224", listen.as_str()), QUICK, ("25s", "2s")];
+    let files = files(dir.path(), "receiver.toml", &changes);
+    let mut options = receiver_options(&files, &format!("http://127.0.0.1:{target}/ingest"));
+    options.push(format!("--volume={}:/var/lib/longshore", unique("data")));
+    let next = "longshore:next";
+    engine.docker(&["tag", IMAGE, next]);
+    let old = engine.run_image(&unique("receiver"), &refs(&options), IMAGE, &RUN);
+    wait_for("its port", PATIENCE, || files.health().is_some());
+    // Nobody takes them: acknowledged means that they are in the volume.
+    send_until_acked(port, 300);
+    engine.docker(&["stop", &old.id]);
+    assert_eq!(engine.inspect(&old.id, "/State/ExitCode"), 3, "{}", engine.logs(&old.id));
+    let log = engine.logs(&old.id);
+    let last = log.lines().rev().find(|line| line.starts_with('{')).expect("a line of JSON");
+    let last: Value = serde_json::from_str(last).expect("JSON");
+    assert!(last["message"].as_str().is_some_and(|text| text.starts_with("a backlog stays in the disk log")), "{last}");
+    assert_eq!(last["records"], 300, "{last}");
+
+    let server = Server::start_at(target, |_, _| Answer::status(200));
+    let new = engine.run_image(&unique("receiver"), &refs(&options), next, &RUN);
+    let expected = BTreeMap::from([("sender".to_owned(), 300)]);
+    wait_for("the backlog", PATIENCE, || server.accepted().len() >= 300);
+    engine.docker(&["stop", &new.id]);
+    assert_eq!(engine.inspect(&new.id, "/State/ExitCode"), 0, "{}", engine.logs(&new.id));
+    let numbers = Numbers::of(&server.accepted(), "name", "seq");
+    assert!(numbers.missing(&expected).is_empty() && numbers.repeats() == 0, "{:?}", numbers.missing(&expected));
 }
 
 #[test]
@@ -144,16 +237,12 @@ fn the_tailer_without_any_capability_ships_100_000_lines_and_is_what_the_documen
     let container = engine.run(&app, &[], &["awk", &counter(100_000)]);
     assert_eq!(container.wait(), "0");
     wait_for("100,000 lines", PATIENCE, || of(&server, &app).len() >= 100_000);
-    wait_for("a healthy container", PATIENCE, || engine.inspect(&tailer.id, "/State/Health/Status") == "healthy");
-
+    assert_hardened(&engine, &tailer.id, "0:0");
     let inspect = |path: &str| engine.inspect(&tailer.id, path);
-    assert_eq!(inspect("/Config/User"), "0:0");
-    assert_eq!(inspect("/HostConfig/ReadonlyRootfs"), true);
-    assert_eq!(inspect("/HostConfig/CapDrop"), json!(["ALL"]));
-    assert_eq!(inspect("/HostConfig/SecurityOpt"), json!(["no-new-privileges"]));
-    assert_eq!(inspect("/HostConfig/Memory"), 64 << 20);
-    assert_eq!(inspect("/HostConfig/NanoCpus"), 500_000_000);
-    assert_eq!(inspect("/HostConfig/Privileged"), false);
+    let mounts = inspect("/Mounts");
+    let logs =
+        mounts.as_array().into_iter().flatten().find(|mount| mount["Destination"] == "/var/lib/docker/containers");
+    assert_eq!(logs.map(|mount| &mount["RW"]), Some(&json!(false)), "{mounts}");
 
     engine.docker(&["stop", &tailer.id]);
     assert_eq!(inspect("/State/ExitCode"), 0);
@@ -169,7 +258,7 @@ fn the_tailer_without_any_capability_ships_100_000_lines_and_is_what_the_documen
 }
 
 #[test]
-fn the_receiver_as_65532_ships_what_the_fluentd_driver_sends_and_keeps_its_secret() {
+fn the_receiver_as_65532_ships_100_000_lines_of_the_fluentd_driver_and_keeps_its_secret() {
     let Some(engine) = engine() else { return };
     let dir = folder();
     let server = Server::start(|_, _| Answer::status(200));
@@ -186,10 +275,10 @@ fn the_receiver_as_65532_ships_what_the_fluentd_driver_sends_and_keeps_its_secre
     let app = unique("app");
     let address = format!("fluentd-address=127.0.0.1:{port}");
     let driver = ["--log-driver=fluentd", "--log-opt", &address, "--log-opt", "tag=api.{{.Name}}"];
-    let container = engine.run(&app, &driver, &["awk", &counter(50_000)]);
+    let container = engine.run(&app, &driver, &["awk", &counter(100_000)]);
     assert_eq!(container.wait(), "0");
-    wait_for("50,000 lines", PATIENCE, || of(&server, &app).len() >= 50_000);
-    assert_eq!(engine.inspect(&receiver.id, "/Config/User"), "65532:65532");
+    wait_for("100,000 lines", PATIENCE, || of(&server, &app).len() >= 100_000);
+    assert_hardened(&engine, &receiver.id, "65532:65532");
     let tokens: Vec<_> =
         server.requests().iter().filter_map(|(r, _)| r.header("authorization").map(str::to_owned)).collect();
     assert!(tokens.iter().all(|token| *token == format!("Bearer {TOKEN}")) && !tokens.is_empty(), "{tokens:?}");
@@ -206,7 +295,7 @@ fn the_receiver_as_65532_ships_what_the_fluentd_driver_sends_and_keeps_its_secre
     engine.docker(&["stop", &receiver.id]);
     assert_eq!(engine.inspect(&receiver.id, "/State/ExitCode"), 0);
     assert!(!engine.logs(&receiver.id).contains(TOKEN));
-    let expected = BTreeMap::from([(app.clone(), 50_000)]);
+    let expected = BTreeMap::from([(app.clone(), 100_000)]);
     let records = of(&server, &app);
     let numbers = Numbers::of(&records, "container.name", "seq");
     assert!(numbers.missing(&expected).is_empty() && numbers.repeats() == 0, "{:?}", numbers.missing(&expected));
@@ -226,26 +315,45 @@ fn stops_under_load_lose_nothing_and_repeat_nothing() {
         IMAGE,
         &["run", "--config", "/etc/longshore/longshore.toml"],
     );
-    let lines = 400_000;
-    let container = engine.run(&app, &["--log-opt", "max-size=200m"], &["awk", &counter(lines)]);
-    let stops = std::env::var("LONGSHORE_STOPS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
-    for _ in 0..stops {
+    // It writes until the last stop is over, some thousand lines a second, so that none of them finds an idle longshore.
+    let gate = dir.path().join("gate");
+    fs::create_dir(&gate).expect("writable");
+    let script = r#"n=0; while [ ! -e /gate/enough ]; do
+        awk -v n=$n 'BEGIN { for (i = 0; i < 200; i++) printf "{\"level\":\"info\",\"seq\":%d,\"pad\":\"0123456789\"}\n", n + i }'
+        n=$((n + 200)); sleep 0.02; done; echo $n >/gate/.written; mv /gate/.written /gate/written"#;
+    let volume = format!("--volume={}:/gate", gate.display());
+    let container = engine.run(&app, &["--log-opt", "max-size=2g", &volume], &["sh", "-c", script]);
+    let stops = std::env::var("LONGSHORE_STOPS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    let mut longest = Duration::ZERO;
+    for stop in 1..=stops {
         let before = server.requests().len();
-        wait_for("something on its way", PATIENCE, || {
-            server.requests().len() > before || of(&server, &app).len() >= lines as usize
-        });
+        wait_for(&format!("records before stop {stop}"), PATIENCE, || server.requests().len() > before + 2);
+        let began = Instant::now();
         engine.docker(&["stop", &tailer.id]);
+        longest = longest.max(began.elapsed());
         assert_eq!(engine.inspect(&tailer.id, "/State/ExitCode"), 0, "{}", engine.logs(&tailer.id));
+        assert!(!gate.join("written").exists(), "the application writes all the time");
         engine.docker(&["start", &tailer.id]);
     }
+    assert!(longest < Duration::from_secs(30), "the grace period: {longest:?}");
+    fs::write(gate.join("enough"), "").expect("writable");
     assert_eq!(container.wait(), "0");
-    wait_for("all lines", PATIENCE, || of(&server, &app).len() >= lines as usize);
+    let lines: u64 = fs::read_to_string(gate.join("written")).expect("readable").trim().parse().expect("a number");
+    wait_for(&format!("all {lines} lines"), PATIENCE, || server_has(&server, lines));
+    println!("{stops} stops under load, the longest {:.1} s, {lines} lines", longest.as_secs_f64());
     engine.docker(&["stop", &tailer.id]);
     let records = of(&server, &app);
     let numbers = Numbers::of(&records, "container.name", "seq");
     let expected = BTreeMap::from([(app.clone(), lines)]);
     assert!(numbers.missing(&expected).is_empty(), "missing: {:?}", numbers.missing(&expected));
     assert_eq!(numbers.repeats(), 0, "{:?}", numbers.duplicates());
+}
+
+/// Whether so many records were taken: by their line ends, since parsing them all again and again takes longer than they do.
+fn server_has(server: &Server, records: u64) -> bool {
+    let bodies = server.requests();
+    let taken = bodies.iter().filter(|(_, status)| *status == 200);
+    taken.map(|(request, _)| request.body.iter().filter(|byte| **byte == b'\n').count() as u64).sum::<u64>() >= records
 }
 
 /// Sends numbered messages one at a time and resends each until it is acked, as the fluentd driver does.
@@ -408,6 +516,11 @@ fn with_64_mib_a_quarter_of_a_core_and_a_dead_sink_it_is_never_killed_and_says_s
     });
     std::thread::sleep(Duration::from_secs(10));
     assert!(files.metric("longshore_memory_used_bytes") > 0);
+    // Readiness tells: its small disk log is full, and so nothing more is taken.
+    let ready = || get(([127, 0, 0, 1], files.telemetry).into(), "/ready").unwrap_or_default();
+    wait_for("red readiness", PATIENCE, || ready().0 == 503);
+    let reason = ready().1;
+    assert!(reason.starts_with("progress.apps: ") || reason.starts_with("memory: "), "{reason}");
     assert_eq!(engine.inspect(&receiver.id, "/State/Running"), true, "{}", engine.logs(&receiver.id));
     assert_eq!(engine.inspect(&receiver.id, "/State/OOMKilled"), false);
     assert_eq!(engine.inspect(&receiver.id, "/RestartCount"), 0);
@@ -416,27 +529,4 @@ fn with_64_mib_a_quarter_of_a_core_and_a_dead_sink_it_is_never_killed_and_says_s
     for sender in load {
         sender.join().expect("a sender that ends");
     }
-}
-
-#[test]
-fn workers_follow_the_quota_and_a_limit_that_is_too_low_is_refused_in_one_line() {
-    let Some(engine) = engine() else { return };
-    let dir = folder();
-    let files = files(dir.path(), "receiver.toml", &[]);
-    let check = |limits: &[&str]| {
-        let options = files.options("http://127.0.0.1:1/");
-        let words = [&["run", "--rm", "--network=none"], limits, &refs(&options)[..]].concat();
-        let command = ["check", "--explain", "/etc/longshore/longshore.toml"];
-        let mut docker = engine.command();
-        let output = run_command(docker.args(words).arg(IMAGE).args(command), b"");
-        (output.status.code(), told(&output))
-    };
-    let (code, text) = check(&["--memory=64m", "--cpus=1"]);
-    assert_eq!(code, Some(0), "{text}");
-    let has = |setting: &str| text.lines().any(|line| line.starts_with(setting));
-    assert!(has("workers = 1 "), "a quota of one core on a machine of several: {text}");
-    assert!(has("memory = \"46976160B\""), "70 % of 64 MiB: {text}");
-    let (code, text) = check(&["--memory=20m", "--cpus=1"]);
-    assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("the cgroup's limit of 20MiB is below 24MiB, the least that longshore runs in"), "{text}");
 }

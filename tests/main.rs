@@ -1,6 +1,6 @@
 //! The black-box tests: one binary that runs the program and looks at what comes out. A module for each behaviour.
 //!
-//! Some need more than a Rust toolchain, and say that they are skipped without it: `engine` and `deploy` (a real Docker
+//! Some need more than a Rust toolchain, and say that they are skipped without it: `engine`, `deploy` and `image` (a real Docker
 //! engine, `LONGSHORE_ENGINE`), `swarm` (one that is a Swarm, `LONGSHORE_SWARM`) and `clients` (published forward clients,
 //! `LONGSHORE_CLIENTS`). `.ci/run` brings all of them and sets `LONGSHORE_REQUIRE=1`, which makes a skip a failure.
 
@@ -41,11 +41,13 @@ mod forward_sink;
 mod forward_upgrade;
 mod full_disk;
 mod http_sink;
+mod image;
 mod ledger;
 mod memory;
 mod nginx;
 mod operation;
 mod package;
+mod readiness;
 mod reload;
 mod replay;
 mod restart;

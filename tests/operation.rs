@@ -1,6 +1,8 @@
 //! Running it: health and metrics, signals, process 1, its own log.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -8,7 +10,8 @@ use rustix::process::Signal;
 use crate::file_input;
 use crate::harness::engine::has_program;
 use crate::harness::forward::{Client, map, message, option};
-use crate::harness::{PATIENCE, folder, free_port, node, send_signal, skip};
+use crate::harness::http::{Answer, Server};
+use crate::harness::{Node, PATIENCE, folder, free_port, node, send_signal, skip};
 
 #[test]
 fn live_ready_health_and_metrics_answer_in_their_formats() {
@@ -62,29 +65,61 @@ fn sigterm_and_sigint_stop_reading_flush_ack_and_exit_0() {
     }
 }
 
-#[test]
-fn a_second_signal_cuts_the_wait_for_a_dead_sink_short() {
-    let dir = folder();
-    fs::write(dir.path().join("a.log"), "one\n").expect("writable");
-    let body = file_input::config(dir.path(), "text", "");
-    let sinks = format!("[sinks.out]\ntype = \"http\"\nurl = \"http://127.0.0.1:{}/\"\n", free_port());
-    let body = format!("{}{sinks}", &body[..body.find("[sinks.out]").expect("it has that sink")]);
-    let mut node = node(dir.path(), &body).start();
-    node.wait_for("the record", |node| node.metric("longshore_routed_total", &[]) == 1);
-    node.signal(Signal::TERM);
-    // Sooner, it would count as the same signal told twice.
-    std::thread::sleep(Duration::from_millis(700));
-    let began = Instant::now();
-    if !node.log().is_empty() {
-        // It may be gone already: what it read is at rest in the file.
-        let pid = node.pid();
-        if fs::metadata(format!("/proc/{pid}")).is_ok() {
-            node.signal(Signal::TERM);
-        }
+/// A node with acknowledged records in its disk log and a destination that takes connections and never answers, so that a
+/// stop would take the whole minute; how many records.
+fn held_up(dir: &std::path::Path) -> (Node, TcpListener, u64) {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, free_port())).expect("a port");
+    let (port, target) = (free_port(), silent.local_addr().expect("it is bound").port());
+    let body = format!(
+        "[inputs.apps]\ntype = \"forward\"\nlisten = \"tcp://127.0.0.1:{port}\"\n\
+         [sinks.central]\ntype = \"http\"\nurl = \"http://127.0.0.1:{target}/\"\n"
+    );
+    let mut node = node(dir, &body).with_node("shutdown_timeout = \"60s\"").start();
+    let mut client = Client::tcp(port);
+    for seq in 0..7 {
+        let chunk = format!("c{seq}");
+        client.send(&message("t", 1_700_000_000.into(), map(&[("seq", seq.into())]), Some(option(&chunk, &[]))));
+        client.expect_ack(&chunk);
     }
-    let code = node.wait_exit(Duration::from_secs(8));
-    assert!(began.elapsed() < Duration::from_secs(5));
-    assert!((0..=3).contains(&code), "it ends by itself, with {code}");
+    node.wait_for("records on their way", |node| node.undelivered(&[]) == 7);
+    (node, silent, 7)
+}
+
+#[test]
+fn a_second_signal_cuts_a_long_stop_short_and_the_last_line_says_what_stays_on_the_disk() {
+    let dir = folder();
+    let (mut node, _silent, records) = held_up(dir.path());
+    node.signal(Signal::TERM);
+    node.wait_for("the word about the stop", |node| node.log().contains("SIGTERM: delivering what was read"));
+    // The stop goes on while nobody insists: it has a minute, and nothing answers.
+    std::thread::sleep(Duration::from_secs(2));
+    node.wait_for("a node that still waits", |node| node.get("/ready").is_some_and(|(_, text)| text == "stopping\n"));
+    let began = Instant::now();
+    node.signal(Signal::INT);
+    // README.md, exit codes: a backlog stays in the disk log.
+    assert_eq!(node.wait_exit(PATIENCE), 3, "{}", node.log());
+    // Two seconds to let go and save, and a busy machine; far from the minute.
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    let log = node.log();
+    assert!(log.contains("SIGINT again: not waiting for what is not delivered"), "{log}");
+    let last = log.lines().last().expect("it says something");
+    assert!(
+        last.contains("a backlog stays in the disk log")
+            && last.contains(&format!("records={records} "))
+            && last.contains("central"),
+        "the last line of {log}"
+    );
+
+    // And what it said is true.
+    let server = Server::start(|_, _| Answer::status(200));
+    let config = fs::read_to_string(dir.path().join("longshore.toml")).expect("written");
+    let at = config.find("url = \"").expect("it has one");
+    let body = format!("{}url = {:?}\n", &config[config.find("[inputs").expect("an input")..at], server.url());
+    let mut next = crate::harness::node(dir.path(), &body).start();
+    next.wait_for("the backlog", |node| node.delivered("central") == records);
+    next.stop_well();
+    assert_eq!(server.accepted().len() as u64, records);
+    assert!(!next.log().contains("a backlog stays"), "{}", next.log());
 }
 
 #[test]
@@ -108,16 +143,48 @@ fn it_works_as_process_1() {
     assert_eq!(node.wait_exit(PATIENCE), 0, "{}", node.log());
 }
 
+/// How many lines a run from start to stop says at each level, as JSON.
+fn levels(environment: &[&str], flags: &[&str]) -> BTreeMap<String, usize> {
+    let dir = folder();
+    fs::write(dir.path().join("a.log"), "one\n").expect("writable");
+    let port = free_port();
+    // An input that says where it listens (info).
+    let body = format!(
+        "{}[inputs.apps]\ntype = \"forward\"\nlisten = \"tcp://127.0.0.1:{port}\"\n",
+        file_input::config(dir.path(), "text", "")
+    );
+    let mut start = node(dir.path(), &body).under(&[&["env", "NO_COLOR=1"], environment].concat());
+    for flag in flags {
+        start = start.with_flag(flag);
+    }
+    let mut node = start.start();
+    node.wait_for("the record", |node| node.delivered("out") == 1);
+    node.stop_well();
+    let mut levels = BTreeMap::new();
+    for line in node.log().lines() {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(value["message"].is_string(), "{line}");
+        *levels.entry(value["level"].as_str().expect("a level").to_lowercase()).or_default() += 1;
+    }
+    levels
+}
+
 #[test]
-fn its_own_log_is_text_or_json_and_the_environment_wins_over_the_file() {
+fn its_own_log_is_text_or_json_and_the_level_is_that_of_the_environment_unless_a_flag_says_another() {
+    let has = |levels: &BTreeMap<String, usize>, level: &str| levels.contains_key(level);
+    let info = levels(&["LOG_FORMAT=json"], &[]);
+    assert!(has(&info, "info") && !has(&info, "debug"), "{info:?}");
+    let debug = levels(&["LOG_FORMAT=json", "LOG_LEVEL=debug"], &[]);
+    assert!(has(&debug, "info") && has(&debug, "debug"), "{debug:?}");
+    let error = levels(&["LOG_FORMAT=json", "LOG_LEVEL=error"], &[]);
+    assert!(!has(&error, "info") && !has(&error, "debug") && !has(&error, "warn"), "{error:?}");
+    let flag = levels(&["LOG_LEVEL=error"], &["--log-level=debug", "--log-format=json"]);
+    assert!(has(&flag, "debug"), "a flag wins over the environment: {flag:?}");
+
     let dir = folder();
     let start = node(dir.path(), &file_input::config(dir.path(), "text", ""));
-    let mut node = start.under(&["env", "LOG_FORMAT=json", "LOG_LEVEL=debug", "NO_COLOR=1"]).start();
+    let mut node = start.under(&["env", "NO_COLOR=1"]).start();
     node.stop_well();
     let log = node.log();
-    assert!(!log.is_empty());
-    for line in log.lines() {
-        let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        assert!(value.is_object());
-    }
+    assert!(!log.is_empty() && log.lines().all(|line| !line.starts_with('{')), "text is the default: {log}");
 }

@@ -1,7 +1,8 @@
 //! What is shipped beside the image: the Debian package, installed, upgraded, removed and purged in a root of Debian's own
 //! files; and the list of dependencies that scanners read out of the program.
 //!
-//! `LONGSHORE_DEB` names the package, `LONGSHORE_PROGRAM` the static program (`.ci/run` makes both). systemd does not run in
+//! `LONGSHORE_DEB` names the package, `LONGSHORE_PROGRAM` the static program, `LONGSHORE_SBOM` the CycloneDX document (`.ci/run`
+//! makes them). systemd does not run in
 //! such a root: what the maintainer scripts do about the service is asserted by a stand-in for `systemctl`.
 
 use std::fs;
@@ -11,7 +12,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{folder, run_command, skip, told};
+use crate::harness::records::files_under;
+use crate::harness::{PATIENCE, Spawned, folder, run_command, skip, told, wait_for};
 
 fn given(variable: &str) -> Option<PathBuf> {
     let path = std::env::var_os(variable).map(PathBuf::from);
@@ -69,6 +71,43 @@ fn root(dir: &Path) {
     }
 }
 
+/// All lines of the archive that the package's configuration writes.
+fn shipped(data: &Path) -> String {
+    let archives = files_under(&data.join("logs"));
+    let read = |path: &PathBuf| zstd::decode_all(fs::File::open(path).expect("readable")).unwrap_or_default();
+    archives.iter().map(|path| String::from_utf8_lossy(&read(path)).into_owned()).collect()
+}
+
+/// Starts the installed program as the unit does, with its own configuration, in a network namespace of its own since ports
+/// are fixed: it checks the configuration, gets ready, ships a container's line, and ends in order.
+fn serve(root: &Path, data: &Path) {
+    let id = "c0ffee".repeat(11)[..64].to_owned();
+    let container = root.join("var/lib/docker/containers").join(&id);
+    fs::create_dir_all(&container).expect("writable");
+    let line = "{\"log\":\"of the package\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-23T10:00:00.000000001Z\"}\n";
+    fs::write(container.join(format!("{id}-json.log")), line).expect("writable");
+    let log = root.join("tmp/log");
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", "/bin/busybox ip link set lo up && exec chroot \"$0\" /usr/bin/longshore run --config /etc/longshore/longshore.toml"]);
+    command.arg(root).stderr(fs::File::create(&log).expect("writable"));
+    let mut service = Spawned::start(&mut command);
+    let told_so_far = || fs::read_to_string(&log).unwrap_or_default();
+    let pid = service.0.id().to_string();
+    wait_for("readiness", PATIENCE, || {
+        let mut ask = Command::new("nsenter");
+        ask.args(["--net", "--target", &pid, "chroot"]).arg(root);
+        let output = run_command(ask.args(["/usr/bin/longshore", "healthcheck", "--ready"]), b"");
+        output.status.success()
+    });
+    // The archive's frames end with a stop.
+    wait_for("the file that the line goes to", PATIENCE, || {
+        data.join("logs").exists() && !files_under(&data.join("logs")).is_empty()
+    });
+    assert_eq!(service.stop(), Some(0), "{}", told_so_far());
+    let shipped = shipped(data);
+    assert!(shipped.contains("of the package"), "{shipped}\n{}", told_so_far());
+}
+
 #[test]
 fn the_package_installs_upgrades_and_removes_and_keeps_data_until_a_purge() {
     let Some(package) = given("LONGSHORE_DEB") else { return };
@@ -108,10 +147,15 @@ fn the_package_installs_upgrades_and_removes_and_keeps_data_until_a_purge() {
         assert!(contents.lines().any(|line| line == file), "{contents}");
     }
 
-    // What the service would leave, and a setting of the administrator's.
+    // What the service does with the package's own configuration, and what it leaves. systemd's folder is a link to a private
+    // one; so is this.
     let data = root_dir.join("var/lib/private/longshore");
     fs::create_dir_all(&data).expect("writable");
-    fs::write(data.join("checkpoints"), "kept").expect("writable");
+    std::os::unix::fs::symlink("private/longshore", root_dir.join("var/lib/longshore")).expect("writable");
+    serve(&root_dir, &data);
+    let kept = fs::read(data.join("checkpoints")).expect("where the container's log was left");
+
+    // A setting of the administrator's.
     let config = root_dir.join("etc/longshore/longshore.toml");
     let text = fs::read_to_string(&config).expect("text") + "# mine\n";
     fs::write(&config, &text).expect("writable");
@@ -123,7 +167,8 @@ fn the_package_installs_upgrades_and_removes_and_keeps_data_until_a_purge() {
     within(&["dpkg", "--remove", "longshore"]);
     assert_eq!(told_systemd(), "stop longshore.service\ndisable longshore.service\n--system daemon-reload\n");
     assert!(!root_dir.join("usr/bin/longshore").exists() && !installed.exists());
-    assert_eq!(fs::read_to_string(data.join("checkpoints")).expect("data stays"), "kept");
+    assert_eq!(fs::read(data.join("checkpoints")).expect("data stays"), kept);
+    assert!(!shipped(&data).is_empty(), "and what was shipped to it");
     assert_eq!(fs::read_to_string(&config).expect("the configuration stays"), text);
 
     within(&["dpkg", "--purge", "longshore"]);
@@ -155,4 +200,36 @@ fn the_program_carries_the_list_of_its_dependencies() {
     assert_eq!(packages[0]["root"], true);
     assert!(has("tokio").is_some_and(|tokio| tokio.get("kind").is_none()), "built in");
     assert!(has("criterion").is_none() && has("proptest").is_none(), "tools of the tests are not in the program");
+}
+
+/// The document that is published beside the program names what is embedded in it, and nothing else.
+#[test]
+fn the_cyclonedx_document_is_the_list_in_the_program() {
+    let (Some(program), Some(document)) = (given("LONGSHORE_PROGRAM"), given("LONGSHORE_SBOM")) else { return };
+    let document: Value = serde_json::from_slice(&fs::read(document).expect("readable")).expect("JSON");
+    assert_eq!((&document["bomFormat"], &document["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
+    let main = &document["metadata"]["component"];
+    assert_eq!((&main["name"], &main["version"]), (&"longshore".into(), &env!("CARGO_PKG_VERSION").into()));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/sbom.py");
+    let output = run_command(Command::new("python3").arg(&script).arg("show").arg(&program), b"");
+    let embedded: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let name = |package: &Value| {
+        let text = |key: &str| package[key].as_str().expect("a text").to_owned();
+        format!("pkg:cargo/{}@{}", text("name"), text("version"))
+    };
+    let mut embedded: Vec<String> = embedded["packages"].as_array().expect("a list").iter().map(name).collect();
+    let mut named = vec![name(main)];
+    for component in document["components"].as_array().expect("a list") {
+        assert_eq!(component["purl"], name(component).as_str());
+        assert!(component["licenses"][0]["expression"].is_string(), "{component}");
+        named.push(name(component));
+    }
+    embedded.sort();
+    named.sort();
+    assert!(embedded.len() > 50);
+    assert_eq!(named, embedded);
+    let known = |reference: &Value| named.iter().any(|name| reference == name.as_str());
+    for edge in document["dependencies"].as_array().expect("a list") {
+        assert!(known(&edge["ref"]) && edge["dependsOn"].as_array().expect("a list").iter().all(known), "{edge}");
+    }
 }

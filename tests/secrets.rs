@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::harness::http::{Answer, Server};
+use crate::harness::records::files_under;
 use crate::harness::{PROGRAM, folder, free_port, node, run_command, told};
 
 /// Part of every secret here: nothing that longshore says may hold it.
@@ -159,14 +160,56 @@ fn a_replaced_token_is_used_without_a_restart_and_no_secret_is_ever_shown() {
     for text in &said {
         assert!(!text.is_empty() && !text.contains(CANARY), "a secret is in: {text}");
     }
-    // Nor in what it keeps.
-    for entry in fs::read_dir(dir.path().join("data")).expect("a data folder") {
-        let path = entry.expect("readable").path();
-        if path.is_file() {
-            let bytes = fs::read(&path).expect("readable");
-            assert!(!String::from_utf8_lossy(&bytes).contains(CANARY), "a secret is in {}", path.display());
-        }
+    // Nor in what it keeps: checkpoints, disk log, dead letters.
+    let kept = files_under(&dir.path().join("data"));
+    assert!(kept.iter().any(|path| path.ends_with("buffer/META")), "folders in it are looked at, too: {kept:?}");
+    for path in kept.iter().filter(|path| path.is_file()) {
+        let bytes = fs::read(path).expect("readable");
+        assert!(!String::from_utf8_lossy(&bytes).contains(CANARY), "a secret is in {}", path.display());
     }
+}
+
+/// systemd's `LoadCredential`: a folder that only this service can read, named by a variable.
+#[test]
+fn credentials_of_systemd_are_secrets_and_files() {
+    let dir = folder();
+    let credentials = dir.path().join("credentials");
+    fs::create_dir(&credentials).expect("writable");
+    fs::write(credentials.join("ingest_token"), format!("{CANARY}\n")).expect("writable");
+    for name in ["server.pem", "server.key"] {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name);
+        fs::copy(fixture, credentials.join(name)).expect("it is there");
+    }
+    let server = Server::start(|request, _| {
+        let good = request.header("authorization") == Some(&format!("Bearer {CANARY}"));
+        Answer::status(if good { 200 } else { 401 })
+    });
+    fs::write(dir.path().join("app.log"), "one\n").expect("writable");
+    let body = format!(
+        "[inputs.in]\ntype = \"file\"\npaths = [{:?}]\n[inputs.apps]\ntype = \"forward\"\n\
+         listen = [{{ address = \"tls://127.0.0.1:{}\", cert = \"${{CREDENTIALS_DIRECTORY}}/server.pem\", key = \"${{CREDENTIALS_DIRECTORY}}/server.key\" }}]\n\
+         [sinks.out]\ntype = \"http\"\nurl = {:?}\ntoken = \"secret:ingest_token\"\n",
+        dir.path().join("app.log"),
+        free_port(),
+        server.url()
+    );
+    let words = ["env", &format!("CREDENTIALS_DIRECTORY={}", credentials.display())];
+    let mut node = node(dir.path(), &body).under(&words).start();
+    node.wait_for("the record, with the token", |_| server.accepted().len() == 1);
+    assert!(node.log().contains("tls=true"), "with the key and the certificate: {}", node.log());
+    assert_eq!(node.stop(), 0, "{}", node.log());
+    let config = dir.path().join("longshore.toml");
+    let check = |variable: &Path| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["check", "--explain"]).arg(&config).env("CREDENTIALS_DIRECTORY", variable);
+        let output = run_command(&mut command, b"");
+        (output.status.success(), told(&output))
+    };
+    let (good, text) = check(&credentials);
+    assert!(good && !text.contains(CANARY), "{text}");
+    fs::remove_file(credentials.join("ingest_token")).expect("ours");
+    let (good, text) = check(&credentials);
+    assert!(!good && text.contains(&format!("nor {}", credentials.join("ingest_token").display())), "{text}");
 }
 
 #[test]

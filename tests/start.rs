@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -36,6 +37,102 @@ fn a_read_only_data_volume_ends_the_start_with_the_way_out() {
     disk.remount("ro");
     let log = refused(dir.path(), &body(dir.path()), "");
     assert!(log.contains("Read-only file system") && log.contains("mount a volume or a tmpfs at"), "{log}");
+}
+
+/// As the user of the receiver profile, which may write in `dir` and nowhere else: a start with this input and sink.
+fn denied(dir: &Path, node_lines: &str, body: &str) -> String {
+    let user = ["setpriv", "--reuid=65532", "--regid=65532", "--clear-groups"];
+    let mut node = node(dir, body).with_node(node_lines).under(&user).without_waiting().start();
+    assert_eq!(node.wait_exit(PATIENCE), 1, "{}", node.log());
+    node.log()
+}
+
+#[test]
+fn each_missing_permission_at_the_start_is_said_with_the_path_and_the_profiles() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root can become another user");
+    }
+    let dir = folder();
+    let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
+    let made = |name: &str| {
+        let path = dir.path().join(name);
+        fs::create_dir(&path).expect("writable");
+        path
+    };
+    mode(dir.path(), 0o755);
+    // Root's own, as Docker's folder and most others are.
+    let (roots, data) = (made("roots"), made("writable"));
+    mode(&roots, 0o710);
+    std::os::unix::fs::chown(&data, Some(65532), Some(65532)).expect("root may");
+    let own = format!("data_dir = {:?}\n", data);
+    let secret = made("secrets").join("token");
+    for (path, text) in [(&secret, "canary"), (&dir.path().join("key.pem"), "canary")] {
+        fs::write(path, text).expect("writable");
+        mode(path, 0o600);
+    }
+    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls/server.pem");
+    fs::copy(tls, dir.path().join("cert.pem")).expect("it is there");
+    let stdin = "[inputs.in]\ntype = \"stdin\"\n";
+    let stdout = "[sinks.out]\ntype = \"stdout\"\n";
+    let forward = |listen: String| format!("[inputs.in]\ntype = \"forward\"\nlisten = {listen}\n{stdout}");
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let port = free_port();
+    let cases = [
+        (
+            "the data folder",
+            format!("data_dir = {:?}\n", roots.join("data")),
+            format!("{stdin}{stdout}"),
+            roots.join("data"),
+        ),
+        (
+            "Docker's folder",
+            own.clone(),
+            format!("[inputs.in]\ntype = \"docker\"\npath = {:?}\n{stdout}", roots),
+            roots.clone(),
+        ),
+        (
+            "an output file",
+            own.clone(),
+            format!("{stdin}[sinks.out]\ntype = \"file\"\npath = {:?}\n", roots.join("out.log")),
+            roots.clone(),
+        ),
+        (
+            "a secret",
+            format!("{own}secrets = {:?}\n", secret.parent().expect("a folder")),
+            format!(
+                "{stdin}[sinks.out]\ntype = \"http\"\nurl = \"https://logs.example.com/\"\ntoken = \"secret:token\"\n"
+            ),
+            secret.clone(),
+        ),
+        (
+            "a socket",
+            own.clone(),
+            forward(format!("\"unix://{}\"", roots.join("f.sock").display())),
+            roots.join("f.sock"),
+        ),
+        (
+            "a key",
+            own.clone(),
+            forward(format!("[{{ address = \"tls://127.0.0.1:{port}\", cert = {cert:?}, key = {key:?} }}]")),
+            key.clone(),
+        ),
+    ];
+    for (what, node_lines, body, path) in &cases {
+        let log = denied(dir.path(), node_lines, body);
+        let said = |part: &str| log.contains(part);
+        assert!(
+            said(&path.display().to_string()) && said("ermission denied") && said("profile") && !said("canary"),
+            "{what}: {log}"
+        );
+        assert!(what == &"Docker's folder" || said("uid 65532"), "{what}: {log}");
+    }
+    // The configuration itself.
+    let config = dir.path().join("longshore.toml");
+    mode(&config, 0o600);
+    let words = ["--reuid=65532", "--regid=65532", "--clear-groups", crate::harness::PROGRAM, "run", "--config"];
+    let output = run_command(Command::new("setpriv").args(words).arg(&config), b"");
+    let text = told(&output);
+    assert!(output.status.code() == Some(1) && text.contains("longshore.toml") && text.contains("profile"), "{text}");
 }
 
 #[test]

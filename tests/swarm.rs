@@ -14,6 +14,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,12 +22,16 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
 use crate::harness::engine::{Engine, Running, has_program};
-use crate::harness::http::{Answer, Server};
+use crate::harness::http::{Answer, Request, Server};
 use crate::harness::records::at;
 use crate::harness::{folder, run_command, skip, told, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(180);
 const STACK: &str = "longshore";
+/// What the secret `ingest_token` holds.
+const TOKEN: &str = "canary-5afe";
+/// And what is put in its place.
+const NEXT_TOKEN: &str = "canary-5afe-too";
 const SENDERS: usize = 8;
 /// Records of one frame, and so of what a cut connection may bring twice.
 const FRAME: usize = 200;
@@ -37,6 +42,34 @@ const RATE: usize = 4000;
 /// How often each record came: by sender, by its number.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
+
+/// What must never come: requests without the token, and lines of longshore's own log.
+#[derive(Clone, Default)]
+struct Wrong {
+    all: Arc<Mutex<Vec<String>>>,
+    /// The token was replaced: the one before must not come any more.
+    rotated: Arc<AtomicBool>,
+}
+
+impl Wrong {
+    fn take(&self, request: &Request) {
+        let mut wrong = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let rotated = self.rotated.load(Ordering::Relaxed);
+        let token = request.header("authorization").and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        if token != NEXT_TOKEN && (rotated || token != TOKEN) && wrong.len() < 10 {
+            wrong.push(format!("without the token: {:?}", request.headers));
+        }
+        let text = String::from_utf8_lossy(&request.body);
+        // Of the agent's own container, or of a receiver or proxy that the label leaves out.
+        let own = text.lines().filter(|line| line.contains(&format!("\"name\":\"{STACK}_")));
+        wrong.extend(own.take(10).map(str::to_owned));
+    }
+
+    fn assert_none(&self) {
+        let wrong = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+}
 
 impl Seen {
     fn take(&self, body: &[u8]) {
@@ -101,6 +134,7 @@ struct Stack<'e> {
 impl Drop for Stack<'_> {
     fn drop(&mut self) {
         let _ = self.engine.command().args(["stack", "rm", STACK]).output();
+        let _ = self.engine.command().args(["secret", "rm", "next_token"]).output();
     }
 }
 
@@ -176,7 +210,7 @@ fn deploy<'e>(engine: &'e Engine, dir: &Path, port: u16) -> Stack<'e> {
     let conf = dir.join("deploy/proxy/nginx.conf");
     let text = fs::read_to_string(&conf).expect("it is there");
     fs::write(&conf, format!("load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n{text}")).expect("writable");
-    fs::write(dir.join("token"), "canary-5afe").expect("writable");
+    fs::write(dir.join("token"), TOKEN).expect("writable");
     let mut command = engine.command();
     command.args(["stack", "deploy", "--resolve-image=never", "-c"]).arg(dir.join("deploy/stack.yaml")).arg(STACK);
     command.env("INGEST_URL", format!("http://{}:{port}/ingest", gateway(engine)));
@@ -243,7 +277,7 @@ fn haproxy(engine: &Engine, dir: &Path) {
 #[test]
 fn rolling_update_rollback_canary_and_blue_green_lose_no_record() {
     let Some(engine) = Engine::find_swarm() else { return };
-    if !engine.build_longshore("longshore:1", "1") || !engine.build_longshore("longshore:2", "2") {
+    if !engine.build_longshore("longshore:1", "1", "") || !engine.build_longshore("longshore:2", "2", "") {
         return;
     }
     let dir = folder();
@@ -255,9 +289,11 @@ fn rolling_update_rollback_canary_and_blue_green_lose_no_record() {
     build("longshore-sender:1", "FROM longshore-test:1\nCOPY --from=longshore:1 /longshore /longshore\n");
     build("longshore:broken", "FROM longshore:2\nENTRYPOINT [\"/longshore\", \"run\", \"--config\", \"/nowhere\"]\n");
     let seen = Seen::default();
-    let taker = seen.clone();
+    let wrong = Wrong::default();
+    let (taker, judge) = (seen.clone(), wrong.clone());
     let server = Server::on(listener(&engine), false, move |request, _| {
         taker.take(&request.body);
+        judge.take(request);
         Answer::status(200)
     });
     let stack = deploy(&engine, dir.path(), server.port);
@@ -329,6 +365,18 @@ fn rolling_update_rollback_canary_and_blue_green_lose_no_record() {
         "1 of 10 connections: {canary} records to the canary, {others} to the others"
     );
     step("canary, 1 of 10", 2 * SENDERS);
+    stack.update("proxy", &["--env-add", "NEXT_PERCENT=0"], "completed");
+    stack.scale("receiver-next", 0);
+    step("the canary taken back", 2 * SENDERS + SENDERS);
+    // By hand, in the middle of an update.
+    let name = format!("{STACK}_receiver");
+    engine.docker(&["service", "update", "--detach", "--quiet", "--no-resolve-image", "--image", "longshore:1", &name]);
+    wait_for("the first task of the update", PATIENCE, || stack.images("receiver").contains(&"longshore:1".to_owned()));
+    engine.docker(&["service", "rollback", "--detach", "--quiet", &name]);
+    wait_for("a rollback by hand", PATIENCE, || engine.inspect(&name, "/UpdateStatus/State") == "rollback_completed");
+    stack.wait_running("receiver", 3);
+    assert_eq!(stack.images("receiver"), ["longshore:2"]);
+    step("an update that is taken back by hand", 2 * SENDERS);
 
     stack.scale("receiver-next", 3);
     stack.update("proxy", &["--env-add", "NEXT_PERCENT=100"], "completed");
@@ -336,6 +384,15 @@ fn rolling_update_rollback_canary_and_blue_green_lose_no_record() {
     step("blue-green", 3 * SENDERS);
     let before = stack.received("receiver-next");
     wait_for("records by way of green", PATIENCE, || stack.received("receiver-next") > before);
+
+    // Swarm's secrets never change; a service gets another one of the same name.
+    let file = dir.path().join("next-token");
+    fs::write(&file, NEXT_TOKEN).expect("writable");
+    engine.docker(&["secret", "create", "next_token", &file.display().to_string()]);
+    let add = "source=next_token,target=ingest_token,uid=65532,gid=65532,mode=0400";
+    stack.update("receiver-next", &["--secret-rm", "longshore_ingest_token", "--secret-add", add], "completed");
+    wrong.rotated.store(true, Ordering::Relaxed);
+    step("another token", 3 * SENDERS);
 
     fs::write(stop.join("now"), "").expect("writable");
     for (name, sender) in names.iter().zip(&senders) {
@@ -345,6 +402,12 @@ fn rolling_update_rollback_canary_and_blue_green_lose_no_record() {
         wait_for(&format!("all {sent} records of {name}"), PATIENCE, || seen.missing(name, sent) == 0);
     }
     assert_eq!(seen.missing("probe", 60), 0);
+    // The loop guard: each of them has said something that an agent could have shipped.
+    for service in ["agent", "receiver-next"] {
+        let said = stack.containers(service, true).iter().any(|id| engine.logs(id).contains("\"level\""));
+        assert!(said, "{service} has a log");
+    }
+    wrong.assert_none();
     stack.received("receiver-next");
     // What blue left behind: an ended ledger that closes, and exit code 0, so nothing waits in its disk log.
     for id in stack.containers("receiver", false) {
@@ -382,7 +445,7 @@ fn the_compose_file_ships_both_kinds_of_applications() {
         skip("no docker-compose: Debian's package docker-compose");
         return;
     }
-    if !engine.build_longshore("longshore:compose", "1") {
+    if !engine.build_longshore("longshore:compose", "1", "") {
         return;
     }
     let dir = folder();
@@ -407,7 +470,20 @@ fn the_compose_file_ships_both_kinds_of_applications() {
     wait_for("records of the fluentd driver and of json-file", PATIENCE, || {
         from("app-forward") > 2 && from("app-file") > 2
     });
+    // The loop guard: the tailer has a log, which is not shipped; the receiver's is, and does not grow by being shipped.
     let logs = compose(&["logs", "--no-color", "receiver", "tailer"]);
+    assert!(told(&logs).lines().any(|line| line.contains("tailer") && line.contains("\"level\"")), "{}", told(&logs));
+    let lines_of = |part: &str| {
+        let name = |record: &Value| at(record, "container.name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        server.accepted().iter().filter(|record| name(record).contains(part)).count()
+    };
+    assert_eq!(lines_of("tailer"), 0);
+    let (before, shipped) = (lines_of("receiver"), from("app-file"));
+    wait_for("more records", PATIENCE, || from("app-file") > shipped + 5);
+    assert!(lines_of("receiver") <= before + 2, "{before} lines of the receiver's log became {}", lines_of("receiver"));
+    for (request, _) in server.requests() {
+        assert_eq!(request.header("authorization"), Some("Bearer canary-5afe"), "{:?}", request.headers);
+    }
     let output = compose(&["down", "-v", "-t", "30"]);
     assert!(output.status.success(), "{}", told(&output));
     assert!(!told(&logs).contains("canary-5afe"), "{}", told(&logs));

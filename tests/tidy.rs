@@ -16,14 +16,16 @@ const LINES_MAX: usize = 600;
 const IMPORTS: &[(&str, &[&str])] = &[
     ("record", &[]),
     ("record_id", &[]),
-    ("budget", &[]),
-    ("settings", &[]),
+    ("waits", &[]),
+    ("budget", &["waits"]),
+    ("profile", &[]),
+    ("settings", &["profile"]),
     ("workers", &[]),
     ("backoff", &[]),
     ("log", &[]),
     ("healthcheck", &[]),
     ("service", &[]),
-    ("metrics", &["budget"]),
+    ("metrics", &["budget", "waits"]),
     ("ledger", &["metrics"]),
     ("receipt", &[]),
     ("batch", &["record", "record_id", "receipt", "budget", "metrics"]),
@@ -73,7 +75,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "config",
         &[
             "record", "budget", "metrics", "settings", "codec", "pipeline", "inputs", "sinks", "buffer", "delivery",
-            "log",
+            "log", "profile",
         ],
     ),
 ];

@@ -33,6 +33,7 @@ use crate::inputs::{INPUTS, Input, InputKind};
 use crate::log;
 use crate::pipeline::Pipeline;
 use crate::pipeline::route::SINKS_MAX;
+use crate::profile;
 use crate::settings::{Doc, Severity};
 use crate::sinks::{SINKS, Sink, SinkKind};
 
@@ -243,7 +244,10 @@ fn slurp(path: &Path) -> Result<(String, String), Report> {
             std::io::ErrorKind::NotFound => "; config.example.toml in the repository is one to start from",
             _ => "",
         };
-        return Err(Report::error(&name, format!("the configuration can not be read: {error}{hint}")));
+        return Err(Report::error(
+            &name,
+            format!("the configuration can not be read: {}{hint}", profile::named(&error)),
+        ));
     }
     if bytes.len() as u64 > FILE_MAX {
         return Err(Report::error(&name, "larger than 1 MiB; this is no configuration file"));

@@ -3,8 +3,8 @@
 //!
 //! - Every receipt is settled once all rows of its shipment ended; what is dropped unsettled counts as not delivered.
 //! - The loop ends when the queue has ended and everything is delivered or rejected, or when it is told to give up.
-//! - A failing sink is seen in the health check `sink.NAME`: warn at the first failure, fail after 10 s (at once for
-//!   faults of configuration, and when nothing that is under way was answered for 10 s), pass at the next success. Failures are logged once in 30 s, refused records once a
+//! - A failing sink is seen in the health check `sink.NAME`: warn at the first failure, fail after 8 s (at once for
+//!   faults of configuration, and when nothing that is under way was answered for 8 s), pass at the next success. Failures are logged once in 30 s, refused records once a
 //!   second.
 //!
 //! Counters: delivered, rejected by pair; requests, retries, bytes, last_success, failing_since, queued by sink.
@@ -35,8 +35,9 @@ use crate::sinks::{Durable, Reach, Reply, SendError, Sink};
 use crate::workers::{Stop, Workers};
 use plan::{End, Meaning, Next, Plan, State};
 
-/// How long a sink may fail before its health check does.
-const FAIL_AFTER: Duration = Duration::from_secs(10);
+/// How long a sink may fail before its health check does: a dead destination is to make `/health` 503 within 10 s, and a
+/// batch may have waited for a second before it was tried.
+const FAIL_AFTER: Duration = Duration::from_secs(8);
 /// The same failure is logged this often at most.
 const SAY_FAILURE: Duration = Duration::from_secs(30);
 /// Refused records are logged this often at most.

@@ -125,8 +125,11 @@ impl Outlet {
         let router = &passage.router;
         let Some(mut offer) = router.route(batch) else { return };
         if !router.outbox().try_send(&mut offer) {
+            let place = self.counters().held.enter();
             self.paused(router.outbox().send(offer)).await;
+            place.got();
         } else {
+            self.counters().held.flows();
             offer.receipts.settle(Outcome::Delivered);
         }
     }
@@ -144,8 +147,11 @@ impl Outlet {
         let router = &passage.router;
         let Some(mut offer) = router.route(batch) else { return };
         if !router.outbox().try_send(&mut offer) {
+            let place = self.counters().held.enter();
             self.runtime.block_on(self.paused(router.outbox().send(offer)));
+            place.got();
         } else {
+            self.counters().held.flows();
             offer.receipts.settle(Outcome::Delivered);
         }
     }

@@ -476,6 +476,7 @@ impl Watch {
             (&buffer.commits, status.commits),
             (&buffer.commit_ns, status.commit_ns),
             (&buffer.failures, status.failures),
+            (&buffer.waiting, status.queued as u64),
         ] {
             to.store(figure, Relaxed);
         }

@@ -246,6 +246,7 @@ impl Node {
             for check in ["input", "rotation", "held deleted files"] {
                 self.metrics.uncheck(&format!("{check} {}", input.name));
             }
+            self.metrics.inputs.iter().filter(|of| of.name == input.name).for_each(|of| of.held.forget());
         }
         self.save_all(Instant::now() + SAVED_WITHIN);
         self.give_back(false);

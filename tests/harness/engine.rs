@@ -52,7 +52,7 @@ impl Engine {
 
     /// Builds `deploy/Dockerfile` around the static program that `LONGSHORE_PROGRAM` names; without one the test is
     /// skipped.
-    pub fn build_longshore(&self, image: &str, version: &str) -> bool {
+    pub fn build_longshore(&self, image: &str, version: &str, revision: &str) -> bool {
         let Some(program) = std::env::var_os("LONGSHORE_PROGRAM") else {
             skip("no static program for the image: LONGSHORE_PROGRAM=...; docs/production.md has the command");
             return false;
@@ -63,8 +63,10 @@ impl Engine {
         assert!(copied.status.success(), "{}", told(&copied));
         fs::copy(&program, context.path().join("deploy/image/longshore")).expect("LONGSHORE_PROGRAM can be copied");
         let context = context.path().display().to_string();
-        let (file, version) = (format!("{context}/deploy/Dockerfile"), format!("VERSION={version}"));
-        let prebuilt = ["--build-arg", "PROGRAM=prebuilt", "--build-arg", &version, "-t", image, &context];
+        let file = format!("{context}/deploy/Dockerfile");
+        let (version, revision) = (format!("VERSION={version}"), format!("REVISION={revision}"));
+        let about = ["--build-arg", &version, "--build-arg", &revision];
+        let prebuilt = [&about[..], &["--build-arg", "PROGRAM=prebuilt", "-t", image, &context]].concat();
         self.build(&[&["-f", &file], &prebuilt[..]].concat());
         true
     }
