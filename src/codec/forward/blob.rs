@@ -19,6 +19,9 @@ use super::{Arriving, Decoder, Flow, State, Step, Then};
 /// Decompressed bytes that are held, as long as they are enough for an entry.
 const WINDOW: usize = 64 << 10;
 
+/// Bytes of a blob that are worth a look where they come one by one: as many will come, so nothing is lost by waiting.
+const STEP: u64 = 256;
+
 /// Memory that decompression needs to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -147,7 +150,7 @@ impl Decoder {
                     Stop::Hungry if !closed => {
                         let (owed, pos) = self.entries.owed();
                         // At the blob's end it is cut, whatever its heads say.
-                        (used, self.wait_for(used as u64 + owed.min(left), used + pos, input))
+                        (used, self.wait_for(used as u64 + owed.max(STEP).min(left), used + pos, input))
                     }
                     Stop::Hungry | Stop::Done => {
                         if left > 0 || self.entries.is_open() {
