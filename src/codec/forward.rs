@@ -234,10 +234,17 @@ impl Decoder {
     }
 
     /// The same for a caller that still has what it gave `before`: what is refused is kept from its start then.
+    #[inline]
     pub fn decode_after(&mut self, before: &[u8], input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Step) {
+        // All that a byte of a long text costs when bytes come one by one, so it is done where this is called.
         if input.len() < self.wait && self.is_idle(input) {
             return (0, Step::NeedMore);
         }
+        self.go_through(before, input, batch, now)
+    }
+
+    #[inline(never)]
+    fn go_through(&mut self, before: &[u8], input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Step) {
         self.wait = 0;
         if self.offset == 0 && self.json.is_none() && input.first().is_some_and(|first| json::begins(*first)) {
             self.json = Some(Box::new(Json::new(self.limits, self.filler.docker, 0)));
@@ -283,6 +290,7 @@ impl Decoder {
 
     /// Whether what is new changes nothing as long as less than [`Decoder::wait`] is there: a few bytes, none of which
     /// can be the reserved one or the head of something large, which are seen at once.
+    #[inline]
     fn is_idle(&mut self, input: &[u8]) -> bool {
         const FEW: usize = 16;
         let new = input.get(self.looked..).unwrap_or_default();
