@@ -106,9 +106,13 @@ impl State {
     /// Looks at what changes with time. Called a few times a second, within a runtime; waits for nothing.
     pub fn look(&self) {
         let now = Instant::now();
-        let held = readiness::held(&self.metrics, &self.budget);
+        self.budget.look();
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.look(&self.metrics, now);
+        let stuck = figures.commit_stuck_for(now);
+        drop(figures);
+        let held = readiness::held(&self.metrics, &self.budget, stuck);
         self.readiness.lock().unwrap_or_else(PoisonError::into_inner).judge(held, now);
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner).look(&self.metrics, now);
         self.disk.look(now);
     }
 

@@ -76,6 +76,14 @@ impl Budget {
         self.waits.held_for()
     }
 
+    /// Looks whether bytes are free that nobody waits for: some come back without a word, from one who gave up in the moment
+    /// that they were its.
+    pub fn look(&self) {
+        if self.permits.available_permits() > 0 {
+            self.waits.flows();
+        }
+    }
+
     /// Takes `bytes`, waiting for them. A wish above a quarter of the budget is cut to that, so that one taker can not
     /// hold everything; the permit says how much it got.
     pub async fn acquire(self: &Arc<Self>, bytes: usize) -> Permit {

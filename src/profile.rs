@@ -6,7 +6,7 @@ use std::io;
 /// The text of an error; of a missing permission, with the user that longshore runs as and those of the profiles.
 pub fn named(error: &io::Error) -> String {
     let text = error.to_string();
-    if error.kind() != io::ErrorKind::PermissionDenied || text.contains("profile") {
+    if error.kind() != io::ErrorKind::PermissionDenied || text.contains("the receiver profile is") {
         return text;
     }
     let user = rustix::process::geteuid().as_raw();

@@ -272,7 +272,7 @@ impl Node {
             let number = metrics.input(&input.name, input.kind).ok_or_else(too_many)?;
             self.give_again.resize(metrics.inputs.len(), false);
             self.give_again[number] = input.part.gives_again();
-            metrics.inputs[number].sent_to.store(!input.part.gives_again(), Relaxed);
+            metrics.inputs[number].sent_to.store(input.part.is_sent_to(), Relaxed);
             numbers.push(number);
         }
         let sinks: Option<Vec<usize>> = config.sinks.iter().map(|sink| metrics.sink(&sink.name, sink.kind)).collect();

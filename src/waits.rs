@@ -44,22 +44,30 @@ impl Waits {
     }
 
     /// The time is over. Of who came in this moment it begins anew.
-    fn end(&self, own: usize) {
-        self.since.store(0, SeqCst);
-        if self.waiting.load(SeqCst) > own {
+    fn end(&self) {
+        loop {
+            self.since.store(0, SeqCst);
+            if self.waiting.load(SeqCst) == 0 {
+                return;
+            }
             self.begin();
+            // The last of them may have left before the time began anew, and would leave it behind.
+            if self.waiting.load(SeqCst) > 0 {
+                return;
+            }
         }
     }
 
     /// Somebody got it without waiting, or it could be had: nothing is held, unless somebody waits all the same.
     pub fn flows(&self) {
         if self.since.load(Relaxed) != 0 && self.waiting.load(Relaxed) == 0 {
-            self.end(0);
+            self.end();
         }
     }
 
     /// How many wait.
-    pub fn waiting(&self) -> usize {
+    #[cfg(test)]
+    fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
     }
 
@@ -80,13 +88,15 @@ impl Waits {
 impl Place<'_> {
     /// It got what it waited for.
     pub fn got(self) {
-        self.0.end(1);
+        let waits = self.0;
+        drop(self);
+        waits.end();
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Relaxed);
+        self.0.waiting.fetch_sub(1, SeqCst);
     }
 }
 

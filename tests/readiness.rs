@@ -124,7 +124,7 @@ fn a_sink_that_is_only_slow_holds_senders_up_and_readiness_stays_green() {
     let dir = folder();
     let port = free_port();
     let server = Server::start(|_, _| {
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(100));
         Answer::status(200)
     });
     let body = body(port, "ack = \"delivered\"\n", server.port, "{ size = \"64KiB\", wait = \"10ms\" }");

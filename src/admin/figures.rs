@@ -24,6 +24,8 @@ const COMMITS_OF: Duration = Duration::from_secs(10);
 const COMMIT_SLOW: Duration = Duration::from_secs(1);
 /// A commit that takes longer does not come back.
 const COMMIT_DEAD: Duration = Duration::from_secs(8);
+/// Looks come some times a second; what was seen so long ago is not true any more.
+const LOOKS_END: Duration = Duration::from_secs(3);
 /// Between two looks at the disk.
 const LOOK_AT_DISK: Duration = Duration::from_secs(2);
 /// A disk that has not answered for so long is dead.
@@ -107,10 +109,17 @@ struct Commits {
     count: u64,
     /// Since when frames wait and none was committed.
     waiting: Option<Instant>,
+    looked: Option<Instant>,
+}
+
+/// What is said of a commit that takes so long.
+pub(super) fn commit_text(stuck: Duration) -> String {
+    format!("a commit has not ended for {} s; is the disk dead?", stuck.as_secs())
 }
 
 impl Commits {
     fn look(&mut self, commits: u64, ns: u64, waiting: bool, now: Instant) {
+        self.looked = Some(now);
         if !waiting || commits != self.count {
             self.waiting = None;
         }
@@ -130,11 +139,17 @@ impl Commits {
         }
     }
 
+    /// For how long a commit has not ended. Nothing is known where nobody has looked for a while, as during a stop.
+    fn stuck_for(&self, now: Instant) -> Duration {
+        let looked = self.looked.filter(|looked| now.saturating_duration_since(*looked) < LOOKS_END);
+        self.waiting.filter(|_| looked.is_some()).map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
     fn add(&self, check: &mut Check, now: Instant) {
         check.figure("commit_ms", self.mean.map(|mean| (mean.as_secs_f64() * 1e5).round() / 100.0));
-        let stuck = self.waiting.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let stuck = self.stuck_for(now);
         if stuck >= COMMIT_DEAD {
-            check.say(Health::Fail, format!("a commit has not ended for {} s; is the disk dead?", stuck.as_secs()));
+            check.say(Health::Fail, commit_text(stuck));
         } else if let Some(mean) = self.mean.filter(|mean| *mean >= COMMIT_SLOW) {
             check.say(Health::Warn, format!("a commit takes {:.1} s, and every ack waits for one", mean.as_secs_f64()));
         }
@@ -142,6 +157,11 @@ impl Commits {
 }
 
 impl Figures {
+    /// For how long a commit of the disk log has not ended.
+    pub(super) fn commit_stuck_for(&self, now: Instant) -> Duration {
+        self.commits.stuck_for(now)
+    }
+
     /// Takes what is counted at this moment.
     pub(super) fn look(&mut self, metrics: &Metrics, now: Instant) {
         self.ages.resize_with(metrics.sinks.len(), Age::default);
@@ -292,12 +312,15 @@ mod tests {
         commits.look(10, 20_000_000, true, at(11));
         commits.look(12, 4_020_000_000, true, at(22));
         assert_eq!(shown(&commits, at(22))["reason"], "a commit takes 2.0 s, and every ack waits for one");
+        commits.look(12, 4_020_000_000, true, at(29));
         assert_eq!(shown(&commits, at(29))["status"], "warn");
+        commits.look(12, 4_020_000_000, true, at(31));
         let dead = shown(&commits, at(31));
         assert_eq!(
             (&dead["status"], &dead["reason"]),
             (&json!("fail"), &json!("a commit has not ended for 9 s; is the disk dead?"))
         );
+        assert_eq!(commits.stuck_for(at(40)), Duration::ZERO, "nobody looks during a stop");
         commits.look(13, 4_021_000_000, false, at(33));
         assert_eq!(shown(&commits, at(33)), json!({ "status": "pass", "reason": "", "commit_ms": 1.0 }));
     }

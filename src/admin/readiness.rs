@@ -11,6 +11,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use super::figures::commit_text;
 use crate::budget::Budget;
 use crate::metrics::{Health, Metrics};
 use crate::outbox;
@@ -84,12 +85,17 @@ pub(super) fn held_text(metrics: &Metrics, time: Duration) -> String {
     format!("nothing was taken for {} s: {why}; see the sinks", time.as_secs())
 }
 
-/// What has been held for longest: an input that somebody sends to, or the memory.
-pub(super) fn held(metrics: &Metrics, budget: &Budget) -> Option<Held> {
-    let sent_to = metrics.inputs.iter().filter(|input| input.sent_to.load(Relaxed));
-    let longest = sent_to.map(|input| (input.held.held_for(), input)).max_by_key(|(time, _)| *time);
+/// What has been held for longest: an input that somebody sends to, the memory that it wants, or the `commit` that its acks
+/// wait for.
+pub(super) fn held(metrics: &Metrics, budget: &Budget, commit: Duration) -> Option<Held> {
+    let sent_to = || metrics.inputs.iter().filter(|input| input.sent_to.load(Relaxed));
+    sent_to().next()?;
+    let longest = sent_to().map(|input| (input.held.held_for(), input)).max_by_key(|(time, _)| *time);
     let stuck = budget.stuck_for();
     match longest {
+        _ if commit > stuck && longest.is_none_or(|(time, _)| commit > time) => {
+            Some(Held { time: commit, text: format!("{}: {}", outbox::CHECK, commit_text(commit)) })
+        }
         Some((time, input)) if time >= stuck && !time.is_zero() => {
             Some(Held { time, text: format!("{}: {}", check_of(&input.name), held_text(metrics, time)) })
         }
@@ -134,11 +140,14 @@ mod tests {
         let metrics = Metrics::new(&[("files", "file"), ("apps", "forward")], &[("out", "http")]);
         let budget = Budget::new(1 << 20);
         let _place = metrics.inputs[0].held.enter();
-        assert_eq!(held(&metrics, &budget), None);
+        let dead = Duration::from_secs(9);
+        assert_eq!(held(&metrics, &budget, dead), None);
         metrics.inputs[1].sent_to.store(true, Relaxed);
+        let commit = held(&metrics, &budget, dead).expect("the acks wait");
+        assert_eq!((commit.time, commit.text.contains("is the disk dead?")), (dead, true));
         let _place = metrics.inputs[1].held.enter();
         metrics.check(outbox::CHECK, Health::Warn, "the disk log is full");
-        let found = held(&metrics, &budget).expect("it is held");
+        let found = held(&metrics, &budget, Duration::ZERO).expect("it is held");
         assert_eq!(found.text, "progress.apps: nothing was taken for 0 s: the disk log is full; see the sinks");
     }
 }

@@ -83,6 +83,8 @@ struct Figures {
 
 struct Queue {
     frames: VecDeque<Waiting>,
+    /// Frames that the thread has taken and is committing.
+    taken: usize,
     state: State,
     /// Somebody was refused for want of room since the cursors were saved last.
     wanted: bool,
@@ -158,6 +160,7 @@ where
             books: Arc::clone(core.shared()),
             queue: Mutex::new(Queue {
                 frames: VecDeque::new(),
+                taken: 0,
                 state: State::Healthy,
                 wanted: false,
                 closing: None,
@@ -325,7 +328,7 @@ where
         let inner = &*self.inner;
         let (state, queued, cursor_error) = {
             let queue = inner.lock();
-            (queue.state.clone(), queue.frames.len(), queue.cursor_error.clone())
+            (queue.state.clone(), queue.frames.len() + queue.taken, queue.cursor_error.clone())
         };
         let books = core::lock(&inner.books);
         Status {

@@ -126,6 +126,10 @@ impl Input for Docker {
         self.ack == Ack::Delivered
     }
 
+    fn is_sent_to(&self) -> bool {
+        false
+    }
+
     fn tags(&self) -> Vec<String> {
         vec![self.tag.pattern()]
     }

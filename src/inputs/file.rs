@@ -99,6 +99,10 @@ impl Input for Files {
         self.ack == Ack::Delivered
     }
 
+    fn is_sent_to(&self) -> bool {
+        false
+    }
+
     fn tags(&self) -> Vec<String> {
         vec![self.tag.pattern()]
     }

@@ -213,6 +213,11 @@ pub trait Input: Send {
         false
     }
 
+    /// Whether somebody sends to it who could send elsewhere: not where files are read, which wait by themselves.
+    fn is_sent_to(&self) -> bool {
+        true
+    }
+
     /// Whether its origin is told that records are safe when they are in the disk log: then there has to be one.
     fn is_durable(&self) -> bool {
         false

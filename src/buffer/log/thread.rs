@@ -33,6 +33,7 @@ impl<I: Io> Inner<I> {
     /// Waits for frames and takes as many as one commit has; none when only the cursors want attention. `None`: closed.
     fn take_work(&self, core: &Core<I>, saved: Instant) -> Option<Vec<Waiting>> {
         let mut queue = self.lock();
+        queue.taken = 0;
         loop {
             if let Some(deadline) = queue.closing
                 && (queue.frames.is_empty() || Instant::now() >= deadline)
@@ -59,6 +60,7 @@ impl<I: Io> Inner<I> {
             bytes += frame.hint;
             taken.extend(queue.frames.pop_front());
         }
+        queue.taken = taken.len();
         Some(taken)
     }
 
