@@ -405,9 +405,12 @@ fn a_crowd_that_never_reads_its_acks_is_closed_within_the_budget() {
                     let mut stream = connect_from(2 + (at % 4) as u8, port);
                     stream.set_write_timeout(Some(Duration::from_secs(1))).expect("a socket");
                     // Until it is sent away, or held up for good.
-                    let mut closed = false;
+                    let (mut closed, mut at) = (false, 0);
                     while !closed && !over.load(Relaxed) {
-                        closed = matches!(stream.write(frames), Err(error) if error.kind() != std::io::ErrorKind::WouldBlock);
+                        match stream.write(&frames[at..]) {
+                            Ok(written) => at = (at + written) % frames.len(),
+                            Err(error) => closed = error.kind() != std::io::ErrorKind::WouldBlock,
+                        }
                     }
                     closed
                 })
@@ -425,6 +428,8 @@ fn a_crowd_that_never_reads_its_acks_is_closed_within_the_budget() {
         assert!(closed.filter(|closed| *closed).count() > CROWD / 2);
     });
     assert!(node.log().contains("does not read its acks"), "{}", node.log());
+    let lost = [("kind", "framing_lost")];
+    assert_eq!(node.metric("longshore_input_oddities_total", &lost), 0, "all of them speak well");
     survived(node, port, "a crowd that never reads its acks");
 }
 
@@ -434,7 +439,7 @@ fn a_flood_of_connections_meets_limits_and_takes_no_more_than_its_share() {
     const PEERS: usize = 4;
     let dir = folder();
     let port = free_port();
-    let mut node = start_with(dir.path(), port, "connections_max = 1850\npeer_connections_max = 450");
+    let mut node = start_with(dir.path(), port, "connections_max = 1850\npeer_connections_max = 450\nstall = \"10m\"");
     // Each with the beginning of a frame, so that it is more than a silent one; from four addresses at once.
     let crowd: Vec<TcpStream> = std::thread::scope(|scope| {
         let floods: Vec<_> = (0..PEERS)

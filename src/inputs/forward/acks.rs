@@ -274,6 +274,12 @@ impl Acks {
         inner.writing + inner.slots.iter().take_while(ready).map(Slot::cost).sum::<usize>()
     }
 
+    /// The conversation is over: what is settled later is told nobody, and costs nothing.
+    pub(super) fn abandon(&self) {
+        self.break_off("it is over");
+        self.lock().forget();
+    }
+
     fn break_off(&self, why: &'static str) {
         self.lock().broken.get_or_insert(why);
         self.for_reader.notify_one();

@@ -111,6 +111,9 @@ impl AckShare {
             return;
         }
         let wanted = needed.next_multiple_of(ACKS_STEP);
+        if wanted == has {
+            return;
+        }
         self.memory.used.fetch_add(wanted, Ordering::Relaxed);
         self.memory.used.fetch_sub(has, Ordering::Relaxed);
         match &mut self.permit {

@@ -162,6 +162,7 @@ impl Session {
         let patience = if matches!(end, End::Stop) { Duration::MAX } else { shared.settings.acks.last_wait };
         let _ = tokio::time::timeout(patience, &mut writer.0).await;
         drop(writer);
+        acks.abandon();
         if !matches!(end, End::Closed) {
             let _ = tokio::time::timeout(LINGER, drain(&reader)).await;
         }
@@ -233,10 +234,24 @@ impl Session {
         if work.buffer.len() == 0 {
             *turn = None;
         }
-        tokio::select! {
-            () = self.acks.until_room() => None,
-            () = self.connection.outlet.stop.wait() => Some(End::Stop),
+        self.until_room(work).await
+    }
+
+    /// Waits until there is room for more acks. The ack of a piece that waits for the rest of its line may be what is in the
+    /// way, so that is not waited for; and when acks of others make room, nobody tells.
+    async fn until_room(&self, work: &mut Work) -> Option<End> {
+        while !self.acks.has_room() {
+            tokio::select! {
+                () = self.acks.until_room() => (),
+                () = self.connection.outlet.stop.wait() => return Some(End::Stop),
+                () = tokio::time::sleep(self.connection.outlet.join_limits().acked_wait) => {
+                    if work.lane.is_waiting() {
+                        Box::pin(self.flush(work, true)).await;
+                    }
+                }
+            }
         }
+        None
     }
 
     /// Gives back all memory but the part of a frame that was read, or is kept of one that is refused. `None` without such a

@@ -51,21 +51,28 @@ pub(super) fn read(section: &Section<'_, '_>) -> Settings {
         inflate,
     };
     let usual = AckLimits::default();
-    let acks = AckLimits {
+    let mut acks = AckLimits {
         max: usize_of(section.size("acks_max", 4 << 10..(1 << 30) + 1).unwrap_or(usual.max as u64)),
         unread_max: usize_of(size("acks_unread_max", usual.unread_max as u64, 1 << 30)),
         stall: time("acks_stall", usual.stall, 3_600),
         unread_stall: time("acks_unread_stall", usual.unread_stall, 3_600),
         last_wait: time("acks_last_wait", usual.last_wait, 3_600),
     };
+    // The usual value of the one gives way to the other that is set.
+    if !section.has("acks_unread_max") {
+        acks.unread_max = acks.unread_max.min(acks.max);
+    }
+    if !section.has("acks_unread_stall") {
+        acks.unread_stall = acks.unread_stall.min(acks.stall);
+    }
     if acks.unread_max > acks.max {
         let message =
             "`acks_unread_max` is above `acks_max`, at which reading pauses, so it is never reached; lower it";
-        section.error(if section.has("acks_unread_max") { "acks_unread_max" } else { "acks_max" }, message);
+        section.error("acks_unread_max", message);
     }
     if acks.unread_stall > acks.stall {
         let message = "`acks_unread_stall` is above `acks_stall`, which ends the connection before; lower it";
-        section.error(if section.has("acks_unread_stall") { "acks_unread_stall" } else { "acks_stall" }, message);
+        section.error("acks_unread_stall", message);
     }
     Settings {
         listen: listen::read(section),
