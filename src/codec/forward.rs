@@ -9,7 +9,8 @@
 //! of it; a larger one as it arrives, entry by entry, so that it never has to fit in memory. Either way each byte is
 //! looked at a bounded number of times, also if it arrives alone.
 //!
-//! The options come last. Of a frame that is decoded when it is whole they are read first, but for a message's. Of a larger
+//! The options come last. Of a frame that is decoded when it is whole (also a larger one that is there at once) they are read
+//! first, but for a message's. Of a larger
 //! one the blob's first byte alone decides: what neither begins an entry nor is gzip or zstd (metrics of Fluent Bit, an
 //! unknown codec) is passed over and rejected with the reason that the options give. What begins as entries, or is an array
 //! of them, is read as records, and options that say otherwise at the end (`fluent_signal`, an unknown `compressed`) come
@@ -152,7 +153,8 @@ pub struct Decoder {
     found: Option<Found>,
     /// The end of the options is looked for: the scan, and how far it is from their start.
     options: Option<(Skip, usize)>,
-    /// With fewer bytes of input nothing can go on, whatever they are but wide heads; and how many were looked at.
+    /// With fewer bytes of input nothing goes on, whatever they are but wide heads, since nothing could, or since it is not
+    /// worth a look yet (a blob's small entries that come byte by byte); and how many were looked at.
     wait: usize,
     looked: usize,
     tag: Option<(Vec<u8>, Tag)>,
@@ -298,7 +300,7 @@ impl Decoder {
         new.len() <= FEW && !new.iter().any(|byte| matches!(byte, 0xc1..=0xdf))
     }
 
-    /// Nothing can go on before the input is `bytes` long: it was looked at up to `pos`. The rest is a head that is not
+    /// Nothing goes on before the input is `bytes` long: it was looked at up to `pos`. The rest is a head that is not
     /// whole, and may say at any byte that all is different.
     fn wait_for(&mut self, bytes: u64, pos: usize, input: &[u8]) -> Flow {
         self.wait = if pos < input.len() { 0 } else { usize::try_from(bytes).unwrap_or(usize::MAX) };
@@ -396,12 +398,6 @@ impl Decoder {
             }
         }
         (used, None)
-    }
-
-    /// The frame's tag as a text that is made once for a run of frames of the same tag.
-    fn intern(&mut self, bytes: &[u8], batch: &mut Batch) -> Tag {
-        intern(&mut self.tag, bytes, batch);
-        self.tag.as_ref().map_or_else(|| Tag::from(""), |(_, tag)| tag.clone())
     }
 }
 

@@ -74,7 +74,7 @@ impl Decoder {
             Err(Fault::Short) => return (0, self.wait_for(second as u64, input.len(), input)),
             Err(_) => return (0, Some(self.lost(LostReason::Reserved, second))),
         };
-        self.intern(&input[tag_at..second], batch);
+        super::intern(&mut self.tag, &input[tag_at..second], batch);
         let (skip, pos, after) = match kind {
             Kind::Message if count == 2 => {
                 self.refuse(RejectReason::BadFrame, true, batch);

@@ -64,9 +64,10 @@ impl Filler {
 
 /// How many of the record's first keys were there before.
 fn keys_twice(mark: usize, batch: &Batch) -> u32 {
-    let keys: Vec<&[u8]> =
-        batch.fields_after(mark).iter().take(KEYS_COMPARED).map(|field| batch.bytes(field.key)).collect();
-    (1..keys.len()).map(|at| u32::from(keys[..at].contains(&keys[at]))).sum()
+    let fields = batch.fields_after(mark);
+    let fields = &fields[..fields.len().min(KEYS_COMPARED)];
+    let before = |at: usize| fields[..at].iter().any(|field| batch.bytes(field.key) == batch.bytes(fields[at].key));
+    (1..fields.len()).map(|at| u32::from(before(at))).sum()
 }
 
 /// Appends the record and its fields, or neither.

@@ -57,15 +57,22 @@ impl Options {
 
 /// Reads the options that `bytes` begin with; their end.
 pub(super) fn read(bytes: &[u8]) -> Result<(Options, usize), Fault> {
+    // A byte that means nothing is told by its place in all of them.
+    let end_at = |bytes: &[u8], at: usize| {
+        msgpack::end_of(&bytes[at..]).map_err(|fault| match fault {
+            Fault::Reserved(offset) => Fault::Reserved(at + offset),
+            fault => fault,
+        })
+    };
     let mut options = Options::default();
     let (Head::Map(count), mut at) = msgpack::head(bytes)? else {
         return Ok((options, msgpack::end_of(bytes)?));
     };
     for _ in 0..count {
         let key = at;
-        at += msgpack::end_of(&bytes[at..])?;
+        at += end_at(bytes, at)?;
         let value = at;
-        at += msgpack::end_of(&bytes[at..])?;
+        at += end_at(bytes, at)?;
         let Some(msgpack::Peek::Bytes(key)) = msgpack::peek(&bytes[key..value]) else { continue };
         let encoded = &bytes[value..at];
         match key {

@@ -56,7 +56,8 @@ pub(super) fn read(bytes: &[u8], now: Timestamp, tally: &mut Tally) -> Result<(W
         Head::Int(number) => Some(scaled(i128::from(number), tally)),
         Head::F32(number) => float(f64::from(number), tally),
         Head::F64(number) => float(number, tally),
-        _ => return Ok((receipt(now, tally), msgpack::end_of(bytes)?)),
+        // Its end first: of a value that is not whole nothing is counted.
+        _ => return msgpack::end_of(bytes).map(|end| (receipt(now, tally), end)),
     };
     Ok((settled(time, now, tally), at))
 }
