@@ -8,8 +8,8 @@
 //! the other side says ends the connection. Before each exchange the connection is looked at: one that was closed, or
 //! that has said something unasked, is not written to, so that nothing goes into the void.
 //!
-//! Limits: connecting 5 s, TLS 10 s, the handshake 10 s, a write without progress 30 s, an ack as long as the settings
-//! say; an ack as `codec/forward/ack.rs` says, which reads them. Causes name the address and never hold a secret.
+//! Limits: connecting 5 s, TLS 10 s, the handshake 10 s, a write without progress 30 s, waiting for an ack as
+//! long as the settings say; its bytes as `codec/forward/ack.rs` says. Causes name the address and never hold a secret.
 
 use std::fmt;
 use std::future::poll_fn;
