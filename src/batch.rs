@@ -334,7 +334,7 @@ impl Batch {
         self.taken_apart == self.len()
     }
 
-    /// Whether the fields of every row are all the members, in order, of one object that stands in the arena as it was read,
+    /// Whether the fields of every row are all the members, in order, of one object, not empty, that stands in the arena as it was read,
     /// valid and on one line: then a sink copies the members in one piece. Whatever changes a field, or pushes a row that
     /// is no such object, ends it.
     pub(crate) fn is_whole(&self) -> bool {
@@ -358,6 +358,7 @@ impl Batch {
 
     /// The same for a codec that has found the members of `log` itself, and knows which added values they stand in the way of.
     pub(crate) fn push_row_taken_apart(&mut self, mark: usize, own: u16, head: RowHead) {
+        debug_assert!(self.fields_mark() > mark, "an empty object is left to the plain way");
         self.taken_apart += 1;
         let whole = self.whole;
         self.push_flagged_row(mark, own, head);

@@ -124,7 +124,7 @@ fn read_join_limits(section: &Section<'_, '_>) -> join::Limits {
     join::Limits {
         // No less than a piece of Docker's, or every line would be "too long".
         line_max: usize_of(section.size("line_max", 16 << 10..(16 << 20) + 1).unwrap_or(usual.line_max as u64)),
-        lines_max: usize_of(section.count("lines_max", 1..65_537).unwrap_or(usual.lines_max as u64)),
+        lines_max: usize_of(section.count("lines_max", 1..4_097).unwrap_or(usual.lines_max as u64)),
         wait: time("wait", usual.wait),
         acked_wait: time("acked_wait", usual.acked_wait),
     }

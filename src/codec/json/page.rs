@@ -301,7 +301,7 @@ mod tests {
         ) {
             let mut msg = Vec::new();
             rmpv::encode::write_value(&mut msg, &packed).expect("writing to memory");
-            for (value, form) in [(&value, Form::Text), (&msg, Form::Msg)] {
+            for (value, form) in [(&value, Form::Text), (&value, Form::Json), (&value, Form::JsonStr), (&msg, Form::Msg)] {
                 let (arena, field) = field(&key, value, form, tail);
                 if let Some(taken) = of_one(&arena, &field) {
                     prop_assert_eq!((taken, false), written(&arena, &field));

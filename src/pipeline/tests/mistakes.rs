@@ -20,7 +20,7 @@ fn every_mistake_in_a_step_is_reported_with_a_way_out() {
         (r#"{ drop = "a" }, { join = "docker_partial" }"#, "steps[1].join: `join` has to be the first step"),
         (r#"{ join = "docker_partial", where = "a" }"#, "`join` has no `where`"),
         (r#"{ join = "docker_partial", line_max = "1KiB" }"#, "\"1KiB\" is not within 16KiB to 16MiB"),
-        (r#"{ join = "docker_partial", lines_max = 0 }"#, "0 is not within 1 to 65536"),
+        (r#"{ join = "docker_partial", lines_max = 0 }"#, "0 is not within 1 to 4096"),
         (r#"{ join = "docker_partial", wait = "0s" }"#, "\"0s\" is not within 10ms to"),
         (r#"{ join = "docker_partial", acked_wait = 250 }"#, "250 has no unit; write \"250s\""),
         (r#"{ time = "ts", formats = ["rfc"] }"#, "\"rfc\" is not one of"),
