@@ -236,6 +236,10 @@ fn records_of_many_connections_are_all_there() {
 
 /// A piece of a line as Docker's fluentd driver sends it.
 fn piece(id: &str, ordinal: u32, last: bool, log: &str) -> Vec<u8> {
+    piece_with(id, ordinal, last, log, map(&[]))
+}
+
+fn piece_with(id: &str, ordinal: u32, last: bool, log: &str, options: Msg) -> Vec<u8> {
     let record = map(&[
         ("container_id", "ab".repeat(32).into()),
         ("container_name", "/web".into()),
@@ -246,7 +250,25 @@ fn piece(id: &str, ordinal: u32, last: bool, log: &str) -> Vec<u8> {
         ("partial_ordinal", ordinal.to_string().into()),
         ("partial_last", if last { "true" } else { "false" }.into()),
     ]);
-    message("docker.web", 1_700_000_000.into(), record, Some(map(&[])))
+    message("docker.web", 1_700_000_000.into(), record, Some(options))
+}
+
+#[test]
+fn a_piece_whose_ack_leaves_no_room_for_more_is_not_waited_for() {
+    let dir = folder();
+    let port = free_port();
+    let body = config(dir.path(), port).replace("type = \"forward\"", "type = \"forward\"\nacks_max = \"4KiB\"");
+    let body = format!("{body}\n[pipeline]\nsteps = [{{ join = \"docker_partial\" }}]\n");
+    let mut node = node(dir.path(), &body).start();
+    let mut client = Client::tcp(port);
+    let long = "c".repeat(5_000);
+    client.send(&piece_with("one", 1, false, "a", option(&long, &[])));
+    client.expect_ack(&long);
+    client.send(&piece_with("one", 2, true, "b", option("end", &[])));
+    client.expect_ack("end");
+    let out = dir.path().join("out.ndjson");
+    node.wait_for("both pieces", |_| line_count(&out) >= 2);
+    node.stop_well();
 }
 
 #[test]

@@ -87,6 +87,38 @@ fn what_was_committed_is_read_by_its_readers_after_a_restart_from_where_they_wer
     log.close(soon()).expect("closed");
 }
 
+/// A frame that its commit waits for.
+struct Slow(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+impl Payload for Slow {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let _ = self.0.lock().expect("no panic").recv();
+        out.push(1);
+    }
+    fn size_hint(&self) -> usize {
+        1
+    }
+}
+
+#[test]
+fn a_frame_that_is_being_committed_is_waited_for() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let (log, _) = open(dir.path(), &["a"]);
+    let (go_on, wait) = std::sync::mpsc::channel();
+    let slow = Arc::new(Slow(std::sync::Mutex::new(wait)));
+    let lsn = log.append(1, 1, slow, Box::new(Acked::default())).expect("room");
+    // Long enough for the thread to take it.
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(log.status().queued, 1);
+    go_on.send(()).expect("it waits");
+    sync(&log, lsn);
+    let until = soon();
+    while log.status().queued > 0 {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    log.close(soon()).expect("closed");
+}
+
 #[test]
 fn a_second_process_and_a_newer_version_are_refused_with_the_way_out() {
     let dir = tempfile::tempdir().expect("a temp dir");
