@@ -60,7 +60,7 @@ start() {
     ulimit -n 65536 2>/dev/null || true
     local options=(
         --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/dockerd.pid"
-        -H "unix://$dir/docker.sock" --storage-driver vfs --log-level warn
+        -H "unix://$dir/docker.sock" --storage-driver "${LONGSHORE_STORAGE:-vfs}" --log-level warn
     )
     if [ "$kind" = swarm ]; then
         # A network namespace of its own: bridges, iptables rules and Swarm's ports end with it, and two engines on one
