@@ -101,7 +101,7 @@ impl Encoder {
     fn own_fields(&mut self, batch: &Batch, at: usize, out: &mut Vec<u8>) {
         let arena = batch.padded_arena();
         if batch.is_whole() {
-            // docker-file: 700 instructions a record less than to see of each field where it stands.
+            // docker-file: 6,180 -> 5,668 instructions a record, against a look at where each field stands.
             let fields = batch.fields(at);
             debug_assert!(is_one_run(arena, fields), "row {at} is no object as it was read");
             out.push(b',');
