@@ -319,10 +319,10 @@ fn every_limit_is_a_setting_with_a_range() {
         ("peer_connections_max", "1000000", "0", "0 is not within 1 to 1000000"),
         ("handshake", "\"10m\"", "\"11m\"", "\"11m\" is not within 10ms to 60"),
         ("stall", "\"1d\"", "\"1ms\"", "\"1ms\" is not within 10ms to"),
-        ("acks_max", "\"1GiB\"", "\"1KiB\"", "\"1KiB\" is not within 4KiB to 1GiB"),
+        ("acks_max", "\"4KiB\"", "\"1KiB\"", "\"1KiB\" is not within 4KiB to 1GiB"),
         ("acks_unread_max", "\"4MiB\"", "\"5MiB\"", "`acks_unread_max` is above `acks_max`"),
-        ("acks_stall", "\"1h\"", "\"1s\"", "`acks_unread_stall` is above `acks_stall`"),
-        ("acks_unread_stall", "\"30s\"", "30", "30 has no unit; write \"30s\""),
+        ("acks_stall", "\"1s\"", "30", "30 has no unit; write \"30s\""),
+        ("acks_unread_stall", "\"30s\"", "\"31s\"", "`acks_unread_stall` is above `acks_stall`"),
         ("acks_last_wait", "\"1h\"", "\"2h\"", "\"2h\" is not within 10ms to 360"),
     ] {
         assert_eq!(read_config(&format!("{key} = {good}")).1, Vec::<String>::new(), "{key}");
