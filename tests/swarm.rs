@@ -382,6 +382,18 @@ fn rolling_update_rollback_canary_and_blue_green_lose_no_record() {
     stack.update("proxy", &["--env-add", "NEXT_PERCENT=100"], "completed");
     stack.scale("receiver", 0);
     step("blue-green", 3 * SENDERS);
+    // Its version becomes the ordinary one, and there is a next one again.
+    stack.update("receiver", &["--image", "longshore:1"], "completed");
+    stack.scale("receiver", 3);
+    assert_eq!(stack.images("receiver"), ["longshore:1"]);
+    stack.update("proxy", &["--env-add", "NEXT_PERCENT=0"], "completed");
+    stack.scale("receiver-next", 0);
+    step("the next version made the ordinary one", 3 * SENDERS);
+    stack.received("receiver");
+    stack.scale("receiver-next", 3);
+    stack.update("proxy", &["--env-add", "NEXT_PERCENT=100"], "completed");
+    stack.scale("receiver", 0);
+    step("blue-green once more", 3 * SENDERS);
     let before = stack.received("receiver-next");
     wait_for("records by way of green", PATIENCE, || stack.received("receiver-next") > before);
 
