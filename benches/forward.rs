@@ -6,15 +6,14 @@
 //! Work: decode the frame, check all of it, write one NDJSON line a record with `time` and `tag`. Measured is CPU time of the
 //! thread.
 //!
-//! Figures (2026-11-28, one core of a shared 2-core virtual machine at a load of 7 to 12, plain x86-64 build of the codecs
-//! alone), microseconds a record: PackedForward 0.56 against 3.4 of the loop (6.1x), Message 0.34 against 2.3 (6.8x); by the
-//! clock, before, 0.63 against 6.3 (9.9x) and 0.29 against 2.2 (7.6x). The goal is 4x.
+//! Figures (2026-11-28, one core of a shared 2-core virtual machine at a load of 6, plain x86-64 build), microseconds a
+//! record: PackedForward 0.37 against 3.1 of the loop (8.5x), Message 0.45 against 1.9 (4.3x). The goal is 4x.
 //!
 //! `forward_pieces` is a frame of 5 MiB that is decoded as it arrives, the same records in it: at once, and with one byte
-//! more at each call. Milliseconds for the frame, in two runs: decoding alone 3.3 and 4.9 at once, 68 and 48 in single bytes;
-//! with NDJSON 8.1 and 12.3 at once, 56 and 72 in single bytes: 5.8 to 6.8 times. **The goal of 3 is not met**: no byte is
-//! looked at again, but five million calls cost some 8 ns each. (A program reads what its socket has; a `read` for each
-//! byte costs far more than that.) In pieces of 4 KiB it costs 1.1 to 1.2 times.
+//! more at each call. Milliseconds for the frame: decoding alone 2.5 at once, 31 in single bytes; with NDJSON 7.5 at once, 40 in
+//! single bytes: 5.4 times. **The goal of 3 is not met**: no byte is looked at again, but five million calls cost some 6 ns
+//! each. (A program reads what its socket has; a `read` for each byte costs far more than that.) In pieces of 4 KiB it costs
+//! 1.1 to 1.2 times.
 
 use std::hint::black_box;
 use std::sync::Arc;
