@@ -218,3 +218,32 @@ fn check_warns_of_a_container_whose_rotation_keeps_less_than_some_seconds_of_its
     assert!(text.contains("container fast: rotation keeps some ") && text.contains("as the sizes and times"), "{text}");
     assert!(!text.contains("container slow"), "{text}");
 }
+
+#[test]
+fn a_record_has_the_same_id_whatever_files_it_is_read_with() {
+    let dir = folder();
+    let mut container = Container::create(&dir.path().join("containers"), 1, "web", "nginx:1.27", &[]);
+    let (out, config) = (dir.path().join("out.ndjson"), config(dir.path()) + "add = [\"id\"]\n");
+    let run = |count: usize, then: &mut dyn FnMut()| {
+        let mut node = node(dir.path(), &config).start();
+        node.wait_for("the first half", |_| line_count(&out) >= count / 2);
+        then();
+        node.wait_for("all", |_| line_count(&out) >= count);
+        node.stop_well();
+        let ids = records(&out).into_iter().map(|record| record["longshore_id"].as_str().expect("an id").to_owned());
+        let ids: Vec<String> = ids.collect();
+        // As if nothing had ever been read.
+        fs::remove_file(&out).expect("removed");
+        fs::remove_dir_all(dir.path().join("data")).expect("removed");
+        ids
+    };
+    (0..50).for_each(|seq| container.line(&app_line(seq), "stdout"));
+    // One file, then the next.
+    let apart = run(100, &mut || {
+        container.rotate(4);
+        (50..100).for_each(|seq| container.line(&app_line(seq), "stdout"));
+    });
+    // Both at once.
+    assert_eq!(run(100, &mut || ()), apart);
+    assert_eq!(apart.iter().collect::<std::collections::HashSet<_>>().len(), 100);
+}
