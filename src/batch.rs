@@ -360,15 +360,17 @@ impl Batch {
     pub(crate) fn push_row_taken_apart(&mut self, mark: usize, own: u16, head: RowHead) {
         debug_assert!(self.fields_mark() > mark, "an empty object is left to the plain way");
         self.taken_apart += 1;
-        let whole = self.whole;
-        self.push_flagged_row(mark, own, head);
-        self.whole = whole;
+        self.append(mark, own, head);
     }
 
     /// The same for a codec that knows these already.
     pub(crate) fn push_flagged_row(&mut self, mark: usize, own: u16, head: RowHead) {
-        self.has_pieces |= head.partial;
         self.whole = false;
+        self.append(mark, own, head);
+    }
+
+    fn append(&mut self, mark: usize, own: u16, head: RowHead) {
+        self.has_pieces |= head.partial;
         self.tables.rows.push(Row {
             time: head.time,
             time_text: head.time_text,
