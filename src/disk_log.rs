@@ -9,6 +9,7 @@ use crate::buffer::{self, Backlog, Log};
 use crate::config::Config;
 use crate::metrics::{Health, Metrics};
 use crate::outbox::{self, LogWatcher};
+use crate::profile;
 
 /// The folder of the disk log within the data folder.
 pub const BUFFER: &str = "buffer";
@@ -88,14 +89,11 @@ pub fn with_way_out(data_dir: &Path, error: io::Error) -> io::Error {
         }
         io::ErrorKind::PermissionDenied => match std::fs::metadata(data_dir) {
             Ok(found) => format!(
-                "{shown} belongs to uid {}, longshore runs as {user}: `chown {user} {shown}`, or run as its owner (the \
-                 receiver profile is 65532, the tailer profile is 0)",
-                found.uid()
+                "{shown} belongs to uid {}, longshore runs as {user}: `chown {user} {shown}`, or run as its owner ({})",
+                found.uid(),
+                profile::USERS
             ),
-            Err(_) => format!(
-                "longshore runs as uid {user} (the receiver profile is 65532, the tailer profile is 0); make a folder of \
-                 that user's and set [node] data_dir"
-            ),
+            Err(_) => format!("{}; make a folder of that user's and set [node] data_dir", profile::user()),
         },
         _ => return error,
     };

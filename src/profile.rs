@@ -3,14 +3,21 @@
 
 use std::io;
 
+/// The users of the profiles.
+pub const USERS: &str = "the receiver profile is 65532, the tailer profile is 0";
+
+/// Which user it is, and which ones it should be.
+pub fn user() -> String {
+    format!("longshore runs as uid {} ({USERS})", rustix::process::geteuid().as_raw())
+}
+
 /// The text of an error; of a missing permission, with the user that longshore runs as and those of the profiles.
 pub fn named(error: &io::Error) -> String {
     let text = error.to_string();
-    if error.kind() != io::ErrorKind::PermissionDenied || text.contains("the receiver profile is") {
+    if error.kind() != io::ErrorKind::PermissionDenied || text.contains(USERS) {
         return text;
     }
-    let user = rustix::process::geteuid().as_raw();
-    format!("{text}; longshore runs as uid {user} (the receiver profile is 65532, the tailer profile is 0)")
+    format!("{text}; {}", user())
 }
 
 #[cfg(test)]
