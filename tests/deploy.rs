@@ -233,7 +233,7 @@ fn the_tailer_without_any_capability_ships_100_000_lines_and_is_what_the_documen
     let files = files(dir.path(), "tailer.toml", &[]);
     let (volume, app, name) = (unique("data"), unique("app"), unique("tailer"));
     let options = tailer_options(&files, &engine, &volume, &server.url());
-    let tailer = engine.run_image(&name, &refs(&options), IMAGE, &["run", "--config", "/etc/longshore/longshore.toml"]);
+    let tailer = engine.run_image(&name, &refs(&options), IMAGE, &RUN);
     let container = engine.run(&app, &[], &["awk", &counter(100_000)]);
     assert_eq!(container.wait(), "0");
     wait_for("100,000 lines", PATIENCE, || of(&server, &app).len() >= 100_000);
@@ -265,12 +265,10 @@ fn the_receiver_as_65532_ships_100_000_lines_of_the_fluentd_driver_and_keeps_its
     let port = free_port();
     let listen = format!("tcp://127.0.0.1:{port}");
     let files = files(dir.path(), "receiver.toml", &[("tcp://0.0.0.0:24224", &listen), ("info", "trace")]);
-    let mut options: Vec<String> = HARDENED.iter().map(|flag| (*flag).to_owned()).collect();
-    options.extend(files.options(&server.url()));
-    options.push("--tmpfs=/var/lib/longshore:mode=0700,uid=65532,gid=65532,size=16m".to_owned());
+    let mut options = receiver_options(&files, &server.url());
+    options.push(IN_MEMORY.to_owned());
     let name = unique("receiver");
-    let receiver =
-        engine.run_image(&name, &refs(&options), IMAGE, &["run", "--config", "/etc/longshore/longshore.toml"]);
+    let receiver = engine.run_image(&name, &refs(&options), IMAGE, &RUN);
     wait_for("its port", PATIENCE, || files.health().is_some());
     let app = unique("app");
     let address = format!("fluentd-address=127.0.0.1:{port}");
@@ -309,12 +307,7 @@ fn stops_under_load_lose_nothing_and_repeat_nothing() {
     let files = files(dir.path(), "tailer.toml", &[]);
     let (volume, app) = (unique("data"), unique("app"));
     let options = tailer_options(&files, &engine, &volume, &server.url());
-    let tailer = engine.run_image(
-        &unique("tailer"),
-        &refs(&options),
-        IMAGE,
-        &["run", "--config", "/etc/longshore/longshore.toml"],
-    );
+    let tailer = engine.run_image(&unique("tailer"), &refs(&options), IMAGE, &RUN);
     // It writes until the last stop is over, some thousand lines a second, so that none of them finds an idle longshore.
     let gate = dir.path().join("gate");
     fs::create_dir(&gate).expect("writable");
@@ -387,16 +380,10 @@ fn what_was_acked_survives_kills_under_restart_unless_stopped() {
     let port = free_port();
     let listen = format!("tcp://127.0.0.1:{port}");
     let files = files(dir.path(), "receiver.toml", &[("tcp://0.0.0.0:24224", &listen), QUICK]);
-    let mut options: Vec<String> = HARDENED.iter().map(|flag| (*flag).to_owned()).collect();
-    options.extend(files.options(&server.url()));
+    let mut options = receiver_options(&files, &server.url());
     options.push("--restart=unless-stopped".to_owned());
     options.push(format!("--volume={}:/var/lib/longshore", unique("data")));
-    let receiver = engine.run_image(
-        &unique("receiver"),
-        &refs(&options),
-        IMAGE,
-        &["run", "--config", "/etc/longshore/longshore.toml"],
-    );
+    let receiver = engine.run_image(&unique("receiver"), &refs(&options), IMAGE, &RUN);
     let count = 600;
     let sender = std::thread::spawn(move || send_until_acked(port, count));
     for kills in 1..=3 {
@@ -429,15 +416,9 @@ fn a_container_with_request_ack_survives_restarts_of_the_receiver() {
     let port = free_port();
     let listen = format!("tcp://127.0.0.1:{port}");
     let files = files(dir.path(), "receiver.toml", &[("tcp://0.0.0.0:24224", &listen), QUICK]);
-    let mut options: Vec<String> = HARDENED.iter().map(|flag| (*flag).to_owned()).collect();
-    options.extend(files.options(&server.url()));
-    options.push("--tmpfs=/var/lib/longshore:mode=0700,uid=65532,gid=65532,size=16m".to_owned());
-    let receiver = engine.run_image(
-        &unique("receiver"),
-        &refs(&options),
-        IMAGE,
-        &["run", "--config", "/etc/longshore/longshore.toml"],
-    );
+    let mut options = receiver_options(&files, &server.url());
+    options.push(IN_MEMORY.to_owned());
+    let receiver = engine.run_image(&unique("receiver"), &refs(&options), IMAGE, &RUN);
     wait_for("its port", PATIENCE, || files.health().is_some());
     let app = unique("app");
     let address = format!("fluentd-address=127.0.0.1:{port}");
@@ -486,13 +467,8 @@ fn with_64_mib_a_quarter_of_a_core_and_a_dead_sink_it_is_never_killed_and_says_s
     options.retain(|flag| !flag.starts_with("--cpus"));
     options.push("--cpus=0.25".to_owned());
     options.extend(files.options(&format!("http://127.0.0.1:{}/", free_port())));
-    options.push("--tmpfs=/var/lib/longshore:mode=0700,uid=65532,gid=65532,size=16m".to_owned());
-    let receiver = engine.run_image(
-        &unique("receiver"),
-        &refs(&options),
-        IMAGE,
-        &["run", "--config", "/etc/longshore/longshore.toml"],
-    );
+    options.push(IN_MEMORY.to_owned());
+    let receiver = engine.run_image(&unique("receiver"), &refs(&options), IMAGE, &RUN);
     wait_for("its port", PATIENCE, || files.health().is_some());
     let pad = "x".repeat(10_000);
     let load: Vec<_> = (0..4)
