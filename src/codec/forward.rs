@@ -231,6 +231,7 @@ impl Decoder {
     }
 
     /// Decodes from `input` into `batch`; says how many bytes are done with. `now` is the time of receipt.
+    #[inline]
     pub fn decode(&mut self, input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Step) {
         self.decode_after(&[], input, batch, now)
     }
@@ -238,7 +239,7 @@ impl Decoder {
     /// The same for a caller that still has what it gave `before`: what is refused is kept from its start then.
     #[inline]
     pub fn decode_after(&mut self, before: &[u8], input: &[u8], batch: &mut Batch, now: Timestamp) -> (usize, Step) {
-        // All that a byte of a long text costs when bytes come one by one, so it is done where this is called.
+        // All that a byte costs when bytes come one by one, so it is done where this is called.
         if input.len() < self.wait && self.is_idle(input) {
             return (0, Step::NeedMore);
         }
@@ -291,13 +292,18 @@ impl Decoder {
     }
 
     /// Whether what is new changes nothing as long as less than [`Decoder::wait`] is there: a few bytes, none of which
-    /// can be the reserved one or the head of something large, which are seen at once.
+    /// can be the reserved one or the head of something that may be longer than 255 bytes or values, which are seen at
+    /// once.
     #[inline]
     fn is_idle(&mut self, input: &[u8]) -> bool {
         const FEW: usize = 16;
         let new = input.get(self.looked..).unwrap_or_default();
         self.looked = input.len();
-        new.len() <= FEW && !new.iter().any(|byte| matches!(byte, 0xc1..=0xdf))
+        let heavy = |byte: &u8| matches!(byte, 0xc1 | 0xc5 | 0xc6 | 0xc8 | 0xc9 | 0xda..=0xdf);
+        match new {
+            [byte] => !heavy(byte),
+            _ => new.len() <= FEW && !new.iter().any(heavy),
+        }
     }
 
     /// Nothing goes on before the input is `bytes` long: it was looked at up to `pos`. The rest is a head that is not

@@ -20,7 +20,7 @@ use super::{Arriving, Decoder, Flow, State, Step, Then};
 const WINDOW: usize = 64 << 10;
 
 /// Bytes of a blob that are worth a look where they come one by one: as many will come, so nothing is lost by waiting.
-const STEP: u64 = 256;
+const STEP: u64 = 1 << 10;
 
 /// Memory that decompression needs to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +150,8 @@ impl Decoder {
                     Stop::Hungry if !closed => {
                         let (owed, pos) = self.entries.owed();
                         // At the blob's end it is cut, whatever its heads say.
-                        (used, self.wait_for(used as u64 + owed.max(STEP).min(left), used + pos, input))
+                        let worth = owed.max(pos as u64 + STEP).min(left);
+                        (used, self.wait_for(used as u64 + worth, used + pos, input))
                     }
                     Stop::Hungry | Stop::Done => {
                         if left > 0 || self.entries.is_open() {

@@ -43,7 +43,7 @@ const TURN: usize = 1 << 20;
 const WHOLE_WHEN_SHORT: usize = 32 << 10;
 /// A sender that has nothing outstanding and says nothing for so long is taken to be silent for longer. Short, so that
 /// of a crowd that speaks now and then only few have a conversation at a time; making one anew takes microseconds.
-pub(super) const SILENCE: Duration = Duration::from_millis(250);
+pub(super) const SILENCE: Duration = Duration::from_millis(100);
 /// What is still in the socket at the end is read and thrown away for so long, so that no reset eats the last ack.
 const LINGER: Duration = Duration::from_millis(500);
 
