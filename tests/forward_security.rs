@@ -544,19 +544,22 @@ fn a_thousand_connections_that_come_back_at_once_are_all_accepted() {
 fn connects_and_closes_without_bytes_leave_no_line_and_no_descriptor() {
     let dir = folder();
     let port = free_port();
-    let mut node = node(dir.path(), &config(dir.path(), &format!("\"tcp://127.0.0.1:{port}\""), "")).start();
+    // All of one peer: on a busy machine none of a round may have been accepted yet when the next one begins.
+    let more = "connections_max = 12000\npeer_connections_max = 12000";
+    let mut node = node(dir.path(), &config(dir.path(), &format!("\"tcp://127.0.0.1:{port}\""), more)).start();
     let descriptors = |node: &Node| fs::read_dir(format!("/proc/{}/fd", node.pid())).expect("ours").count();
     drop(connect(port));
     wait_for("the first is gone", PATIENCE, || node.metric("longshore_input_open", &[]) == 0);
     let before = descriptors(&node);
     for _ in 0..25 {
-        // Fewer than one peer may have open, should a busy machine be late.
         for _ in 0..400 {
             drop(TcpStream::connect(("127.0.0.1", port)).expect("it listens"));
         }
         node.wait_for("all are gone", |node| node.metric("longshore_input_open", &[]) == 0);
     }
     wait_for("the descriptors are back", PATIENCE, || descriptors(&node) <= before + 2);
-    assert!(!node.log().contains("WARN"), "{}", node.log());
+    let log = node.log();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(warnings, [""; 0]);
     node.stop_well();
 }
