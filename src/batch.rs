@@ -197,7 +197,7 @@ impl Batch {
 
     /// The same for a tag that the caller holds already: no new text is allocated.
     pub fn shared_tag_index(&mut self, tag: &Tag) -> Option<u8> {
-        if let Some(at) = self.tags.iter().rposition(|known| known == tag) {
+        if let Some(at) = self.tags.iter().rposition(|known| known.is(tag)) {
             return u8::try_from(at).ok();
         }
         if self.tags.len() >= TAGS_MAX {
@@ -360,6 +360,13 @@ impl Batch {
     pub(crate) fn push_row_taken_apart(&mut self, mark: usize, own: u16, head: RowHead) {
         debug_assert!(self.fields_mark() > mark, "an empty object is left to the plain way");
         self.taken_apart += 1;
+        self.append(mark, own, head);
+    }
+
+    /// The same for a codec that has written the object whose members the fields after `mark` are into the arena, as
+    /// [`is_whole`](Self::is_whole) has it.
+    pub(crate) fn push_row_as_written(&mut self, mark: usize, own: u16, head: RowHead) {
+        debug_assert!(self.fields_mark() > mark, "an empty object has no members to copy");
         self.append(mark, own, head);
     }
 

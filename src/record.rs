@@ -16,6 +16,12 @@ impl Tag {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is the same; of clones that is one comparison.
+    #[inline(always)]
+    pub(crate) fn is(&self, other: &Tag) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self == other
+    }
 }
 
 impl From<&str> for Tag {

@@ -22,6 +22,7 @@
 //! Format: <https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1>, and what senders really write.
 
 pub mod ack; // read by a sender
+mod as_json; // records for those who write JSON
 mod blob;
 mod caught; // the bytes of what is refused
 pub mod encode;
@@ -196,6 +197,12 @@ impl Decoder {
             offset: 0,
             frame_at: 0,
         }
+    }
+
+    /// Whether records are written as JSON while they are decoded, where that loses nothing: for a caller whose records all
+    /// go to encoders of JSON, untouched. Anyone else gets the same values, but texts escaped and numbers as text.
+    pub fn set_as_json(&mut self, yes: bool) {
+        self.filler.set_as_json(yes);
     }
 
     /// Frames above `bytes` are decoded as they arrive from now on: for a caller that is short of memory.

@@ -13,6 +13,7 @@ use crate::metrics::{Oddity, Tally};
 use crate::record::{Field, Form, Span, Value};
 
 pub(crate) mod block;
+pub(crate) mod digits; // numbers to text
 mod escape;
 pub(crate) mod index;
 pub(crate) mod inner;

@@ -22,7 +22,7 @@ use crate::codec::json::page::Page;
 use crate::codec::json::{self, block};
 use crate::codec::time;
 use crate::metrics::{Oddity, Tally};
-use crate::record::{Field, Form, Origin, Tag, Timestamp};
+use crate::record::{Field, Form, Origin, Stream, Tag, Timestamp};
 
 /// Origins remembered by one encoder.
 const ORIGINS_MAX: usize = 16;
@@ -46,6 +46,8 @@ pub struct Encoder {
     shared: Shared,
     /// The same of other origins, the one used last at the end.
     others: Vec<(Arc<Origin>, Shared)>,
+    /// How the last row of the origin ended that had this tag, a time, and nothing else of its own.
+    ending: Option<(Tag, Vec<u8>)>,
 }
 
 impl Encoder {
@@ -59,6 +61,7 @@ impl Encoder {
             origin: Arc::default(),
             shared: Vec::new(),
             others: Vec::new(),
+            ending: None,
         }
     }
 
@@ -67,6 +70,11 @@ impl Encoder {
         let start = out.len();
         self.own_fields(batch, at, out);
         let row = batch.row(at);
+        if self.ends_like_others(row) {
+            out.extend_from_slice(self.ending(batch, row));
+            bracket(start, out);
+            return;
+        }
         if let Some(stream) = row.stream.name()
             && self.added.stream
         {
@@ -88,12 +96,34 @@ impl Encoder {
             batch.id_of(at).write(out);
             out.push(b'"');
         }
-        // Everything above begins with a comma: the first one is the place of the bracket.
-        match out.get_mut(start) {
-            Some(comma) => *comma = b'{',
-            None => out.push(b'{'),
-        }
+        bracket(start, out);
         out.push(b'}');
+    }
+
+    /// Whether nothing but the time of what is added to the row is its own.
+    #[inline(always)]
+    fn ends_like_others(&self, row: &Row) -> bool {
+        let timed = self.added.time && row.time_text.len == 0 && row.time != Timestamp::UNREAD;
+        timed && !self.added.id && row.stream == Stream::None && !row.has(OWN_TIME | NO_TIME | SHARED)
+    }
+
+    /// `,"time":"...","tag":"..."}` and so on: made for the first of such rows, of which the next ones change the time
+    /// (302 -> 227 instructions a row of a whole batch: six pieces less).
+    #[inline(always)]
+    fn ending(&mut self, batch: &Batch, row: &Row) -> &[u8] {
+        const KEY: &[u8] = b",\"time\":\"";
+        let (origin, tag) = (batch.origin_in(row.place()), &batch.tags()[usize::from(row.tag)]);
+        let known = matches!(&self.ending, Some((known, _)) if known.is(tag)) && Arc::ptr_eq(&self.origin, origin);
+        if !known {
+            let time = [b' '; time::LEN];
+            let text = [KEY, &time, b"\"", self.shared(batch, row), b"}"].concat();
+            self.ending = Some((tag.clone(), text));
+        }
+        let Some((_, text)) = &mut self.ending else { return &[] };
+        if let Some(time) = text[KEY.len()..].first_chunk_mut() {
+            self.time.put(row.time, time);
+        }
+        text
     }
 
     /// The fields, each with a comma before it.
@@ -166,6 +196,7 @@ impl Encoder {
 
     /// Puts what is remembered of the last origin aside, and takes up that of another one.
     fn turn_to(&mut self, origin: &Arc<Origin>) {
+        self.ending = None;
         let found = self.others.iter().rposition(|(known, _)| Arc::ptr_eq(known, origin));
         let next = match found {
             Some(at) => self.others.remove(at),
@@ -241,6 +272,15 @@ impl Encoder {
             }
         }
         out.push(b'}');
+    }
+}
+
+/// Every piece of a row begins with a comma: the first one is the place of the bracket.
+#[inline(always)]
+fn bracket(start: usize, out: &mut Vec<u8>) {
+    match out.get_mut(start) {
+        Some(comma) => *comma = b'{',
+        None => out.push(b'{'),
     }
 }
 

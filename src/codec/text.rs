@@ -6,9 +6,9 @@
 
 use crate::batch::Batch;
 pub use crate::codec::docker_json::LineHead;
-use crate::codec::json::{self, index};
+use crate::codec::json::{self, index, page};
 use crate::metrics::Oddity;
-use crate::record::{Field, Form};
+use crate::record::{Field, Form, Span};
 
 /// Appends a line as the record `{log}`. The bytes need not be UTF-8.
 #[inline]
@@ -18,6 +18,37 @@ pub fn push(line: &[u8], head: LineHead, batch: &mut Batch) {
     let value = batch.push_bytes(line);
     batch.push_field(Field::new(key, Form::Text, value));
     batch.push_row(mark, head.row());
+}
+
+/// Bytes of the object that [`push_escaped`] writes, at most.
+const ROOM: usize = 8192;
+
+/// Appends the line of the first `len` bytes of `padded` (more may follow, and are read with its last block) as the object
+/// `{"log":"..."}`, for records that go to encoders of JSON alone: it is escaped on the way into the arena instead of being
+/// copied there and escaped on the way out. line-file: 2,211 -> 1,788 instructions a record, with the words of `json/page.rs` and the ends of `ndjson.rs`. What is not UTF-8, has a rare
+/// control character or is larger than [`ROOM`] is appended as [`push`] does.
+#[inline]
+pub fn push_escaped(padded: &[u8], len: usize, head: LineHead, batch: &mut Batch) {
+    const KEY: [u8; 7] = *b"{\"log\":";
+    let (base, tail, fields, _) = batch.tail_and_tables(ROOM);
+    let mark = fields.len();
+    let written = tail.first_chunk_mut::<ROOM>().and_then(|object| {
+        let at = page::put(KEY, object, 0)?;
+        let end = page::quoted(padded, len, object, at)?;
+        let span = |from: usize, to: usize| Span { at: base + from as u32, len: (to - from) as u32 };
+        fields.push(Field::new(span(2, 5), Form::JsonStr, span(at + 1, end - 1)));
+        page::put(*b"}", object, end)
+    });
+    match written {
+        Some(end) => {
+            batch.commit(end);
+            batch.push_row_as_written(mark, 0, head.row());
+        }
+        None => {
+            batch.rewind_fields(mark);
+            push(&padded[..len], head, batch);
+        }
+    }
 }
 
 /// Appends a line that should be a JSON object as its fields. Anything else is kept as the text `log`, counted.
@@ -56,17 +87,27 @@ pub fn fuzz_lines(data: &[u8], decode: impl Fn(&[u8], LineHead, &mut Batch)) {
 pub fn fuzz_one(data: &[u8]) {
     fuzz_lines(data, push);
     fuzz_lines(data, push_json);
+    fuzz_lines(data, |line, head, batch| push_escaped(line, line.len(), head, batch));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::Added;
+    use crate::codec::ndjson::Encoder;
     use crate::record::Timestamp;
 
-    fn decoded(decode: fn(&[u8], LineHead, &mut Batch), line: &[u8]) -> (Vec<(String, String, Form)>, Batch) {
+    const HEAD: LineHead = LineHead { tag: 0, pos: 7, now: Timestamp(5) };
+
+    fn batch() -> Batch {
         let mut batch = Batch::new(crate::budget::Budget::new(1 << 20).empty_permit(), 0, std::sync::Arc::default());
-        let tag = batch.tag_index("t").expect("room for a tag");
-        decode(line, LineHead { tag, pos: 7, now: Timestamp(5) }, &mut batch);
+        assert_eq!(batch.tag_index("t"), Some(HEAD.tag));
+        batch
+    }
+
+    fn decoded(decode: fn(&[u8], LineHead, &mut Batch), line: &[u8]) -> (Vec<(String, String, Form)>, Batch) {
+        let mut batch = batch();
+        decode(line, HEAD, &mut batch);
         assert_eq!((batch.len(), batch.row(0).pos, batch.row(0).time), (1, 7, Timestamp(5)));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let fields = batch.fields(0).iter();
@@ -78,6 +119,43 @@ mod tests {
     fn a_plain_line_is_its_text() {
         let (fields, _) = decoded(push, b"{\"a\": \xff}");
         assert_eq!(fields, [("log".to_owned(), "{\"a\": \u{fffd}}".to_owned(), Form::Text)]);
+    }
+
+    #[test]
+    fn a_line_that_is_escaped_on_the_way_in_comes_out_as_one_that_is_on_the_way_out() {
+        let long = "x\"é".repeat(ROOM / 4);
+        let exact = "x".repeat(ROOM - 7 - 3);
+        let word = "a plain line that is longer than a word of 64 bytes is, by a few more of them";
+        for (line, escaped) in [
+            (&b""[..], true),
+            (b"plain", true),
+            (word.as_bytes(), true),
+            (b"\"quoted\"\t\\ \x7f", true),
+            (&word.repeat(40).replace("by", "\"").into_bytes(), true),
+            ("é and \u{1f6a2}".as_bytes(), true),
+            (b"not UTF-8: \xff", false),
+            (b"rare: \x07", false),
+            (long.as_bytes(), false),
+            (&exact.as_bytes()[..exact.len() - 160], true),
+            (&exact.as_bytes()[1..], false),
+        ] {
+            for behind in [0, 1, 15, 100] {
+                let mut batch = batch();
+                let padded = [line, &vec![b'"'; behind]].concat();
+                push_escaped(&padded, line.len(), HEAD, &mut batch);
+                push(line, HEAD, &mut batch);
+                let (mut first, mut second) = (Vec::new(), Vec::new());
+                let mut encoder = Encoder::new(Added::ALL);
+                encoder.row(&batch, 0, &mut first);
+                encoder.row(&batch, 1, &mut second);
+                assert_eq!(String::from_utf8(first), String::from_utf8(second));
+                assert_eq!(batch.fields(0)[0].form == Form::JsonStr, escaped, "{}", String::from_utf8_lossy(line));
+                assert!(batch.find(0, b"log").is_some() && !batch.is_whole());
+                let mut alone = self::batch();
+                push_escaped(&padded, line.len(), HEAD, &mut alone);
+                assert_eq!(alone.is_whole(), escaped);
+            }
+        }
     }
 
     #[test]

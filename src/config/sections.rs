@@ -74,10 +74,11 @@ pub(super) fn read<'t>(
     // First of all, since it says where secrets are.
     let node = node::read(section("node"), source.root, overrides, &mut settings);
     let (inputs, input_places) = inputs(doc, table, source, &mut settings);
-    let (pipeline, steps, retags) = pipeline(section("pipeline"), table.contains_key("pipeline"), &mut settings);
+    let (mut pipeline, steps, retags) = pipeline(section("pipeline"), table.contains_key("pipeline"), &mut settings);
     let buffer = buffer::read(section("buffer"), &mut settings);
     let dead_letters = dead_letters::read(section("dead_letters"), &mut settings);
     let (sinks, sink_places) = sinks(doc, table, source, &mut settings);
+    pipeline.set_to_json(sinks.iter().all(|sink| sink.part.writes_json()));
     let telemetry = telemetry::read(section("telemetry"), source, overrides, &mut settings, &mut outside);
     if !retags {
         warn_unreached(doc, (&inputs, &input_places), (&sinks, &sink_places));

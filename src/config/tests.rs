@@ -219,6 +219,21 @@ c.toml:12:9: warning: sinks.lost: no tag reaches it: it matches "apii.**"; a mak
 }
 
 #[test]
+fn records_are_only_for_json_where_no_step_and_no_sink_wants_them_as_they_came() {
+    let forward = "[sinks.up]\ntype = \"forward\"\nservers = \"127.0.0.1:24224\"\nmatch = \"x.**\"\n";
+    for (more, expected) in [
+        (String::new(), true),
+        ("[sinks.disk]\ntype = \"file\"\npath = \"/tmp/out.ndjson\"\n".to_owned(), true),
+        (forward.to_owned(), false),
+        ("[pipeline]\nsteps = [{ parse = \"json\" }]\n".to_owned(), false),
+        ("[pipeline]\nsteps = [{ join = \"docker_partial\" }]\n".to_owned(), false),
+    ] {
+        let config = read_text(&format!("{GOOD}{more}")).unwrap_or_else(|report| panic!("{report}"));
+        assert_eq!(config.pipeline.is_only_for_json(), expected, "{more}");
+    }
+}
+
+#[test]
 fn flags_win_over_the_environment_which_wins_over_the_file() {
     let text = format!(
         "{GOOD}[node]\ndata_dir = \"/a\"\n[telemetry]\nlisten = \"off\"\nlog = {{ format = \"json\", level = \"debug\" }}\n"

@@ -156,7 +156,8 @@ impl Pump {
             if line.cut > 0 {
                 batch.tally.odd(Oddity::LineCut);
             }
-            self.format.decode(line.bytes, LineHead { tag, pos, now }, batch, LogForm::default());
+            let head = LineHead { tag, pos, now };
+            self.format.decode(line.bytes, line.bytes, head, batch, LogForm::default());
         }
         self.close(filling);
     }

@@ -50,6 +50,8 @@ pub struct Pipeline {
     join: Option<Vec<TagGlob>>,
     join_limits: join::Limits,
     steps: Vec<Step>,
+    /// All sinks write JSON.
+    to_json: bool,
 }
 
 /// One step.
@@ -183,6 +185,17 @@ impl Pipeline {
             let all = step.globs.is_empty() && step.condition.is_none();
             all && matches!(&step.action, Action::Parse(parse) if parse.takes_log_apart())
         })
+    }
+
+    /// Says whether all sinks write JSON, and none of them wants values as they came.
+    pub fn set_to_json(&mut self, yes: bool) {
+        self.to_json = yes;
+    }
+
+    /// Whether records go to encoders of JSON alone, and no step looks at them before: then a codec may write them as JSON
+    /// while it reads them.
+    pub fn is_only_for_json(&self) -> bool {
+        self.to_json && self.steps.is_empty() && self.join.is_none()
     }
 
     fn after_join(&self, lane: &mut Lane, batch: &mut Batch, now: Timestamp) {

@@ -78,6 +78,10 @@ impl Forward {
 }
 
 impl Sink for Forward {
+    fn writes_json(&self) -> bool {
+        false
+    }
+
     fn limits(&self) -> Limits {
         self.settings.limits
     }

@@ -133,6 +133,11 @@ pub trait Durable: Send + Sync {
 
 /// A destination. It lives in its own thread, where it may block; only `delivery` calls it.
 pub trait Sink: Send {
+    /// Whether it writes JSON, whatever values came as: what texts and numbers were encoded like means nothing to it.
+    fn writes_json(&self) -> bool {
+        true
+    }
+
     /// How it wants to be served. Asked once, after `start`.
     fn limits(&self) -> Limits;
 

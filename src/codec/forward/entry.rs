@@ -14,6 +14,7 @@ use crate::codec::msgpack::{self, Fault, Head};
 use crate::metrics::{Oddity, RejectReason};
 use crate::record::{Container, Field, Form, Origin, Span, Stream, Timestamp};
 
+use super::as_json::{self, AsJson};
 use super::time::{self, When};
 
 /// Containers remembered by one connection; Docker itself uses one connection for each.
@@ -102,6 +103,8 @@ pub(super) struct Filler {
     pub(super) record_end: usize,
     known: Vec<Known>,
     next: usize,
+    /// Writes records as JSON; `None` where somebody wants them as they came.
+    as_json: Option<Box<AsJson>>,
 }
 
 impl Filler {
@@ -114,6 +117,14 @@ impl Filler {
             record_end: 0,
             known: Vec::new(),
             next: 0,
+            as_json: None,
+        }
+    }
+
+    /// Whether records are written as JSON where that loses nothing.
+    pub(super) fn set_as_json(&mut self, yes: bool) {
+        if yes != self.as_json.is_some() {
+            self.as_json = yes.then(Box::default);
         }
     }
 
@@ -134,6 +145,10 @@ impl Filler {
                 _ => return Ok(Taken::Bad(RejectReason::BadEntry)),
             },
         };
+        if let Some(time) = window.get(at..).and_then(|rest| rest.first_chunk()).and_then(time::plain) {
+            // Nearly all: nothing is counted before the record is (and the counters are not put aside).
+            return self.rest(window, at + time::PLAIN, count - 2, When::At(time), tag, batch);
+        }
         // Oddities of an entry that turns out not to be whole would be counted twice: they are counted at the end.
         let before = batch.tally.oddities;
         let (when, metadata) = match window.get(at) {
@@ -214,6 +229,14 @@ impl Filler {
         };
         let record = &window[at..];
         let mark = batch.fields_mark();
+        if let Some(writer) = &mut self.as_json {
+            let limits = as_json::Limits::new(self.depth_max, self.entry_max.saturating_sub(at), self.docker);
+            if let Some(written) = writer.write(record, extras, limits, batch) {
+                self.record_end = at + written.end;
+                batch.push_row_as_written(mark, written.own, RowHead::at(time, tag));
+                return Ok(Taken::Row(at + written.passed));
+            }
+        }
         let walked = self.walk(record, mark, batch).and_then(|walked| {
             let Some(walked) = walked else { return Ok(None) };
             let mut skip = msgpack::Skip::values(extras as u64);
@@ -237,6 +260,9 @@ impl Filler {
         }
         self.record_end = at + walked.end;
         self.commit(record, mark, &walked, RowHead::at(time, tag), batch);
+        if let Some(writer) = &mut self.as_json {
+            writer.refuse();
+        }
         Ok(Taken::Row(at + passed))
     }
 
@@ -448,7 +474,7 @@ impl DockerFields {
 
 /// Few instructions, and most records have keys that it tells apart.
 #[inline(always)]
-fn key_hash(key: &[u8]) -> usize {
+pub(super) fn key_hash(key: &[u8]) -> usize {
     match key {
         [first, .., last] => key.len() ^ usize::from(*first) ^ usize::from(*last) << 2,
         _ => key.len(),

@@ -24,6 +24,18 @@ pub(super) enum When {
     Marker,
 }
 
+/// Bytes of an EventTime as nearly every sender writes it.
+pub(super) const PLAIN: usize = 10;
+
+/// Such an EventTime, if nothing about it is to be counted.
+#[inline(always)]
+pub(super) fn plain(bytes: &[u8; PLAIN]) -> Option<Timestamp> {
+    let [0xd7, 0, s0, s1, s2, s3, n0, n1, n2, n3] = *bytes else { return None };
+    let (seconds, nanos) = (u32::from_be_bytes([s0, s1, s2, s3]), u32::from_be_bytes([n0, n1, n2, n3]));
+    let plain = seconds != 0 && nanos < SECOND && !GROUP_MARKERS.contains(&seconds);
+    plain.then(|| Timestamp(i64::from(seconds) * i64::from(SECOND) + i64::from(nanos)))
+}
+
 /// Reads the time that `bytes` begin with; its end. Any other value is taken as no time.
 #[inline]
 pub(super) fn read(bytes: &[u8], now: Timestamp, tally: &mut Tally) -> Result<(When, usize), Fault> {
@@ -184,7 +196,27 @@ fn float(number: f64, tally: &mut Tally) -> Option<i128> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_plain_time_is_what_is_read_and_counts_nothing(
+            seconds in prop_oneof![any::<u32>(), 0u32..2, u32::MAX - 2..=u32::MAX],
+            nanos in prop_oneof![any::<u32>(), 0u32..2, SECOND - 1..=SECOND],
+        ) {
+            let bytes = [&[0xd7, 0][..], &seconds.to_be_bytes(), &nanos.to_be_bytes()].concat();
+            let mut tally = Tally::default();
+            let (when, end) = read(&bytes, Timestamp(7), &mut tally).expect("a whole value");
+            let odd = tally.oddities.iter().any(|count| *count > 0) || when == When::Marker;
+            match plain(bytes.first_chunk().expect("ten bytes")) {
+                Some(time) => prop_assert_eq!((When::At(time), end, false), (when, PLAIN, odd)),
+                // The last two seconds mean something only with zero nanoseconds; they are left to the other way.
+                None => prop_assert!(odd || seconds >= u32::MAX - 1),
+            }
+        }
+    }
 
     fn at(bytes: &[u8]) -> (i64, Vec<&'static str>) {
         let mut tally = Tally::default();

@@ -47,9 +47,13 @@ pub(crate) fn specials(block: u8x16) -> u32 {
 }
 
 /// The same as `0xff` a byte.
+///
+/// Quote and space change places when their second bit is turned over, and control characters stay among themselves: so one
+/// comparison finds the quote with them: two instructions a block less, too few to be seen in docker-file.
 #[inline(always)]
 pub(crate) fn special_bytes(block: u8x16) -> u8x16 {
-    equal(block, b'"') | equal(block, b'\\') | controls(block)
+    let turned = block ^ u8x16::splat(b'"' ^ b' ');
+    turned.min(u8x16::splat(b' ')).simd_eq(turned) | equal(block, b'\\')
 }
 
 /// Whether `text` can stand between the quotes of a JSON string as it is and is ASCII.
@@ -64,4 +68,17 @@ pub(crate) fn is_plain(text: &[u8]) -> bool {
     let (chunks, rest) = text.as_chunks::<BLOCK>();
     let odd = chunks.iter().map(|chunk| u8x16::from(*chunk)).fold(0, |odd, b| odd | specials(b) | b.to_bitmask());
     odd == 0 && rest.iter().all(|byte| (0x20..0x80).contains(byte) && !matches!(byte, b'"' | b'\\'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_backslashes_and_control_characters_are_special_and_nothing_else_is() {
+        for byte in 0..=u8::MAX {
+            let special = byte < 0x20 || matches!(byte, b'"' | b'\\');
+            assert_eq!(specials(u8x16::splat(byte)), if special { 0xffff } else { 0 }, "{byte:#x}");
+        }
+    }
 }

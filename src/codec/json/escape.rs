@@ -374,7 +374,7 @@ fn escape_any(padded: &[u8], len: usize, out: &mut Vec<u8>) -> bool {
 
 /// The highest bits of 64 bytes.
 #[inline(always)]
-fn bits(blocks: [u8x16; 4]) -> u64 {
+pub(super) fn bits(blocks: [u8x16; 4]) -> u64 {
     blocks.iter().rev().fold(0, |bits, block| bits << BLOCK | u64::from(block.to_bitmask()))
 }
 
@@ -398,16 +398,22 @@ fn escape_control(byte: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// What follows the backslash where one byte does.
+/// What follows the backslash where one byte does; else 0.
+pub(super) const SHORT: [u8; 256] = {
+    let mut table = [0; 256];
+    table[b'"' as usize] = b'"';
+    table[b'\\' as usize] = b'\\';
+    table[b'\n' as usize] = b'n';
+    table[b'\r' as usize] = b'r';
+    table[b'\t' as usize] = b't';
+    table[0x08] = b'b';
+    table[0x0c] = b'f';
+    table
+};
+
+/// The same.
 #[inline(always)]
 pub(super) fn short_escape(byte: u8) -> Option<u8> {
-    match byte {
-        b'"' | b'\\' => Some(byte),
-        b'\n' => Some(b'n'),
-        b'\r' => Some(b'r'),
-        b'\t' => Some(b't'),
-        0x08 => Some(b'b'),
-        0x0c => Some(b'f'),
-        _ => None,
-    }
+    let letter = SHORT[usize::from(byte)];
+    (letter != 0).then_some(letter)
 }

@@ -10,13 +10,16 @@
 
 use wide::u8x16;
 
-use super::block::{BLOCK, specials};
-use super::escape::short_escape;
+use super::block::{BLOCK, load, special_bytes, specials};
+use super::digits;
+use super::escape::{SHORT, bits};
 use crate::codec::msgpack::{self, Head};
 use crate::record::{Field, Form};
 
 /// Bytes of a page: what a row of some twenty fields comes to, and little of the nearest cache.
 const PAGE: usize = 2048;
+/// Bytes whose escapes are worked out at once.
+const WORD: usize = 4 * BLOCK;
 /// Levels of maps and arrays that are written here.
 const LEVELS_MAX: usize = 8;
 
@@ -82,8 +85,8 @@ fn member(padded: &[u8], field: &Field, page: &mut Bytes, used: usize) -> Option
 
 /// The next `N` bytes of the page.
 #[inline(always)]
-fn window<const N: usize>(page: &mut Bytes, used: usize) -> Option<&mut [u8; N]> {
-    if used > PAGE - N {
+pub(crate) fn window<const N: usize, const P: usize>(page: &mut [u8; P], used: usize) -> Option<&mut [u8; N]> {
+    if used > P - N {
         return None;
     }
     page[used..].first_chunk_mut::<N>()
@@ -91,14 +94,14 @@ fn window<const N: usize>(page: &mut Bytes, used: usize) -> Option<&mut [u8; N]>
 
 /// Puts `piece` at `used`; where it ends.
 #[inline(always)]
-fn put<const N: usize>(piece: [u8; N], page: &mut Bytes, used: usize) -> Option<usize> {
+pub(crate) fn put<const N: usize, const P: usize>(piece: [u8; N], page: &mut [u8; P], used: usize) -> Option<usize> {
     *window(page, used)? = piece;
     Some(used + N)
 }
 
 /// A piece that is valid JSON as it stands.
 #[inline(always)]
-fn raw(piece: &[u8], page: &mut Bytes, used: usize) -> Option<usize> {
+pub(crate) fn raw<const P: usize>(piece: &[u8], page: &mut [u8; P], used: usize) -> Option<usize> {
     let end = used + piece.len();
     page.get_mut(used..end)?.copy_from_slice(piece);
     Some(end)
@@ -106,64 +109,179 @@ fn raw(piece: &[u8], page: &mut Bytes, used: usize) -> Option<usize> {
 
 /// Bits of the bytes that can not stand in a JSON string as they are, or are no ASCII.
 #[inline(always)]
-fn odd(block: [u8; BLOCK]) -> u32 {
-    let block = u8x16::from(block);
+fn odd(block: u8x16) -> u32 {
     specials(block) | block.to_bitmask()
 }
 
 /// `,"key":`, with `before` in the place of the comma. Of a key shorter than a block every piece lies in one window.
 #[inline(always)]
-fn key(before: u8, padded: &[u8], len: usize, page: &mut Bytes, used: usize) -> Option<usize> {
-    let block = *padded.first_chunk::<BLOCK>()?;
+pub(crate) fn key<const P: usize>(
+    before: u8,
+    padded: &[u8],
+    len: usize,
+    page: &mut [u8; P],
+    used: usize,
+) -> Option<usize> {
+    let block = load(padded, 0);
     if len >= BLOCK || odd(block) & ((1 << len) - 1) != 0 {
         let used = put([before, b'"'], page, used)?;
         let used = text(padded, len, page, used)?;
         return put(*b"\":", page, used);
     }
-    let window = window::<{ 2 + BLOCK + 2 }>(page, used)?;
+    let window = window::<{ 2 + BLOCK + 2 }, P>(page, used)?;
     (window[0], window[1]) = (before, b'"');
-    window[2..2 + BLOCK].copy_from_slice(&block);
+    window[2..2 + BLOCK].copy_from_slice(&block.to_array());
     (window[2 + len], window[3 + len]) = (b'"', b':');
     Some(used + len + 4)
 }
 
 /// A text with its quotes: up to a block all in one window.
 #[inline(always)]
-fn quoted(padded: &[u8], len: usize, page: &mut Bytes, used: usize) -> Option<usize> {
-    let block = *padded.first_chunk::<BLOCK>()?;
+pub(crate) fn quoted<const P: usize>(padded: &[u8], len: usize, page: &mut [u8; P], used: usize) -> Option<usize> {
+    let block = load(padded, 0);
     if len > BLOCK || odd(block) & ((1 << len) - 1) != 0 {
         let used = put(*b"\"", page, used)?;
         let used = text(padded, len, page, used)?;
         return put(*b"\"", page, used);
     }
-    let window = window::<{ 1 + BLOCK + 1 }>(page, used)?;
+    let window = window::<{ 1 + BLOCK + 1 }, P>(page, used)?;
     window[0] = b'"';
-    window[1..1 + BLOCK].copy_from_slice(&block);
+    window[1..1 + BLOCK].copy_from_slice(&block.to_array());
     window[1 + len] = b'"';
     Some(used + len + 2)
 }
 
-/// The first `len` bytes of `padded`, escaped, if they are ASCII and have no escapes but those of one letter.
-fn text(padded: &[u8], len: usize, page: &mut Bytes, mut used: usize) -> Option<usize> {
-    let mut done = 0;
-    while done < len {
-        let block = *padded.get(done..)?.first_chunk::<BLOCK>()?;
-        put(block, page, used)?;
-        let odd = odd(block);
-        let whole = len - done >= BLOCK;
-        if whole && odd == 0 {
-            (done, used) = (done + BLOCK, used + BLOCK);
-            continue;
+/// A text below a block with its quotes, if nothing in it is escaped. Both sides have room for a whole block.
+#[inline(always)]
+pub(crate) fn plain(padded: &[u8], len: usize, made: &mut [u8]) -> bool {
+    let Some(block) = padded.first_chunk::<BLOCK>() else { return false };
+    if odd(u8x16::from(*block)) & ((1 << len) - 1) != 0 {
+        return false;
+    }
+    let Some(made) = made.first_chunk_mut::<{ 1 + BLOCK + 1 }>() else { return false };
+    made[0] = b'"';
+    made[1..1 + BLOCK].copy_from_slice(block);
+    made[1 + (len & (BLOCK - 1))] = b'"';
+    true
+}
+
+/// A number below [`EIGHT`](digits::EIGHT), where there is room for that many digits; its length.
+#[inline(always)]
+pub(crate) fn digits(number: u64, made: &mut [u8]) -> usize {
+    let (text, len) = digits::short(number);
+    made[..text.len()].copy_from_slice(&text);
+    len
+}
+
+/// The first `len` bytes of `padded`, escaped, if they are UTF-8 and have no escapes but those of one letter.
+///
+/// A word of 64 bytes is written whole, and the places of its escapes are worked out at once; what stands between them is
+/// written again. Block by block, each escape began a new block: a log line of 115 bytes with six quotes took 445
+/// instructions, an access-log line of 541 bytes 1,208; 390 and 1,037 this way.
+#[inline(never)]
+fn text<const P: usize>(padded: &[u8], len: usize, page: &mut [u8; P], mut used: usize) -> Option<usize> {
+    let (mut at, mut high, mut high_end) = (0, u8x16::splat(0), 0);
+    while at < len {
+        let end_of_padded;
+        let word = match padded.get(at..)?.first_chunk::<{ WORD + BLOCK }>() {
+            Some(word) => word,
+            None => {
+                end_of_padded = last_word(&padded[at..]);
+                &end_of_padded
+            }
+        };
+        let made = window::<{ 2 * WORD + BLOCK }, P>(page, used)?;
+        made[..WORD].copy_from_slice(&word[..WORD]);
+        let (parts, _) = word.as_chunks::<BLOCK>();
+        let blocks = [0, 1, 2, 3].map(|nth| u8x16::from(parts[nth]));
+        let found = blocks.map(special_bytes);
+        let end = (len - at).min(WORD);
+        at += end;
+        let special = if end == WORD {
+            high |= (blocks[0] | blocks[1]) | (blocks[2] | blocks[3]);
+            if ((found[0] | found[1]) | (found[2] | found[3])).to_bitmask() == 0 {
+                used += WORD;
+                continue;
+            }
+            bits(found)
+        } else {
+            let valid = (1 << end) - 1;
+            high_end |= bits(blocks) & valid;
+            bits(found) & valid
+        };
+        used += escaped(word, end, special, made)?;
+    }
+    let plain = high.to_bitmask() == 0 && high_end == 0;
+    (plain || simdutf8::basic::from_utf8(padded.get(..len)?).is_ok()).then_some(used)
+}
+
+/// What is left of a text that nothing can be read behind.
+#[cold]
+fn last_word(rest: &[u8]) -> [u8; WORD + BLOCK] {
+    let mut word = [0; WORD + BLOCK];
+    word[..rest.len()].copy_from_slice(rest);
+    word
+}
+
+/// Escapes the bytes of `special` among the first `end` of a word, which is in `made` as it stands; how long it is then.
+/// `%` is no work: it tells the compiler what is so anyway, of a word that becomes twice as long at most.
+#[inline(always)]
+fn escaped(
+    word: &[u8; WORD + BLOCK],
+    end: usize,
+    mut special: u64,
+    made: &mut [u8; 2 * WORD + BLOCK],
+) -> Option<usize> {
+    let place_of = |special: u64| if special == 0 { end } else { special.trailing_zeros() as usize };
+    let mut next = place_of(special);
+    let mut used = next;
+    while special != 0 {
+        let letter = SHORT[usize::from(word[next % WORD])];
+        if letter == 0 {
+            return None;
         }
-        // Up to the first byte that is escaped, or the end; what was put behind it is overwritten by the next block.
-        let plain = (odd.trailing_zeros() as usize).min(len - done).min(BLOCK);
-        (done, used) = (done + plain, used + plain);
-        if done < len && plain < BLOCK {
-            used = put([b'\\', short_escape(block[plain])?], page, used)?;
-            done += 1;
+        let at = used % (2 * WORD);
+        (made[at], made[at + 1]) = (b'\\', letter);
+        used += 2;
+        let from = next + 1;
+        special &= special - 1;
+        next = place_of(special);
+        // The run up to the next one, in blocks; what is too much is written over.
+        let mut done = 0;
+        while from + done < next {
+            let block = &word[(from + done) % WORD..][..BLOCK];
+            made[(used + done) % (2 * WORD)..][..BLOCK].copy_from_slice(block);
+            done += BLOCK;
         }
+        used += next - from;
     }
     Some(used)
+}
+
+/// A whole number.
+#[inline(always)]
+pub(crate) fn number<const P: usize>(number: u64, page: &mut [u8; P], used: usize) -> Option<usize> {
+    if number < digits::EIGHT {
+        let (text, len) = digits::short(number);
+        return Some(put(text, page, used)? - 8 + len);
+    }
+    raw(itoa::Buffer::new().format(number).as_bytes(), page, used)
+}
+
+/// A negative number.
+#[inline(always)]
+pub(crate) fn negative<const P: usize>(negative: i64, page: &mut [u8; P], used: usize) -> Option<usize> {
+    let used = put(*b"-", page, used)?;
+    number(negative.unsigned_abs(), page, used)
+}
+
+/// A float of three decimals at most.
+#[inline(always)]
+pub(crate) fn thousandths<const P: usize>(float: f64, page: &mut [u8; P], used: usize) -> Option<usize> {
+    let short = msgpack::Thousandths::of(float)?;
+    let used = if short.negative { put(*b"-", page, used)? } else { used };
+    let used = number(short.whole, page, used)?;
+    Some(put(short.part, page, used)? - short.spare())
 }
 
 /// The MessagePack value that `padded` begins with: where it ends, and where its text does.
@@ -171,14 +289,9 @@ fn value_of(padded: &[u8], page: &mut Bytes, used: usize, level: usize) -> Optio
     let (head, at) = msgpack::head(padded).ok()?;
     Some(match head {
         Head::Str(len) => (at + len, quoted(padded.get(at..)?, len, page, used)?),
-        Head::UInt(number) => (at, raw(itoa::Buffer::new().format(number).as_bytes(), page, used)?),
-        Head::Int(number) => (at, raw(itoa::Buffer::new().format(number).as_bytes(), page, used)?),
-        Head::F64(number) => {
-            let short = msgpack::Thousandths::of(number)?;
-            let used = if short.negative { put(*b"-", page, used)? } else { used };
-            let used = raw(itoa::Buffer::new().format(short.whole).as_bytes(), page, used)?;
-            (at, put(short.part, page, used)? - short.spare())
-        }
+        Head::UInt(unsigned) => (at, number(unsigned, page, used)?),
+        Head::Int(signed) => (at, negative(signed, page, used)?),
+        Head::F64(float) => (at, thousandths(float, page, used)?),
         Head::Nil => (at, put(*b"null", page, used)?),
         Head::Bool(true) => (at, put(*b"true", page, used)?),
         Head::Bool(false) => (at, put(*b"false", page, used)?),
@@ -261,7 +374,8 @@ mod tests {
             (b"a quote behind sixteen bytes: \"", Form::Text, Some(r#","key":"a quote behind sixteen bytes: \"""#)),
             (b"\\\t\"seventeen \"\n", Form::Text, Some(r#","key":"\\\t\"seventeen \"\n""#)),
             (b"one letter is not enough: \x07", Form::Text, None),
-            ("é".as_bytes(), Form::Text, None),
+            ("é".as_bytes(), Form::Text, Some(r#","key":"é""#)),
+            (b"\xc3", Form::Text, None),
             (&[0xa1, 0x07], Form::Msg, None),
             // A float of four decimals, one that is no number, a key that is no text, an ext value, what is not whole.
             (&packed(0.0625f64.into()), Form::Msg, None),

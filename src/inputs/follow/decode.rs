@@ -29,12 +29,14 @@ impl Format {
     }
 
     /// Appends one line, which is not empty for Docker and CRI (nothing stands there that could be kept).
-    /// `log` says how that of a Docker line is kept.
-    pub fn decode(self, line: &[u8], head: LineHead, batch: &mut Batch, log: LogForm) {
+    /// `log` says how the text of a Docker line, or of a plain one, is kept. `padded` begins with the line; what follows it may be
+    /// read.
+    pub fn decode(self, line: &[u8], padded: &[u8], head: LineHead, batch: &mut Batch, log: LogForm) {
         match self {
             Format::Docker => docker_json::decode(line, head, batch, log),
             Format::Cri => cri::decode(trim_cr(line), head, batch),
             Format::Json => text::push_json(trim_cr(line), head, batch),
+            Format::Text if log == LogForm::Escaped => text::push_escaped(padded, trim_cr(line).len(), head, batch),
             Format::Text => text::push(trim_cr(line), head, batch),
         }
     }

@@ -331,6 +331,8 @@ impl Session {
     async fn fill(&self, work: &mut Work, mut batch: Batch, resumes: bool) -> (Batch, Option<End>) {
         let mut now = Timestamp::now();
         let mut taken = 0;
+        // A reload may have put steps, or other sinks, behind the gate.
+        work.decoder.set_as_json(self.connection.outlet.is_only_for_json());
         if resumes {
             let end;
             (batch, end) = self.decode(work, batch, now).await;

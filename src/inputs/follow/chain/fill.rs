@@ -122,7 +122,12 @@ impl Chain {
             // The text of a line whose pieces wait is not whole yet.
             let steps = outlet.gate.pipeline();
             let apart = steps.takes_log_apart() && !self.lane.is_waiting();
-            self.log = if apart { LogForm::Members } else { LogForm::Text };
+            let escaped = self.rules.format == Format::Text && steps.is_only_for_json();
+            self.log = match (apart, escaped) {
+                (true, _) => LogForm::Members,
+                (false, true) => LogForm::Escaped,
+                (false, false) => LogForm::Text,
+            };
             self.steps = apart.then_some(steps);
             self.filling = Some(batch);
         }
@@ -132,7 +137,8 @@ impl Chain {
         let tag = batch.shared_tag_index(&self.about.tag).unwrap_or(0);
         let pos = u32::try_from(position - batch.base).unwrap_or(u32::MAX);
         batch.ids.extend(run.map(|run| IdRun { from: pos, ..run }));
-        self.rules.format.decode(line, LineHead { tag, pos, now: self.now }, batch, self.log);
+        let head = LineHead { tag, pos, now: self.now };
+        self.rules.format.decode(line, &data[at..], head, batch, self.log);
         true
     }
 
