@@ -9,6 +9,7 @@ pub mod metrics; // counters, health checks, text exposition
 pub mod receipt; // Receipt: how the origin of records learns what became of them
 pub mod record; // Tag, Timestamp, Span, Form, Value: what a record is made of
 pub mod record_id; // stable names of records
+mod sync; // the locks of what wakes others up
 pub mod waits; // who waits, and since when nobody got anything
 
 // The way of a record.
@@ -47,3 +48,8 @@ pub mod letters; // `dead-letters list|show|replay`
 pub mod replay; // records through one sink, once
 pub mod send; // the forward client
 pub mod tail; // the configuration that `tail` makes
+
+#[cfg(test)]
+mod budget_tests; // out of budget.rs, whose source loom_tests.rs mounts once more
+#[cfg(test)]
+mod loom_tests; // every order of threads

@@ -17,7 +17,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("record", &[]),
     ("record_id", &[]),
     ("waits", &[]),
-    ("budget", &["waits"]),
+    ("sync", &[]),
+    ("budget", &["waits", "sync"]),
     ("profile", &[]),
     ("settings", &["profile"]),
     ("workers", &[]),
@@ -51,7 +52,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("sinks", &["record", "batch", "budget", "metrics", "settings", "codec", "backoff", "log"]),
-    ("buffer", &["workers"]),
+    ("buffer", &["workers", "sync"]),
     ("dead_letters", &["batch", "budget", "metrics", "codec", "buffer", "log"]),
     (
         "delivery",

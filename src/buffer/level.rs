@@ -1,11 +1,16 @@
 //! A [`Level`]: a number that only rises, and those who wait for it to reach a value, threads and tasks alike.
 //!
+//! `crate::loom_tests` tries every order of its threads.
+//!
 //! Waiting is level-triggered: the number is looked at under the lock under which the waiter is noted, so a rise can not
 //! fall between the look and the wait.
 
 use std::future::poll_fn;
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::PoisonError;
 use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::sync::{Condvar, Mutex, MutexGuard};
 
 /// See the header.
 #[derive(Debug, Default)]
@@ -25,7 +30,7 @@ struct At {
 
 impl Level {
     fn lock(&self) -> MutexGuard<'_, At> {
-        self.at.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number now.
@@ -83,43 +88,13 @@ impl Level {
     }
 
     /// The same for a thread; with a limit, it may come back early.
-    pub fn reach_blocking(&self, value: u64, limit: std::time::Duration) -> bool {
-        let at = self.lock();
-        let waits = |at: &mut At| at.value < value && !at.closed;
-        let (at, _) =
-            self.risen.wait_timeout_while(at, limit, waits).unwrap_or_else(std::sync::PoisonError::into_inner);
+    pub fn reach_blocking(&self, value: u64, limit: Duration) -> bool {
+        let began = Instant::now();
+        let mut at = self.lock();
+        while at.value < value && !at.closed {
+            let Some(left) = limit.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) else { break };
+            at = self.risen.wait_timeout(at, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
         at.value >= value
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_task_hears_of_a_rise_and_of_the_end() {
-        let level = Arc::new(Level::default());
-        let waits = |value| {
-            let level = Arc::clone(&level);
-            tokio::spawn(async move { level.reach(value).await })
-        };
-        let (three, nine) = (waits(3), waits(9));
-        level.raise(3);
-        level.raise(2);
-        assert!(three.await.expect("no panic"));
-        level.close();
-        assert!(!nine.await.expect("no panic"));
-        assert_eq!(level.get(), 3);
-    }
-
-    #[test]
-    fn a_thread_waits_no_longer_than_its_limit() {
-        let level = Level::default();
-        assert!(!level.reach_blocking(1, Duration::from_millis(1)));
-        level.bump();
-        assert!(level.reach_blocking(1, Duration::from_secs(100)));
     }
 }

@@ -35,6 +35,8 @@ mod folder;
 pub mod frame;
 pub mod io;
 mod level;
+#[cfg(test)]
+mod level_tests;
 mod log;
 #[cfg(test)]
 mod log_tests;
@@ -53,6 +55,7 @@ mod segment;
 mod sim;
 mod totals;
 
+use crate::sync;
 pub use log::Log;
 pub use peek::{Peek, Peeked};
 
