@@ -293,11 +293,13 @@ impl Books {
         reader.advance(committed);
     }
 
-    /// A frame was handed to a reader from memory.
-    pub fn hand_out(&mut self, reader: usize, lsn: Lsn) {
-        if let Some(entry) = self.readers[reader].entry(lsn) {
+    /// A frame was handed to a reader from memory; `false` if it is not among those that the reader has looked at.
+    pub fn hand_out(&mut self, reader: usize, lsn: Lsn) -> bool {
+        let entry = self.readers[reader].entry(lsn);
+        entry.is_some_and(|entry| {
             entry.handed = true;
-        }
+            true
+        })
     }
 
     /// A reader met a frame of its own in the log.

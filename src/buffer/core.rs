@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::books::{Books, Reader, Segment};
 use super::cursor::{self, Cursor, SLOT};
-use super::frame::{self, BLOCK, Header, Seed};
+use super::frame::{self, BLOCK, Seed};
+use super::group::Group;
 use super::io::Io;
 use super::meta::{self, Meta};
 use super::names::{assign_readers, assign_sources};
@@ -48,48 +49,6 @@ impl Limits {
         // Two segments of the rest: one that is written to and one that is reserved.
         let payload = usize::try_from((size - 2 * segment) / 2).unwrap_or(usize::MAX).min(frame::PAYLOAD_MAX);
         Limits { size, segment, step: segment / 8, payload }
-    }
-}
-
-/// Frames that are written and synced together.
-#[derive(Debug, Default)]
-pub struct Group {
-    first: Lsn,
-    bytes: Vec<u8>,
-    lens: Vec<Option<u32>>,
-}
-
-impl Group {
-    /// Adds a frame; gives whether it was small enough.
-    pub fn push(&mut self, seed: Seed, head: Header, max: usize, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
-        if self.lens.is_empty() {
-            self.first = head.lsn;
-        }
-        let len = frame::append(seed, head, max, &mut self.bytes, encode);
-        self.lens.push(len);
-        len.is_some()
-    }
-
-    /// Bytes so far.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Whether frame `at` was small enough.
-    pub fn kept(&self, at: usize) -> bool {
-        self.lens[at].is_some()
-    }
-
-    /// Makes room for frames of so many bytes, and no more: doubling would hold twice of a large one.
-    pub fn reserve(&mut self, bytes: usize) {
-        self.bytes.reserve_exact(bytes + 2 * BLOCK);
-    }
-
-    /// Forgets the frames and keeps the memory, up to `keep` bytes of it.
-    pub fn clear(&mut self, keep: usize) {
-        self.bytes.clear();
-        self.bytes.shrink_to(keep);
-        self.lens.clear();
     }
 }
 
@@ -279,10 +238,8 @@ impl<I: Io> Core<I> {
 
     /// Writes a group, makes it durable, and publishes it. Its frames are the first of the queue.
     pub fn commit(&mut self, group: &mut Group, now_ms: u64) -> Result<(), Fail> {
-        let len = group.bytes.len();
-        group.bytes.resize(len.next_multiple_of(BLOCK), 0);
+        group.pad();
         let done = self.write(group, now_ms);
-        group.bytes.truncate(len);
         if let Err(Fail::Io(error)) = &done {
             self.suspect();
             let settled = self.books().settled_segments(self.active.is_some());
@@ -296,13 +253,13 @@ impl<I: Io> Core<I> {
 
     fn write(&mut self, group: &Group, now_ms: u64) -> Result<(), Fail> {
         self.save_meta()?;
-        let len = group.bytes.len() as u64;
+        let len = group.len() as u64;
         let holds_frames = self.books().segments.back().is_some_and(|last| last.end > u64::from(last.header_len));
         if holds_frames && self.active.as_ref().is_some_and(|active| active.end + len > self.limits.segment) {
             self.seal();
         }
         if self.active.is_none() {
-            self.begin(group.first, len, now_ms)?;
+            self.begin(group.first(), len, now_ms)?;
         }
         let (end, bytes) = self.active.as_ref().map_or((0, 0), |active| (active.end, active.bytes));
         if end + len > bytes {
@@ -314,7 +271,7 @@ impl<I: Io> Core<I> {
             lock(&self.books).segments.back_mut().expect("the active one").bytes = wanted;
         }
         let active = self.active.as_mut().expect("it was begun above");
-        self.io.write_at(&active.file, &group.bytes, active.end)?;
+        self.io.write_blocks(&active.file, group.bytes(), active.end)?;
         self.io.fdatasync(&active.file)?;
         if self.folder_dirty {
             self.io.sync_folder()?;
@@ -323,7 +280,7 @@ impl<I: Io> Core<I> {
         active.end += len;
         let mut books = lock(&self.books);
         books.segments.back_mut().expect("the active one").end = active.end;
-        books.publish(&group.lens);
+        books.publish(group.lens());
         Ok(())
     }
 

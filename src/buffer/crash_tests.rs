@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex};
 use fastrand::Rng;
 
 use super::books::Books;
-use super::core::{Core, Fail, Group, Limits, Options, lock};
+use super::core::{Core, Fail, Limits, Options, lock};
 use super::frame::Header;
+use super::group::Group;
 use super::read::{Step, Walk};
 use super::recover::recover;
 use super::sim::{Lie, RESIDUES, Residue, SimFs, State};

@@ -7,9 +7,12 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
+
+use super::frame::BLOCK;
 
 /// One read or write may be interrupted so often.
 const INTERRUPTED_MAX: u32 = 1000;
@@ -80,6 +83,12 @@ pub trait Io {
         Ok(())
     }
 
+    /// The same for whole blocks of [`BLOCK`] bytes at a multiple of it, which nobody has written before: where it pays
+    /// and can be, past the page cache. What is on stable storage before the sync is as open as with any write.
+    fn write_blocks(&self, file: &Self::File, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.write_at(file, bytes, at)
+    }
+
     /// All bytes of a file, `max` at most.
     fn read_all(&self, name: &str, max: usize) -> io::Result<Vec<u8>> {
         let file = self.open_read(name)?;
@@ -110,10 +119,20 @@ pub trait Io {
 }
 
 /// The folder on the real file system.
+///
+/// Large commits are written with `O_DIRECT`: copying them into the page cache, which nobody is to read them from, and out
+/// again is most of what a commit costs. Readers go through the page cache all the same: the kernel drops what it has
+/// of the blocks before and after such a write, and readers never look beyond what is published. Where the file system
+/// does not have it (an old tmpfs, some network and FUSE ones), everything is written as usual.
 #[derive(Debug)]
 pub struct Disk {
     folder: OwnedFd,
+    /// A direct write was refused: not asked again.
+    no_direct: AtomicBool,
 }
+
+/// A smaller write is copied faster than its pages are handed to the device.
+const DIRECT_MIN: usize = 64 << 10;
 
 const OPEN: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
 
@@ -121,7 +140,35 @@ impl Disk {
     /// Opens a folder.
     pub fn open(folder: &Path) -> io::Result<Disk> {
         let folder = fs::open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Disk { folder })
+        Ok(Disk { folder, no_direct: AtomicBool::new(false) })
+    }
+
+    /// Writes what it can past the page cache; gives how much, in whole blocks.
+    fn write_direct(&self, file: &OwnedFd, bytes: &[u8], at: u64) -> io::Result<usize> {
+        let is_aligned = bytes.as_ptr().align_offset(BLOCK) == 0 && bytes.len().is_multiple_of(BLOCK);
+        if bytes.len() < DIRECT_MIN || !is_aligned || self.no_direct.load(Relaxed) {
+            return Ok(0);
+        }
+        let is_refusal = |error: Errno| matches!(error, Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS);
+        // For this one write: the header and small commits of the same file are not aligned.
+        let mut written = fs::fcntl_setfl(file, OFlags::DIRECT | OFlags::NONBLOCK).map(|()| 0);
+        for _ in 0..INTERRUPTED_MAX {
+            written = written.and_then(|_| rustix::io::pwrite(file, bytes, at));
+            match written {
+                Err(Errno::INTR) => written = Ok(0),
+                _ => break,
+            }
+        }
+        fs::fcntl_setfl(file, OFlags::NONBLOCK)?;
+        match written {
+            // What is left of a short write is written as usual, which says what is wrong.
+            Ok(some) => Ok(some / BLOCK * BLOCK),
+            Err(error) if is_refusal(error) => {
+                self.no_direct.store(true, Relaxed);
+                Ok(0)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The folder's descriptor.
@@ -156,6 +203,11 @@ impl Io for Disk {
 
     fn pwrite(&self, file: &OwnedFd, bytes: &[u8], at: u64) -> io::Result<usize> {
         Ok(rustix::io::pwrite(file, bytes, at)?)
+    }
+
+    fn write_blocks(&self, file: &OwnedFd, bytes: &[u8], at: u64) -> io::Result<()> {
+        let done = self.write_direct(file, bytes, at)?;
+        self.write_at(file, &bytes[done..], at + done as u64)
     }
 
     fn fdatasync(&self, file: &OwnedFd) -> io::Result<()> {
@@ -208,5 +260,83 @@ impl Io for Disk {
             }
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSliceMut;
+
+    use rustix::io::{ReadWriteFlags, preadv2};
+
+    use super::*;
+
+    /// Bytes that begin at a multiple of a block.
+    struct Aligned(Vec<u8>, usize);
+
+    impl Aligned {
+        fn new(len: usize, fill: u8) -> Aligned {
+            let mut bytes: Vec<u8> = Vec::with_capacity(len + BLOCK);
+            let start = bytes.as_ptr().align_offset(BLOCK);
+            bytes.resize(start, 0);
+            bytes.resize(start + len, fill);
+            Aligned(bytes, start)
+        }
+
+        fn bytes(&self) -> &[u8] {
+            &self.0[self.1..]
+        }
+    }
+
+    /// Whether the page cache has that byte.
+    fn is_cached(file: &OwnedFd, at: u64) -> bool {
+        let mut byte = [0];
+        preadv2(file, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT).is_ok()
+    }
+
+    #[test]
+    fn large_commits_pass_the_page_cache_by_and_are_read_like_others() {
+        // Beside the program: the folder for temporary files may be a tmpfs.
+        let program = std::env::current_exe().expect("a path");
+        let folder = tempfile::tempdir_in(program.parent().expect("a folder")).expect("writable");
+        let disk = Disk::open(folder.path()).expect("a folder");
+        let file = disk.create("x").expect("a file");
+        disk.fallocate(&file, 16 << 20).expect("space");
+        let reader = disk.open_read("x").expect("it is there");
+        let (mut at, mut wanted) = (0, Vec::new());
+        for round in 0..40u8 {
+            // A reader has just been there: zeros are in the cache where the commit goes.
+            let mut ahead = vec![1; 256 << 10];
+            disk.read_at(&reader, &mut ahead, at).expect("readable");
+            assert!(ahead.iter().all(|byte| *byte == 0));
+            let len = if round % 3 == 0 { BLOCK } else { DIRECT_MIN + usize::from(round) * BLOCK };
+            let commit = Aligned::new(len, round + 1);
+            disk.write_blocks(&file, commit.bytes(), at).expect("writable");
+            disk.fdatasync(&file).expect("synced");
+            if len > BLOCK && !disk.no_direct.load(Relaxed) {
+                assert!(!is_cached(&reader, at + len as u64 / 2), "round {round} went through the page cache");
+            }
+            wanted.extend_from_slice(commit.bytes());
+            at += len as u64;
+            let mut found = vec![0; wanted.len()];
+            disk.read_at(&reader, &mut found, 0).expect("readable");
+            assert!(found == wanted, "round {round}");
+        }
+    }
+
+    #[test]
+    fn a_file_system_without_direct_writes_is_written_as_usual() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = Disk::open(folder.path()).expect("a folder");
+        let file = disk.create("x").expect("a file");
+        let commit = Aligned::new(DIRECT_MIN, 3);
+        // At a place that every kernel refuses, as some file systems refuse all.
+        disk.write_blocks(&file, commit.bytes(), 1).expect("it is written all the same");
+        let found = disk.read_all("x", usize::MAX).expect("readable");
+        assert!(found[0] == 0 && &found[1..] == commit.bytes());
+        // Bytes that do not begin at a block are no reason to give up.
+        let disk = Disk::open(folder.path()).expect("a folder");
+        disk.write_blocks(&file, &commit.bytes()[1..], 0).expect("writable");
+        assert!(!disk.no_direct.load(Relaxed));
     }
 }

@@ -232,9 +232,9 @@ where
     }
 
     /// Says that frame `lsn` was handed to the reader from memory, so that `drop_oldest` does not count it as lost.
-    /// [`read`](Self::read) does the same for what it returns.
-    pub fn hand_out(&self, reader: usize, lsn: Lsn) {
-        core::lock(&self.inner.books).hand_out(reader, lsn);
+    /// [`read`](Self::read) does the same for what it returns. `false`: the reader is not that far yet.
+    pub fn hand_out(&self, reader: usize, lsn: Lsn) -> bool {
+        core::lock(&self.inner.books).hand_out(reader, lsn)
     }
 
     /// Bytes of a payload, at most.

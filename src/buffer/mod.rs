@@ -33,6 +33,7 @@ mod crash_tests;
 pub mod cursor;
 mod folder;
 pub mod frame;
+mod group;
 pub mod io;
 mod level;
 #[cfg(test)]

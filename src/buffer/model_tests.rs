@@ -7,8 +7,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::Full;
-use super::core::{Core, Fail, Group, lock};
+use super::core::{Core, Fail, lock};
 use super::crash_tests::{Promise, add, open, read_all};
+use super::group::Group;
 use super::read::{Step, Walk};
 use super::sim::{Lie, SimFs, State};
 

@@ -9,9 +9,10 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::Full;
-use super::core::{Core, Fail, Group, lock};
+use super::core::{Core, Fail, lock};
 use super::crash_tests::{Promise, add, open, options};
 use super::frame::{self, Header, Seed};
+use super::group::Group;
 use super::io::{Disk, Io};
 use super::meta::{self, Meta, ReaderName};
 use super::read::{Step, Walk};
