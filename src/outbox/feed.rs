@@ -1,6 +1,6 @@
 //! What one sink takes from: its queue, and the disk log when it is behind.
 //!
-//! Reading the log pays from the memory budget by the frame's length. It waits [`PATIENCE`] for that at most, then it
+//! What is behind and not committed yet is taken from memory. Reading the log pays from the memory budget by the frame's length. It waits [`PATIENCE`] for that at most, then it
 //! overdraws: inputs may hold everything and wait for this very sink. So a sink has one frame beyond the budget at most,
 //! beside what its requests hold. Damaged frames are counted (`buffer_damaged`), settled and passed over.
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
+use super::fresh::Taken;
 use super::settle::LogWaiter;
 use super::{Mode, Shared};
 use crate::batch::Shipment;
@@ -146,6 +147,9 @@ impl Reader {
             let after = self.after?;
             match behind.log.read(self.port, after) {
                 Read::NotYet { lsn } => {
+                    if let Some(shipment) = self.uncommitted(lsn) {
+                        return Some(shipment);
+                    }
                     if !behind.log.wait_committed(lsn).await {
                         // Closed: nothing more will be readable, and the time to give up comes.
                         tokio::time::sleep(READ_AGAIN).await;
@@ -161,6 +165,17 @@ impl Reader {
         let frame = self.frame.take()?;
         self.after = Some(frame.lsn);
         self.unpack(frame, permit)
+    }
+
+    /// The frame that comes next, if the log has it in memory only.
+    fn uncommitted(&mut self, lsn: Lsn) -> Option<Shipment> {
+        let (behind, settler) = (self.shared.behind.as_ref()?, self.shared.settler.as_ref()?);
+        // A frame beyond what the log knows of this reader is left to be read: it keeps books of that.
+        let noted = || behind.log.hand_out(self.port, lsn);
+        let Taken { batch, tags } = self.shared.fresh[self.port].take(lsn, self.sink, noted)?;
+        self.after = Some(lsn);
+        let receipts = LogWaiter::receipts(settler, self.port, lsn);
+        Some(Shipment { batch, receipts, tags, logged: true })
     }
 
     async fn note(&mut self, read: Read) {

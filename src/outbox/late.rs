@@ -53,8 +53,8 @@ impl Entry {
     fn log(&self, log: &Log) -> Option<Refusal> {
         let mut state = self.state();
         let State::Memory(receipts, batch) = &*state else { return None };
-        let waiting = AtCommit::new(receipts.clone(), Vec::new(), batch.input, &self.metrics);
         let payload = Arc::new(Stored::new(batch, self.tags, &self.metrics));
+        let waiting = AtCommit::new(receipts.clone(), Vec::new(), &payload);
         let records = u32::try_from(self.records).unwrap_or(u32::MAX);
         match log.append(1 << self.port, records, payload, waiting.handle()) {
             Ok(lsn) => {

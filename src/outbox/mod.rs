@@ -23,6 +23,7 @@
 //! Limits: [`QUEUE_MAX`] shipments a queue, and its share of the memory budget (an eighth, divided by the ports).
 
 mod feed;
+mod fresh;
 mod late;
 mod settle;
 mod stored;
@@ -46,6 +47,7 @@ use crate::budget::Budget;
 use crate::buffer::{Log, Lsn, Refusal};
 use crate::metrics::{DropReason, Metrics, RejectReason, shift};
 use crate::workers::Stop;
+use fresh::Fresh;
 use late::{Handed, LATE_AFTER, Late};
 use settle::{LogWaiter, Settler};
 use stored::{AtCommit, Stored};
@@ -109,6 +111,8 @@ struct Shared {
     queued: Vec<AtomicUsize>,
     /// By port: what it has in memory only, while other sinks want the same batches.
     late: Vec<Late>,
+    /// By port: what it is to read from the log and is still in memory.
+    fresh: Vec<Fresh>,
     /// Something left a queue, or a port is live again.
     room: Notify,
     metrics: Arc<Metrics>,
@@ -177,6 +181,7 @@ impl Outbox {
             ports: Mutex::new((0..ways.len()).map(port).collect()),
             queued: ways.iter().map(|_| AtomicUsize::new(0)).collect(),
             late: ways.iter().map(|_| Late::default()).collect(),
+            fresh: ways.iter().map(|_| Fresh::default()).collect(),
             room: Notify::new(),
             metrics,
             settler: behind.as_ref().map(|behind| Arc::new(Settler::new(&behind.log))),
@@ -391,8 +396,8 @@ impl Outbox {
         let records = group.first().map_or(0, |want| want.records);
         let buffered = group.iter().filter(|want| !direct[want.port]);
         let buffered = buffered.map(|want| (self.ways[want.port].sink, want.records)).collect();
-        let waiting = AtCommit::new(offer.receipts.clone(), buffered, batch.input, metrics);
         let payload = Arc::new(Stored::new(batch, tags, metrics));
+        let waiting = AtCommit::new(offer.receipts.clone(), buffered, &payload);
         match log.append(readers, u32::try_from(records).unwrap_or(u32::MAX), payload, waiting.handle()) {
             Ok(lsn) => {
                 for want in group {
@@ -400,7 +405,10 @@ impl Outbox {
                         log.hand_out(want.port, lsn);
                         let receipts = self.shared.settler.as_ref().map(|to| LogWaiter::receipts(to, want.port, lsn));
                         self.hand(want.port, self.shipment(offer, *want, receipts.unwrap_or_default(), true));
-                    } else if ports[want.port] == Mode::Live {
+                        continue;
+                    }
+                    self.shared.fresh[want.port].note(lsn, &waiting);
+                    if ports[want.port] == Mode::Live {
                         ports[want.port] = Mode::Behind { after: lsn - 1 };
                     }
                 }

@@ -1,7 +1,8 @@
 //! A batch as the disk log sees it: bytes to be written, and who is told when they are.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::fresh::Taken;
 use crate::batch::{Batch, Outcome, Receipts};
 use crate::buffer::{Committed, Lost, Lsn, Payload};
 use crate::codec::stored_batch;
@@ -41,7 +42,8 @@ struct Waiting {
     receipts: Receipts,
     /// (sink, records) that are nowhere but in the log.
     buffered: Vec<(usize, u64)>,
-    input: u16,
+    batch: Arc<Batch>,
+    tags: u64,
     metrics: Arc<Metrics>,
 }
 
@@ -50,9 +52,10 @@ struct Waiting {
 pub struct AtCommit(Arc<Mutex<Option<Waiting>>>);
 
 impl AtCommit {
-    /// Of a frame of this input.
-    pub fn new(receipts: Receipts, buffered: Vec<(usize, u64)>, input: u16, metrics: &Arc<Metrics>) -> AtCommit {
-        AtCommit(Arc::new(Mutex::new(Some(Waiting { receipts, buffered, input, metrics: Arc::clone(metrics) }))))
+    /// Of a frame of these tags of a batch.
+    pub fn new(receipts: Receipts, buffered: Vec<(usize, u64)>, frame: &Stored) -> AtCommit {
+        let (batch, metrics) = (Arc::clone(&frame.batch), Arc::clone(&frame.metrics));
+        AtCommit(Arc::new(Mutex::new(Some(Waiting { receipts, buffered, batch, tags: frame.tags, metrics }))))
     }
 
     /// For the log.
@@ -60,8 +63,34 @@ impl AtCommit {
         Box::new(self.clone())
     }
 
+    fn lock(&self) -> MutexGuard<'_, Option<Waiting>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self) -> Option<Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.lock().take()
+    }
+
+    /// Whether the commit has come, or never will.
+    pub fn is_told(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    /// The frame for a sink that was to read it from the log; `None` once the commit has come. `noted` tells the log, and
+    /// says whether it agrees: while this is locked the log goes no further, and so can not drop the frame in between.
+    pub fn hand_to(&self, sink: usize, noted: impl FnOnce() -> bool) -> Option<Taken> {
+        let mut waiting = self.lock();
+        let waiting = waiting.as_mut()?;
+        let at = waiting.buffered.iter().position(|(buffered, _)| *buffered == sink)?;
+        if !noted() {
+            return None;
+        }
+        let (_, records) = waiting.buffered.swap_remove(at);
+        let pair = waiting.metrics.pair(waiting.batch.input, sink);
+        let turn = waiting.metrics.turn();
+        shift(&pair.buffered, &pair.logged, records);
+        drop(turn);
+        Some(Taken { batch: Arc::clone(&waiting.batch), tags: waiting.tags })
     }
 
     /// The frame was not taken: its clones of the handles say nothing.
@@ -91,7 +120,7 @@ impl Waiting {
     fn end(&self, rejected: Option<RejectReason>) {
         let _turn = self.metrics.turn();
         for (sink, records) in &self.buffered {
-            let pair = self.metrics.pair(self.input, *sink);
+            let pair = self.metrics.pair(self.batch.input, *sink);
             let to = rejected.map_or(&pair.held, |reason| &pair.rejected[reason as usize]);
             shift(&pair.buffered, to, *records);
         }

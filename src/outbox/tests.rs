@@ -178,6 +178,56 @@ fn a_sink_that_falls_behind_reads_the_log_in_order_and_is_live_again_when_it_has
     bench.close();
 }
 
+/// A frame whose writing waits for a word, and with it everything behind it.
+struct Held(Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl crate::buffer::Payload for Held {
+    fn encode(&self, _: &mut Vec<u8>) {
+        // Once, or when the test ends.
+        let _ = self.0.lock().expect("not poisoned").recv();
+    }
+
+    fn size_hint(&self) -> usize {
+        0
+    }
+}
+
+struct Nobody;
+
+impl crate::buffer::Committed for Nobody {
+    fn committed(self: Box<Self>, _: Result<Lsn, crate::buffer::Lost>) {}
+}
+
+#[test]
+fn a_sink_that_is_behind_takes_what_is_not_committed_yet_from_memory() {
+    let dir = folder();
+    let mut bench = Bench::open(dir.path(), &[true, true]);
+    let (go_on, held) = std::sync::mpsc::channel();
+    bench.log.append(0, 0, Arc::new(Held(Mutex::new(held))), Box::new(Nobody)).expect("room");
+    let seen: Vec<Seen> = (0..30).map(|number| bench.send(number, true).1).collect();
+    assert_eq!(bench.metrics.pair(0, 0).buffered.load(Relaxed), 26, "four lie in the queue");
+    assert_eq!((0..20).map(|_| bench.deliver(0)).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+    assert!(seen.iter().all(|seen| seen.outcomes().is_empty()), "nothing is committed");
+    bench.assert_closes();
+    // One is in hand while the commit comes, the rest is read back.
+    let in_hand = bench.take(0);
+    go_on.send(()).expect("it waits");
+    bench.until(|| seen.iter().all(|seen| seen.outcomes() == [Outcome::Delivered]));
+    bench.assert_closes();
+    assert_eq!((0..9).map(|_| bench.deliver(0)).collect::<Vec<_>>(), (21..30).collect::<Vec<_>>());
+    assert_eq!(bench.log.status().readers[0].total.records, 1, "the one in hand");
+    shift(&bench.metrics.pair(0, 0).logged, &bench.metrics.pair(0, 0).delivered, 1);
+    in_hand.receipts.settle(Outcome::Delivered);
+    bench.until(|| bench.log.status().readers[0].total.records == 0);
+    let pair = bench.metrics.pair(0, 0);
+    assert_eq!((pair.buffered.load(Relaxed), pair.logged.load(Relaxed), pair.delivered.load(Relaxed)), (0, 0, 30));
+    // The other has taken none: all of it is still there for it, in order.
+    assert_eq!(bench.log.status().readers[1].total.records, 30);
+    assert_eq!((0..30).map(|_| bench.deliver(1)).collect::<Vec<_>>(), (0..30).collect::<Vec<_>>());
+    bench.assert_closes();
+    bench.close();
+}
+
 #[test]
 fn what_was_not_delivered_comes_again_after_a_restart_and_only_that() {
     let dir = folder();
