@@ -28,6 +28,8 @@ use super::{Count, Full, LossReason, Lsn};
 
 /// Tries of making a segment file whose name is taken.
 const TAKES_MAX: u32 = 1000;
+/// Removals that fail since the sums of a segment's header can not be read, in a row; then it goes without them.
+const UNREADABLE_MAX: u32 = 2;
 
 /// Sizes, all derived from the log's.
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +112,8 @@ pub struct Core<I: Io> {
     cursors: Vec<CursorFile<I::File>>,
     /// Losses that were not told yet.
     given: Vec<Given>,
+    /// See [`UNREADABLE_MAX`].
+    unreadable: u32,
 }
 
 /// How a log is opened; what [`super::Settings`] comes down to.
@@ -177,6 +181,7 @@ impl<I: Io> Core<I> {
             folder_dirty: false,
             cursors,
             given: Vec::new(),
+            unreadable: 0,
         })
     }
 
@@ -385,7 +390,7 @@ impl<I: Io> Core<I> {
             (0..books.readers.len()).filter(|at| books.readers[*at].settled < through).collect()
         };
         if !behind.is_empty() {
-            let totals = self.totals_at(count);
+            let totals = self.known_totals_at(count)?;
             let mut books = self.books();
             let mut given = Vec::new();
             for reader in behind {
@@ -416,24 +421,43 @@ impl<I: Io> Core<I> {
         Ok(())
     }
 
-    /// The sums before segment `at`: from its header, or those of all frames when it is the end.
-    fn totals_at(&self, at: usize) -> Option<Totals> {
+    /// The sums before segment `at`, which whoever gives up what lies before it needs: without them it would be found
+    /// missing later, and counted as damaged. So a disk that does not say them is asked again before that happens.
+    fn known_totals_at(&mut self, at: usize) -> io::Result<Option<Totals>> {
+        match self.totals_at(at).or_else(|_| self.totals_at(at)) {
+            Ok(totals) => {
+                self.unreadable = 0;
+                Ok(Some(totals))
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound && self.unreadable < UNREADABLE_MAX => {
+                self.unreadable += 1;
+                Err(error)
+            }
+            Err(_) => {
+                self.unreadable = 0;
+                Ok(None)
+            }
+        }
+    }
+
+    /// From its header, or those of all frames when it is the end.
+    fn totals_at(&self, at: usize) -> io::Result<Totals> {
         let name = {
             let books = self.books();
             match books.segments.get(at) {
                 Some(segment) => segment.name.text(),
-                None => return Some(books.totals.clone()),
+                None => return Ok(books.totals.clone()),
             }
         };
-        let file = self.io.open_read(&name).ok()?;
-        match segment::read_header(&*self.io, &file).ok()? {
-            Start::Header(header, _) => Some(header.totals),
+        let file = self.io.open_read(&name)?;
+        match segment::read_header(&*self.io, &file)? {
+            Start::Header(header, _) => Ok(header.totals),
             // Its header is damaged: what lies before it is added up.
             _ => self.add_up(at),
         }
     }
 
-    fn add_up(&self, at: usize) -> Option<Totals> {
+    fn add_up(&self, at: usize) -> io::Result<Totals> {
         let (segments, readers) = {
             let books = self.books();
             let segments: Vec<(Segment, Lsn)> =
@@ -442,16 +466,16 @@ impl<I: Io> Core<I> {
         };
         let mut totals = Totals(readers.iter().map(|reader| (reader.bit, reader.settled_totals.clone())).collect());
         for (segment, below) in segments {
-            let file = self.io.open_read(&segment.name.text()).ok()?;
+            let file = self.io.open_read(&segment.name.text())?;
             let mut scan = Scan::new(Arc::new(file), u64::from(segment.header_len));
-            while let Ok(Some((_, head))) = scan.next(&*self.io, self.seed, segment.first, below, segment.end) {
+            while let Some((_, head)) = scan.next(&*self.io, self.seed, segment.first, below, segment.end)? {
                 let done = readers.iter().filter(|reader| head.lsn <= reader.settled);
                 let bits = done.fold(head.readers, |bits, reader| bits & !(1 << reader.bit));
                 let count = Count { records: u64::from(head.records), bytes: u64::from(head.len) };
                 totals.add(bits, head.source, count);
             }
         }
-        Some(totals)
+        Ok(totals)
     }
 
     /// Whether a reader is further than its cursor says.
