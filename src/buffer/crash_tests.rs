@@ -15,6 +15,7 @@ use super::books::Books;
 use super::core::{Core, Fail, Limits, Options, lock};
 use super::frame::Header;
 use super::group::Group;
+use super::io::Io as _;
 use super::read::{Step, Walk};
 use super::recover::recover;
 use super::sim::{Lie, RESIDUES, Residue, SimFs, State};
@@ -282,6 +283,31 @@ fn what_was_acked_survives_a_crash_after_every_call_with_every_residue() {
 #[test]
 fn what_was_acked_survives_failing_calls_and_a_crash_after_any_of_them() {
     runs("faults", 200, 12);
+}
+
+#[test]
+fn a_file_is_replaced_by_nothing_else_whatever_an_earlier_try_has_left() {
+    let io = SimFs::new(State::default(), Lie::None);
+    io.replace("x", b"old").expect("a good disk");
+    // A try that got as far as a name, and the next one as far as its removal: the folder's sync failed.
+    let left = io.create("x.new").expect("a good disk");
+    io.sync_folder().expect("a good disk");
+    io.write_at(&left, b"half", 0).expect("a good disk");
+    io.unlink("x.new").expect("a good disk");
+    let states = Arc::new(Mutex::new(0));
+    io.on_change(Box::new({
+        let states = Arc::clone(&states);
+        move |state| {
+            for (seed, residue) in (0..100).flat_map(|seed| RESIDUES.map(|residue| (seed, residue))) {
+                let crashed = SimFs::new(state.crashed(residue, &mut Rng::with_seed(seed)), Lie::None);
+                let found = crashed.read_all("x", 100).expect("one of both is there");
+                assert!(found == b"old" || found == b"new", "{residue:?} {seed}: {found:?}");
+                *states.lock().expect("no panic") += 1;
+            }
+        }
+    }));
+    io.replace("x", b"new").expect("a good disk");
+    assert!(*states.lock().expect("no panic") >= 2800, "a crash after each call");
 }
 
 /// Whether some seed whose run is right without the mistake is wrong with it. What panics is not printed.

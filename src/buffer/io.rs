@@ -103,12 +103,13 @@ pub trait Io {
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<Self::File> {
         let new = format!("{name}.new");
         match self.unlink(&new) {
-            // What a failed try left must be gone for good: the rename below could else be all that a crash keeps of
-            // this, and put that in the file's place.
-            Ok(()) => self.sync_folder()?,
+            Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
+        // What a failed try left must be gone for good, also where it was removed already and that sync failed: the rename
+        // below could else be all that a crash keeps of this, and put that in the file's place.
+        self.sync_folder()?;
         let file = self.create(&new)?;
         self.write_at(&file, bytes, 0)?;
         self.fdatasync(&file)?;
