@@ -67,8 +67,8 @@ impl Process {
         String::from_utf8_lossy(&text[text.len().saturating_sub(2000)..]).into_owned()
     }
 
-    /// CPU seconds used so far.
-    pub fn cpu(&self) -> Result<f64, String> {
+    /// CPU time used so far.
+    pub fn cpu(&self) -> Result<Cpu, String> {
         let path = format!("/proc/{}/stat", self.child.id());
         let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
         cpu_of(&text).ok_or_else(|| format!("{path}: not understood: {text}"))
@@ -104,12 +104,21 @@ impl Drop for Process {
     }
 }
 
+/// CPU time of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cpu {
+    /// All of it, in seconds.
+    pub seconds: f64,
+    /// The kernel's part.
+    pub system: f64,
+}
+
 /// User and system time in `/proc/PID/stat`, which counts in ticks of a hundredth of a second on every Linux.
-fn cpu_of(stat: &str) -> Option<f64> {
+fn cpu_of(stat: &str) -> Option<Cpu> {
     // The second field is the program's name in parentheses and may hold anything.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
     let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some((user + system) as f64 / 100.0)
+    Some(Cpu { seconds: (user + system) as f64 / 100.0, system: system as f64 / 100.0 })
 }
 
 fn peak_of(status: &str) -> Option<u64> {
@@ -125,7 +134,7 @@ mod tests {
     #[test]
     fn cpu_time_and_memory_are_found_in_what_the_kernel_says() {
         let stat = "1234 (a) b) R 1 1 1 0 -1 4194560 99 0 0 0 150 25 0 0 20 0 4 0 1 2 3";
-        assert_eq!(cpu_of(stat), Some(1.75));
+        assert_eq!(cpu_of(stat), Some(Cpu { seconds: 1.75, system: 0.25 }));
         assert_eq!(peak_of("Name:\tx\nVmHWM:\t   2048 kB\nVmRSS:\t 1 kB\n"), Some(2 << 20));
         assert_eq!(cpu_of("garbage"), None);
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::child::Process;
+use super::child::{Cpu, Process};
 use super::generate::Recipe;
 use super::load::{Files, Parcel, Sender, parcels};
 use super::receive::{Endpoint, Watch};
@@ -66,7 +66,7 @@ pub struct Sample {
     /// From the start to the last record.
     pub seconds: f64,
     /// User and system time up to then.
-    pub cpu: f64,
+    pub cpu: Cpu,
     /// Bytes resident, at most.
     pub peak: u64,
     /// From written to delivered, ascending.
@@ -145,7 +145,7 @@ struct Run<'t, 'l> {
     outlet: Outlet<'l>,
     watches: Vec<Watch>,
     seconds: f64,
-    cpu: f64,
+    cpu: Cpu,
     /// Held until the end of the run.
     _endpoint: Option<Endpoint>,
 }

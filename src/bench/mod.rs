@@ -202,12 +202,13 @@ fn compare(task: &Task, repeats: usize, shippers: &[Shipper], tell: &dyn Fn(&str
             let shipper = &shippers[nth];
             let sample = measure::measure(task, shipper, &mut load)?;
             tell(&format!(
-                "{} {}/{repeats} {}: {:.2} s, {:.2} CPU s, {:.1} MB",
+                "{} {}/{repeats} {}: {:.2} s, {:.2} CPU s ({:.2} of them the kernel's), {:.1} MB",
                 task.work.name(),
                 repeat + 1,
                 shipper.name,
                 sample.seconds,
-                sample.cpu,
+                sample.cpu.seconds,
+                sample.cpu.system,
                 sample.peak as f64 / 1e6
             ));
             samples[nth].push(sample);

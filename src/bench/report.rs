@@ -51,7 +51,7 @@ impl Figures {
         let records = records as f64;
         let over = |of: &dyn Fn(&Sample) -> f64| median(samples.iter().map(of).collect());
         // CPU time comes in ticks; a run shorter than one is said to have taken one.
-        let cpu = |sample: &Sample| sample.cpu.max(0.01);
+        let cpu = |sample: &Sample| sample.cpu.seconds.max(0.01);
         let mut verdict = Verdict::default();
         samples.iter().for_each(|sample| verdict.add(sample.verdict));
         let timed: Vec<_> = samples.iter().filter(|sample| !sample.latencies.is_empty()).collect();
@@ -189,12 +189,13 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
+    use super::super::child::Cpu;
     use super::*;
 
     fn sample(seconds: f64, cpu: f64, missing: u64) -> Sample {
         Sample {
             seconds,
-            cpu,
+            cpu: Cpu { seconds: cpu, system: 0.0 },
             peak: 20_000_000,
             latencies: (1..=100).map(Duration::from_millis).collect(),
             verdict: Verdict { missing, ..Verdict::default() },
