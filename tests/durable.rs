@@ -37,6 +37,10 @@ fn rounds() -> u64 {
     std::env::var("LONGSHORE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
 }
 
+/// What a kill lets come twice was delivered within this time before it: 250 ms, one sync of the outputs, and what a busy
+/// machine takes for both.
+const TWICE_WITHIN: Duration = Duration::from_secs(3);
+
 /// Not the same moment each time.
 fn moment(round: u64) -> Duration {
     Duration::from_millis(20 + round * 97 % 380)
@@ -59,19 +63,27 @@ fn kill_9_under_load_loses_nothing_that_was_acknowledged() {
     let port = free_port();
     let senders = Senders::start(port, 4, Duration::from_millis(2));
     let kills = rounds();
+    let mut allowed = 0;
     for round in 0..kills {
-        let before = senders.acked();
+        let mut before = senders.acked();
         let mut node = node(dir.path(), &config(dir.path(), port)).start();
         node.wait_for("some acks", |_| senders.acked() > before + 2 * CHUNK);
         std::thread::sleep(moment(round));
+        if round % 20 == 7 {
+            // Long enough that most of what came was saved as delivered.
+            std::thread::sleep(TWICE_WITHIN);
+            before = senders.acked();
+            std::thread::sleep(TWICE_WITHIN);
+        }
         node.kill();
+        allowed += senders.acked() - before + 4 * CHUNK;
         if round % 10 == 0 {
             audit_closes(dir.path());
         }
     }
     let mut last = node(dir.path(), &config(dir.path(), port)).start();
     last.wait_for("the senders to go on", |_| senders.acked() > 0);
-    let (all, resent) = (senders.acked(), senders.resent());
+    let resent = senders.resent();
     let sent = senders.finish();
     last.wait_for("an empty backlog", |node| {
         node.metric("longshore_buffered", &[]) + node.metric("longshore_in_flight", &[]) == 0
@@ -85,9 +97,8 @@ fn kill_9_under_load_loses_nothing_that_was_acknowledged() {
         std::io::stderr(),
         "durable kill -9: {kills} kills, {total} records acked, 0 missing, {repeats} repeated, {resent} chunks resent"
     );
-    // What comes twice: what was delivered since the last sync and save of a cursor (1.5 s at most), and chunks whose ack
-    // was under way.
-    assert!(repeats <= kills * 2 * all.div_ceil(kills.max(1)), "{repeats} repeated after {kills} kills of {all}");
+    // As the README has it: what was delivered since the last sync and save of a cursor, and chunks whose ack was under way.
+    assert!(repeats <= allowed, "{repeats} came twice after {kills} kills of {total}, {allowed} may");
 }
 
 #[test]
@@ -95,7 +106,8 @@ fn sigterm_at_any_moment_loses_nothing_and_doubles_nothing() {
     let dir = folder();
     let port = free_port();
     let senders = Senders::start(port, 3, Duration::from_millis(2));
-    for round in 0..rounds() {
+    let stops = rounds();
+    for round in 0..stops {
         let before = senders.acked();
         let mut node = node(dir.path(), &config(dir.path(), port)).start();
         node.wait_for("some acks", |_| senders.acked() > before);
@@ -109,6 +121,8 @@ fn sigterm_at_any_moment_loses_nothing_and_doubles_nothing() {
     last.stop_well();
     audit_closes(dir.path());
     assert_each_once(&records(&dir.path().join("out.ndjson")), "p", "seq", &sent);
+    let total: u64 = sent.values().sum();
+    let _ = writeln!(std::io::stderr(), "SIGTERM: {stops} stops, {total} records acked, 0 missing, 0 repeated");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod backlog;
 mod bad_input;
 mod bench;
 mod clients;
