@@ -432,3 +432,5 @@ fn intern(known: &mut Option<(Vec<u8>, Tag)>, bytes: &[u8], batch: &mut Batch) {
 mod odd_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod cut_tests; // what must not depend on where the bytes are cut

@@ -10,7 +10,9 @@
 //! first frame and for each later one that needs more.
 //!
 //! Limits ([`Limits`]): decompressed bytes, the ratio beyond a free first part, and zstd's window
-//! ([`ZSTD_WINDOW_LOG_MAX`]: 8 MiB, which is what levels up to 19 ask for). Pure: no I/O.
+//! ([`ZSTD_WINDOW_LOG_MAX`]: 8 MiB, which is what levels up to 19 ask for). The ratio is that of all data, whose length the
+//! caller knows, so that what is a bomb does not depend on how the data arrive. Until they are there, no more comes out than
+//! the ratio allows for what is: who promises much and sends little floods nobody. Pure: no I/O.
 //! Formats: RFC 1952, RFC 8878.
 
 use std::fmt;
@@ -68,7 +70,7 @@ impl Codec {
 pub struct Limits {
     /// Decompressed bytes at most.
     pub output_max: u64,
-    /// Bytes out for each byte in, at most, once `free` bytes are out.
+    /// Bytes out for each byte of the data, at most, once `free` bytes are out.
     pub ratio_max: u64,
     /// Bytes to which the ratio does not apply.
     pub free: u64,
@@ -118,6 +120,8 @@ pub struct Inflater {
     limits: Limits,
     /// Bytes that the engine may hold.
     allowed: usize,
+    /// Bytes of all data.
+    len: u64,
     bytes_in: u64,
     bytes_out: u64,
     /// Within a member or frame.
@@ -133,9 +137,11 @@ impl fmt::Debug for Inflater {
 }
 
 impl Inflater {
-    /// A decoder at the start of its data. It holds nothing yet, and may hold nothing until [`allow`](Self::allow).
-    pub fn new(codec: Codec, limits: Limits) -> Inflater {
-        Inflater { codec, engine: None, limits, allowed: 0, bytes_in: 0, bytes_out: 0, inside: false, pending: None }
+    /// A decoder at the start of `len` bytes of data. It holds nothing yet, and may hold nothing until
+    /// [`allow`](Self::allow).
+    pub fn new(codec: Codec, limits: Limits, len: u64) -> Inflater {
+        let (engine, pending) = (None, None);
+        Inflater { codec, engine, limits, allowed: 0, len, bytes_in: 0, bytes_out: 0, inside: false, pending }
     }
 
     /// From now on it may hold so many bytes: what [`InflateError::NeedsMemory`] said.
@@ -149,7 +155,7 @@ impl Inflater {
     }
 
     /// Decodes some of `input` into `out`; says how many bytes of each were used. `(0, 0)` means that it needs more
-    /// input (or, with an empty `out`, room). Zero bytes between members are padding and skipped.
+    /// input (or, with an empty `out`, room), also where it has some that the ratio does not let it decode yet. Zero bytes between members are padding and skipped.
     pub fn run(&mut self, input: &[u8], out: &mut [u8]) -> Result<(usize, usize), InflateError> {
         if let Some(error) = self.pending {
             return Err(error);
@@ -157,6 +163,7 @@ impl Inflater {
         if !self.inside {
             let padding = input.iter().take_while(|byte| **byte == 0).count();
             if padding > 0 && self.bytes_in > 0 {
+                self.bytes_in += padding as u64;
                 return Ok((padding, 0));
             }
             if input.is_empty() || !self.begin(input)? {
@@ -164,10 +171,11 @@ impl Inflater {
             }
         }
         let offered = self.bytes_in.saturating_add(input.len() as u64);
-        let by_ratio = offered.saturating_mul(self.limits.ratio_max).max(self.limits.free);
-        let allowed = self.limits.output_max.min(by_ratio).saturating_sub(self.bytes_out);
-        let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
+        let allowed = self.allowed_of(offered);
         if allowed == 0 && !out.is_empty() {
+            if self.allowed_of(self.len) > 0 {
+                return Ok((0, 0));
+            }
             // The end of the data may still be due; a single byte more is too much.
             let mut one = [0u8];
             let (used, made) = self.step(input, &mut one)?;
@@ -175,6 +183,13 @@ impl Inflater {
         }
         let room = allowed.min(out.len());
         self.step(input, &mut out[..room])
+    }
+
+    /// Bytes that may still come out of so many bytes of data.
+    fn allowed_of(&self, bytes: u64) -> usize {
+        let by_ratio = bytes.saturating_mul(self.limits.ratio_max).max(self.limits.free);
+        let allowed = self.limits.output_max.min(by_ratio).saturating_sub(self.bytes_out);
+        usize::try_from(allowed).unwrap_or(usize::MAX)
     }
 
     /// Before a member or frame: sees to a decoder that holds no more than is allowed. `false` if `input` does not say
@@ -294,7 +309,7 @@ fn zstd_memory(input: &[u8]) -> Result<Option<usize>, InflateError> {
 
 /// Appends everything that `input` decodes to; what is good stays in `out` on an error too.
 pub fn decompress(codec: Codec, limits: Limits, mut input: &[u8], out: &mut Vec<u8>) -> Result<(), InflateError> {
-    let mut inflater = Inflater::new(codec, limits);
+    let mut inflater = Inflater::new(codec, limits, input.len() as u64);
     loop {
         let from = out.len();
         out.resize(from + (64 << 10), 0);
@@ -454,7 +469,7 @@ mod tests {
         ];
         for (codec, packed, asked) in cases {
             for piece in [1, 1000, packed.len()] {
-                let mut inflater = Inflater::new(codec, Limits::default());
+                let mut inflater = Inflater::new(codec, Limits::default(), packed.len() as u64);
                 let (mut from, mut to, mut seen, mut out) = (0, 0, Vec::new(), vec![0; 1 << 20]);
                 while from < packed.len() {
                     match inflater.run(&packed[from..to], &mut out) {
@@ -486,7 +501,7 @@ mod tests {
         fn any_cut_gives_the_same_text(text in proptest::collection::vec(any::<u8>(), 0..2000), cut in 1usize..50) {
             for codec in [Codec::Gzip, Codec::Zstd] {
                 let packed = pack(codec, &text);
-                let mut inflater = Inflater::new(codec, Limits::default());
+                let mut inflater = Inflater::new(codec, Limits::default(), packed.len() as u64);
                 inflater.allow(16 << 20);
                 let (mut out, mut from, mut to) = (Vec::<u8>::new(), 0, 0);
                 while to < packed.len() {

@@ -129,7 +129,7 @@ impl Decoder {
                 }
                 blob.codec = BlobCodec::Plain;
                 if let Some(codec) = Codec::sniff(there) {
-                    let inflater = Inflater::new(codec, self.limits.inflate);
+                    let inflater = Inflater::new(codec, self.limits.inflate, blob.left);
                     let inflate = Inflate { inflater, window: Vec::new(), from: 0, to: 0, larger: None };
                     blob.codec = BlobCodec::Packed(Box::new(inflate));
                 } else if self.arriving.is_some() && there.first().is_some_and(|first| !begins_entries(*first)) {

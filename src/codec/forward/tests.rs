@@ -52,7 +52,7 @@ pub(super) fn packed(blob: Vec<u8>, option: V) -> Vec<u8> {
     encode(&V::Array(vec![V::from("t"), V::Binary(blob), option]))
 }
 
-fn zipped(codec: Codec, text: &[u8]) -> Vec<u8> {
+pub(super) fn zipped(codec: Codec, text: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     compress(codec, 3, text, &mut out);
     out

@@ -1,0 +1,61 @@
+use super::tests::{chunk, encode, entry, packed, run_with, zipped};
+use super::*;
+use crate::codec::gzip::Codec;
+
+/// Twenty entries that nothing packs.
+fn noise() -> Vec<u8> {
+    let mut state = 1u64;
+    let mut byte = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..20)
+        .flat_map(|_| [b"\x92\x01\x81\xa1a\xc5\x03\xe8".to_vec(), (0..1_000).map(|_| byte()).collect()].concat())
+        .collect()
+}
+
+#[test]
+fn what_is_a_bomb_does_not_depend_on_how_the_blob_arrives() {
+    let one = encode(&entry(1));
+    let inflate = gzip::Limits { ratio_max: 100, free: 64 << 10, ..gzip::Limits::default() };
+    let whole = Limits { inflate, ..Limits::default() };
+    let streamed = Limits { whole_max: 1, ..whole };
+    let same = |mebibytes: usize| one.repeat((mebibytes << 20) / one.len());
+    for codec in [Codec::Gzip, Codec::Zstd] {
+        // Some hundred bytes that become 1 MiB, and as much behind them as makes that a fair share.
+        let fair = [zipped(codec, &same(1)), zipped(codec, &noise())].concat();
+        let bomb = [zipped(codec, &same(32)), zipped(codec, &noise())].concat();
+        // Zeros between two members are bytes of the blob too.
+        let padded = [zipped(codec, &same(1)), vec![0; 12_000], zipped(codec, &one.repeat(20))].concat();
+        for (name, blob, bombs) in [("fair", fair, false), ("padded", padded, false), ("a bomb", bomb, true)] {
+            let frame = packed(blob, chunk("c"));
+            let at_once = run_with(&frame, &[frame.len()], whole, 1 << 20, |_| ());
+            assert_eq!(at_once.rejected, if bombs { vec![("bomb", 1)] } else { vec![] }, "{name}, {codec:?}");
+            assert!(bombs || at_once.rows.len() == same(1).len() / one.len() + 20, "{name}, {codec:?}");
+            for pieces in [&[frame.len(), 100][..], &[100], &[1]] {
+                let seen = run_with(&frame, pieces, streamed, 1 << 20, |_| ());
+                assert!(
+                    seen == at_once,
+                    "{name}, {codec:?}, {pieces:?}: {} of {}",
+                    seen.rows.len(),
+                    at_once.rows.len()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn of_a_blob_that_promises_much_and_sends_little_no_more_comes_out_than_the_ratio_allows() {
+    let one = encode(&entry(1));
+    let bomb = zipped(Codec::Zstd, &one.repeat((128 << 20) / one.len()));
+    assert!(bomb.len() < 20_000, "{} bytes", bomb.len());
+    let frame = [&b"\x93\xa1t\xc6\x03\0\0\0"[..], &bomb].concat();
+    for piece in [frame.len(), 1_000] {
+        let seen = run_with(&frame, &[piece], Limits::default(), 1 << 20, |_| ());
+        assert_eq!((seen.rejected, seen.lost), (vec![], None));
+        let (out, inflate) = (seen.rows.len() * one.len(), Limits::default().inflate);
+        let most = (bomb.len() as u64 * inflate.ratio_max).max(inflate.free);
+        assert!(out as u64 <= most && out as u64 >= most / 2, "{out} bytes of {most} in pieces of {piece}");
+    }
+}
