@@ -56,6 +56,26 @@ fn ok(seq: u64) -> (Msg, Msg) {
 }
 
 #[test]
+fn lost_framing_is_told_with_the_bytes_at_its_offset() {
+    let dir = folder();
+    let port = free_port();
+    let mut node = node(dir.path(), &config(dir.path(), port)).start();
+    // Of an array that is decoded when it is whole, the third entry can be none.
+    let entry = [&b"\x92\x01\x81\xa1a\xd9\x40"[..], &[b'x'; 64]].concat();
+    let behind: Vec<u8> = (1..=40).collect();
+    let mut client = Client::tcp(port);
+    client.send(&[b"\x93\xa1t\x93", &entry[..], &entry, b"\xc1", &behind].concat());
+    assert_eq!(client.expect_close(), b"");
+    let hex: String = std::iter::once(0xc1).chain(1..32).map(|byte: u8| format!("{byte:02x}")).collect();
+    node.wait_for("the line", |node| node.log().contains(&format!("at byte 146 ({hex})")));
+    // Behind a frame that is used, and in JSON; over another way in, since a peer is spoken of once in ten seconds.
+    let mut client = Client::unix(&dir.path().join("f.sock"));
+    client.send(br#"["t",1,{"a":1},{"chunk":"c"}]["t",1700000000,{"a":?}]"#);
+    node.wait_for("the line about JSON", |node| node.log().contains("at byte 50 (3f7d5d)"));
+    node.stop_well();
+}
+
+#[test]
 fn bad_but_framed_data_is_rejected_counted_and_acked_and_its_neighbours_live() {
     let mut bench = Bench::start();
     let mut client = Client::tcp(bench.port);

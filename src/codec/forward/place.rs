@@ -11,6 +11,13 @@ pub struct Place {
     is_json: bool,
 }
 
+impl Place {
+    /// Bytes used since the start of the connection.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
 impl Decoder {
     /// A decoder that goes on where another one was between two frames.
     pub fn resume(limits: Limits, docker: bool, place: Place) -> Decoder {
@@ -20,7 +27,7 @@ impl Decoder {
         decoder
     }
 
-    /// Where it is; it means something between two frames only.
+    /// Where it is. It can be gone on with from between two frames only.
     pub fn place(&self) -> Place {
         match &self.json {
             Some(json) => Place { offset: json.offset(), is_json: true },

@@ -408,7 +408,9 @@ impl Session {
                     }
                 }
                 Step::Lost(lost) => {
-                    let rest = work.buffer.data();
+                    // Of a frame that is not used yet the bad byte may be far behind the start.
+                    let at = lost.offset.saturating_sub(work.decoder.place().offset());
+                    let rest = usize::try_from(at).ok().and_then(|at| work.buffer.data().get(at..)).unwrap_or_default();
                     let rest = &rest[..rest.len().min(32)];
                     let hex: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
                     let message = match hint(lost.reason, rest) {
