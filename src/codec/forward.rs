@@ -216,6 +216,11 @@ impl Decoder {
         }
     }
 
+    /// The next call looks at all that is there: nothing may come that was worth waiting for.
+    pub fn look_again(&mut self) {
+        self.wait = 0;
+    }
+
     /// Whether some, but not all bytes of a frame were used.
     pub fn is_mid_frame(&self) -> bool {
         match &self.json {

@@ -1,5 +1,8 @@
-use super::tests::{chunk, encode, entry, packed, run_with, zipped};
+use std::sync::Arc;
+
+use super::tests::{NOW, chunk, encode, entry, packed, run_with, zipped};
 use super::*;
+use crate::budget::Budget;
 use crate::codec::gzip::Codec;
 
 /// Twenty entries that nothing packs.
@@ -12,6 +15,10 @@ fn noise() -> Vec<u8> {
     (0..20)
         .flat_map(|_| [b"\x92\x01\x81\xa1a\xc5\x03\xe8".to_vec(), (0..1_000).map(|_| byte()).collect()].concat())
         .collect()
+}
+
+fn batch_of(budget: &Arc<Budget>) -> Batch {
+    Batch::new(budget.try_acquire(32 << 20).expect("free"), 0, Arc::default())
 }
 
 #[test]
@@ -58,4 +65,20 @@ fn of_a_blob_that_promises_much_and_sends_little_no_more_comes_out_than_the_rati
         let most = (bomb.len() as u64 * inflate.ratio_max).max(inflate.free);
         assert!(out as u64 <= most && out as u64 >= most / 2, "{out} bytes of {most} in pieces of {piece}");
     }
+}
+
+#[test]
+fn a_last_look_takes_the_entries_that_were_not_worth_one_when_they_came() {
+    let bytes = [&b"\x93\xa1t\xc6\x00\x20\x00\x00"[..], &b"\x92\x01\x80".repeat(300)].concat();
+    let budget = Budget::new(64 << 20);
+    let (mut batch, mut decoder, mut from) = (batch_of(&budget), Decoder::new(Limits::default(), true), 0);
+    for to in 1..=bytes.len() {
+        let (used, step) = decoder.decode(&bytes[from..to], &mut batch, NOW);
+        from += used;
+        assert_eq!(step, Step::NeedMore);
+    }
+    assert!(batch.len() < 300, "else this shows nothing");
+    decoder.look_again();
+    assert_eq!(decoder.decode(&bytes[from..], &mut batch, NOW), (bytes.len() - from, Step::NeedMore));
+    assert_eq!(batch.len(), 300);
 }

@@ -131,6 +131,9 @@ impl Session {
             refused: 0,
         };
         let end = self.read(&mut work).await;
+        if matches!(end, End::Closed | End::Stop | End::Fault(Oddity::FrameStalled, _)) && work.buffer.len() > 0 {
+            Box::pin(self.look_again(&mut work)).await;
+        }
         if work.lane.is_waiting() {
             Box::pin(self.flush(&mut work, false)).await;
         }
@@ -225,9 +228,7 @@ impl Session {
         permit.grow(for_buffer);
         work.buffer.grow(permit);
         let (batch, end) = self.fill(work, batch, resumes).await;
-        if !(batch.is_empty() && batch.scraps.is_empty() && batch.tally.bytes == 0 && batch.receipts.0.is_empty()) {
-            self.ship(work, batch).await;
-        }
+        self.ship_any(work, batch).await;
         if end.is_some() {
             return end;
         }
@@ -378,6 +379,14 @@ impl Session {
         (batch, None)
     }
 
+    /// Takes the whole entries that are still in the buffer, of a frame that will not end.
+    async fn look_again(&self, work: &mut Work) {
+        work.decoder.look_again();
+        let batch = self.next_batch(work).await;
+        let (batch, _) = self.decode(work, batch, Timestamp::now()).await;
+        self.ship_any(work, batch).await;
+    }
+
     /// Decodes what is in the buffer.
     async fn decode(&self, work: &mut Work, mut batch: Batch, now: Timestamp) -> (Batch, Option<End>) {
         #[cfg(test)]
@@ -501,6 +510,13 @@ impl Session {
                 permit.grow(BATCH);
                 Batch::new(permit, self.connection.outlet.input, Arc::clone(&work.origin))
             }
+        }
+    }
+
+    /// Ships a batch that has anything to say.
+    async fn ship_any(&self, work: &mut Work, batch: Batch) {
+        if !(batch.is_empty() && batch.scraps.is_empty() && batch.tally.bytes == 0 && batch.receipts.0.is_empty()) {
+            self.ship(work, batch).await;
         }
     }
 

@@ -214,6 +214,49 @@ fn a_stall_within_a_frame_and_lost_framing_end_the_connection_and_are_counted() 
 }
 
 #[test]
+fn between_two_frames_no_time_runs_whatever_the_limit_within_a_frame() {
+    let mut node = Node::start("stall = \"50ms\"");
+    let mut socket = node.connect();
+    for _ in 0..3 {
+        socket.write_all(FRAME).expect("written");
+        let shipment = node.take();
+        // With an ack that is due, and then with none.
+        std::thread::sleep(Duration::from_millis(200));
+        shipment.receipts.settle(Outcome::Delivered);
+        assert_eq!(read_exact(&mut socket, ACK.len()), ACK);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!((node.odd(Oddity::FrameStalled), node.metrics.inputs[0].open.load(Relaxed)), (0, 1));
+}
+
+#[test]
+fn whole_entries_of_a_blob_that_goes_on_no_more_are_taken_at_the_end_and_at_a_stall() {
+    for (more, closes) in [("", true), ("stall = \"3s\"", false)] {
+        let mut node = Node::start(more);
+        let mut socket = node.connect();
+        socket.write_all(b"\x93\xa1t\xc6\x00\x20\x00\x00").expect("written");
+        for _ in 0..300 {
+            // In pieces that are no reason to look at what is there.
+            socket.write_all(b"\x92\x01\x80").expect("written");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if closes {
+            socket.shutdown(std::net::Shutdown::Write).expect("a socket");
+        }
+        let mut rows = 0;
+        while rows < 300 {
+            let shipment = node.take();
+            rows += shipment.batch.len();
+            shipment.receipts.settle(Outcome::Delivered);
+        }
+        assert_eq!(rows, 300);
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).expect("a plain end");
+        assert_eq!((&answer[..], node.odd(Oddity::FrameStalled)), (&b""[..], u64::from(!closes)), "no ack of a part");
+    }
+}
+
+#[test]
 fn connections_above_the_limit_are_closed_and_counted() {
     let node = Node::start("connections_max = 1");
     let _first = node.connect();
