@@ -329,6 +329,7 @@ impl Decoder {
     fn lost(&mut self, reason: LostReason, at: usize) -> Step {
         let lost = Lost { reason, offset: self.offset + at as u64 };
         self.state = State::Lost(lost);
+        self.wait = 0;
         Step::Lost(lost)
     }
 
@@ -434,8 +435,8 @@ fn intern(known: &mut Option<(Vec<u8>, Tag)>, bytes: &[u8], batch: &mut Batch) {
 }
 
 #[cfg(test)]
+mod cut_tests; // what must not depend on where the bytes are cut
+#[cfg(test)]
 mod odd_tests;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod cut_tests; // what must not depend on where the bytes are cut

@@ -82,3 +82,19 @@ fn a_last_look_takes_the_entries_that_were_not_worth_one_when_they_came() {
     assert_eq!(decoder.decode(&bytes[from..], &mut batch, NOW), (bytes.len() - from, Step::NeedMore));
     assert_eq!(batch.len(), 300);
 }
+
+#[test]
+fn framing_that_is_lost_stays_lost_also_where_more_was_waited_for() {
+    let limits = Limits { frame_max: 100, whole_max: 1, ..Limits::default() };
+    let whole = [b"\x92\x01\x81\xa1a\xb0".as_slice(), &[b'x'; 16]].concat();
+    // Its last entry is not whole, so a few bytes more would be waited for.
+    let bytes = [b"\x92\xa1t\xdc\x00\x20".as_slice(), &whole.repeat(5), &whole[..9]].concat();
+    let budget = Budget::new(64 << 20);
+    let (mut batch, mut decoder) = (batch_of(&budget), Decoder::new(limits, true));
+    let (begun, _) = decoder.decode(&bytes[..50], &mut batch, NOW);
+    let bytes = &bytes[begun..];
+    let (used, lost) = decoder.decode(bytes, &mut batch, NOW);
+    assert!(matches!(lost, Step::Lost(lost) if matches!(lost.reason, LostReason::TooLarge(..))), "{lost:?}");
+    assert!(begun > 0 && used > 0 && used < bytes.len());
+    assert_eq!(decoder.decode(&bytes[used..], &mut batch, NOW), (0, lost));
+}
