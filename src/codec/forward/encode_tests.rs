@@ -7,7 +7,7 @@ use super::super::{Decoder, Limits, Step};
 use super::*;
 use crate::batch::RowHead;
 use crate::budget::Budget;
-use crate::codec::json;
+use crate::codec::{json, msgpack};
 use crate::record::{Origin, Stream};
 
 const NOTHING: Added = Added::NONE;
@@ -66,6 +66,11 @@ fn to_bytes(value: &V) -> Vec<u8> {
 fn counted(encoder: &mut Encoder) -> Vec<&'static str> {
     let tally = std::mem::take(&mut encoder.tally);
     Oddity::NAMES.iter().zip(tally.oddities).filter(|(_, count)| *count > 0).map(|(name, _)| *name).collect()
+}
+
+#[test]
+fn the_corpus_replays() {
+    msgpack::replay("forward_encode", fuzz_one);
 }
 
 #[test]

@@ -39,8 +39,9 @@ pub fn fuzz_one(data: &[u8]) {
         // was there: that it is bad, or too large to wait for, is seen sooner with more of it. Nothing of it is
         // acknowledged either way. (Frames before it are compared by inputs that end with them.)
         let ended = lost.is_none() && !decoder.is_mid_frame() && from == data.len();
-        ended.then_some((batch.len(), batch.tally.rejected))
+        Some(ended.then_some((batch.len(), batch.tally.rejected)))
     };
+    // Also that both end: one in pieces that waits for more than there is never goes on.
     if let (Some(whole), Some(pieces)) = (run(data.len().max(1)), run(usize::from(*piece).max(1))) {
         assert_eq!(whole, pieces, "rows and rejects at once and in pieces of {piece}");
     }
