@@ -99,6 +99,35 @@ fn a_line_of_100_000_bytes_is_joined_from_a_json_file_log_and_from_the_fluentd_d
 }
 
 #[test]
+fn with_request_ack_no_piece_of_a_line_of_100_000_bytes_is_lost() {
+    const LINES: usize = 8;
+    let Some(engine) = Engine::find() else { return };
+    let dir = folder();
+    let port = free_port();
+    let body =
+        format!("{}\n[pipeline]\nsteps = [{{ join = \"docker_partial\" }}]\n", forward_input::config(dir.path(), port));
+    let mut node = node(dir.path(), &body).start();
+    // It lives on: what is queued ten seconds after its end the engine throws away.
+    let awk = format!(
+        r#"BEGIN {{ for (n = 0; n < {LINES}; n++) {{ printf "%d:", n; for (i = 0; i < 10000; i++) printf "0123456789"; print "" }} print "end" }}"#
+    );
+    let address = format!("fluentd-address=127.0.0.1:{port}");
+    let options = ["--log-driver=fluentd", "--log-opt", &address, "--log-opt", "fluentd-request-ack=true"];
+    let container = engine.run(&unique("pieces"), &options, &["sh", "-c", "awk \"$0\"; sleep 600", &awk]);
+    let out = dir.path().join("out.ndjson");
+    let ended = || out.exists() && records(&out).iter().any(|record| record["log"] == json!("end"));
+    // The driver sends a piece when the one before is acknowledged, and each ack waits for more of the line in vain.
+    node.wait_within(Duration::from_secs(180), "the last line", &mut |_| ended());
+    drop(container);
+    node.assert_ledger_closes();
+    node.stop_well();
+    let found: String = records(&out).iter().map(|record| record["log"].as_str().expect("text").to_owned()).collect();
+    let lines = (0..LINES).map(|n| format!("{n}:{}", "0123456789".repeat(10_000)));
+    let expected: String = lines.chain(["end".to_owned()]).collect();
+    assert!(found == expected, "{} bytes of {}", found.len(), expected.len());
+}
+
+#[test]
 fn the_fluentd_driver_is_counted_to_the_last_of_50_000_lines() {
     let Some(engine) = Engine::find() else { return };
     let dir = folder();

@@ -394,6 +394,23 @@ fn records() -> Vec<Case> {
         ),
         fields("bytes that are no UTF-8", raw(b"\xa3x\xffy"), "\"a\":\"x\u{fffd}y\"", &[("invalid_utf8", 1)]),
         of_docker("a label that overwrote the log, keys in any order", b"a label", "a label"),
+        Case {
+            name: "a label that replaced the container's id",
+            bytes: encode(&Msg::Array(vec![
+                "t".into(),
+                at(),
+                map(&[
+                    ("source", "stdout".into()),
+                    ("log", "x".into()),
+                    ("container_id", "a label".into()),
+                    ("container_name", "/web".into()),
+                ]),
+                map(&[]),
+            ])),
+            answer: Answer::Nothing,
+            lines: vec![docker_line("x").replace(&id, "a label").replace("stderr", "stdout")],
+            counted: vec![],
+        },
         of_docker("a log with NUL and 0xff", b"a\x00b\xffc", "a\\u0000b\u{fffd}c"),
         of_docker("a log that ends in a carriage return", b"tty\r", "tty\\r"),
         of_docker("a log of nothing", b"", ""),

@@ -6,6 +6,8 @@ use std::time::Duration;
 use rmpv::Value as Msg;
 use serde_json::{Value, json};
 
+use crate::docker_folder;
+use crate::harness::containers::Container;
 use crate::harness::forward::{
     Client, encode, entries, event_time, forward, gzip, map, message, option, packed, packed_as_str32, zstd,
 };
@@ -269,6 +271,146 @@ fn a_piece_whose_ack_leaves_no_room_for_more_is_not_waited_for() {
     let out = dir.path().join("out.ndjson");
     node.wait_for("both pieces", |_| line_count(&out) >= 2);
     node.stop_well();
+}
+
+/// Steps that join pieces, whose ack waits so long for more of them.
+fn joining(dir: &Path, port: u16, acked_wait: &str) -> String {
+    let step = format!("{{ join = \"docker_partial\", acked_wait = {acked_wait:?} }}");
+    format!("{}\n[pipeline]\nsteps = [{step}]\n", config(dir, port))
+}
+
+#[test]
+fn a_last_piece_without_its_end_is_a_record_when_its_container_is_gone() {
+    let dir = folder();
+    let port = free_port();
+    let mut node = node(dir.path(), &joining(dir.path(), port, "30s")).start();
+    let mut client = Client::tcp(port);
+    client.send(&piece("one", 1, false, "no line feed"));
+    client.send(&piece("two", 1, false, "begun, "));
+    client.send(&piece("two", 2, false, "not ended"));
+    drop(client);
+    let out = dir.path().join("out.ndjson");
+    node.wait_for("two records", |_| line_count(&out) >= 2);
+    node.stop_well();
+    let mut logs: Vec<String> =
+        records(&out).iter().map(|record| record["log"].as_str().expect("text").to_owned()).collect();
+    logs.sort();
+    assert_eq!(logs, ["begun, not ended", "no line feed"]);
+}
+
+#[test]
+fn a_last_piece_without_its_end_is_acked_after_its_wait_where_its_container_lives_on() {
+    let dir = folder();
+    let port = free_port();
+    let mut node = node(dir.path(), &joining(dir.path(), port, "2s")).start();
+    let mut client = Client::tcp(port);
+    client.send(&piece_with("one", 1, false, "no line feed", option("c", &[])));
+    // More may come.
+    client.expect_silence(Duration::from_millis(1_000));
+    client.expect_ack("c");
+    let out = dir.path().join("out.ndjson");
+    node.wait_for("the record", |_| line_count(&out) >= 1);
+    node.wait_for("the count", |node| {
+        node.metric("longshore_input_oddities_total", &[("kind", "partial_unjoined")]) == 1
+    });
+    node.stop_well();
+    let records = records(&out);
+    assert_eq!((records.len(), &records[0]["log"]), (1, &json!("no line feed")));
+}
+
+#[test]
+fn pieces_whose_log_a_label_overwrote_are_one_record() {
+    let dir = folder();
+    let port = free_port();
+    let mut node = node(dir.path(), &joining(dir.path(), port, "30s")).start();
+    let mut client = Client::tcp(port);
+    // With `labels=log` each piece has the label's text in the place of its own.
+    for (ordinal, last) in [(1, false), (2, false), (3, true)] {
+        client.send(&piece("one", ordinal, last, "a label;"));
+    }
+    let out = dir.path().join("out.ndjson");
+    node.wait_for("the record", |_| line_count(&out) >= 1);
+    node.stop_well();
+    let expected = json!({
+        "log": "a label;a label;a label;", "stream": "stdout", "time": "2023-11-14T22:13:20.000000000Z",
+        "container": {"id": "ab".repeat(32), "name": "web"}, "tag": "docker.web",
+    });
+    assert_eq!(records(&out), [expected]);
+}
+
+#[test]
+fn a_line_is_the_same_record_from_a_json_file_log_and_from_dockers_driver() {
+    let dir = folder();
+    let port = free_port();
+    let lines: [(String, &str); 7] = [
+        ("plain text <b> & \"quoted\"\t\\".to_owned(), "stdout"),
+        (r#"{"level":"info","seq":1.50,"nested":{"a":[null,1e3]},"stream":"own"}"#.to_owned(), "stderr"),
+        (String::new(), "stdout"),
+        ("from a terminal\r".to_owned(), "stdout"),
+        ("\u{e9}\u{4e2d}\u{1f600} and \u{0}\u{1b}[31m".to_owned(), "stderr"),
+        ("x".repeat(40_000), "stdout"),
+        ("y".repeat(2 * 16_384), "stdout"),
+    ];
+    let docker = docker_folder::config(dir.path());
+    let input = format!("[inputs.apps]\ntype = \"forward\"\nlisten = [\"tcp://127.0.0.1:{port}\"]\n");
+    let mut node = node(dir.path(), &format!("{docker}{input}")).start();
+    let labels = [("team", "a")];
+    let mut file = Container::create(&dir.path().join("containers"), 0xab, "web", "nginx:1.27", &labels);
+    let mut client = Client::tcp(port);
+    for (at, (text, stream)) in lines.iter().enumerate() {
+        let sent = |log: &str, partial: Option<(usize, bool)>| {
+            let mut fields = vec![
+                ("container_id", Msg::from("ab".repeat(32))),
+                ("container_name", "/web".into()),
+                ("source", (*stream).into()),
+                ("log", log.into()),
+            ];
+            if let Some((ordinal, last)) = partial {
+                fields.extend([
+                    ("partial_message", "true".into()),
+                    ("partial_id", format!("id {at}").into()),
+                    ("partial_ordinal", ordinal.to_string().into()),
+                    ("partial_last", last.to_string().into()),
+                ]);
+            }
+            message("api.web", 1_700_000_000.into(), map(&fields), Some(map(&[])))
+        };
+        if text.len() < 16_384 {
+            file.line(text, stream);
+            client.send(&sent(text, None));
+            continue;
+        }
+        file.long_line(text, stream);
+        // A line of whole pieces ends with one that is empty.
+        let pieces = text.len() / 16_384 + 1;
+        for piece in 0..pieces {
+            let log = &text[piece * 16_384..text.len().min((piece + 1) * 16_384)];
+            client.send(&sent(log, Some((piece + 1, piece + 1 == pieces))));
+        }
+    }
+    let out = dir.path().join("out.ndjson");
+    node.wait_for("each line both ways", |_| out.exists() && line_count(&out) >= 2 * lines.len());
+    node.stop_well();
+    let of = |tag: &str| -> Vec<Value> {
+        let all = records(&out).into_iter().filter(|record| record["tag"] == *tag);
+        all.map(|mut record| {
+            let fields = record.as_object_mut().expect("a record");
+            // What docs/docker-fluentd.md says of the two: they have to be there, and differ.
+            fields.remove("tag").expect("a tag");
+            fields.remove("time").expect("a time");
+            let image = record["container"].as_object_mut().expect("a container").remove("image");
+            assert_eq!(image, (tag == "docker.web").then(|| json!("nginx:1.27")), "{record}");
+            record
+        })
+        .collect()
+    };
+    let (from_file, mut from_driver) = (of("docker.web"), of("api.web"));
+    assert_eq!((from_file.len(), from_driver.len()), (lines.len(), lines.len()));
+    // The one that is the page's last exception.
+    assert_eq!((&from_file[3]["log"], &from_driver[3]["log"]), (&json!("from a terminal"), &json!(lines[3].0)));
+    from_driver[3]["log"] = from_file[3]["log"].clone();
+    assert_eq!(from_file, from_driver);
+    assert_eq!(from_file[1]["level"], json!("info"));
 }
 
 #[test]

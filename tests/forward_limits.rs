@@ -6,6 +6,7 @@
 //! | all containers back at once while nothing is accepted | `a_whole_backlog_of_connections_waits_until_it_is_accepted` |
 //! | connection flood from one peer | `connections_of_one_peer_above_its_limit_are_closed_and_others_served` |
 //! | descriptors used up | `used_up_descriptors_cost_no_spin_and_no_connection_that_waits` |
+//! | the same, while sinks have to connect | `a_crowd_leaves_descriptors_for_sinks_that_have_to_connect` |
 //! | client never reads its acks | `a_client_that_never_reads_its_acks_is_closed_and_blocks_nobody` |
 //! | sink down, queues full: reads stop, sockets stay, nothing lost | `when_the_sink_is_back_what_was_held_back_goes_on_over_the_same_sockets` |
 //! | reset with a pending ack | `a_reset_with_a_pending_ack_is_no_trouble` |
@@ -15,15 +16,15 @@ use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::forward_input::config;
 use crate::harness::forward::{Client, entries, map, message, option, packed};
 use crate::harness::http::{Answer, Server};
-use crate::harness::{Node, folder, free_port, node, required, run_command, skip};
+use crate::harness::{Node, PATIENCE, folder, free_port, node, required, run_command, skip};
 
 fn one(chunk: &str) -> Vec<u8> {
     message("t", 1_700_000_000.into(), map(&[("a", 1.into())]), Some(option(chunk, &[])))
@@ -111,6 +112,38 @@ fn used_up_descriptors_cost_no_spin_and_no_connection_that_waits() {
 }
 
 #[test]
+fn a_crowd_leaves_descriptors_for_sinks_that_have_to_connect() {
+    let dir = folder();
+    let (port, http, forward) = (free_port(), free_port(), free_port());
+    let body = format!(
+        "[inputs.apps]\ntype = \"forward\"\nlisten = [\"tcp://127.0.0.1:{port}\"]\n\
+         [sinks.web]\ntype = \"http\"\nurl = \"http://127.0.0.1:{http}/ingest\"\nbatch = {{ wait = \"20ms\" }}\n\
+         [sinks.up]\ntype = \"forward\"\nservers = \"tcp://127.0.0.1:{forward}\"\nbatch = {{ wait = \"20ms\" }}\n"
+    );
+    let limited = ["sh", "-c", "ulimit -n 300 && exec \"$@\"", "sh"];
+    let mut node = node(dir.path(), &body).under(&limited).start();
+    let mut first = Client::tcp(port);
+    good(&mut first);
+    let crowd: Vec<TcpStream> =
+        (0..400).map(|_| TcpStream::connect(("127.0.0.1", port)).expect("the backlog takes it")).collect();
+    node.wait_for("the line about it", |node| {
+        let log = node.log();
+        log.contains("(`connections_max`)") || log.contains("can not accept")
+    });
+    // Now there is somebody to connect to.
+    let server = Server::start_at(http, |_, _| Answer::status(200));
+    let behind = dir.path().join("behind");
+    fs::create_dir(&behind).expect("made");
+    let mut receiver = crate::harness::node(&behind, &config(&behind, forward)).start();
+    good(&mut first);
+    node.wait_for("both sinks to connect", |node| node.delivered("web") >= 2 && node.delivered("up") >= 2);
+    assert_eq!(server.accepted().len(), 2);
+    drop(crowd);
+    node.stop_well();
+    receiver.stop_well();
+}
+
+#[test]
 fn a_client_that_never_reads_its_acks_is_closed_and_blocks_nobody() {
     let dir = folder();
     let port = free_port();
@@ -133,28 +166,49 @@ fn a_client_that_never_reads_its_acks_is_closed_and_blocks_nobody() {
 
 #[test]
 fn when_the_sink_is_back_what_was_held_back_goes_on_over_the_same_sockets() {
+    const FRAMES: usize = 25;
     let dir = folder();
     let port = free_port();
     let (server, well) = ailing();
-    let mut node = node(dir.path(), &to_http(port, &server)).with_node("memory = \"16MiB\"").start();
+    let socket = dir.path().join("f.sock");
+    let more = format!("127.0.0.1:{port}\", \"unix://{}\"", socket.display());
+    let body = to_http(port, &server).replace(&format!("127.0.0.1:{port}\""), &more);
+    let mut node = node(dir.path(), &body).with_node("memory = \"16MiB\"").start();
     let entry = entries(&[(1_700_000_000.into(), map(&[("a", "x".repeat(1_000).into())]))]);
     let frame = packed("t", &entry.repeat(500), Some(option("c", &[])));
-    let senders: Vec<_> = (0..4)
-        .map(|_| {
-            let (mut client, frame) = (Client::tcp(port), frame.clone());
+    // Over Unix sockets, whose buffers are small: what is written there was read, but for some hundred KiB.
+    let written = Arc::new(AtomicUsize::new(0));
+    let senders: Vec<_> = [Client::tcp(port), Client::tcp(port), Client::unix(&socket), Client::unix(&socket)]
+        .into_iter()
+        .map(|mut client| {
+            let (frame, written) = (frame.clone(), Arc::clone(&written));
+            client.set_patience(3 * PATIENCE);
             std::thread::spawn(move || {
-                (0..20).for_each(|_| client.send(&frame));
-                (0..20).for_each(|_| client.expect_ack("c"));
+                for _ in 0..FRAMES {
+                    client.send(&frame);
+                    written.fetch_add(usize::from(matches!(client, Client::Unix(_))), Relaxed);
+                }
+                (0..FRAMES).for_each(|_| client.expect_ack("c"));
             })
         })
         .collect();
     node.wait_for("the sink to be tried", |_| !server.requests().is_empty());
-    std::thread::sleep(Duration::from_secs(3));
+    let (mut last, mut since) = (0, Instant::now());
+    node.wait_for("the writes to block", |_| {
+        let now = written.load(Relaxed);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        since.elapsed() > Duration::from_secs(3)
+    });
+    let sent = last * frame.len();
+    assert!(sent < 18 << 20, "{sent} bytes were read beside a budget of 16 MiB that is full");
+    assert!(last < 2 * FRAMES, "else this shows nothing");
     assert_eq!(node.delivered("out"), 0);
     assert!(senders.iter().all(|sender| !sender.is_finished()), "nobody was sent away");
     well.store(true, Relaxed);
     senders.into_iter().for_each(|sender| sender.join().expect("each ack over the socket that sent the frame"));
-    assert_eq!(server.accepted().len(), 4 * 20 * 500);
+    assert_eq!(server.accepted().len(), 4 * FRAMES * 500);
     node.stop_well();
 }
 
@@ -240,7 +294,7 @@ fn a_whole_backlog_of_connections_waits_until_it_is_accepted() {
     let mut crowd: Vec<Client> = crowd
         .into_iter()
         .map(|stream| {
-            stream.set_read_timeout(Some(crate::harness::PATIENCE)).expect("a socket");
+            stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
             Client::Tcp(stream)
         })
         .collect();

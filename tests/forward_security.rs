@@ -17,12 +17,12 @@ use crate::harness::records::{line_count, records};
 use crate::harness::{Node, PATIENCE, folder, free_port, node, run_command, told, wait_for};
 
 /// What must never be seen anywhere.
-const KEY: &str = "canary-key-5c2a";
+pub const KEY: &str = "canary-key-5c2a";
 const OTHER_KEY: &str = "canary-key-77b1";
 const PASSWORD: &str = "canary-password-90ee";
 
 /// A forward input with these listeners, and one output file.
-fn config(dir: &Path, listen: &str, more: &str) -> String {
+pub fn config(dir: &Path, listen: &str, more: &str) -> String {
     let out = dir.join("out.ndjson");
     format!(
         "[inputs.apps]\ntype = \"forward\"\nlisten = {listen}\n{more}\n[sinks.out]\ntype = \"file\"\npath = {out:?}\n"
@@ -67,7 +67,7 @@ fn ping(nonce: &[u8], auth: &[u8], salt: Msg, key: &str, user: &str, password: &
 }
 
 /// The whole handshake; the PONG's reason if the answer is no.
-fn log_in<S: Read + Write>(stream: &mut S, key: &str, user: &str, password: &str) -> Result<(), String> {
+pub fn log_in<S: Read + Write>(stream: &mut S, key: &str, user: &str, password: &str) -> Result<(), String> {
     let (nonce, auth) = read_helo(stream);
     assert_eq!(nonce.len(), 16);
     let salt = b"0123456789abcdef";
@@ -84,13 +84,13 @@ fn log_in<S: Read + Write>(stream: &mut S, key: &str, user: &str, password: &str
     Ok(())
 }
 
-fn connect(port: u16) -> TcpStream {
+pub fn connect(port: u16) -> TcpStream {
     let Client::Tcp(stream) = Client::tcp(port) else { panic!("it is TCP") };
     stream
 }
 
 /// One record with an ack.
-fn deliver<S: Read + Write>(stream: &mut S, seq: u64) {
+pub fn deliver<S: Read + Write>(stream: &mut S, seq: u64) {
     let chunk = format!("c{seq}");
     stream.write_all(&message("t", 1.into(), map(&[("seq", seq.into())]), Some(option(&chunk, &[])))).expect("written");
     let expected = ack_of(&chunk);

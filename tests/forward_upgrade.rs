@@ -1,7 +1,7 @@
 //! Listening sockets that outlive a process: socket activation, and a hand-over to the next longshore.
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -106,6 +106,14 @@ fn a_second_longshore_takes_over_and_no_connection_is_refused_in_between() {
     let mut last = node(dir.path(), &config(dir.path(), port)).with_flag("--take-over").start();
     assert_eq!(after.wait_exit(Duration::from_secs(40)), 0, "{}", after.log());
     deliver(&mut Client::tcp(port), 1_000_002);
+    // The UDP socket is none of those that are handed over: it is opened anew.
+    let heartbeat = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    heartbeat.set_read_timeout(Some(Duration::from_secs(1))).expect("a socket");
+    wait_for("an answer to a heartbeat", Duration::from_secs(60), || {
+        let _ = heartbeat.send_to(b"\0", ("127.0.0.1", port));
+        heartbeat.recv(&mut [0; 4]).is_ok_and(|len| len == 1)
+    });
+    assert!(!last.log().contains("UDP heartbeats are not answered"), "{}", last.log());
     last.stop_well();
     assert!(!socket.exists());
     let out = dir.path().join("out.ndjson");

@@ -40,6 +40,7 @@ mod forward_rmpv;
 mod forward_security;
 mod forward_sink;
 mod forward_upgrade;
+mod forward_ways_in;
 mod full_disk;
 mod http_sink;
 mod image;

@@ -375,6 +375,41 @@ fn every_limit_is_a_setting_with_a_range() {
 }
 
 #[test]
+fn an_empty_section_has_the_limits_that_are_documented() {
+    let read = |text: &str| {
+        let doc = Doc::new("c.toml", text, |_| None);
+        let table = toml::de::DeTable::parse(text).expect("valid TOML");
+        let section = Section::new(&doc, table.get_ref(), "inputs.f", table.span());
+        let read = settings::read(&section);
+        section.finish();
+        assert_eq!(doc.findings().len(), 0, "{text}");
+        read
+    };
+    // All fields, so that a new one is a question here.
+    let Settings { listen, ack, docker, limits, acks, connections_max, peer_connections_max, handshake, stall } =
+        read("");
+    assert_eq!(listen.iter().map(|one| one.address.to_string()).collect::<Vec<_>>(), ["tcp://127.0.0.1:24224"]);
+    assert!(listen.iter().all(|one| one.tls.is_none() && one.heartbeat && one.mode.is_none() && one.owner.is_none()));
+    assert_eq!((ack, docker), (Ack::Durable, true));
+    let crate::codec::forward::Limits { frame_max, whole_max, entry_max, tag_max, depth_max, inflate } = limits;
+    assert_eq!((frame_max, whole_max, entry_max, tag_max, depth_max), (64 << 20, 1 << 20, 4 << 20, 4 << 10, 128));
+    let crate::codec::gzip::Limits { output_max, ratio_max, free } = inflate;
+    assert_eq!((output_max, ratio_max, free), (256 << 20, 200, 1 << 20));
+    let acks::AckLimits { max, unread_max, stall: unread, unread_stall, last_wait } = acks;
+    assert_eq!((max, unread_max), (4 << 20, 1 << 20));
+    assert_eq!((unread, unread_stall, last_wait), [30, 5, 60].map(Duration::from_secs).into());
+    assert_eq!((connections_max, peer_connections_max), (4096, 512));
+    assert_eq!((handshake, stall), [10, 30].map(Duration::from_secs).into());
+    // And the example says the same of each.
+    let example = include_str!("../../../config.example.toml");
+    let (_, section) = example.split_once("[inputs.apps]\n").expect("it is there");
+    let (section, _) = section.split_once("\n\n").expect("more sections");
+    let keys: Vec<&str> = section.lines().filter_map(|line| line.strip_prefix("# ")).collect();
+    assert_eq!(keys.len(), 19, "a line for each key but `type` and `listen`: {keys:#?}");
+    assert_eq!(format!("{:?}", read(&keys.join("\n"))), format!("{:?}", read("")));
+}
+
+#[test]
 fn limits_of_acks_and_of_ratios_are_those_of_the_settings() {
     let mut node = Node::start("acks_last_wait = \"100ms\"\nratio_max = 2\nratio_free = \"1KiB\"");
     // The sinks take nothing: the sender's end is answered after the wait.

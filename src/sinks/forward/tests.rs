@@ -183,9 +183,40 @@ fn records_go_out_as_one_frame_a_tag_over_a_kept_connection() {
     let mut rest = &plain[..];
     let entry = rmpv::decode::read_value(&mut rest).expect("an entry");
     assert_eq!(entry[1], V::Map(vec![("n".into(), "1".into())]));
+    assert!(frames.iter().all(|frame| frame[2]["compressed"] == V::from("gzip")), "{frames:?}");
     // Both requests went over the same connection: the receiver saw them on number 0, which it still serves.
     assert_eq!(rig.sink.pool.idle[0].lock().expect("not poisoned").len(), 1);
     assert_eq!(rig.sink.tick(), Some(UPKEEP));
+}
+
+#[test]
+fn what_the_section_says_of_compression_times_and_blobs_is_what_goes_out() {
+    let budget = Budget::new(1 << 20);
+    let wire = |more: &str| {
+        let (address, frames) = receiver(|_, peer| peer.serve());
+        Rig::new(&(at(&address) + more)).send(&mut request(&budget, &["1"])).expect("taken");
+        frames.recv().expect("a frame")
+    };
+    let entry = |blob: &[u8]| {
+        let mut rest = blob;
+        let entry = rmpv::decode::read_value(&mut rest).expect("an entry");
+        assert!(rest.is_empty());
+        assert_eq!(entry[1], V::Map(vec![("n".into(), "1".into())]));
+        entry
+    };
+    let frame = wire("compression = \"none\"\n");
+    let V::Binary(plain) = &frame[1] else { panic!("{frame}") };
+    assert!(matches!(entry(plain)[0], V::Ext(0, _)), "an EventTime");
+    assert_eq!(frame[2]["compressed"], V::Nil, "{frame}");
+    let frame = wire("compression = \"zstd\"\n");
+    let V::Binary(packed) = &frame[1] else { panic!("{frame}") };
+    assert_eq!(entry(&zstd::decode_all(&packed[..]).expect("zstd")), entry(plain));
+    assert_eq!(frame[2]["compressed"], V::from("zstd"), "{frame}");
+    let frame = wire("compression = \"none\"\ntime = \"seconds\"\nblob = \"str\"\n");
+    let V::String(text) = &frame[1] else { panic!("{frame}") };
+    let V::Ext(_, time) = &entry(plain)[0] else { panic!("an EventTime") };
+    let seconds = u32::from_be_bytes(time[..4].try_into().expect("four bytes"));
+    assert_eq!(entry(text.as_bytes())[0], V::from(seconds));
 }
 
 #[test]
