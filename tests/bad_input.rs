@@ -1,5 +1,6 @@
 //! Input that nobody should write, and that is written: none of it may end in a panic, a hang or a silent loss.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +13,7 @@ use crate::docker_folder::{app_line, config};
 use crate::file_input;
 use crate::harness::containers::Container;
 use crate::harness::engine::has_program;
-use crate::harness::records::{line_count, lines, records};
+use crate::harness::records::{assert_each_once, line_count, lines, records};
 use crate::harness::{PATIENCE, PROGRAM, Spawned, folder, node, skip};
 
 fn odd(node: &crate::harness::Node, kind: &str) -> u64 {
@@ -72,9 +73,46 @@ fn invalid_utf8_is_replaced_in_the_output_and_counted() {
     let out = dir.path().join("out.ndjson");
     let mut node = node(dir.path(), &file_input::config(dir.path(), "text", "")).start();
     node.wait_for("three records", |_| line_count(&out) >= 3);
+    node.wait_for("the counts", |node| odd(node, "invalid_utf8") >= 3);
+    assert_eq!(odd(&node, "invalid_utf8"), 3, "one for each that was replaced");
     node.stop_well();
     let logs: Vec<_> = records(&out).iter().map(|record| record["log"].clone()).collect();
     assert_eq!(logs, ["a\u{fffd}\u{fffd}b", "ok \u{fffd}", "\u{1f4a9}"]);
+}
+
+#[test]
+fn where_nothing_can_be_watched_folders_are_looked_at_and_that_is_said() {
+    let may = |limit: &str| format!("echo 0 >/proc/sys/user/{limit} && exec \"$@\"");
+    let unshare = ["unshare", "--map-root-user", "sh", "-c"];
+    let tried = Command::new(unshare[0]).args(&unshare[1..]).args([&may("max_inotify_watches"), "sh", "true"]).status();
+    if !tried.is_ok_and(|status| status.success()) {
+        return skip("needs unshare and user namespaces");
+    }
+    let limits = [
+        ("max_inotify_instances", "fs.inotify.max_user_instances"),
+        ("max_inotify_watches", "fs.inotify.max_user_watches"),
+    ];
+    for (limit, said) in limits {
+        let dir = folder();
+        let root = dir.path().join("containers");
+        let mut web = Container::create(&root, 1, "web", "app", &[]);
+        let script = may(limit);
+        let words = [&unshare[..], &[script.as_str(), "sh"]].concat();
+        let mut node = node(dir.path(), &config(dir.path())).under(&words).start();
+        let out = dir.path().join("out.ndjson");
+        for round in 0..4 {
+            (round * 10..round * 10 + 10).for_each(|seq| web.line(&app_line(seq), "stdout"));
+            node.wait_for("ten more", |_| line_count(&out) as u64 >= round * 10 + 10);
+            web.rotate(3);
+        }
+        let mut late = Container::create(&root, 2, "late", "app", &[]);
+        late.line(&app_line(0), "stdout");
+        node.wait_for("the new container", |_| line_count(&out) >= 41);
+        assert!(node.log().contains(said), "{limit}:\n{}", node.log());
+        node.stop_well();
+        let expected = BTreeMap::from([("web".to_owned(), 40), ("late".to_owned(), 1)]);
+        assert_each_once(&records(&out), "container.name", "seq", &expected);
+    }
 }
 
 #[test]

@@ -1,17 +1,20 @@
-//! More followed files than the process may open.
+//! Followed files by the thousand, and more of them than the process may open.
 
-use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::docker_folder;
 use crate::harness::containers::Container;
+use crate::harness::http::{Answer, Server};
 use crate::harness::records::{line_count, records};
-use crate::harness::{PATIENCE, PROGRAM, folder, node};
+use crate::harness::{Node, PATIENCE, PROGRAM, folder, node};
 
 const FILES: usize = 400;
 /// Those that are rotated: a renamed file is held for a while, since its writer may not know yet.
@@ -73,7 +76,7 @@ fn a_tail_that_does_not_follow_ends_with_more_files_than_descriptors() {
         .args(&LIMITED[1..])
         .args([PROGRAM, "tail", "--no-follow"])
         .arg(logs.join("*.log"))
-        .stdout(fs::File::create(&out).expect("made"))
+        .stdout(File::create(&out).expect("made"))
         .stderr(Stdio::null())
         .spawn()
         .expect("starts");
@@ -127,4 +130,119 @@ fn a_container_that_waited_for_a_descriptor_is_not_counted_as_lost_when_it_rotat
     assert!(node.metric("longshore_follow_watching_total", &[("what", "parked")]) > 0);
     assert_eq!(node.metric("longshore_follow_generations_total", &[("what", "lost")]), 0);
     node.stop_well();
+}
+
+#[test]
+fn what_is_not_delivered_stays_open_though_descriptors_are_scarce() {
+    let dir = folder();
+    let logs = dir.path().join("logs");
+    fs::create_dir(&logs).expect("made");
+    (0..FILES).for_each(|file| put(&logs.join(format!("{file}.log")), file, 0));
+    let takes = Arc::new(AtomicBool::new(false));
+    let taking = Arc::clone(&takes);
+    let server = Server::start(move |_, _| Answer::status(if taking.load(Ordering::Relaxed) { 200 } else { 503 }));
+    let body = format!(
+        "[inputs.app]\ntype = \"file\"\npaths = [\"{}/*.log\"]\nformat = \"json\"\n[sinks.out]\ntype = \"http\"\nurl = {:?}\n",
+        logs.display(),
+        server.url()
+    );
+    let mut node = node(dir.path(), &body).under(&LIMITED).start();
+    let open = |node: &Node| -> BTreeSet<PathBuf> {
+        let fds = fs::read_dir(format!("/proc/{}/fd", node.pid())).expect("ours").flatten();
+        fds.filter_map(|fd| fs::read_link(fd.path()).ok()).filter(|path| path.starts_with(&logs)).collect()
+    };
+    node.wait_for("as many as may be open", |node| open(node).len() >= 120);
+    let before = open(&node);
+    // Others wait for a descriptor and ask for it ten times a second, idle files are looked at each second.
+    let until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until {
+        let now = open(&node);
+        assert!(before.is_subset(&now), "closed: {:?}", before.difference(&now).collect::<Vec<_>>());
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(node.metric("longshore_follow_watching_total", &[("what", "parked")]), 0);
+    // Some of them are deleted: they are delivered all the same, and the others come when there is room.
+    before.iter().take(20).for_each(|path| fs::remove_file(path).expect("there"));
+    takes.store(true, Ordering::Relaxed);
+    node.wait_for("a line of each", |node| node.delivered("out") >= FILES as u64);
+    assert!(node.metric("longshore_follow_watching_total", &[("what", "parked")]) > 0);
+    node.stop_well();
+    let mut came: Vec<u64> = server.accepted().iter().filter_map(|record| record["file_number"].as_u64()).collect();
+    came.sort_unstable();
+    assert!(came.into_iter().eq(0..FILES as u64), "a line of each file, once");
+}
+
+/// Hundredths of a second that a process has computed for.
+fn computed(node: &Node) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", node.pid())).expect("ours");
+    let (_, after) = stat.rsplit_once(')').expect("the name is in brackets");
+    after.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+}
+
+#[test]
+fn three_thousand_idle_files_cost_nothing_and_their_lines_come_beside_one_at_full_speed() {
+    const IDLE: usize = 3_000;
+    let dir = folder();
+    let logs = dir.path().join("logs");
+    fs::create_dir(&logs).expect("made");
+    let path = |file: usize| logs.join(format!("{file}.log"));
+    (0..IDLE).for_each(|file| put(&path(file), file, 0));
+    let out = dir.path().join("out.ndjson");
+    let body = format!(
+        "[inputs.app]\ntype = \"file\"\npaths = [\"{}/*.log\"]\nformat = \"json\"\n[sinks.out]\ntype = \"file\"\npath = {out:?}\nadd = []\n",
+        logs.display()
+    );
+    let mut node = node(dir.path(), &body).start();
+    node.wait_for("a line of each", |node| node.delivered("out") >= IDLE as u64);
+    // A fiftieth of a core at most: nothing is looked at each in turn. (At first there are watches to set and places to save.)
+    node.wait_for("rest", |node| {
+        let before = computed(node);
+        thread::sleep(Duration::from_millis(1_000));
+        computed(node) - before <= 2
+    });
+    let done = Arc::new(AtomicBool::new(false));
+    let (hot, stop) = (logs.join("hot.log"), Arc::clone(&done));
+    let writer = thread::spawn(move || {
+        let mut file = File::create(hot).expect("made");
+        let block = format!("{{\"hot\":\"{}\"}}\n", "x".repeat(200)).repeat(1_000);
+        // 400 MB at most: more than is read in this time.
+        for _ in 0..2_000 {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            file.write_all(block.as_bytes()).expect("written");
+        }
+    });
+    let mut tail = File::open(&out).map(BufReader::new).expect("there");
+    let (mut waits, mut hot_between) = (Vec::new(), Vec::new());
+    let mut text = String::new();
+    for n in 0..20 {
+        let file = n * (IDLE / 20);
+        let since = Instant::now();
+        put(&path(file), file, 1);
+        let own = format!("{{\"file_number\":{file},\"line\":1}}");
+        let mut hot = 0;
+        loop {
+            assert!(since.elapsed() < PATIENCE, "the line of file {file} did not come; {hot} hot ones did");
+            // A line that is not whole yet is gone on with.
+            if tail.read_line(&mut text).expect("UTF-8") == 0 || !text.ends_with('\n') {
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            let is_own = text.trim_end() == own;
+            hot += u64::from(text.starts_with("{\"hot\""));
+            text.clear();
+            if is_own {
+                break;
+            }
+        }
+        waits.push(since.elapsed());
+        hot_between.push(hot);
+    }
+    done.store(true, Ordering::Relaxed);
+    writer.join().expect("no panic");
+    node.kill();
+    waits.sort_unstable();
+    assert!(waits[10] < Duration::from_secs(2), "a machine that is busy may be late, but not each time: {waits:?}");
+    assert!(hot_between.iter().sum::<u64>() > 1_000, "the hot file is read meanwhile: {hot_between:?}");
 }

@@ -137,6 +137,60 @@ fn a_line_that_docker_split_comes_out_whole_even_across_streams_and_generations(
 }
 
 #[test]
+fn a_character_that_docker_cut_in_two_costs_two_bytes_and_no_line() {
+    let dir = folder();
+    let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
+    let most = "a".repeat(16_383);
+    // The first piece ends with the first byte of the character; each byte alone is no UTF-8.
+    let end = "\",\"stream\":\"stdout\",\"time\":\"2026-11-23T10:00:05.5Z\"}\n";
+    web.raw(format!("{{\"log\":\"{most}\\ufffd{end}{{\"log\":\"\\ufffd\\n{end}").as_bytes());
+    web.line("last", "stdout");
+    let mut node = node(dir.path(), &config(dir.path())).start();
+    node.wait_for("two records", |node| node.delivered("out") >= 2);
+    let odd = |kind: &str| node.metric("longshore_input_oddities_total", &[("kind", kind)]);
+    assert_eq!((odd("utf8_lost_by_docker"), odd("partial_orphan")), (2, 0));
+    node.stop_well();
+    let logs: Vec<_> = records(&dir.path().join("out.ndjson")).iter().map(|record| record["log"].clone()).collect();
+    assert_eq!(logs, [json!(format!("{most}\u{fffd}\u{fffd}")), json!("last")]);
+}
+
+#[test]
+fn the_longest_record_that_docker_writes_comes_with_large_attributes() {
+    let dir = folder();
+    let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
+    let tag = "t".repeat(100_000);
+    let end =
+        format!("\",\"stream\":\"stdout\",\"attrs\":{{\"tag\":\"{tag}\"}},\"time\":\"2026-11-23T10:00:05.5Z\"}}\n");
+    // 16,384 bytes of the program are 98,304 of the file.
+    web.raw(format!("{{\"log\":\"{}{end}{{\"log\":\"\\n{end}", "\\u0001".repeat(16_384)).as_bytes());
+    web.line("last", "stdout");
+    let mut node = node(dir.path(), &config(dir.path())).start();
+    node.wait_for("two records", |node| node.delivered("out") >= 2);
+    assert_eq!(node.metric("longshore_input_oddities_total", &[("kind", "line_cut")]), 0);
+    node.stop_well();
+    let records = records(&dir.path().join("out.ndjson"));
+    assert_eq!(records[0]["log"], json!("\u{1}".repeat(16_384)));
+    assert_eq!(at(&records[0], "attrs.tag"), Some(&json!(tag)));
+    assert_eq!((records.len(), &records[1]["log"]), (2, &json!("last")));
+}
+
+#[test]
+fn control_characters_and_line_separators_come_out_as_they_went_in() {
+    let dir = folder();
+    let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
+    let control = (0u8..0x20).filter(|byte| *byte != b'\n').map(char::from);
+    let rest = "\"\\/<>&'\u{7f}\u{80}\u{9f}\u{2028}\u{2029}\u{feff}é東😀\u{fffd}end".chars();
+    let text: String = control.chain(rest).collect();
+    web.line(&text, "stdout");
+    let mut node = node(dir.path(), &config(dir.path())).start();
+    node.wait_for("the record", |node| node.delivered("out") >= 1);
+    let odd = |kind: &str| node.metric("longshore_input_oddities_total", &[("kind", kind)]);
+    assert_eq!((odd("utf8_lost_by_docker"), odd("invalid_utf8"), odd("line_not_docker")), (0, 0, 0));
+    node.stop_well();
+    assert_eq!(records(&dir.path().join("out.ndjson"))[0]["log"], json!(text));
+}
+
+#[test]
 fn a_container_without_configuration_ships_under_its_id_and_gets_its_name_when_it_is_known() {
     let dir = folder();
     let root = dir.path().join("containers");

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::docker_folder;
 use crate::forward_input;
 use crate::harness::engine::Engine;
-use crate::harness::records::{Numbers, at, line_count, records};
+use crate::harness::records::{Numbers, assert_each_once, at, line_count, records};
 use crate::harness::{Node, folder, free_port, node};
 
 /// A program for the containers' awk: `lines` numbered JSON lines.
@@ -168,18 +168,40 @@ fn the_fluentd_driver_is_counted_to_the_last_of_50_000_lines() {
 }
 
 #[test]
-fn a_container_that_lived_a_moment_and_was_removed_leaves_its_lines() {
+fn containers_that_lived_a_moment_and_were_removed_leave_their_lines_with_name_image_and_labels() {
     let Some(engine) = Engine::find() else { return };
+    const THREADS: usize = 4;
+    const EACH: usize = 5;
     let dir = folder();
-    let mut node = node(dir.path(), &tail_config(dir.path(), &engine)).start();
+    let team = unique("team");
+    let tagged = "type = \"docker\"\ntag = \"brief.{container.labels.team}\"";
+    let body = tail_config(dir.path(), &engine).replacen("type = \"docker\"", tagged, 1);
+    let mut node = node(dir.path(), &format!("{body}match = [\"brief.{team}\"]\n")).start();
     node.wait_for("readiness", |node| node.get("/ready").is_some_and(|(status, _)| status == 200));
-    let name = unique("brief");
-    engine.docker(&["run", "--rm", "--network", "none", "--name", &name, "longshore-test:1", "awk", &counter(100)]);
+    let names: Vec<String> = (0..THREADS * EACH).map(|_| unique("brief")).collect();
+    let (label, script) = (format!("team={team}"), counter(100));
+    std::thread::scope(|scope| {
+        for names in names.chunks(EACH) {
+            let (engine, label, script) = (&engine, &label, &script);
+            scope.spawn(move || {
+                for name in names {
+                    let options = ["run", "--rm", "--network", "none", "--name", name, "--label", label];
+                    engine.docker(&[&options[..], &["longshore-test:1", "awk", script]].concat());
+                }
+            });
+        }
+    });
     let out = dir.path().join("out.ndjson");
-    let of_it = || records(&out).iter().filter(|record| at(record, "container.name") == Some(&json!(name))).count();
-    node.wait_for("its 100 lines", |_| of_it() >= 100);
+    let lines = 100 * names.len();
+    node.wait_for("their lines", |_| line_count(&out) >= lines);
     node.stop_well();
-    assert_eq!(of_it(), 100);
+    let records = records(&out);
+    let expected = names.iter().map(|name| (name.clone(), 100)).collect();
+    assert_each_once(&records, "container.name", "seq", &expected);
+    for record in &records {
+        assert_eq!(at(record, "container.image"), Some(&json!("longshore-test:1")));
+        assert_eq!(record["tag"], json!(format!("brief.{team}")));
+    }
 }
 
 /// The options of the `daemon.json` that the page about the driver gives, with the address of this test.

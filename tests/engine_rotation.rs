@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::engine::{counter, tail_config, unique};
 use crate::harness::engine::Engine;
-use crate::harness::records::line_count;
+use crate::harness::records::{line_count, records};
 use crate::harness::{PATIENCE, folder, node};
 
 /// Lines of one container at full speed.
@@ -131,6 +131,30 @@ fn a_container_that_is_restarted_renamed_and_stopped_in_a_line_keeps_its_lines_a
     let halves = text.lines().filter(|line| line.contains("{\\\"seq\\\":2")).count();
     assert_eq!((firsts, halves), (2, 2), "{text}");
     assert!(text.contains(&format!("{renamed:?}")) && text.contains(&format!("{name:?}")), "{text}");
+}
+
+#[test]
+fn a_container_that_is_renamed_while_it_runs_has_its_new_name_from_then_on_and_its_old_attributes() {
+    let Some(engine) = Engine::find() else { return };
+    let dir = folder();
+    let name = unique("before");
+    let renamed = format!("{name}-after");
+    let mut node = node(dir.path(), &config(dir.path(), &engine, &format!("{name}*"), "")).start();
+    let out = dir.path().join("out.ndjson");
+    let script = "i=0; while [ $i -lt 40 ]; do echo \"{\\\"seq\\\":$i}\"; i=$((i+1)); sleep 0.1; done";
+    let container = engine.run(&name, &["--log-opt", "tag={{.Name}}"], &["sh", "-c", script]);
+    node.wait_for("some lines", |_| line_count(&out) >= 5);
+    engine.docker(&["rename", &container.id, &renamed]);
+    assert_eq!(container.wait(), "0");
+    node.wait_for("all lines", |_| line_count(&out) >= 40);
+    node.stop_well();
+    let records = records(&out);
+    assert!(records.iter().enumerate().all(|(seq, record)| record["seq"] == seq) && records.len() == 40);
+    let names: Vec<&str> = records.iter().filter_map(|record| record["container"]["name"].as_str()).collect();
+    let at = names.iter().position(|known| *known == renamed).expect("the new name");
+    assert!(at >= 5 && names[..at].iter().all(|known| *known == name), "{names:?}");
+    assert!(names[at..].iter().all(|known| *known == renamed), "{names:?}");
+    assert!(records.iter().all(|record| record["attrs"]["tag"] == name.as_str()), "as Docker began it");
 }
 
 #[test]

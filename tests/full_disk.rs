@@ -1,4 +1,4 @@
-//! A disk that is full under the file sink: what was not written is kept, tried again, and in the end every record is
+//! A disk that is full under the checkpoints: reading goes on, and it is said. One that is full under the file sink: what was not written is kept, tried again, and in the end every record is
 //! there once. A read-only one does not keep the others
 //! from starting; log and health name it.
 
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::docker_folder::{app_line, config};
 use crate::harness::containers::Container;
-use crate::harness::records::{assert_each_once, records};
+use crate::harness::records::{Numbers, assert_each_once, line_count, records};
 use crate::harness::{folder, node, run_command, skip, told};
 
 /// A small file system in memory, unmounted when dropped.
@@ -64,6 +64,36 @@ fn a_full_disk_delays_records_and_loses_none() {
     node.assert_ledger_closes();
     node.stop_well();
     assert_each_once(&records(&out), "container.name", "seq", &BTreeMap::from([("web".to_owned(), LINES)]));
+}
+
+#[test]
+fn a_full_disk_under_the_checkpoints_stops_no_reading_and_is_said() {
+    let dir = folder();
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), "16m") else { return };
+    let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
+    let data = format!("data_dir = {:?}", disk.0.join("data"));
+    let body = config(dir.path()) + "[buffer]\nsize = \"8MiB\"\n";
+    let (out, filler) = (dir.path().join("out.ndjson"), disk.0.join("filler"));
+    let mut first = node(dir.path(), &body).with_node(&data).start();
+    (0..100).for_each(|seq| web.line(&app_line(seq), "stdout"));
+    first.wait_for("100 records", |_| line_count(&out) >= 100);
+    // As much as there is room for.
+    fs::write(&filler, vec![1; 16 << 20]).expect_err("it can not hold that");
+    (100..200).for_each(|seq| web.line(&app_line(seq), "stdout"));
+    first.wait_for("100 more", |_| line_count(&out) >= 200);
+    first.wait_for("the log to say it", |node| node.log().contains("checkpoints were not saved"));
+    first.wait_for("health to say it", |node| {
+        node.get("/health").is_some_and(|(_, text)| text.contains("not saved") && text.contains("No space"))
+    });
+    first.kill();
+    fs::remove_file(&filler).expect("there");
+    let mut second = node(dir.path(), &body).with_node(&data).start();
+    (200..210).for_each(|seq| web.line(&app_line(seq), "stdout"));
+    let expected = BTreeMap::from([("web".to_owned(), 210)]);
+    second.wait_for("the rest", |_| Numbers::of(&records(&out), "container.name", "seq").missing(&expected).is_empty());
+    second.stop_well();
+    let repeats = Numbers::of(&records(&out), "container.name", "seq").repeats();
+    assert!(repeats <= 200, "no more than what was not saved: {repeats}");
 }
 
 #[test]

@@ -1,15 +1,17 @@
-//! kill -9 at any moment, and a start after it: nothing is missing, and what comes twice is bounded.
+//! kill -9 at any moment, and a start after it: nothing is missing, and what comes twice is bounded; after a stop nothing
+//! comes twice.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::docker_folder::{app_line, config};
 use crate::harness::containers::Container;
-use crate::harness::records::{Numbers, line_count, records};
+use crate::harness::records::{Numbers, assert_each_once, line_count, records};
 use crate::harness::{folder, node};
 
 /// Rounds of kill -9; `.ci/campaign` asks for more.
@@ -17,15 +19,12 @@ fn rounds() -> u64 {
     std::env::var("LONGSHORE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(8)
 }
 
-#[test]
-fn kill_9_while_containers_write_and_rotate_loses_nothing() {
-    let dir = folder();
-    let root = dir.path().join("containers");
-    let done = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = [(1, "web"), (2, "api")]
+/// Containers that write and rotate until they are told; each gives its name and its number of lines.
+fn writers(root: &Path, done: &Arc<AtomicBool>) -> Vec<JoinHandle<(String, u64)>> {
+    [(1, "web"), (2, "api")]
         .map(|(seed, name)| {
-            let mut container = Container::create(&root, seed, name, "app:1", &[]);
-            let done = Arc::clone(&done);
+            let mut container = Container::create(root, seed, name, "app:1", &[]);
+            let done = Arc::clone(done);
             thread::spawn(move || {
                 let mut seq = 0;
                 while !done.load(Ordering::Relaxed) && seq < 2_000_000 {
@@ -46,7 +45,60 @@ fn kill_9_while_containers_write_and_rotate_loses_nothing() {
             })
         })
         .into_iter()
-        .collect();
+        .collect()
+}
+
+#[test]
+fn stops_and_starts_while_containers_write_and_rotate_lose_nothing_and_double_nothing() {
+    let dir = folder();
+    let done = Arc::new(AtomicBool::new(false));
+    let writers = writers(&dir.path().join("containers"), &done);
+    let out = dir.path().join("out.ndjson");
+    for round in 0..6 {
+        let before = line_count(&out);
+        let mut node = node(dir.path(), &config(dir.path())).start();
+        node.wait_for("some progress", |_| line_count(&out) > before);
+        // Not the same moment of the 250 ms between two checkpoints each time.
+        thread::sleep(Duration::from_millis(round * 97 % 400));
+        node.stop_well();
+    }
+    done.store(true, Ordering::Relaxed);
+    let expected: BTreeMap<String, u64> =
+        writers.into_iter().map(|writer| writer.join().expect("a writer does not panic")).collect();
+    let total: u64 = expected.values().sum();
+    let mut last = node(dir.path(), &config(dir.path())).start();
+    last.wait_for("all records", |_| line_count(&out) as u64 >= total);
+    last.stop_well();
+    assert_each_once(&records(&out), "container.name", "seq", &expected);
+}
+
+#[test]
+fn checkpoints_that_can_not_be_read_are_named_and_lines_come_again() {
+    let dir = folder();
+    let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
+    (0..20).for_each(|seq| web.line(&app_line(seq), "stdout"));
+    let out = dir.path().join("out.ndjson");
+    let mut first = node(dir.path(), &config(dir.path())).start();
+    first.wait_for("20 records", |_| line_count(&out) == 20);
+    first.stop_well();
+    for name in ["checkpoints", "checkpoints.bak"] {
+        std::fs::write(dir.path().join("data").join(name), b"\0\0\0").expect("writable");
+    }
+    let mut second = node(dir.path(), &config(dir.path())).start();
+    second.wait_for("all of them again", |_| line_count(&out) >= 40);
+    let said = "neither the checkpoints nor their previous save can be read";
+    assert!(second.log().contains(said), "{}", second.log());
+    second.stop_well();
+    let found = Numbers::of(&records(&out), "container.name", "seq");
+    let expected = BTreeMap::from([("web".to_owned(), 20)]);
+    assert!(found.missing(&expected).is_empty() && found.repeats() == 20, "{found:?}");
+}
+
+#[test]
+fn kill_9_while_containers_write_and_rotate_loses_nothing() {
+    let dir = folder();
+    let done = Arc::new(AtomicBool::new(false));
+    let writers = writers(&dir.path().join("containers"), &done);
     let out = dir.path().join("out.ndjson");
     let kills = rounds();
     for round in 0..kills {

@@ -6,6 +6,8 @@ use std::io::Write as _;
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::docker_folder::{app_line, config};
 use crate::harness::containers::Container;
 use crate::harness::records::{assert_each_once, line_count, records};
@@ -51,6 +53,26 @@ fn a_removed_container_is_read_to_its_end() {
     node.wait_for("all records", |_| line_count(&out) >= 2_000);
     node.stop_well();
     assert_each_once(&records(&out), "container.name", "seq", &BTreeMap::from([("brief".to_owned(), 2_000)]));
+}
+
+#[test]
+fn a_container_that_is_removed_with_20_mb_unread_leaves_them_all_with_its_name() {
+    const LINES: u64 = 10_000;
+    let dir = folder();
+    let mut brief = Container::create(&dir.path().join("containers"), 1, "brief", "app", &[]);
+    let line = |seq: u64| format!(r#"{{"seq":{seq},"pad":"{}"}}"#, "x".repeat(2_000));
+    brief.line(&line(0), "stdout");
+    let mut node = node(dir.path(), &config(dir.path())).start();
+    let out = dir.path().join("out.ndjson");
+    node.wait_for("the first record", |_| line_count(&out) == 1);
+    // It stands still until the container is gone, so all of that is unread then.
+    node.signal(Signal::STOP);
+    (1..LINES).for_each(|seq| brief.line(&line(seq), "stdout"));
+    brief.remove();
+    node.signal(Signal::CONT);
+    node.wait_for("all records", |node| node.delivered("out") >= LINES);
+    node.stop_well();
+    assert_each_once(&records(&out), "container.name", "seq", &BTreeMap::from([("brief".to_owned(), LINES)]));
 }
 
 #[test]

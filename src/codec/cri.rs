@@ -38,6 +38,11 @@ fn split(line: &[u8]) -> Option<Parts<'_>> {
     Some(Parts { time, time_text, stream, partial, text: text.get(1..).unwrap_or_default() })
 }
 
+/// Whether a line (without its line break) is a piece whose line goes on.
+pub fn is_piece(line: &[u8]) -> bool {
+    split(line).is_some_and(|parts| parts.partial)
+}
+
 /// Appends one line (without its line break) as a record; a `P` line is marked
 /// [`PARTIAL`](crate::batch::PARTIAL).
 pub fn decode(line: &[u8], head: LineHead, batch: &mut Batch) {
@@ -80,8 +85,11 @@ mod tests {
 
     #[test]
     fn a_line_gives_text_stream_and_time() {
-        let cases: [(&[u8], &[u8], Stream, bool); 6] = [
+        let cases: [(&[u8], &[u8], Stream, bool); 8] = [
             (b"2026-11-23T10:15:00.5Z stdout F hello  world ", b"hello  world ", Stream::Stdout, false),
+            // containerd writes its local time.
+            (b"2026-11-23T12:15:00.5+02:00 stdout F east", b"east", Stream::Stdout, false),
+            (b"2026-11-23T04:45:00.5-05:30 stdout P west", b"west", Stream::Stdout, true),
             (b"2026-11-23T10:15:00.5Z stderr P half", b"half", Stream::Stderr, true),
             (b"2026-11-23T10:15:00.5Z stdout F:x:y tagged", b"tagged", Stream::Stdout, false),
             (b"2026-11-23T10:15:00.5Z stdout P:x \xff", b"\xff", Stream::Stdout, true),
@@ -91,9 +99,9 @@ mod tests {
         for (line, text, stream, partial) in cases {
             let batch = decoded(line);
             let row = batch.row(0);
-            assert_eq!((log(&batch), row.stream, row.has(PARTIAL)), (text, stream, partial));
+            assert_eq!((log(&batch), row.stream, row.has(PARTIAL), is_piece(line)), (text, stream, partial, partial));
             assert_eq!(row.time, Timestamp(1_795_428_900_500_000_000));
-            assert_eq!(batch.bytes(row.time_text), b"2026-11-23T10:15:00.5Z");
+            assert!(line.starts_with(batch.bytes(row.time_text)) && row.time_text.len >= 22);
         }
     }
 

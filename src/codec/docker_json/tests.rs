@@ -61,6 +61,29 @@ fn a_line_of_docker_gives_text_stream_and_time() {
     assert_eq!(odd(&batch, Oddity::LineNotDocker), 0);
 }
 
+/// All that Docker escapes, and what it leaves alone though others do not.
+fn hard_text() -> String {
+    let control = (0u8..0x20).filter(|byte| *byte != b'\n').map(char::from);
+    let rest = "\"\\/<>&'\u{7f}\u{2028}\u{2029}\u{feff}é東😀\u{fffd}end".chars();
+    control.chain((0x80..=0x9f).filter_map(char::from_u32)).chain(rest).collect()
+}
+
+#[test]
+fn every_escape_of_docker_comes_back_and_only_bytes_that_it_lost_are_counted() {
+    let text = hard_text();
+    for form in [LogForm::Text, LogForm::Escaped, LogForm::Members] {
+        let batch = decoded(format!("{{\"log\":\"{}\\n{TAIL}", docker_escaped(&text)).as_bytes(), form);
+        assert_eq!(log(&batch, 0), (text.clone(), false), "{form:?}");
+        assert_eq!((odd(&batch, Oddity::Utf8LostByDocker), odd(&batch, Oddity::InvalidUtf8)), (0, 0), "{form:?}");
+        let batch = decoded(format!("{{\"log\":\"\u{fffd}\\ufffd\\n{TAIL}").as_bytes(), form);
+        assert_eq!(
+            (log(&batch, 0).0, odd(&batch, Oddity::Utf8LostByDocker)),
+            ("\u{fffd}\u{fffd}".to_owned(), 1),
+            "{form:?}"
+        );
+    }
+}
+
 #[test]
 fn every_length_of_time_and_both_streams_are_known() {
     for time in ["2026-11-23T10:15:00Z", "2026-11-23T10:15:00.1Z", "2026-11-23T10:15:00.12345678Z"] {

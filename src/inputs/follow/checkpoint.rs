@@ -607,6 +607,36 @@ mod tests {
     }
 
     #[test]
+    fn a_save_without_room_or_cut_short_before_the_rename_leaves_the_previous_one_and_is_said() {
+        for at_rename in [false, true] {
+            let dir = tempfile::tempdir().expect("a temp dir");
+            let metrics = Arc::new(Metrics::new(&[("in", "test")], &[("out", "test")]));
+            let c = Checkpoints::open(dir.path(), quiet()).expect("free");
+            c.report_to(Arc::clone(&metrics));
+            put(&c, "a", 1);
+            c.save().expect("saved");
+            put(&c, "a", 2);
+            disk::set_hook(Some(Box::new(move |call| match call {
+                disk::Call::Write(_) if !at_rename => Err(rustix::io::Errno::NOSPC.into()),
+                disk::Call::Rename(_) if at_rename => Err(rustix::io::Errno::NOSPC.into()),
+                _ => Ok(()),
+            })));
+            let error = c.save().expect_err("no room");
+            disk::set_hook(None);
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            let (health, reason) = metrics.checks().remove(CHECK).expect("said");
+            assert!(health == Health::Warn && reason.contains("not saved"), "{reason}");
+            drop(c);
+            let c = Checkpoints::open(dir.path(), quiet()).expect("starts");
+            assert_eq!((offset(&c, "a"), c.damaged()), (Some(1), 0));
+            put(&c, "a", 2);
+            c.save().expect("saved");
+            drop(c);
+            assert_eq!(offset(&Checkpoints::open(dir.path(), quiet()).expect("starts"), "a"), Some(2));
+        }
+    }
+
+    #[test]
     fn nothing_is_saved_while_the_outputs_can_not_be_synced() {
         let dir = tempfile::tempdir().expect("a temp dir");
         let broken = Arc::new(AtomicBool::new(true));

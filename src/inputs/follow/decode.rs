@@ -1,5 +1,7 @@
 //! Which codec reads a line of a followed file or of standard input.
 
+use memchr::memrchr;
+
 use crate::batch::Batch;
 use crate::codec::docker_json::{self, LineHead, LogForm};
 use crate::codec::{cri, text};
@@ -41,6 +43,14 @@ impl Format {
         }
     }
 
+    /// Whether the last whole line of `data` is a piece whose line goes on. (A Docker piece says so by its size only, and
+    /// Docker's own files are not asked.)
+    pub fn ends_in_piece(self, data: &[u8]) -> bool {
+        let Some(end) = memrchr(b'\n', data).filter(|_| self == Format::Cri) else { return false };
+        let start = memrchr(b'\n', &data[..end]).map_or(0, |before| before + 1);
+        cri::is_piece(trim_cr(&data[start..end]))
+    }
+
     /// Whether an empty line is a record.
     pub fn keeps_empty(self) -> bool {
         self == Format::Text
@@ -65,6 +75,25 @@ pub fn cut(line: &[u8], max: usize) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_whole_cri_piece_at_the_end_says_that_its_line_goes_on() {
+        let (piece, last) = ("2026-11-23T10:15:00Z stdout P a\n", "2026-11-23T10:15:00Z stdout F b\n");
+        let cases = [
+            (piece.to_owned(), true),
+            (last.to_owned() + piece, true),
+            (piece.replace('\n', "\r\n"), true),
+            (piece.to_owned() + "2026-11-23T10:15:00Z stdout F unfin", true),
+            (piece.to_owned() + last, false),
+            (piece.trim_end().to_owned(), false),
+            ("\n".to_owned(), false),
+            (String::new(), false),
+        ];
+        for (data, goes_on) in cases {
+            assert_eq!(Format::Cri.ends_in_piece(data.as_bytes()), goes_on, "{data:?}");
+            assert!(!Format::Text.ends_in_piece(data.as_bytes()));
+        }
+    }
 
     #[test]
     fn a_line_is_cut_between_characters() {

@@ -187,9 +187,32 @@ impl Chain {
         }
         add(&mut batch.tally, &std::mem::take(&mut self.tally));
         batch.tally.bytes += end - self.ranged;
-        let hold = [self.lane.hold(), self.skipping].into_iter().flatten().min();
         self.ranged = end;
-        let number = self.progress.lock().tracker.open(tracker::Mark { done: end, tail, hold, time: self.last });
+        self.send(outlet, batch, tracker::Mark { done: end, tail, hold: self.hold(), time: self.last });
+    }
+
+    /// Makes records of the pieces that wait: their ends will not come.
+    pub(super) fn flush_lane(&mut self, outlet: &Outlet) {
+        let Some(first) = self.lane.hold() else { return };
+        let mut batch = Batch::new(outlet.budget.empty_permit(), outlet.input, Arc::clone(&self.about.origin));
+        batch.base = first;
+        batch.ids.extend(self.ids_from(first));
+        batch.shared_tag_index(&self.about.tag);
+        outlet.flush(&mut self.lane, &mut batch);
+        let mark =
+            tracker::Mark { done: self.position, hold: self.hold(), time: self.last, ..tracker::Mark::default() };
+        self.send(outlet, batch, mark);
+    }
+
+    /// Where the first line begins that is not finished.
+    fn hold(&self) -> Option<u64> {
+        let aside = self.aside.iter().flat_map(|aside| [aside.lane.hold(), aside.skipping]);
+        [self.lane.hold(), self.skipping].into_iter().chain(aside).flatten().min()
+    }
+
+    /// Sends a batch; up to the mark everything is delivered with it.
+    fn send(&self, outlet: &Outlet, mut batch: Batch, mark: tracker::Mark) {
+        let number = self.progress.lock().tracker.open(mark);
         let waiter = RangeWaiter { progress: Arc::clone(&self.progress), number };
         match self.rules.ack {
             Ack::Delivered | Ack::Durable => batch.receipts.push(Receipt::new(Box::new(waiter))),

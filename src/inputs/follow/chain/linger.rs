@@ -1,5 +1,12 @@
 //! What comes late to files that were renamed: writers that are not Docker go on until they are told. And files to which
 //! nothing comes: where descriptors are scarce they are closed.
+//!
+//! A CRI runtime that is told to write to a new file may leave a line's first pieces in the old one and go on in the new
+//! one; what it had queued still comes to the old one meanwhile. So a line without its end keeps the new file waiting for
+//! [`PIECE_WAIT`] at most, and is gone on with there if its end does not come by then. Once the new file has begun, pieces
+//! that come late are joined with one another only: as the new file's they would make one of two lines.
+//!
+//! Limit: what was not delivered is read again in the order in which it was read, and then its pieces are joined in it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +17,10 @@ use crate::inputs::Outlet;
 use crate::inputs::follow::clock;
 use crate::inputs::follow::source::{self, Found, Source};
 use crate::metrics::followed::LostBytes;
+use crate::pipeline::Lane;
+
+/// How long the rest of a line is waited for.
+const PIECE_WAIT: Duration = Duration::from_secs(1);
 
 /// How often a renamed file is looked at.
 pub(super) const POLL: Duration = Duration::from_millis(100);
@@ -20,7 +31,19 @@ pub(super) struct Lingering {
     pub(super) grew: Instant,
 }
 
+/// What was begun in the file that is read, while a lingering one is.
+pub(super) struct Aside {
+    pub(super) lane: Lane,
+    pub(super) skipping: Option<u64>,
+}
+
 impl Chain {
+    /// Whether the file that is read ended within a line, and the rest of that may still come to it.
+    pub(super) fn expects_an_end(&mut self, outlet: &Outlet) -> bool {
+        self.close(outlet);
+        self.lane.is_waiting() && clock::since(self.grew) < PIECE_WAIT
+    }
+
     /// Closes the file that is read, if it is read and delivered to its end and has a name. Says whether it was open.
     pub(in crate::inputs::follow) fn park(&self) -> bool {
         let Some(source) = &self.source else { return false };
@@ -67,15 +90,23 @@ impl Chain {
                 // Rewritten after it was renamed, or unreadable: nothing of ours.
                 Ok(Found::Rewritten) | Err(_) => continue,
             };
-            if n > 0 && (grown || over) {
+            // The pieces of a line are taken together, if the next one comes soon.
+            let piece = n < source::BLOCK && self.rules.format.ends_in_piece(late.source.data(context.buf, n));
+            let due = if piece { !grown && clock::since(late.grew) >= PIECE_WAIT } else { grown };
+            if n > 0 && (due || over) {
                 self.close(context.outlet);
                 let (held, from) = (Arc::clone(&late.source.held), late.source.offset);
-                let skipping = self.skipping.take();
+                let fresh = context.outlet.lane(self.rules.format.join_rule());
+                self.aside =
+                    Some(Aside { lane: std::mem::replace(&mut self.lane, fresh), skipping: self.skipping.take() });
                 self.span(&held, from, source::head_of(&held).unwrap_or_default());
                 let main = self.source.replace(late.source);
                 self.take(context, n, over && !grown);
                 self.close(context.outlet);
-                self.skipping = skipping;
+                self.flush_lane(context.outlet);
+                if let Some(aside) = self.aside.take() {
+                    (self.lane, self.skipping) = (aside.lane, aside.skipping);
+                }
                 let Some(source) = std::mem::replace(&mut self.source, main) else { continue };
                 late.source = source;
                 if let Some((held, from)) = self.source.as_ref().map(|main| (Arc::clone(&main.held), main.offset)) {

@@ -7,7 +7,8 @@
 //! A Docker generation is final after an end of file that was seen once a newer one exists (Docker closes before it
 //! renames). Other writers go on writing to the renamed file until they are told: it lingers, and what comes late is
 //! read from it until it has not grown for 30 s. An unfinished last line waits in the file until its generation is
-//! final, and is a record then.
+//! final, and is a record then. A line whose pieces end with the file may go on in the old one or in the new one: see
+//! `linger.rs`.
 //!
 //! Counters: `line_cut`, `nul_run`, `torn_line`, `gz_damaged`, `file_rewritten`, `generation_gone`.
 
@@ -26,14 +27,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::batch::{Batch, Receipt};
+use crate::batch::Batch;
 use crate::codec::docker_json::LogForm;
 use crate::inputs::follow::checkpoint::Saved;
 use crate::inputs::follow::clock;
 use crate::inputs::follow::decode::Format;
 use crate::inputs::follow::generations::{Family, Held};
 use crate::inputs::follow::identity::{FileId, HEAD_BYTES, Mark};
-use crate::inputs::follow::progress::{Progress, RangeWaiter, Span};
+use crate::inputs::follow::progress::{Progress, Span};
 use crate::inputs::follow::source::{self, Found, Source};
 use crate::inputs::follow::standing::Standing;
 use crate::inputs::follow::tracker;
@@ -142,6 +143,8 @@ pub struct Chain {
     about: About,
     progress: Arc<Progress>,
     lane: Lane,
+    /// The lane and the cut line of the file that is read otherwise, while something late is read.
+    aside: Option<linger::Aside>,
     /// Newer generations, oldest first.
     queue: VecDeque<Arc<Held>>,
     source: Option<Source>,
@@ -202,6 +205,7 @@ impl Chain {
             about: seed.about,
             progress: Progress::new(tracker::Mark::default(), outlet.checkpoints.as_ref()),
             lane: outlet.lane(rules.format.join_rule()),
+            aside: None,
             queue: VecDeque::new(),
             source: None,
             position: 0,
@@ -452,6 +456,9 @@ impl Chain {
         // Whoever writes is still at the old file, or at neither, while the new one is empty.
         let newer_has_data = self.queue.iter().any(|held| held.gz || held.look().is_ok_and(|look| look.size > 0));
         if newer_has_data {
+            if self.expects_an_end(context.outlet) {
+                return Some(Turn::Sleep(linger::POLL));
+            }
             if let Some(source) = self.source.take() {
                 self.lingering.push(linger::Lingering { source, grew: clock::now() });
             }
@@ -537,18 +544,7 @@ impl Chain {
         if !self.lingering.is_empty() {
             return Some(Turn::Sleep(linger::POLL));
         }
-        if self.lane.is_waiting() {
-            let permit = context.outlet.budget.empty_permit();
-            let mut batch = Batch::new(permit, context.outlet.input, Arc::clone(&self.about.origin));
-            batch.base = self.position;
-            batch.shared_tag_index(&self.about.tag);
-            context.outlet.flush(&mut self.lane, &mut batch);
-            let mark = tracker::Mark { done: self.position, time: self.last, ..tracker::Mark::default() };
-            let number = self.progress.lock().tracker.open(mark);
-            let waiter = RangeWaiter { progress: Arc::clone(&self.progress), number };
-            batch.receipts.push(Receipt::new(Box::new(waiter)));
-            context.outlet.send_blocking(batch);
-        }
+        self.flush_lane(context.outlet);
         let done = self.progress.lock().tracker.is_idle();
         Some(if done { Turn::Ended } else { Turn::Sleep(linger::POLL) })
     }

@@ -17,14 +17,6 @@ fn lost_bytes(node: &Node, why: LostBytes) -> u64 {
     node.metrics.inputs[0].followed.lost_bytes[why as usize].load(Ordering::Relaxed)
 }
 
-fn until(what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !done() {
-        assert!(Instant::now() < deadline, "still not: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 #[test]
 fn deleted_files_beyond_their_limit_are_given_up_oldest_first_and_counted() {
     const LINES: usize = 200;
@@ -45,6 +37,10 @@ fn deleted_files_beyond_their_limit_are_given_up_oldest_first_and_counted() {
         until("opened", || generations(&node, Generation::Opened) >= n as u64 + 2);
     }
     until("given up", || generations(&node, Generation::GivenUp) >= 5);
+    until("said", || {
+        let said = node.metrics.checks().remove("held deleted files in");
+        said.is_some_and(|(health, reason)| health == Health::Warn && reason.contains("given up"))
+    });
     let given_up = generations(&node, Generation::GivenUp) as usize;
     drop(all);
     docker.append(&["the end"]);
@@ -109,16 +105,194 @@ fn a_link_that_is_pointed_elsewhere_is_followed_there_and_loops_and_dangling_lin
     fs::create_dir(&logs).and_then(|()| fs::create_dir(&targets)).expect("made");
     put(&targets.join("one"), 0..5);
     put(&targets.join("two"), 5..10);
-    symlink(targets.join("one"), logs.join("a.log")).expect("linked");
+    put(&targets.join("three"), 12..15);
+    symlink(targets.join("one"), targets.join("hop")).expect("linked");
+    symlink(targets.join("hop"), logs.join("a.log")).expect("linked");
     symlink(logs.join("loop.log"), logs.join("loop.log")).expect("linked");
     symlink(targets.join("nowhere"), logs.join("dangling.log")).expect("linked");
     let node = Node::new();
     node.start("file", &format!("paths = [\"{}/*.log\"]\n", logs.display()));
     assert_eq!(node.wait_for(5), lines(0..5));
-    symlink(targets.join("two"), logs.join("new")).expect("linked");
-    fs::rename(logs.join("new"), logs.join("a.log")).expect("replaced");
+    // The second hop is pointed elsewhere; the folder that is watched sees nothing of it.
+    symlink(targets.join("two"), targets.join("new")).expect("linked");
+    fs::rename(targets.join("new"), targets.join("hop")).expect("replaced");
     assert_eq!(node.wait_for(10), lines(0..10));
     // A target that appears later is found, too.
     put(&targets.join("nowhere"), 10..12);
     assert_eq!(node.wait_for(12), lines(0..12));
+    symlink(targets.join("three"), logs.join("new")).expect("linked");
+    fs::rename(logs.join("new"), logs.join("a.log")).expect("replaced");
+    assert_eq!(node.wait_for(15), lines(0..15));
+    let (health, reason) = node.metrics.checks().remove("input in").expect("a check");
+    assert!(health == Health::Warn && reason.contains("loop.log"), "{reason}");
+}
+
+#[test]
+fn a_file_that_was_written_anew_while_stopped_is_read_from_its_head_whether_shorter_or_longer() {
+    for range in [100..103, 100..300] {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let (log, data) = (dir.path().join("a.log"), dir.path().join("data"));
+        let settings = format!("paths = [\"{}/*.log\"]\n", dir.path().display());
+        put(&log, 0..100);
+        let node = Node::at(Some(&data));
+        node.start("file", &settings);
+        node.wait_for(100);
+        node.shut_down();
+        OpenOptions::new().write(true).open(&log).expect("opens").set_len(0).expect("truncated");
+        put(&log, range.clone());
+        let node = Node::at(Some(&data));
+        node.start("file", &settings);
+        assert_eq!(node.wait_for(range.len()), lines(range.clone()));
+        assert_eq!(node.oddity(Oddity::FileRewritten), 1);
+        node.shut_down();
+        // Another file in its place; the old one stays, so that its inode is another one's.
+        fs::rename(&log, dir.path().join("elsewhere")).expect("renamed");
+        put(&log, range.start + 1000..range.end + 1000);
+        let node = Node::at(Some(&data));
+        node.start("file", &settings);
+        let came = node.wait_for(range.len() + 1);
+        assert!(came[0].starts_with('{') && came[0].contains("bytes_at_least"), "a gap is told: {}", came[0]);
+        assert_eq!(came[1..], lines(range.start + 1000..range.end + 1000));
+        assert_eq!(node.oddity(Oddity::GenerationGone), 1);
+        node.shut_down();
+    }
+}
+
+#[test]
+fn a_restart_goes_on_two_generations_back_and_leaves_older_ones_alone() {
+    let docker = Docker::new();
+    for n in 0..3 {
+        docker.append(&lines(n * 10..n * 10 + 10));
+        if n < 2 {
+            docker.rotate(5);
+        }
+    }
+    let node = Node::at(Some(&docker.data()));
+    node.start("docker", &docker.settings());
+    assert_eq!(node.wait_for(30), lines(0..30));
+    node.shut_down();
+    docker.append(&lines(30..35));
+    docker.rotate(5);
+    docker.append(&lines(35..40));
+    docker.rotate(5);
+    docker.append(&lines(40..45));
+    // By now .4 and .3 were read, and the place is in .2.
+    let node = Node::at(Some(&docker.data()));
+    node.start("docker", &docker.settings());
+    assert_eq!(node.wait_for(15), lines(30..45));
+    assert_eq!(generations(&node, Generation::Lost), 0);
+    assert_eq!(node.shut_down(), lines(30..45), "and nothing more up to the end");
+}
+
+#[test]
+fn a_restart_where_every_generation_is_another_reads_them_from_the_oldest_on() {
+    let docker = Docker::new();
+    docker.put("", 0..10);
+    let node = Node::at(Some(&docker.data()));
+    node.start("docker", &docker.settings());
+    assert_eq!(node.wait_for(10), lines(0..10));
+    node.shut_down();
+    // No generation's name, and its inode is not free.
+    fs::rename(docker.path(""), docker.path("x")).expect("renamed");
+    docker.put(".2", 20..30);
+    docker.compress(2);
+    docker.put(".1", 30..40);
+    docker.put("", 40..50);
+    let node = Node::at(Some(&docker.data()));
+    node.start("docker", &docker.settings());
+    let came = node.wait_for(31);
+    assert_eq!(came[1..], lines(20..50));
+    let gap: serde_json::Value = serde_json::from_str(&came[0]).expect("an object");
+    let times = (gap["from"].as_str(), gap["to"].as_str());
+    assert_eq!(times, (Some("2026-11-24T10:00:00.000000009Z"), Some("2026-11-24T10:00:00.000000020Z")));
+    assert_eq!((node.oddity(Oddity::GenerationGone), generations(&node, Generation::Lost)), (1, 1));
+    node.shut_down();
+}
+
+#[test]
+fn files_from_before_the_clock_was_set_back_are_read_in_their_order() {
+    let docker = Docker::new();
+    let ahead = |name: &str| {
+        let file = OpenOptions::new().append(true).open(docker.path(name)).expect("there");
+        file.set_modified(std::time::SystemTime::now() + Duration::from_secs(3600)).expect("set");
+    };
+    docker.append(&lines(0..10));
+    docker.rotate(5);
+    docker.compress(1);
+    docker.append(&lines(10..20));
+    ahead(".1.gz");
+    ahead("");
+    let node = Node::at(Some(&docker.data()));
+    node.start("docker", &docker.settings());
+    assert_eq!(node.wait_for(20), lines(0..20));
+    docker.rotate(5);
+    docker.append(&lines(20..30));
+    docker.compress(1);
+    ahead(".1.gz");
+    assert_eq!(node.wait_for(30), lines(0..30));
+    node.shut_down();
+    // What is written by the clock that was set back has times before those of what was read.
+    *docker.time.lock().expect("no panic") = 0;
+    docker.append(&lines(30..35));
+    docker.rotate(5);
+    docker.append(&lines(35..40));
+    let node = Node::at(Some(&docker.data()));
+    node.start("docker", &docker.settings());
+    assert_eq!(node.wait_for(10), lines(30..40));
+    node.shut_down();
+}
+
+#[test]
+fn a_folder_that_is_full_before_it_can_be_watched_is_read_at_once() {
+    let docker = Docker::new();
+    docker.append(&lines(0..1));
+    let node = Node::new();
+    node.start("docker", &docker.settings());
+    node.wait_for(1);
+    // Made elsewhere and moved there: no event tells of what is in it. One of some is soon enough also where others are late:
+    // who waits for the look at everything is late each time but for one in ten.
+    let quick = (1..4).any(|n| {
+        let id = format!("{n:064x}");
+        let elsewhere =
+            Docker { dir: tempfile::tempdir_in(docker.dir.path()).expect("a temp dir"), time: Mutex::new(0) };
+        elsewhere.create(&id, "full");
+        let made = elsewhere.root().join(&id);
+        for (suffix, line) in [(".1", 2 * n - 1), ("", 2 * n)] {
+            let text = record_at(&format!("line {line}\\n"), line as u64);
+            fs::write(made.join(format!("{id}-json.log{suffix}")), text).expect("written");
+        }
+        let since = Instant::now();
+        fs::rename(&made, docker.root().join(&id)).expect("renamed");
+        assert_eq!(node.wait_for(2 * n + 1), lines(0..2 * n + 1));
+        assert_eq!(node.all()[2 * n].name, "full");
+        since.elapsed() < Duration::from_secs(2)
+    });
+    assert!(quick, "each took longer");
+}
+
+#[test]
+fn containers_that_live_for_a_moment_leave_their_lines_with_their_names_and_labels() {
+    const CONTAINERS: usize = 100;
+    let docker = Docker::new();
+    let node = Node::new();
+    node.start("docker", &(docker.settings() + "tag = \"{container.image}.{container.labels.n}\"\n"));
+    docker.append(&lines(0..1));
+    node.wait_for(1);
+    for n in 1..=CONTAINERS {
+        let (id, name) = (format!("{n:064x}"), format!("c{n}"));
+        docker.create(&id, &name);
+        let text: String = (0..5).map(|line| record_at(&format!("{n} {line}\\n"), line)).collect();
+        fs::write(docker.root().join(&id).join(format!("{id}-json.log")), text).expect("written");
+        until("it is open", || generations(&node, Generation::Opened) > n as u64);
+        fs::remove_dir_all(docker.root().join(&id)).expect("removed");
+    }
+    node.wait_for(1 + 5 * CONTAINERS);
+    for n in 1..=CONTAINERS {
+        let name = format!("c{n}");
+        let of_it: Vec<Arrived> = node.all().into_iter().filter(|record| record.name == name).collect();
+        let logs: Vec<&str> = of_it.iter().map(|record| record.log.as_str()).collect();
+        assert_eq!(logs, [0, 1, 2, 3, 4].map(|line| format!("{n} {line}")));
+        assert!(of_it.iter().all(|record| record.tag == format!("img.{name}")), "{:?}", of_it[0].tag);
+    }
+    assert_eq!(node.all().len(), 1 + 5 * CONTAINERS);
 }

@@ -151,6 +151,46 @@ fn reading_files_once_ends_with_their_unfinished_lines() {
 }
 
 #[test]
+fn a_cri_piece_without_an_end_is_a_record_once_nothing_can_follow_it() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let line = |stream: &str, tag: &str, text: &str| format!("2026-11-24T12:00:00.5+02:00 {stream} {tag} {text}\n");
+    let content = [line("stderr", "P", "half"), line("stdout", "F", "one"), line("stdout", "F", "")].concat();
+    fs::write(dir.path().join("a.log"), content).expect("written");
+    let node = Node::new();
+    node.outlet.lock().expect("no panic").as_mut().expect("there").once = true;
+    node.start("file", &format!("paths = [\"{}/*.log\"]\nformat = \"cri\"", dir.path().display()));
+    assert!(node.workers.join(Instant::now() + Duration::from_secs(10)), "it does not end by itself");
+    assert_eq!(node.wait_for(3), ["one", "", "half"]);
+    assert_eq!(node.oddity(Oddity::PartialOrphan), 1);
+}
+
+#[test]
+fn files_with_the_same_long_head_are_all_read_and_told_apart_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let head = "#".repeat(4096);
+    let settings = format!("paths = [\"{}/*.log\"]", dir.path().display());
+    for name in ["a", "b"] {
+        fs::write(dir.path().join(format!("{name}.log")), format!("{head}\n{name} 0\n")).expect("written");
+    }
+    let node = Node::at(Some(&dir.path().join("data")));
+    node.start("file", &settings);
+    let mut came = node.wait_for(4);
+    came.sort();
+    assert_eq!(came, [head.as_str(), head.as_str(), "a 0", "b 0"]);
+    node.shut_down();
+    // Copied, so that only content tells, and a new file with the same head in its place.
+    let (log, old) = (dir.path().join("a.log"), dir.path().join("a.log.1"));
+    OpenOptions::new().append(true).open(&log).expect("there").write_all(b"a 1\n").expect("written");
+    fs::copy(&log, &old).expect("copied");
+    fs::remove_file(&log).expect("removed");
+    fs::write(&log, format!("{head}\nnew 0\n")).expect("written");
+    let node = Node::at(Some(&dir.path().join("data")));
+    node.start("file", &settings);
+    assert_eq!(node.wait_for(3), ["a 1", head.as_str(), "new 0"]);
+    node.shut_down();
+}
+
+#[test]
 fn an_idle_file_that_grows_does_not_wait_for_the_end_of_a_long_one() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let path = |name: &str| dir.path().join(name);

@@ -54,6 +54,8 @@ pub struct Node {
     /// Drops the next shipment: not delivered.
     refuse: Arc<AtomicBool>,
     held: Arc<Mutex<Vec<Shipment>>>,
+    /// All that was sent has arrived, and no more can come.
+    drained: Arc<AtomicBool>,
     workers: Arc<Workers>,
     checkpoints: Option<Arc<Checkpoints>>,
     saver: Workers,
@@ -100,6 +102,7 @@ impl Node {
             hold: Arc::default(),
             refuse: Arc::default(),
             held: Arc::default(),
+            drained: Arc::default(),
             workers: Arc::default(),
             checkpoints,
             saver,
@@ -111,6 +114,7 @@ impl Node {
     fn drain(&self, mut queue: mpsc::Receiver<Shipment>) {
         let (arrived, hold, refuse, held) =
             (Arc::clone(&self.arrived), Arc::clone(&self.hold), Arc::clone(&self.refuse), Arc::clone(&self.held));
+        let drained = Arc::clone(&self.drained);
         self.runtime.spawn(async move {
             while let Some(shipment) = queue.recv().await {
                 if refuse.swap(false, Ordering::AcqRel) {
@@ -132,6 +136,7 @@ impl Node {
                     shipment.receipts.settle(Outcome::Delivered);
                 }
             }
+            drained.store(true, Ordering::Release);
         });
     }
 
@@ -183,7 +188,7 @@ impl Node {
     fn shut_down(self) -> Vec<String> {
         self.end_inputs();
         if let Some(checkpoints) = &self.checkpoints {
-            std::thread::sleep(Duration::from_millis(50));
+            until("all that was read is delivered", || self.drained.load(Ordering::Acquire));
             checkpoints.final_save().expect("saved");
         }
         self.end()
@@ -200,6 +205,14 @@ impl Node {
         self.end_inputs();
         assert!(self.saver.join(Instant::now() + Duration::from_secs(10)));
         self.all().into_iter().map(|record| record.log).collect()
+    }
+}
+
+fn until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -255,6 +268,13 @@ impl Docker {
         let mut time = self.time.lock().expect("no panic");
         *time += 1;
         record_at(log, *time)
+    }
+
+    /// Appends numbered lines to a generation, each with its number as its time.
+    fn put(&self, suffix: &str, range: std::ops::Range<usize>) {
+        let text: String = range.map(|n| record_at(&format!("line {n}\\n"), n as u64)).collect();
+        let file = OpenOptions::new().create(true).append(true).open(self.path(suffix));
+        file.and_then(|mut file| file.write_all(text.as_bytes())).expect("written");
     }
 
     /// Appends records, each with a time of its own.

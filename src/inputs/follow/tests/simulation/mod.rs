@@ -38,6 +38,7 @@ use crate::inputs::gate::Gate;
 use crate::metrics::followed::Generation;
 use crate::record::Tag;
 
+mod cases;
 mod writer;
 
 use writer::{BASE, Writer};
@@ -167,7 +168,11 @@ struct Life {
     batches: Vec<(Option<u64>, bool)>,
 }
 
-fn begin(folder: &Path, data: &Path, runtime: &Handle) -> std::io::Result<Life> {
+fn docker_rules() -> Rules {
+    Rules { input: "in".to_owned(), format: Format::Docker, line_max: 1 << 20, docker: true, ack: Ack::Delivered }
+}
+
+fn begin(folder: &Path, data: &Path, runtime: &Handle, rules: Rules) -> std::io::Result<Life> {
     let checkpoints = Checkpoints::open(data, Box::new(|| Ok(())))?;
     let metrics = Arc::new(Metrics::new(&[("in", "test")], &[("out", "test")]));
     let (sender, queue) = mpsc::channel(100_000);
@@ -182,8 +187,6 @@ fn begin(folder: &Path, data: &Path, runtime: &Handle) -> std::io::Result<Life> 
         once: false,
         checkpoints: Some(Arc::clone(&checkpoints)),
     };
-    let rules =
-        Rules { input: "in".to_owned(), format: Format::Docker, line_max: 1 << 20, docker: true, ack: Ack::Delivered };
     let startup = Arc::new(Startup::new("in", "containers"));
     let (news, heard) = std::sync::mpsc::channel();
     let line = Line { news, park: Arc::default(), bell: Arc::new(Bell::new()?), ended: Arc::default() };
@@ -342,7 +345,7 @@ impl Run {
         }
         let from = self.arrived.len();
         let made = self.world.borrow().writer.made();
-        match begin(folder, data, runtime) {
+        match begin(folder, data, runtime, docker_rules()) {
             Ok(mut life) => {
                 let world = self.world.borrow();
                 life.from = from;

@@ -1,0 +1,183 @@
+//! Cases that are written out for the engine of the simulation and its clock: what takes days, a file that grows for
+//! seconds, and a writer that is told of a rotation late.
+
+use std::time::SystemTime;
+
+use super::*;
+
+/// An engine that nobody disturbs.
+struct Still {
+    life: Life,
+    folder: PathBuf,
+    now: Duration,
+    wall: SystemTime,
+    _runtime: Runtime,
+    _dir: tempfile::TempDir,
+}
+
+impl Still {
+    /// Starts it on what `prepare` puts into the folder.
+    fn new(rules: Rules, prepare: impl FnOnce(&Path, SystemTime)) -> Still {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let folder = dir.path().join("logs");
+        fs::create_dir(&folder).expect("made");
+        let wall = SystemTime::now();
+        prepare(&folder, wall);
+        clock::set(Some((*START, wall)));
+        let runtime = runtime();
+        let life = begin(&folder, &dir.path().join("data"), runtime.handle(), rules).expect("starts");
+        Still { life, folder, now: Duration::ZERO, wall, _runtime: runtime, _dir: dir }
+    }
+
+    /// Lets time pass, gives everybody a turn, and takes the texts of the lines that came.
+    fn after(&mut self, time: Duration) -> Vec<String> {
+        self.now += time;
+        clock::set(Some((*START + self.now, self.wall + self.now)));
+        self.life.opener.step();
+        self.life.reader.woken();
+        for _ in 0..50 {
+            if !matches!(self.life.reader.step(), Step::Again) {
+                break;
+            }
+        }
+        let mut came = Vec::new();
+        while let Ok(shipment) = self.life.queue.try_recv() {
+            let batch = &shipment.batch;
+            for at in 0..batch.len() {
+                let field = batch.find(at, b"log").copied().expect("log");
+                let text = crate::codec::json::text(batch.value(&field)).expect("a text");
+                came.push(String::from_utf8_lossy(&text).into_owned());
+            }
+            shipment.receipts.settle(Outcome::Delivered);
+        }
+        came
+    }
+
+    /// The same in steps of 100 ms.
+    fn for_seconds(&mut self, seconds: u32) -> Vec<String> {
+        (0..seconds * 10).flat_map(|_| self.after(Duration::from_millis(100))).collect()
+    }
+
+    fn oddity(&self, what: Oddity) -> u64 {
+        self.life.metrics.inputs[0].oddities[what as usize].load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        clock::set(None);
+    }
+}
+
+fn record(n: u64) -> String {
+    record_at(&format!("{n}\\n"), n)
+}
+
+fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
+    range.map(|n| n.to_string()).collect()
+}
+
+#[test]
+fn a_line_after_days_of_silence_that_is_rotated_away_at_once_comes() {
+    let mut still = Still::new(docker_rules(), |folder, _| fs::write(folder.join(BASE), record(0)).expect("written"));
+    assert_eq!(still.for_seconds(1), ["0"]);
+    for _ in 0..3 {
+        assert!(still.after(Duration::from_secs(86_400)).is_empty());
+        assert!(still.for_seconds(1).is_empty());
+    }
+    // All of it between two looks: the line, the end of its file, a new one.
+    let base = still.folder.join(BASE);
+    let mut file = OpenOptions::new().append(true).open(&base).expect("there");
+    file.write_all(record(1).as_bytes()).expect("written");
+    fs::remove_file(&base).expect("removed");
+    fs::write(&base, record(2)).expect("written");
+    assert_eq!(still.for_seconds(1), ["1", "2"]);
+    let lost = &still.life.metrics.inputs[0].followed.generations[Generation::Lost as usize];
+    assert_eq!(lost.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_gz_that_grows_for_seconds_without_its_plain_file_is_read_to_its_end_before_what_is_newer() {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    (0..2000).for_each(|n| encoder.write_all(record(n).as_bytes()).expect("in memory"));
+    let packed = encoder.finish().expect("in memory");
+    let mut gz = None;
+    let mut still = Still::new(docker_rules(), |folder, wall| {
+        fs::write(folder.join(BASE), record(2000)).expect("written");
+        let mut file = File::create(folder.join(format!("{BASE}.1.gz"))).expect("made");
+        file.write_all(&packed[..10]).and_then(|()| file.set_modified(wall)).expect("written");
+        gz = Some(file);
+    });
+    let mut gz = gz.expect("made");
+    let mut came = Vec::new();
+    for part in packed[10..].chunks(packed.len() / 8) {
+        came.extend(still.after(Duration::from_millis(700)));
+        assert!(came.len() < 2000, "it is not whole");
+        gz.write_all(part).and_then(|()| gz.set_modified(still.wall + still.now)).expect("written");
+    }
+    // Nobody says that it is closed: it has been quiet for a second.
+    came.extend(still.for_seconds(3));
+    assert_eq!(came, numbers(0..2001));
+    assert_eq!(still.oddity(Oddity::GzDamaged), 0);
+}
+
+/// A CRI file that its runtime is to rotate: renamed, while the runtime still has it open.
+fn renamed(content: &str) -> (Still, File, PathBuf) {
+    let rules = Rules { format: Format::Cri, docker: false, ..docker_rules() };
+    let still = Still::new(rules, |folder, _| fs::write(folder.join(BASE), content).expect("written"));
+    let base = still.folder.join(BASE);
+    let old = OpenOptions::new().append(true).open(&base).expect("there");
+    fs::rename(&base, still.folder.join(format!("{BASE}.1"))).expect("renamed");
+    (still, old, base)
+}
+
+fn cri(tag: &str, text: &str) -> String {
+    format!("2026-11-24T12:00:00.5+02:00 stdout {tag} {text}\n")
+}
+
+#[test]
+fn a_cri_line_whose_end_comes_to_its_renamed_file_is_not_joined_with_the_new_file_s_line() {
+    let (mut still, mut old, base) = renamed(&(cri("F", "a") + &cri("P", "half")));
+    assert_eq!(still.for_seconds(1), ["a"]);
+    old.write_all(cri("P", " and").as_bytes()).expect("written");
+    assert!(still.after(Duration::from_millis(100)).is_empty());
+    fs::write(&base, cri("F", "new")).expect("written");
+    assert!(still.after(Duration::from_millis(500)).is_empty(), "its end may still come");
+    old.write_all(cri("F", " half").as_bytes()).expect("written");
+    assert_eq!(still.for_seconds(1), ["half and half", "new"]);
+    assert_eq!(still.oddity(Oddity::PartialOrphan), 0);
+}
+
+#[test]
+fn a_cri_line_that_begins_in_a_renamed_file_ends_in_the_new_one_and_what_comes_late_is_joined_by_itself() {
+    let (mut still, mut old, base) = renamed(&cri("P", "begun there, "));
+    assert!(still.for_seconds(1).is_empty());
+    fs::write(&base, cri("F", "ended here") + &cri("P", "begun here, ")).expect("written");
+    assert_eq!(still.for_seconds(2), ["begun there, ended here"]);
+    let mut new = OpenOptions::new().append(true).open(&base).expect("there");
+    // A line that comes late in two looks, with one of the new file in between.
+    old.write_all(cri("P", "late, ").as_bytes()).expect("written");
+    assert!(still.after(Duration::from_millis(300)).is_empty());
+    new.write_all((cri("F", "ended here, too") + &cri("P", "third: ")).as_bytes()).expect("written");
+    assert_eq!(still.after(Duration::from_millis(300)), ["begun here, ended here, too"]);
+    old.write_all(cri("F", "but whole").as_bytes()).expect("written");
+    assert_eq!(still.after(Duration::from_millis(300)), ["late, but whole"]);
+    // And one whose end does not come.
+    old.write_all(cri("P", "without an end").as_bytes()).expect("written");
+    assert_eq!(still.for_seconds(2), ["without an end"]);
+    assert_eq!(still.oddity(Oddity::PartialOrphan), 1);
+    new.write_all(cri("F", "done").as_bytes()).expect("written");
+    assert_eq!(still.for_seconds(1), ["third: done"]);
+}
+
+#[test]
+fn a_cri_file_that_is_renamed_back_since_its_runtime_could_not_be_told_is_read_once() {
+    let (mut still, mut file, base) = renamed(&(cri("P", "a") + &cri("P", "b") + &cri("F", "c") + &cri("F", "")));
+    assert_eq!(still.for_seconds(1), ["abc", ""]);
+    file.write_all((cri("F", "d") + &cri("P", "e, ")).as_bytes()).expect("written");
+    assert_eq!(still.for_seconds(5), ["d"]);
+    fs::rename(still.folder.join(format!("{BASE}.1")), &base).expect("renamed back");
+    assert!(still.for_seconds(11).is_empty(), "also at the look at everything");
+    file.write_all(cri("F", "f").as_bytes()).expect("written");
+    assert_eq!(still.for_seconds(1), ["e, f"]);
+}
