@@ -1,12 +1,14 @@
-//! The fuzz target of frames: any bytes, in any pieces.
+//! The fuzz target of frames: any bytes, in any pieces, as JSON and as they came.
 
-use crate::batch::Batch;
+use crate::batch::{Added, Batch};
 use crate::codec::gzip;
+use crate::codec::ndjson::Encoder;
 use crate::record::Timestamp;
 
 use super::{Decoder, Limits, Step};
 
-/// One run of the fuzzer: any bytes, in pieces that the first byte gives, against the same bytes at once.
+/// One run of the fuzzer: any bytes, in pieces that the first byte gives, against the same bytes at once; in pieces of odd
+/// length records become JSON while they are read.
 #[doc(hidden)]
 pub fn fuzz_one(data: &[u8]) {
     let Some((piece, data)) = data.split_first() else { return };
@@ -18,10 +20,11 @@ pub fn fuzz_one(data: &[u8]) {
         ..Limits::default()
     };
     let budget = crate::budget::Budget::new(64 << 20);
-    let run = |piece: usize| {
+    let run = |piece: usize, as_json: bool| {
         let mut batch = Batch::new(budget.empty_permit(), 0, std::sync::Arc::default());
         batch.permit_mut().grow(8 << 20);
         let mut decoder = Decoder::new(limits, true);
+        decoder.set_as_json(as_json);
         let (mut from, mut to, mut lost) = (0, 0, None);
         while lost.is_none() {
             let (used, step) = decoder.decode(&data[from..to], &mut batch, Timestamp(0));
@@ -39,10 +42,16 @@ pub fn fuzz_one(data: &[u8]) {
         // was there: that it is bad, or too large to wait for, is seen sooner with more of it. Nothing of it is
         // acknowledged either way. (Frames before it are compared by inputs that end with them.)
         let ended = lost.is_none() && !decoder.is_mid_frame() && from == data.len();
-        Some(ended.then_some((batch.len(), batch.tally.rejected)))
+        let lines = |batch: &Batch| {
+            let (mut encoder, mut lines) = (Encoder::new(Added::ALL), Vec::new());
+            (0..batch.len()).for_each(|at| encoder.row(batch, at, &mut lines));
+            lines
+        };
+        Some(ended.then(|| (lines(&batch), batch.len(), batch.tally.rejected)))
     };
     // Also that both end: one in pieces that waits for more than there is never goes on.
-    if let (Some(whole), Some(pieces)) = (run(data.len().max(1)), run(usize::from(*piece).max(1))) {
-        assert_eq!(whole, pieces, "rows and rejects at once and in pieces of {piece}");
+    let in_pieces = run(usize::from(*piece).max(1), piece % 2 == 1);
+    if let (Some(whole), Some(pieces)) = (run(data.len().max(1), false), in_pieces) {
+        assert_eq!(whole, pieces, "lines, rows and rejects at once and in pieces of {piece}");
     }
 }
