@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -100,6 +101,7 @@ fn where_nothing_can_be_watched_folders_are_looked_at_and_that_is_said() {
         let words = [&unshare[..], &[script.as_str(), "sh"]].concat();
         let mut node = node(dir.path(), &config(dir.path())).under(&words).start();
         let out = dir.path().join("out.ndjson");
+        let since = Instant::now();
         for round in 0..4 {
             (round * 10..round * 10 + 10).for_each(|seq| web.line(&app_line(seq), "stdout"));
             node.wait_for("ten more", |_| line_count(&out) as u64 >= round * 10 + 10);
@@ -109,6 +111,8 @@ fn where_nothing_can_be_watched_folders_are_looked_at_and_that_is_said() {
         late.line(&app_line(0), "stdout");
         node.wait_for("the new container", |_| line_count(&out) >= 41);
         assert!(node.log().contains(said), "{limit}:\n{}", node.log());
+        // What is only looked at every 10 s takes 30 at least.
+        assert!(since.elapsed() < Duration::from_secs(20), "{limit}: {:?}", since.elapsed());
         node.stop_well();
         let expected = BTreeMap::from([("web".to_owned(), 40), ("late".to_owned(), 1)]);
         assert_each_once(&records(&out), "container.name", "seq", &expected);

@@ -39,7 +39,9 @@ fn deleted_files_beyond_their_limit_are_given_up_oldest_first_and_counted() {
     until("given up", || generations(&node, Generation::GivenUp) >= 5);
     until("said", || {
         let said = node.metrics.checks().remove("held deleted files in");
-        said.is_some_and(|(health, reason)| health == Health::Warn && reason.contains("given up"))
+        said.is_some_and(|(health, reason)| {
+            health == Health::Warn && reason.contains("were given up before they were delivered")
+        })
     });
     let given_up = generations(&node, Generation::GivenUp) as usize;
     drop(all);
