@@ -22,6 +22,12 @@ const ROTATED: usize = 50;
 /// Less than the files, and enough for sockets, threads and the disk log.
 const LIMITED: [&str; 4] = ["sh", "-c", "ulimit -n 256 && exec \"$@\"", "sh"];
 
+/// All logs of a folder, to a sink of these settings.
+fn tailing(logs: &Path, sink: &str) -> String {
+    let input = format!("type = \"file\"\npaths = [\"{}/*.log\"]\nformat = \"json\"\n", logs.display());
+    format!("[inputs.app]\n{input}[sinks.out]\n{sink}")
+}
+
 fn put(path: &Path, file: usize, line: usize) {
     let mut out = OpenOptions::new().create(true).append(true).open(path).expect("opens");
     writeln!(out, r#"{{"file_number":{file},"line":{line}}}"#).expect("written");
@@ -35,10 +41,7 @@ fn more_files_than_descriptors_are_all_read_and_idle_ones_are_closed_in_turn() {
     let path = |file: usize| logs.join(format!("{file}.log"));
     (0..FILES).for_each(|file| put(&path(file), file, 0));
     let out = dir.path().join("out.ndjson");
-    let body = format!(
-        "[inputs.app]\ntype = \"file\"\npaths = [\"{}/*.log\"]\nformat = \"json\"\n[sinks.out]\ntype = \"file\"\npath = {out:?}\n",
-        logs.display()
-    );
+    let body = tailing(&logs, &format!("type = \"file\"\npath = {out:?}\n"));
     let mut node = node(dir.path(), &body).under(&LIMITED).start();
     node.wait_for("a line of each file", |_| line_count(&out) >= FILES);
     assert!(node.metric("longshore_follow_watching_total", &[("input", "app"), ("what", "parked")]) > 0);
@@ -141,11 +144,7 @@ fn what_is_not_delivered_stays_open_though_descriptors_are_scarce() {
     let takes = Arc::new(AtomicBool::new(false));
     let taking = Arc::clone(&takes);
     let server = Server::start(move |_, _| Answer::status(if taking.load(Ordering::Relaxed) { 200 } else { 503 }));
-    let body = format!(
-        "[inputs.app]\ntype = \"file\"\npaths = [\"{}/*.log\"]\nformat = \"json\"\n[sinks.out]\ntype = \"http\"\nurl = {:?}\n",
-        logs.display(),
-        server.url()
-    );
+    let body = tailing(&logs, &format!("type = \"http\"\nurl = {:?}\n", server.url()));
     let mut node = node(dir.path(), &body).under(&LIMITED).start();
     let open = |node: &Node| -> BTreeSet<PathBuf> {
         let fds = fs::read_dir(format!("/proc/{}/fd", node.pid())).expect("ours").flatten();
@@ -188,10 +187,7 @@ fn three_thousand_idle_files_cost_nothing_and_their_lines_come_beside_one_at_ful
     let path = |file: usize| logs.join(format!("{file}.log"));
     (0..IDLE).for_each(|file| put(&path(file), file, 0));
     let out = dir.path().join("out.ndjson");
-    let body = format!(
-        "[inputs.app]\ntype = \"file\"\npaths = [\"{}/*.log\"]\nformat = \"json\"\n[sinks.out]\ntype = \"file\"\npath = {out:?}\nadd = []\n",
-        logs.display()
-    );
+    let body = tailing(&logs, &format!("type = \"file\"\npath = {out:?}\nadd = []\n"));
     let mut node = node(dir.path(), &body).start();
     node.wait_for("a line of each", |node| node.delivered("out") >= IDLE as u64);
     // A fiftieth of a core at most: nothing is looked at each in turn. (At first there are watches to set and places to save.)

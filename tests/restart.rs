@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::docker_folder::{app_line, config};
 use crate::harness::containers::Container;
 use crate::harness::records::{Numbers, assert_each_once, line_count, records};
-use crate::harness::{folder, node};
+use crate::harness::{Node, folder, node};
 
 /// Rounds of kill -9; `.ci/campaign` asks for more.
 fn rounds() -> u64 {
@@ -48,23 +48,29 @@ fn writers(root: &Path, done: &Arc<AtomicBool>) -> Vec<JoinHandle<(String, u64)>
         .collect()
 }
 
-#[test]
-fn stops_and_starts_while_containers_write_and_rotate_lose_nothing_and_double_nothing() {
-    let dir = folder();
+/// Starts the node so many times while containers write and rotate, and ends it at other moments as `end` does; how many lines
+/// each container has written in all.
+fn interrupted(dir: &Path, rounds: u64, end: impl Fn(Node)) -> BTreeMap<String, u64> {
     let done = Arc::new(AtomicBool::new(false));
-    let writers = writers(&dir.path().join("containers"), &done);
-    let out = dir.path().join("out.ndjson");
-    for round in 0..6 {
+    let writers = writers(&dir.join("containers"), &done);
+    let out = dir.join("out.ndjson");
+    for round in 0..rounds {
         let before = line_count(&out);
-        let mut node = node(dir.path(), &config(dir.path())).start();
+        let mut node = node(dir, &config(dir)).start();
         node.wait_for("some progress", |_| line_count(&out) > before);
         // Not the same moment of the 250 ms between two checkpoints each time.
         thread::sleep(Duration::from_millis(round * 97 % 400));
-        node.stop_well();
+        end(node);
     }
     done.store(true, Ordering::Relaxed);
-    let expected: BTreeMap<String, u64> =
-        writers.into_iter().map(|writer| writer.join().expect("a writer does not panic")).collect();
+    writers.into_iter().map(|writer| writer.join().expect("a writer does not panic")).collect()
+}
+
+#[test]
+fn stops_and_starts_while_containers_write_and_rotate_lose_nothing_and_double_nothing() {
+    let dir = folder();
+    let out = dir.path().join("out.ndjson");
+    let expected = interrupted(dir.path(), 6, |mut node| node.stop_well());
     let total: u64 = expected.values().sum();
     let mut last = node(dir.path(), &config(dir.path())).start();
     last.wait_for("all records", |_| line_count(&out) as u64 >= total);
@@ -97,21 +103,9 @@ fn checkpoints_that_can_not_be_read_are_named_and_lines_come_again() {
 #[test]
 fn kill_9_while_containers_write_and_rotate_loses_nothing() {
     let dir = folder();
-    let done = Arc::new(AtomicBool::new(false));
-    let writers = writers(&dir.path().join("containers"), &done);
     let out = dir.path().join("out.ndjson");
     let kills = rounds();
-    for round in 0..kills {
-        let before = line_count(&out);
-        let mut node = node(dir.path(), &config(dir.path())).start();
-        node.wait_for("some progress", |_| line_count(&out) > before);
-        // Not the same moment of the 250 ms between two checkpoints each time.
-        thread::sleep(Duration::from_millis(round * 97 % 400));
-        node.kill();
-    }
-    done.store(true, Ordering::Relaxed);
-    let expected: BTreeMap<String, u64> =
-        writers.into_iter().map(|writer| writer.join().expect("a writer does not panic")).collect();
+    let expected = interrupted(dir.path(), kills, |mut node| node.kill());
     let total: u64 = expected.values().sum();
     let mut last = node(dir.path(), &config(dir.path())).start();
     last.wait_for("all records", |_| {
