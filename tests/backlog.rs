@@ -4,9 +4,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use memchr::memmem;
@@ -19,6 +17,8 @@ const PEAK_MAX: u64 = 64 << 20;
 const SENDERS: usize = 4;
 /// Records of one chunk.
 const CHUNK: u64 = 200;
+/// What fills each record.
+const PAD: usize = 1000;
 
 /// Mebibytes in the log before anything is taken from it; the campaign asks for 10,240.
 fn mebibytes() -> u64 {
@@ -61,16 +61,18 @@ impl Drop for Cgroup {
     }
 }
 
-/// Sends chunks until told to stop; how many records were acknowledged.
-fn send(port: u16, sender: usize, stop: &AtomicBool) -> u64 {
+/// Sends its share of the backlog and no more, whatever the pace: what comes after a full log is not acknowledged. How
+/// many records were.
+fn send(port: u16, sender: usize) -> u64 {
     let name = format!("p{sender}");
     // The number takes nine bytes in each record, and is put in at its place.
-    let record = map(&[("p", name.as_str().into()), ("pad", "x".repeat(1000).into()), ("seq", u64::MAX.into())]);
+    let record = map(&[("p", name.as_str().into()), ("pad", "x".repeat(PAD).into()), ("seq", u64::MAX.into())]);
     let entry = encode(&rmpv::Value::Array(vec![1_700_000_000.into(), record]));
     let mut client = Client::tcp(port);
     client.set_patience(Duration::from_secs(300));
+    let share = (mebibytes() << 20).div_ceil((PAD * SENDERS) as u64);
     let mut next = 0;
-    while !stop.load(Relaxed) {
+    while next < share {
         let mut entries = Vec::with_capacity(entry.len() * CHUNK as usize);
         for seq in next..next + CHUNK {
             entries.extend_from_slice(&entry[..entry.len() - 8]);
@@ -149,18 +151,13 @@ fn a_backlog_beyond_all_memory_is_kept_and_drained_within_it() {
 
     let began = Instant::now();
     let mut first = node(dir.path(), &dead).with_node(MEMORY).under(&wrapper).start();
-    let stop = Arc::<AtomicBool>::default();
-    let senders: Vec<_> = (0..SENDERS)
-        .map(|sender| {
-            let stop = Arc::clone(&stop);
-            thread::spawn(move || send(port, sender, &stop))
-        })
-        .collect();
-    first.wait_within(patience, "the backlog", &mut |node| {
+    let senders: Vec<_> = (0..SENDERS).map(|sender| thread::spawn(move || send(port, sender))).collect();
+    first.wait_within(patience, "the backlog", &mut |_| senders.iter().all(JoinHandle::is_finished));
+    let sent: Vec<u64> = senders.into_iter().map(|sender| sender.join().expect("a sender does not panic")).collect();
+    // Counted a moment after the ack.
+    first.wait_within(patience, "all of it in the log", &mut |node| {
         node.metric("longshore_buffer_bytes", &[]) >= mebibytes() << 20
     });
-    stop.store(true, Relaxed);
-    let sent: Vec<u64> = senders.into_iter().map(|sender| sender.join().expect("a sender does not panic")).collect();
     let kept = began.elapsed();
     let kept_peak = assert_peak(&first, "while it is kept");
     assert_eq!(first.stop(), 3, "{}", first.log());
