@@ -268,10 +268,11 @@ fn plot_axis(
     tell: &dyn Fn(&str),
 ) -> Result<(Vec<Outcome>, PathBuf), String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let (mut outcomes, mut names) = (Vec::new(), Vec::new());
+    let (mut outcomes, mut names, mut sinks) = (Vec::new(), Vec::new(), Vec::new());
     for (name, task) in axis.points(base, cores) {
         outcomes.push(compare(&task, options.repeats, shippers, tell)?);
         names.push(name);
+        sinks.push(task.sinks as f64);
     }
     let of = |figures: &Figures| if axis.counts_bytes() { figures.megabytes } else { figures.per_second };
     let of_cpu = |figures: &Figures| {
@@ -279,11 +280,29 @@ fn plot_axis(
     };
     let mut series = Vec::new();
     for (nth, shipper) in shippers.iter().enumerate() {
-        let by = |of: &dyn Fn(&Figures) -> f64| outcomes.iter().map(|outcome| of(&outcome.figures[nth])).collect();
+        // What each of two sinks has written is twice the work, so it counts twice.
+        let by = |of: &dyn Fn(&Figures) -> f64| -> Vec<f64> {
+            outcomes.iter().zip(&sinks).map(|(outcome, sinks)| of(&outcome.figures[nth]) * sinks).collect()
+        };
+        let values = by(&of_cpu);
+        for (from, share) in scale::cliffs(&values) {
+            tell(&format!(
+                "{} {} to {}: {} does {:.0} % less a CPU second",
+                axis.name(),
+                names[from],
+                names[from + 1],
+                shipper.name,
+                share * 100.0
+            ));
+        }
         series.push(Series { name: format!("{}, a second", shipper.name), values: by(&of) });
-        series.push(Series { name: format!("{}, a CPU second", shipper.name), values: by(&of_cpu) });
+        series.push(Series { name: format!("{}, a CPU second", shipper.name), values });
     }
-    let unit = if axis.counts_bytes() { "MB" } else { "records" };
+    let unit = match axis {
+        Axis::LineSize => "MB",
+        Axis::Sinks => "records, one for each sink",
+        _ => "records",
+    };
     let title = format!("{} by {}", axis.work().name(), axis.name());
     let text = plot::svg(&title, axis.name(), unit, &names, &series);
     let path = options.svg.join(format!("{}.svg", axis.name()));

@@ -18,10 +18,12 @@ pub enum Axis {
     LineSize,
     /// Connections of forward senders: 1, 10, 100, 1000, 5000
     Connections,
-    /// File sinks that each get every record: 1, 2, 4
+    /// File sinks that each get every record, which counts once for each: 1, 2, 4
     Sinks,
 }
 
+/// A fall between two neighbouring points that wants a reason: more than this share of the first.
+const CLIFF: f64 = 0.2;
 /// Bytes that a point of `line-size` moves, at most.
 const POINT_BYTES: u64 = 256 << 20;
 
@@ -90,5 +92,23 @@ impl Axis {
                 })
                 .collect(),
         }
+    }
+}
+
+/// The cliffs of a row of values: the place before each, and the share that is lost there.
+pub fn cliffs(values: &[f64]) -> Vec<(usize, f64)> {
+    let falls = values.windows(2).map(|pair| 1.0 - pair[1] / pair[0]);
+    falls.enumerate().filter(|(_, share)| *share > CLIFF).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fall_of_more_than_a_fifth_is_a_cliff() {
+        assert_eq!(cliffs(&[100.0, 81.0, 40.5, 90.0]), [(1, 0.5)]);
+        assert_eq!(cliffs(&[100.0]), []);
+        assert_eq!(cliffs(&[]), []);
     }
 }
