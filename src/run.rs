@@ -31,6 +31,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::admin::{self, Phase};
@@ -68,7 +69,6 @@ const LET_GO: Duration = Duration::from_secs(2);
 /// Signals that come closer together are one: `timeout`, a shell and a container's init each signal the process and
 /// then its group, and that must not cost what is still under way.
 const ONE_SIGNAL: Duration = Duration::from_millis(200);
-const LOOK: Duration = Duration::from_millis(20);
 /// Between two looks at the disk log.
 const LOOK_AT_LOG: Duration = Duration::from_millis(250);
 /// The ledger is saved so often while it changes.
@@ -133,6 +133,8 @@ struct Node {
     stop: Stop,
     /// "Another longshore has our listening sockets."
     handed: Stop,
+    /// A thread of the inputs, the sinks or the saver has ended: by a panic, or since nothing is left to do.
+    ended: Arc<Notify>,
     saver: Workers,
     options: Options,
     /// What is in force of `[node]`.
@@ -195,7 +197,7 @@ impl Node {
         metrics.check(admin::WORKERS_CHECK, Health::Pass, "");
         let budget = Budget::new(config.node.memory);
         let saved = checkpoints.take_ledger().map(|saved| Ledger::from_json(&saved)).unwrap_or_default();
-        let stopped = Arc::<AtomicBool>::default();
+        let (stopped, ended) = (Arc::<AtomicBool>::default(), Arc::<Notify>::default());
         let (counted, is_stopped) = (Arc::clone(&metrics), Arc::clone(&stopped));
         checkpoints
             .carry(Box::new(move || Ledger { stopped: is_stopped.load(Relaxed), ..Ledger::of(&counted) }.to_json()));
@@ -213,7 +215,8 @@ impl Node {
             admin: None,
             stop: Stop::default(),
             handed: Stop::default(),
-            saver: Workers::default(),
+            saver: Workers::telling(&ended),
+            ended,
             options,
             node: config.node.clone(),
             log_format: config.telemetry.log.format,
@@ -288,6 +291,7 @@ impl Node {
             checkpoints: &self.checkpoints,
             to_sync: &self.to_sync,
             stop: &self.stop,
+            ended: &self.ended,
             was_synced: self.was_synced,
         };
         let started = Middle::start(config.sinks, sinks.clone(), log.clone(), Arc::clone(&letters), &ground);
@@ -312,7 +316,7 @@ impl Node {
             if self.inputs.iter().any(|running| running.name == named.name) {
                 continue;
             }
-            let (stop, workers) = (Stop::default(), Arc::<Workers>::default());
+            let (stop, workers) = (Stop::default(), Arc::new(Workers::telling(&self.ended)));
             let outlet = Outlet {
                 input: u16::try_from(number).map_err(io::Error::other)?,
                 metrics: Arc::clone(&metrics),
@@ -383,15 +387,20 @@ impl Node {
     }
 
     async fn wait_for_a_reason(&mut self, signals: &mut Signals) -> Why {
-        let mut look = tokio::time::interval(LOOK);
         let mut look_at_log = tokio::time::interval(LOOK_AT_LOG);
         let mut save_ledger = tokio::time::interval(SAVE_LEDGER);
         let mut counted = 0;
         // A sign of life from where a worker that died is seen: a node that can not see that is not alive.
         let watchdog = service::watchdog();
         let mut alive = tokio::time::interval(watchdog.unwrap_or(NEVER));
-        let (stop, handed) = (self.stop.clone(), self.handed.clone());
         loop {
+            if self.has_failed() {
+                self.metrics.check(admin::WORKERS_CHECK, Health::Fail, "a worker panicked; see the log");
+                return Why::Panic;
+            }
+            if self.sinks_running() == 0 {
+                return Why::EndOfInput;
+            }
             tokio::select! {
                 told = signals.next() => match told {
                     Told::Stop(name) => return Why::Signal(name),
@@ -401,8 +410,8 @@ impl Node {
                         }
                     }
                 },
-                () = stop.wait() => return Why::Closed,
-                () = handed.wait() => return Why::HandedOver,
+                () = self.stop.wait() => return Why::Closed,
+                () = self.handed.wait() => return Why::HandedOver,
                 _ = look_at_log.tick() => {
                     if let Some(middle) = &self.middle {
                         middle.watch.look();
@@ -417,15 +426,7 @@ impl Node {
                     }
                 }
                 _ = alive.tick(), if watchdog.is_some() => service::alive(),
-                _ = look.tick() => {
-                    if self.has_failed() {
-                        self.metrics.check(admin::WORKERS_CHECK, Health::Fail, "a worker panicked; see the log");
-                        return Why::Panic;
-                    }
-                    if self.sinks_running() == 0 {
-                        return Why::EndOfInput;
-                    }
-                }
+                () = self.ended.notified() => {}
             }
         }
     }
@@ -442,7 +443,8 @@ impl Node {
                     }
                     Told::Stop(_) | Told::Reload => {}
                 },
-                () = tokio::time::sleep(LOOK / 4) => {}
+                () = self.ended.notified() => {}
+                () = tokio::time::sleep_until(deadline.into()) => {}
             }
         }
         true

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// "Stop reading": said once, seen by threads and tasks alike. Clones share it.
 #[derive(Clone, Debug)]
@@ -49,12 +49,21 @@ pub struct Workers {
     threads: Mutex<Vec<JoinHandle<()>>>,
     running: Arc<AtomicUsize>,
     failed: Stop,
+    /// Told of each end of a thread.
+    ended: Arc<Notify>,
 }
 
 impl Workers {
+    /// A set whose ends are told to `ended`, which several sets may share. An end that nobody waits for is kept for the
+    /// next who does; several ends may be told as one.
+    pub fn telling(ended: &Arc<Notify>) -> Workers {
+        Workers { ended: Arc::clone(ended), ..Workers::default() }
+    }
+
     /// Starts a thread. The name is what `top -H` and panic messages show (15 bytes at most are visible there).
     pub fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let (running, failed, shown) = (Arc::clone(&self.running), self.failed.clone(), name.to_owned());
+        let ended = Arc::clone(&self.ended);
         let guarded = move || {
             // What the body held is dropped on the way out, so its receipts say "not delivered".
             if catch_unwind(AssertUnwindSafe(body)).is_err() {
@@ -62,6 +71,7 @@ impl Workers {
                 failed.set();
             }
             running.fetch_sub(1, Ordering::AcqRel);
+            ended.notify_one();
         };
         self.running.fetch_add(1, Ordering::AcqRel);
         match thread::Builder::new().name(name.to_owned()).spawn(guarded) {

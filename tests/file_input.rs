@@ -129,7 +129,7 @@ fn a_folder_in_the_place_of_another_is_found_with_what_comes_in_it() {
     fs::rename(&logs, dir.path().join("elsewhere")).expect("ours");
     fs::create_dir(&logs).expect("writable");
     fs::write(logs.join("b.log"), "new\n").expect("writable");
-    // The list of folders is looked at every 10 s; what is watched and well only once a minute.
+    // The list of folders is looked at every 10 s; what is watched and well only once in five minutes.
     let began = std::time::Instant::now();
     node.wait_for("the record of the new folder", |_| line_count(&out) >= 2);
     assert!(began.elapsed() < std::time::Duration::from_secs(40), "{:?}", began.elapsed());

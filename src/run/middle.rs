@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::budget::Budget;
 use crate::buffer::Log;
@@ -71,6 +71,8 @@ pub(super) struct Ground<'a> {
     pub(super) to_sync: &'a ToSync,
     /// "Stop reading", for the whole node.
     pub(super) stop: &'a Stop,
+    /// Told of each sink that ends.
+    pub(super) ended: &'a Arc<Notify>,
     /// The last sync of the sinks before was good.
     pub(super) was_synced: bool,
 }
@@ -124,7 +126,7 @@ impl Middle {
             let checkpoints = Arc::clone(checkpoints);
             found.on_first(move || checkpoints.touch(1, false));
         }
-        let workers = Workers::default();
+        let workers = Workers::telling(ground.ended);
         let mut handles = Vec::new();
         for (port, (named, receiver)) in sinks.into_iter().zip(receivers).enumerate() {
             let stops = Stops { read: ground.stop.clone(), give_up: give_up.clone() };

@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::signals::Signals;
-use super::{LOOK, LOOK_AT_LOG, Node, Why};
+use super::{LOOK_AT_LOG, Node, Why};
 use crate::admin::Phase;
 use crate::config::{self, Config, Overrides, Report};
 use crate::delivery::SinkHandle;
@@ -38,6 +38,8 @@ use crate::settings::Severity;
 const RELOAD_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the threads of what is replaced have to end after they gave up: a write to a slow disk returns in that time.
 const THREADS_END: Duration = Duration::from_secs(10);
+/// Between two looks at what is waited for.
+const LOOK: Duration = Duration::from_millis(5);
 /// How long its last syncs may take. The process goes on, so a slow disk is waited for longer than at a stop.
 const SAVED_WITHIN: Duration = Duration::from_secs(30);
 /// The health check.
@@ -284,7 +286,7 @@ impl Node {
             }
             tokio::select! {
                 name = signals.stop() => return Some(name),
-                () = tokio::time::sleep(LOOK / 4) => {}
+                () = tokio::time::sleep(LOOK) => {}
             }
         }
         None
