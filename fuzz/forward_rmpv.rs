@@ -56,7 +56,13 @@ pub fn check(data: &[u8]) -> (usize, usize) {
         let agrees = if ours.mid_frame { ours.used >= used } else { ours.used == used };
         assert!(agrees, "the last whole frame ends at {used}, not at {}", ours.used);
         assert!(ours.records.len() >= expected.len(), "{} records instead of {expected:?}", ours.records.len());
-        assert!(!all_plain || ours.records.len() == expected.len(), "records beyond {expected:?}: {:?}", ours.records);
+        // Of a frame that claims more bytes than one may have whole, entries are taken as they come.
+        let begun = ours.mid_frame && ours.used > used;
+        assert!(
+            !all_plain || begun || ours.records.len() == expected.len(),
+            "records beyond {expected:?}: {:?}",
+            ours.records
+        );
     }
     (common, frames)
 }
