@@ -564,9 +564,9 @@ impl Node {
     }
 
     fn has_failed(&self) -> bool {
-        let sinks = self.middle.as_ref().is_some_and(|middle| middle.sinks.failed().is_set());
+        let middle = self.middle.as_ref().is_some_and(Middle::has_failed);
         let inputs = self.inputs.iter().any(|input| input.workers.failed().is_set());
-        inputs || sinks || self.saver.failed().is_set()
+        inputs || middle || self.saver.failed().is_set()
     }
 
     fn in_flight(&self) -> u64 {

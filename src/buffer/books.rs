@@ -5,8 +5,12 @@
 //! beyond it lies what was not looked at yet: a backlog costs no memory. The horizon follows the end of the log as long
 //! as a reader keeps up (entries come from `append`), and else moves as the reader reads.
 //!
-//! Limits: [`PENDING_MAX`] entries of 32 bytes a reader by `append` (reading adds what the caller holds unsettled);
-//! as many settled numbers beyond the horizon; 64 bytes a segment.
+//! Of a reader that takes its frames from memory the horizon is always at the end of the log: what it has in hand is noted
+//! at once ([`Books::append`]), and without room for that ([`Books::keeps_up`]) it has to read. A horizon that stays
+//! behind would hold the cursor, and with it every segment, though all of it is settled.
+//!
+//! Limits: [`PENDING_MAX`] entries of 32 bytes a reader for what it does not have in hand, [`HELD_MAX`] in all, settled
+//! ones behind one that is not among them; [`PENDING_MAX`] settled numbers beyond the horizon; 64 bytes a segment.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -14,8 +18,10 @@ use super::segment::Name;
 use super::totals::{BySource, Totals};
 use super::{Count, Lsn};
 
-/// Entries of one reader that `append` makes, at most.
+/// Entries of one reader that `append` makes for what is to be read, at most.
 pub const PENDING_MAX: usize = 8192;
+/// Entries of one reader, at most: so many frames are given out beyond one that is not settled.
+pub const HELD_MAX: usize = 65_536;
 
 /// One segment.
 #[derive(Clone, Debug)]
@@ -100,6 +106,8 @@ pub enum Met {
     Give,
     /// It is settled already.
     Skip,
+    /// [`HELD_MAX`]: once an older one is settled.
+    Busy,
 }
 
 impl Reader {
@@ -126,14 +134,17 @@ impl Reader {
         bits >> self.bit & 1 == 1
     }
 
-    fn appended(&mut self, frame: &Queued) {
-        if self.horizon != frame.lsn || self.pending.len() >= PENDING_MAX {
+    fn appended(&mut self, frame: &Queued, handed: bool) {
+        if self.horizon != frame.lsn {
             return;
         }
-        self.horizon = frame.lsn + 1;
         if self.wants(frame.bits) {
-            self.push(frame, 0, false);
+            if !handed && self.pending.len() >= PENDING_MAX {
+                return;
+            }
+            self.push(frame, 0, handed);
         }
+        self.horizon = frame.lsn + 1;
     }
 
     fn push(&mut self, frame: &Queued, bytes: u32, handed: bool) {
@@ -201,6 +212,16 @@ impl Reader {
         left
     }
 
+    /// What it has settled or has in hand of what ends at `through`, as far as its entries tell.
+    pub fn known(&self, through: Lsn) -> BySource {
+        let mut known = self.settled_totals.clone();
+        let entries = self.pending.iter().take_while(|entry| entry.lsn <= through);
+        for entry in entries.filter(|entry| entry.settled || entry.handed) {
+            known.add(entry.source, entry.count());
+        }
+        known
+    }
+
     /// When the oldest known frame was taken.
     pub fn oldest_ms(&self) -> Option<u64> {
         self.pending.iter().find(|entry| !entry.settled).map(|entry| entry.time_ms)
@@ -251,15 +272,21 @@ pub struct Books {
 }
 
 impl Books {
-    /// Takes a frame and gives its number.
-    pub fn append(&mut self, bits: u64, records: u32, source: u16, hint: u64, time_ms: u64) -> Lsn {
+    /// Takes a frame and gives its number. Readers of the bits `handed` get it from memory.
+    pub fn append(&mut self, (bits, handed): (u64, u64), records: u32, source: u16, hint: u64, time_ms: u64) -> Lsn {
         let lsn = self.next;
         self.next += 1;
         let frame = Queued { lsn, bits, records, source, hint, time_ms };
         self.queued.push_back(frame);
         self.queued_bytes += hint;
-        self.readers.iter_mut().for_each(|reader| reader.appended(&frame));
+        self.readers.iter_mut().for_each(|reader| reader.appended(&frame, handed >> reader.bit & 1 == 1));
         lsn
+    }
+
+    /// Whether a reader knows of everything that was taken, and has room for more of it.
+    pub fn keeps_up(&self, reader: usize) -> bool {
+        let reader = &self.readers[reader];
+        reader.horizon == self.next && reader.pending.len() < HELD_MAX
     }
 
     /// The first frames of the queue, one for each of `lens`, are on stable storage. `None`: as an empty frame.
@@ -293,7 +320,8 @@ impl Books {
         reader.advance(committed);
     }
 
-    /// A frame was handed to a reader from memory; `false` if it is not among those that the reader has looked at.
+    /// A frame was handed to a reader from memory later than it was taken; `false` if it is not among those that the
+    /// reader has looked at.
     pub fn hand_out(&mut self, reader: usize, lsn: Lsn) -> bool {
         let entry = self.readers[reader].entry(lsn);
         entry.is_some_and(|entry| {
@@ -315,6 +343,9 @@ impl Books {
                 _ => Met::Skip,
             };
         }
+        if reader.pending.len() >= HELD_MAX {
+            return Met::Busy;
+        }
         let count = Count { records: u64::from(frame.records), bytes: u64::from(bytes) };
         reader.horizon = frame.lsn + 1;
         reader.seen.add(frame.source, count);
@@ -325,12 +356,12 @@ impl Books {
     }
 
     /// A reader has looked at everything below `horizon`. Where that is the end of what is committed, it gets to know
-    /// what is queued, and so keeps up from then on.
+    /// what is queued, if it has room for that, and so keeps up from then on.
     pub fn passed(&mut self, reader: usize, horizon: Lsn) {
         let (committed, next) = (self.committed, self.next);
         let reader = &mut self.readers[reader];
         reader.horizon = reader.horizon.max(horizon);
-        if reader.horizon == committed + 1 {
+        if reader.horizon == committed + 1 && reader.pending.len() < HELD_MAX {
             for frame in &self.queued {
                 if reader.wants(frame.bits) {
                     reader.push(frame, 0, false);
@@ -405,7 +436,7 @@ mod tests {
     fn settling_in_any_order_moves_the_mark_over_what_is_committed_and_contiguous() {
         let mut books = books(1);
         for bits in [3, 1, 2] {
-            books.append(bits, 10, 0, 5, 0);
+            books.append((bits, 0), 10, 0, 5, 0);
         }
         books.settle(0, 2);
         books.settle(0, 1);
@@ -427,7 +458,7 @@ mod tests {
         let mut books = books(1);
         let many = PENDING_MAX as u64 + 50;
         for _ in 0..many {
-            books.append(1, 1, 0, 1, 0);
+            books.append((1, 0), 1, 0, 1, 0);
         }
         books.publish(&vec![Some(1); many as usize]);
         assert_eq!(books.readers[0].horizon(), PENDING_MAX as u64 + 1);
@@ -441,10 +472,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_hand_is_noted_beyond_the_limit_and_frames_of_others_hold_no_horizon() {
+        let mut books = books(1);
+        let many = PENDING_MAX as u64 + 50;
+        for _ in 0..many {
+            books.append((1, 1), 1, 0, 1, 0);
+            assert!(books.keeps_up(0));
+        }
+        books.append((2, 0), 1, 0, 1, 0);
+        books.publish(&vec![Some(1); many as usize + 1]);
+        (2..=many).for_each(|lsn| books.settle(0, lsn));
+        assert_eq!((books.readers[0].settled, books.keeps_up(0)), (0, true));
+        books.settle(0, 1);
+        assert_eq!((books.readers[0].settled, records(&books.readers[0].settled_totals)), (many + 1, many));
+    }
+
+    #[test]
+    fn who_has_too_many_frames_behind_one_that_is_not_settled_gets_no_more() {
+        let mut books = books(1);
+        let frame = |lsn| Queued { lsn, bits: 1, records: 1, source: 0, hint: 1, time_ms: 0 };
+        (1..=HELD_MAX as u64).for_each(|_| _ = books.append((1, 1), 1, 0, 1, 0));
+        assert!(!books.keeps_up(0));
+        books.append((1, 0), 1, 0, 1, 0);
+        books.publish(&vec![Some(1); HELD_MAX + 1]);
+        (2..=HELD_MAX as u64).for_each(|lsn| books.settle(0, lsn));
+        let next = HELD_MAX as u64 + 1;
+        assert_eq!(books.met(0, &frame(next), 1), Met::Busy);
+        books.settle(0, 1);
+        assert_eq!(books.met(0, &frame(next), 1), Met::Give);
+        books.settle(0, next);
+        assert_eq!((books.readers[0].settled, records(&books.readers[0].settled_totals)), (next, next));
+    }
+
+    #[test]
     fn what_is_given_up_counts_as_lost_only_where_nobody_was_handed_it() {
         let mut books = books(1);
         for _ in 0..4 {
-            books.append(1, 10, 0, 5, 0);
+            books.append((1, 0), 10, 0, 5, 0);
         }
         books.publish(&[Some(5); 4]);
         books.hand_out(0, 2);

@@ -235,10 +235,10 @@ impl<I: Io> Core<I> {
         Ok(())
     }
 
-    /// Whether a frame of about `bytes` still belongs into the segment that `group` goes to.
-    pub fn fits(&self, group: &Group, bytes: u64) -> bool {
+    /// Whether a group of about `bytes` still belongs into the segment that is written to.
+    pub fn fits(&self, bytes: u64) -> bool {
         let end = self.active.as_ref().map_or(BLOCK as u64, |active| active.end);
-        end + group.len() as u64 + bytes + frame::HEADER as u64 <= self.limits.segment
+        end + bytes + frame::HEADER as u64 <= self.limits.segment
     }
 
     /// Writes a group, makes it durable, and publishes it. Its frames are the first of the queue.
@@ -397,7 +397,7 @@ impl<I: Io> Core<I> {
                 let of = &mut books.readers[reader];
                 let at = match &totals {
                     Some(totals) => totals.of(of.bit),
-                    None => of.settled_totals.clone(),
+                    None => of.known(through),
                 };
                 let lost = of.give_up(through, &at);
                 let why = if of.live { why } else { LossReason::ReaderRemoved };

@@ -127,7 +127,7 @@ pub fn add(core: &mut Core<SimFs>, group: &mut Group, bits: u64, payload: Vec<u8
         let source = (payload.len() % 2) as u16;
         let mask = books.readers.iter().take(READERS).enumerate();
         let mask = mask.fold(0, |mask, (at, reader)| mask | (bits >> at & 1) << reader.bit);
-        (books.append(mask, records, source, payload.len() as u64, 5), books.committed)
+        (books.append((mask, 0), records, source, payload.len() as u64, 5), books.committed)
     };
     let mask = {
         let books = lock(core.shared());
@@ -218,7 +218,7 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize) -> u64 {
                         after[reader] = head.lsn;
                         in_hand[reader].push(head.lsn);
                     }
-                    Step::End | Step::NotYet(_) | Step::Failed(_) => {}
+                    Step::End | Step::NotYet(_) | Step::Busy | Step::Failed(_) => {}
                     lost @ Step::Lost { .. } => panic!("{lost:?}"),
                 }
             }

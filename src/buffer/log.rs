@@ -202,11 +202,27 @@ where
         payload: Arc<dyn Payload>,
         done: Box<dyn Committed>,
     ) -> Result<Lsn, NoRoom> {
+        self.append_handed(readers, 0, records, payload, done)
+    }
+
+    /// The same for a frame that the readers of `handed` get from memory, or have already: they do not read it again, and
+    /// have to settle it.
+    pub fn append_handed(
+        &self,
+        readers: u64,
+        handed: u64,
+        records: u32,
+        payload: Arc<dyn Payload>,
+        done: Box<dyn Committed>,
+    ) -> Result<Lsn, NoRoom> {
         let inner = &*self.inner;
         let hint = payload.size_hint();
         let source = inner.sources.get(payload.source()).or(inner.sources.last()).copied().unwrap_or(0);
-        let bits = inner.bits.iter().enumerate().filter(|(at, _)| readers >> at & 1 == 1);
-        let bits = bits.fold(0, |bits, (_, bit)| bits | 1 << bit);
+        let bits_of = |readers: u64| {
+            let bits = inner.bits.iter().enumerate().filter(|(at, _)| readers >> at & 1 == 1);
+            bits.fold(0, |bits, (_, bit)| bits | 1 << bit)
+        };
+        let (bits, handed) = (bits_of(readers), bits_of(handed));
         let time_ms = now_ms();
         let mut queue = inner.lock();
         let mut books = core::lock(&inner.books);
@@ -222,7 +238,7 @@ where
             return Err(NoRoom { why, done });
         }
         let hint = (hint + HEADER) as u64;
-        let lsn = books.append(bits, records, source, hint, time_ms);
+        let lsn = books.append((bits, handed), records, source, hint, time_ms);
         let head = Header { lsn, committed: 0, readers: bits, records, source, time_ms, len: 0, payload_crc: 0 };
         queue.frames.push_back(Waiting { head, hint, payload, done });
         drop(books);
@@ -231,8 +247,15 @@ where
         Ok(lsn)
     }
 
-    /// Says that frame `lsn` was handed to the reader from memory, so that `drop_oldest` does not count it as lost.
-    /// [`read`](Self::read) does the same for what it returns. `false`: the reader is not that far yet.
+    /// Whether the reader can be handed what is appended now: it knows of all before, and of not too many unsettled ones.
+    /// Who is not has to [`read`](Self::read).
+    pub fn keeps_up(&self, reader: usize) -> bool {
+        core::lock(&self.inner.books).keeps_up(reader)
+    }
+
+    /// Says that frame `lsn`, which was not handed to the reader when it was appended, is now, so that `drop_oldest` does
+    /// not count it as lost. [`read`](Self::read) does the same for what it returns. `false`: the reader is not that far
+    /// yet.
     pub fn hand_out(&self, reader: usize, lsn: Lsn) -> bool {
         core::lock(&self.inner.books).hand_out(reader, lsn)
     }
@@ -277,6 +300,7 @@ where
                 bytes,
             },
             Step::NotYet(lsn) => Read::NotYet { lsn },
+            Step::Busy => Read::Busy,
             Step::End => Read::End,
             Step::Failed(error) => Read::Failed(error),
             Step::Lost { through, lost, why } => {

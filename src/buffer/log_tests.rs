@@ -26,6 +26,22 @@ impl Committed for Acked {
     }
 }
 
+/// What no payload should do.
+struct Panics;
+impl Payload for Panics {
+    fn encode(&self, _: &mut Vec<u8>) {
+        panic!("on purpose");
+    }
+    fn size_hint(&self) -> usize {
+        1
+    }
+}
+
+struct Nobody;
+impl Committed for Nobody {
+    fn committed(self: Box<Self>, _: Result<Lsn, Lost>) {}
+}
+
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(30)
 }
@@ -269,4 +285,17 @@ fn a_look_from_outside_sees_every_frame_beside_its_writer_and_after_it() {
         assert_eq!(peek.damaged(), 0);
         log.close(soon()).expect("closed");
     }
+}
+
+#[test]
+fn a_panic_of_its_thread_is_said_and_leaves_nobody_waiting() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let (log, _) = open(dir.path(), &["a"]);
+    let lsn = log.append(1, 1, Arc::new(Panics), Box::new(Nobody)).expect("room");
+    assert!(!log.wait_committed_blocking(lsn, Duration::from_secs(30)), "it is not on the disk");
+    while !log.failed().is_set() {
+        std::thread::yield_now();
+    }
+    let refused = log.append(1, 1, Arc::new(Bytes(vec![1])), Box::new(Nobody)).expect_err("closed");
+    assert_eq!(refused.why, Refusal::Closed);
 }

@@ -57,6 +57,8 @@ mod sim;
 mod totals;
 
 use crate::sync;
+#[cfg(test)]
+pub use books::{HELD_MAX, PENDING_MAX};
 pub use log::Log;
 pub use peek::{Peek, Peeked};
 
@@ -301,6 +303,8 @@ pub enum Read {
         /// Its number.
         lsn: Lsn,
     },
+    /// There is one, but the reader has so many that are not settled that it has to wait ([`books::HELD_MAX`]).
+    Busy,
     /// Nothing more was appended for this reader.
     End,
     /// Frames are lost; they count as settled. Told to the [`Watcher`] as well.

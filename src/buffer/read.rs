@@ -23,6 +23,8 @@ pub enum Step {
     Frame(Header, Vec<u8>),
     /// A frame that is queued.
     NotYet(Lsn),
+    /// There is one, but the reader has too many that are not settled.
+    Busy,
     /// Nothing more.
     End,
     /// Records that are lost; go on after the number.
@@ -269,6 +271,12 @@ impl<F> Walk<F> {
                 time_ms: head.time_ms,
             };
             let met = lock(books).met(self.reader, &frame, head.len);
+            if met == Met::Busy {
+                // The same frame again.
+                place.scan = Scan::new(Arc::clone(place.scan.file()), at);
+                place.from = head.lsn;
+                return Ok(Some(Step::Busy));
+            }
             if met == Met::Give && head.lsn > after {
                 debug_assert!(payload.len() <= frame::PAYLOAD_MAX);
                 return Ok(Some(Step::Frame(head, payload)));

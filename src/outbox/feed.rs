@@ -1,8 +1,8 @@
 //! What one sink takes from: its queue, and the disk log when it is behind.
 //!
-//! What is behind and not committed yet is taken from memory. Reading the log pays from the memory budget by the frame's length. It waits [`PATIENCE`] for that at most, then it
-//! overdraws: inputs may hold everything and wait for this very sink. So a sink has one frame beyond the budget at most,
-//! beside what its requests hold. Damaged frames are counted (`buffer_damaged`), settled and passed over.
+//! What is behind and not committed yet is taken from memory. Reading the log pays from the memory budget by the frame's
+//! length. It waits [`PATIENCE`] for that at most, then it overdraws: inputs may hold everything and wait for this very
+//! sink. So a sink has one frame beyond the budget at most, beside what its requests hold. Damaged frames are counted (`buffer_damaged`), settled and passed over.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,6 +23,8 @@ use crate::metrics::{DropReason, shift};
 
 /// How long the backlog waits for memory before it overdraws.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a sink that has too many frames in hand waits for one of them to be settled.
+const BUSY: Duration = Duration::from_millis(50);
 /// Between two tries to read a disk that fails.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
@@ -83,9 +85,12 @@ impl Feed {
                 if ended {
                     return None;
                 }
-                // A live port with an empty queue gets its next batch there.
-                if let Some(shipment) = self.queue.recv().await {
-                    return Some(reader.took(shipment));
+                // A live port with an empty queue gets its next batch there, or is behind at it.
+                tokio::select! {
+                    shipment = self.queue.recv() => if let Some(shipment) = shipment {
+                        return Some(reader.took(shipment));
+                    },
+                    () = reader.shared.turned[reader.port].notified() => {}
                 }
                 continue;
             }
@@ -184,7 +189,8 @@ impl Reader {
                 self.frame = Some(Frame { lsn, records: u64::from(records), source, bytes });
             }
             // The log has told its watcher how much that was.
-            Read::Damaged { through, .. } => self.after = Some(through),
+            Read::Damaged { through, .. } => self.after = self.after.max(Some(through)),
+            Read::Busy => tokio::time::sleep(BUSY).await,
             Read::Failed(error) => {
                 if let Some(left_out) = SAID.allow("") {
                     let sink = &self.shared.metrics.sinks[self.sink].name;
@@ -211,8 +217,8 @@ impl Reader {
             Read::Frame { lsn, records, source, bytes, .. } => {
                 self.frame = Some(Frame { lsn, records: u64::from(records), source, bytes });
             }
-            Read::Damaged { through, .. } => self.after = Some(through),
-            Read::NotYet { .. } | Read::Failed(_) => {}
+            Read::Damaged { through, .. } => self.after = self.after.max(Some(through)),
+            Read::NotYet { .. } | Read::Busy | Read::Failed(_) => {}
         }
     }
 

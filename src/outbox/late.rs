@@ -56,9 +56,9 @@ impl Entry {
         let payload = Arc::new(Stored::new(batch, self.tags, &self.metrics));
         let waiting = AtCommit::new(receipts.clone(), Vec::new(), &payload);
         let records = u32::try_from(self.records).unwrap_or(u32::MAX);
-        match log.append(1 << self.port, records, payload, waiting.handle()) {
+        let port = 1 << self.port;
+        match log.append_handed(port, port, records, payload, waiting.handle()) {
             Ok(lsn) => {
-                log.hand_out(self.port, lsn);
                 let input = batch.input;
                 let pair = self.metrics.pair(input, self.sink);
                 let turn = self.metrics.turn();

@@ -113,6 +113,8 @@ struct Shared {
     late: Vec<Late>,
     /// By port: what it is to read from the log and is still in memory.
     fresh: Vec<Fresh>,
+    /// By port: it was live and is behind now.
+    turned: Vec<Notify>,
     /// Something left a queue, or a port is live again.
     room: Notify,
     metrics: Arc<Metrics>,
@@ -173,7 +175,10 @@ impl Outbox {
     /// An outbox with a disk log, whose readers are the ports in their order.
     pub fn new(ways: Vec<Way>, metrics: Arc<Metrics>, behind: Option<Behind>) -> Outbox {
         let port = |at: usize| match &behind {
-            Some(behind) if behind.backlog.get(at) == Some(&true) => Mode::Behind { after: 0 },
+            // Also where nothing is for it, it looks at what is there: its cursor stands before that.
+            Some(behind) if behind.backlog.get(at) == Some(&true) || !behind.log.keeps_up(at) => {
+                Mode::Behind { after: 0 }
+            }
             _ => Mode::Live,
         };
         let total = behind.as_ref().map_or(0, |behind| behind.budget.total());
@@ -182,6 +187,7 @@ impl Outbox {
             queued: ways.iter().map(|_| AtomicUsize::new(0)).collect(),
             late: ways.iter().map(|_| Late::default()).collect(),
             fresh: ways.iter().map(|_| Fresh::default()).collect(),
+            turned: ways.iter().map(|_| Notify::new()).collect(),
             room: Notify::new(),
             metrics,
             settler: behind.as_ref().map(|behind| Arc::new(Settler::new(&behind.log))),
@@ -377,32 +383,34 @@ impl Outbox {
             return Some(why);
         }
         let (batch, metrics) = (&offer.batch, &self.shared.metrics);
-        let mut readers = 0;
-        let mut direct = [false; crate::buffer::READERS_MAX];
+        let (mut readers, mut direct) = (0, 0);
         for want in group {
             readers |= 1 << want.port;
-            direct[want.port] = live && self.has_room(ports, want.port, batch.cost());
+            if live && self.has_room(ports, want.port, batch.cost()) && log.keeps_up(want.port) {
+                direct |= 1 << want.port;
+            }
         }
+        let is_direct = |want: &Want| direct >> want.port & 1 == 1;
         let moved = |back: bool| {
             let _turn = metrics.turn();
             for want in group {
                 let pair = metrics.pair(batch.input, self.ways[want.port].sink);
-                let to = if direct[want.port] { &pair.logged } else { &pair.buffered };
+                let to = if is_direct(want) { &pair.logged } else { &pair.buffered };
                 if back { shift(to, &pair.held, want.records) } else { shift(&pair.held, to, want.records) }
             }
         };
         moved(false);
         let tags = group.first().map_or(0, |want| want.tags);
         let records = group.first().map_or(0, |want| want.records);
-        let buffered = group.iter().filter(|want| !direct[want.port]);
+        let buffered = group.iter().filter(|want| !is_direct(want));
         let buffered = buffered.map(|want| (self.ways[want.port].sink, want.records)).collect();
         let payload = Arc::new(Stored::new(batch, tags, metrics));
         let waiting = AtCommit::new(offer.receipts.clone(), buffered, &payload);
-        match log.append(readers, u32::try_from(records).unwrap_or(u32::MAX), payload, waiting.handle()) {
+        let records = u32::try_from(records).unwrap_or(u32::MAX);
+        match log.append_handed(readers, direct, records, payload, waiting.handle()) {
             Ok(lsn) => {
                 for want in group {
-                    if direct[want.port] {
-                        log.hand_out(want.port, lsn);
+                    if is_direct(want) {
                         let receipts = self.shared.settler.as_ref().map(|to| LogWaiter::receipts(to, want.port, lsn));
                         self.hand(want.port, self.shipment(offer, *want, receipts.unwrap_or_default(), true));
                         continue;
@@ -410,6 +418,8 @@ impl Outbox {
                     self.shared.fresh[want.port].note(lsn, &waiting);
                     if ports[want.port] == Mode::Live {
                         ports[want.port] = Mode::Behind { after: lsn - 1 };
+                        // Its queue may be empty: nothing else would tell its feed.
+                        self.shared.turned[want.port].notify_one();
                     }
                 }
                 None
@@ -474,7 +484,11 @@ impl Watch {
         let Some(behind) = &self.shared.behind else { return };
         self.keep(LATE_AFTER);
         let status = behind.log.status();
-        self.shared.half_full.store(status.bytes > status.size / 2, Relaxed);
+        let half_full = status.bytes > status.size / 2;
+        if self.shared.half_full.swap(half_full, Relaxed) && !half_full {
+            // Who found all sinks behind and the log half full waits for this.
+            self.shared.room.notify_waiters();
+        }
         let metrics = &self.shared.metrics;
         let buffer = &metrics.buffer;
         for (to, figure) in [

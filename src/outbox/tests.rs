@@ -124,7 +124,7 @@ impl Bench {
         assert!(ledger.closes(), "{}", ledger.text());
     }
 
-    fn until(&self, what: impl Fn() -> bool) {
+    fn until(&self, mut what: impl FnMut() -> bool) {
         let started = Instant::now();
         while !what() {
             assert!(started.elapsed() < SOON, "it takes too long");
@@ -323,5 +323,93 @@ fn frames_that_wait_for_a_sync_are_settled_after_it_and_not_before() {
     let before = settled.before();
     settled.after(before, true);
     bench.until(|| records(&bench) == 0);
+    bench.close();
+}
+
+/// So many bytes that mean nothing.
+struct Filled(usize);
+
+impl crate::buffer::Payload for Filled {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.resize(out.len() + self.0, b'x');
+    }
+
+    fn size_hint(&self) -> usize {
+        self.0
+    }
+}
+
+impl Bench {
+    /// Appends a frame that the first sink has in hand; waits for room.
+    fn in_hand(&self, bytes: usize) -> Lsn {
+        let mut taken = None;
+        self.until(|| {
+            taken = self.log.append_handed(1, 1, 1, Arc::new(Filled(bytes)), Box::new(Nobody)).ok();
+            taken.is_some()
+        });
+        taken.expect("it was taken")
+    }
+}
+
+#[test]
+fn a_cursor_that_stands_before_frames_of_others_is_moved_at_the_start_and_keeps_no_segment() {
+    let dir = folder();
+    let bench = Bench::open(dir.path(), &[true, true]);
+    let last = (0..5).map(|_| bench.in_hand(10)).last().expect("five");
+    (1..=last).for_each(|lsn| bench.log.settle(0, lsn));
+    bench.until(|| bench.log.status().committed >= last);
+    bench.close();
+    // A crash leaves it as it was up to a quarter of a second before: here, at the beginning.
+    std::fs::remove_file(dir.path().join("01.cursor")).expect("it was saved");
+    let mut bench = Bench::open(dir.path(), &[true, true]);
+    assert!(!bench.log.keeps_up(1), "it was not moved back");
+    let feed = &mut bench.feeds[1];
+    assert!(bench.runtime.block_on(async { timeout(Duration::from_millis(300), feed.recv()).await }).is_err());
+    assert_eq!(bench.outbox.shared.ports()[1], Mode::Live);
+    assert!(bench.log.keeps_up(1));
+    // Twice the size of the log goes through it, all of it for the first sink.
+    for _ in 0..128 {
+        bench.log.settle(0, bench.in_hand(256 << 10));
+    }
+    bench.close();
+}
+
+#[test]
+fn frames_behind_one_that_is_not_settled_are_all_settled_once_it_is() {
+    let dir = folder();
+    let mut bench = Bench::open(dir.path(), &[true]);
+    bench.send(0, true);
+    let first = bench.take(0);
+    for number in 1..=crate::buffer::PENDING_MAX as u32 + 20 {
+        bench.until(|| bench.log.status().queued < 1000);
+        bench.send(number, true);
+        assert_eq!(bench.deliver(0), number);
+    }
+    shift(&bench.metrics.pair(0, 0).logged, &bench.metrics.pair(0, 0).delivered, 1);
+    first.receipts.settle(Outcome::Delivered);
+    bench.until(|| bench.log.status().readers[0].total.records == 0);
+    bench.assert_closes();
+    bench.close();
+}
+
+#[test]
+fn a_sink_with_too_many_frames_in_hand_reads_the_next_one_when_an_older_one_is_settled() {
+    let dir = folder();
+    let mut bench = Bench::open(dir.path(), &[true]);
+    let first = bench.in_hand(10);
+    (1..crate::buffer::HELD_MAX).for_each(|_| _ = bench.in_hand(10));
+    assert!(!bench.log.keeps_up(0));
+    // It waits at its queue, which stays empty.
+    let mut feed = bench.feeds.remove(0);
+    let next = bench.runtime.spawn(async move { feed.recv().await });
+    std::thread::sleep(Duration::from_millis(50));
+    let (placed, seen) = bench.send(7, true);
+    assert!(placed);
+    bench.until(|| seen.outcomes() == [Outcome::Delivered]);
+    std::thread::sleep(Duration::from_millis(150));
+    assert!(!next.is_finished(), "it has too many in hand");
+    bench.log.settle(0, first);
+    let shipment = bench.runtime.block_on(async { timeout(SOON, next).await });
+    assert!(shipment.expect("in time").expect("no panic").expect("a shipment").logged);
     bench.close();
 }

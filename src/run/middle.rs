@@ -153,6 +153,11 @@ impl Middle {
         Ok((Middle { handles, numbers, log, watch, letters, sinks: workers, give_up }, router))
     }
 
+    /// Whether a thread of the sinks or of the disk log has panicked.
+    pub(super) fn has_failed(&self) -> bool {
+        self.sinks.failed().is_set() || self.log.as_ref().is_some_and(|log| log.failed().is_set())
+    }
+
     /// Writes what is left: letters, what was delivered (which settles it in the log), the cursors. Takes as long as the
     /// disk does, so it is for a thread of its own. `done`: all of it was written; returns whether the sync was good.
     pub(super) fn save(

@@ -10,9 +10,23 @@ use super::super::io::Io;
 use super::super::{Lost, State};
 use super::*;
 
+/// However the thread ends, by a panic as well: nobody waits for it any more.
+struct End<'a, I: Io>(&'a Inner<I>);
+
+impl<I: Io> Drop for End<'_, I> {
+    fn drop(&mut self) {
+        let left: Vec<Waiting> = self.0.lock().frames.drain(..).collect();
+        left.into_iter().for_each(|frame| frame.done.committed(Err(Lost::Closed)));
+        self.0.set_state(State::Closed);
+        self.0.committed.close();
+        self.0.space.close();
+    }
+}
+
 impl<I: Io> Inner<I> {
     /// The I/O thread.
     pub(super) fn run(&self, mut core: Core<I>) {
+        let _end = End(self);
         let mut group = Group::default();
         let mut saved = Instant::now();
         loop {
@@ -24,11 +38,6 @@ impl<I: Io> Inner<I> {
         }
         core.seal();
         self.housekeep(&mut core, &mut saved, true);
-        let left: Vec<Waiting> = self.lock().frames.drain(..).collect();
-        left.into_iter().for_each(|frame| frame.done.committed(Err(Lost::Closed)));
-        self.set_state(State::Closed);
-        self.committed.close();
-        self.space.close();
     }
 
     /// Waits for frames and takes as many as one commit has; none when only the cursors want attention. `None`: closed.
@@ -54,7 +63,7 @@ impl<I: Io> Inner<I> {
         let mut taken = Vec::new();
         let mut bytes = 0;
         while let Some(frame) = queue.frames.front() {
-            let fits = core.fits(&Group::default(), bytes + frame.hint) && bytes + frame.hint <= GROUP_BYTES as u64;
+            let fits = core.fits(bytes + frame.hint) && bytes + frame.hint <= GROUP_BYTES as u64;
             if !taken.is_empty() && !fits {
                 break;
             }
