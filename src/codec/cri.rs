@@ -38,9 +38,9 @@ fn split(line: &[u8]) -> Option<Parts<'_>> {
     Some(Parts { time, time_text, stream, partial, text: text.get(1..).unwrap_or_default() })
 }
 
-/// Whether a line (without its line break) is a piece whose line goes on.
-pub fn is_piece(line: &[u8]) -> bool {
-    split(line).is_some_and(|parts| parts.partial)
+/// The stream of a line (without its line break), and whether it is a piece whose line goes on; `None`: no CRI line.
+pub fn piece(line: &[u8]) -> Option<(Stream, bool)> {
+    split(line).map(|parts| (parts.stream, parts.partial))
 }
 
 /// Appends one line (without its line break) as a record; a `P` line is marked
@@ -99,7 +99,10 @@ mod tests {
         for (line, text, stream, partial) in cases {
             let batch = decoded(line);
             let row = batch.row(0);
-            assert_eq!((log(&batch), row.stream, row.has(PARTIAL), is_piece(line)), (text, stream, partial, partial));
+            assert_eq!(
+                (log(&batch), row.stream, row.has(PARTIAL), piece(line)),
+                (text, stream, partial, Some((stream, partial)))
+            );
             assert_eq!(row.time, Timestamp(1_795_428_900_500_000_000));
             assert!(line.starts_with(batch.bytes(row.time_text)) && row.time_text.len >= 22);
         }

@@ -43,12 +43,26 @@ impl Format {
         }
     }
 
-    /// Whether the last whole line of `data` is a piece whose line goes on. (A Docker piece says so by its size only, and
-    /// Docker's own files are not asked.)
-    pub fn ends_in_piece(self, data: &[u8]) -> bool {
+    /// Whether the last whole line of a stream in `data` is a piece whose line goes on. (A Docker piece says so by its size
+    /// only, and Docker's own files are not asked.)
+    pub fn ends_in_pieces(self, data: &[u8]) -> bool {
         let Some(end) = memrchr(b'\n', data).filter(|_| self == Format::Cri) else { return false };
-        let start = memrchr(b'\n', &data[..end]).map_or(0, |before| before + 1);
-        cri::is_piece(trim_cr(&data[start..end]))
+        let mut seen = Vec::with_capacity(2);
+        for line in data[..end].rsplit(|byte| *byte == b'\n') {
+            match cri::piece(trim_cr(line)) {
+                Some((stream, is_piece)) if !seen.contains(&stream) => {
+                    if is_piece {
+                        return true;
+                    }
+                    seen.push(stream);
+                    if seen.len() == 2 {
+                        return false;
+                    }
+                }
+                _ => {}
+            }
+        }
+        false
     }
 
     /// Whether an empty line is a record.
@@ -77,7 +91,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_whole_cri_piece_at_the_end_says_that_its_line_goes_on() {
+    fn only_a_whole_cri_piece_at_the_end_of_a_stream_says_that_its_line_goes_on() {
+        let other = |line: &str| line.replace("stdout", "stderr");
         let (piece, last) = ("2026-11-23T10:15:00Z stdout P a\n", "2026-11-23T10:15:00Z stdout F b\n");
         let cases = [
             (piece.to_owned(), true),
@@ -85,13 +100,16 @@ mod tests {
             (piece.replace('\n', "\r\n"), true),
             (piece.to_owned() + "2026-11-23T10:15:00Z stdout F unfin", true),
             (piece.to_owned() + last, false),
+            (piece.to_owned() + &other(last), true),
+            (piece.to_owned() + &other(piece) + last, true),
+            (piece.to_owned() + &other(piece) + last + &other(last), false),
             (piece.trim_end().to_owned(), false),
             ("\n".to_owned(), false),
             (String::new(), false),
         ];
         for (data, goes_on) in cases {
-            assert_eq!(Format::Cri.ends_in_piece(data.as_bytes()), goes_on, "{data:?}");
-            assert!(!Format::Text.ends_in_piece(data.as_bytes()));
+            assert_eq!(Format::Cri.ends_in_pieces(data.as_bytes()), goes_on, "{data:?}");
+            assert!(!Format::Text.ends_in_pieces(data.as_bytes()));
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Span {
     pub held: Arc<Held>,
     /// Its head, as far as it is known.
     pub head: identity::Mark,
+    /// What came to a renamed file while the next one was read already.
+    pub late: bool,
 }
 
 /// What is shared, behind its lock.
@@ -172,10 +174,23 @@ impl Inner {
         let mark = self.tracker.mark();
         let done = self.place(mark.done, Some(mark.tail))?;
         let hold = match mark.hold {
-            Some(hold) if hold < mark.done => self.place(hold, None).map(|place| (place, mark.done - hold)),
+            Some(hold) if hold < mark.done => {
+                self.place(hold, None).map(|place| (place, mark.done - hold - self.not_again(hold, mark.done)))
+            }
             _ => None,
         };
         Some(Saved { done, hold, last: mark.time })
+    }
+
+    /// Bytes between two positions that are not read again by who begins at the first one: late ones of a file that is older
+    /// than the one there.
+    fn not_again(&self, from: u64, to: u64) -> u64 {
+        let ends = self.spans.iter().skip(1).map(|span| span.start).chain([u64::MAX]);
+        let spans = self.spans.iter().zip(ends);
+        let is_read =
+            |late: &Span| spans.clone().any(|(span, end)| !span.late && span.held.id == late.held.id && end > from);
+        let late = spans.clone().filter(|(span, _)| span.late && !is_read(span));
+        late.map(|(span, end)| end.min(to).saturating_sub(span.start.max(from))).sum()
     }
 
     fn place(&self, position: u64, tail: Option<identity::Mark>) -> Option<Place> {
@@ -215,5 +230,40 @@ pub struct RangeWaiter {
 impl Waiter for RangeWaiter {
     fn settled(&self, worst: Outcome) {
         self.progress.settle(self.number, worst.is_final());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs::follow::generations;
+
+    #[test]
+    fn late_bytes_count_as_read_ahead_only_where_their_file_is_read_again() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let file = |name: &str| {
+            std::fs::write(dir.path().join(name), name.repeat(200)).expect("written");
+            generations::open(&dir.path().join(name)).expect("opens")
+        };
+        let (old, new) = (file("o"), file("n"));
+        let spans = [(0, 0, &old, false), (100, 0, &new, false), (150, 100, &old, true), (170, 50, &new, false)];
+        let ahead = |hold| {
+            let progress = Progress::new(Mark { done: 200, hold: Some(hold), ..Mark::default() }, None);
+            progress.lock().spans.extend(spans.map(|(start, from, held, late)| Span {
+                start,
+                from,
+                held: Arc::clone(held),
+                head: identity::Mark::default(),
+                late,
+            }));
+            let saved = progress.lock().saved().expect("known spans");
+            let (place, ahead) = saved.hold.expect("it holds");
+            (place.name, place.offset, ahead)
+        };
+        // Of the new file, 80 bytes are read; the 20 late ones between are of one that is not opened again.
+        assert_eq!(ahead(140), ("n".to_owned(), 40, 40));
+        assert_eq!(ahead(180), ("n".to_owned(), 60, 20));
+        // From the old one on, all of it is: 30 bytes of that, then the new one's.
+        assert_eq!(ahead(90), ("o".to_owned(), 90, 110));
     }
 }

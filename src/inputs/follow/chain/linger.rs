@@ -29,6 +29,8 @@ pub(super) const POLL: Duration = Duration::from_millis(100);
 pub(super) struct Lingering {
     pub(super) source: Source,
     pub(super) grew: Instant,
+    /// Where its last line begins, if that was cut and its end is still to come.
+    pub(super) skipping: Option<u64>,
 }
 
 /// What was begun in the file that is read, while a lingering one is.
@@ -91,26 +93,27 @@ impl Chain {
                 Ok(Found::Rewritten) | Err(_) => continue,
             };
             // The pieces of a line are taken together, if the next one comes soon.
-            let piece = n < source::BLOCK && self.rules.format.ends_in_piece(late.source.data(context.buf, n));
+            let piece = n < source::BLOCK && self.rules.format.ends_in_pieces(late.source.data(context.buf, n));
             let due = if piece { !grown && clock::since(late.grew) >= PIECE_WAIT } else { grown };
             if n > 0 && (due || over) {
                 self.close(context.outlet);
                 let (held, from) = (Arc::clone(&late.source.held), late.source.offset);
                 let fresh = context.outlet.lane(self.rules.format.join_rule());
-                self.aside =
-                    Some(Aside { lane: std::mem::replace(&mut self.lane, fresh), skipping: self.skipping.take() });
-                self.span(&held, from, source::head_of(&held).unwrap_or_default());
+                let skipping = std::mem::replace(&mut self.skipping, late.skipping.take());
+                self.aside = Some(Aside { lane: std::mem::replace(&mut self.lane, fresh), skipping });
+                self.span(&held, from, source::head_of(&held).unwrap_or_default(), true);
                 let main = self.source.replace(late.source);
                 self.take(context, n, over && !grown);
                 self.close(context.outlet);
                 self.flush_lane(context.outlet);
+                late.skipping = self.skipping.take();
                 if let Some(aside) = self.aside.take() {
                     (self.lane, self.skipping) = (aside.lane, aside.skipping);
                 }
                 let Some(source) = std::mem::replace(&mut self.source, main) else { continue };
                 late.source = source;
                 if let Some((held, from)) = self.source.as_ref().map(|main| (Arc::clone(&main.held), main.offset)) {
-                    self.span(&held, from, source::head_of(&held).unwrap_or_default());
+                    self.span(&held, from, source::head_of(&held).unwrap_or_default(), false);
                 }
             }
             if grown {

@@ -292,7 +292,7 @@ impl Chain {
         match Source::open(Arc::clone(&held), offset) {
             Ok(source) => {
                 let head = if offset > 0 { source::head_of(&held).unwrap_or_default() } else { Mark::default() };
-                self.span(&held, offset, head);
+                self.span(&held, offset, head, false);
                 self.source = Some(source);
                 self.grew = clock::now();
             }
@@ -460,7 +460,8 @@ impl Chain {
                 return Some(Turn::Sleep(linger::POLL));
             }
             if let Some(source) = self.source.take() {
-                self.lingering.push(linger::Lingering { source, grew: clock::now() });
+                let skipping = self.skipping.take();
+                self.lingering.push(linger::Lingering { source, grew: clock::now(), skipping });
             }
             return None;
         }

@@ -106,8 +106,8 @@ impl Chain {
     }
 
     /// From the position on it is `held` that is read, from that offset.
-    pub(super) fn span(&mut self, held: &Arc<Held>, from: u64, head: Mark) {
-        let span = Span { start: self.position, from, held: Arc::clone(held), head };
+    pub(super) fn span(&mut self, held: &Arc<Held>, from: u64, head: Mark, late: bool) {
+        let span = Span { start: self.position, from, held: Arc::clone(held), head, late };
         self.unnamed = true;
         self.progress.lock().spans.push_back(span);
     }
