@@ -250,6 +250,13 @@ impl Acks {
         }
     }
 
+    /// Waits until no ack is owed any more, or the connection must end.
+    pub(super) async fn until_empty(&self) {
+        while !self.is_empty() && self.broken().is_none() {
+            self.for_reader.notified().await;
+        }
+    }
+
     /// Waits until there is room for more chunk ids, or the connection must end.
     pub(super) async fn until_room(&self) {
         loop {

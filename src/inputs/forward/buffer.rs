@@ -1,7 +1,11 @@
-//! The bytes of one connection that were read and not used yet. They are moved at most once for each byte that is read, and
+//! The bytes of one connection that were read and not used yet. However they come, each is moved a few times at most, and
 //! all memory is paid for by permits of the budget.
 
 use crate::budget::Permit;
+
+/// What is kept between two reads has a part of itself as room for more: a frame that comes in single bytes would else be
+/// moved for each of them.
+const SPARE: usize = 4;
 
 /// Bytes read and not used yet, paid for by permits.
 #[derive(Debug, Default)]
@@ -55,6 +59,11 @@ impl Buffer {
         (self.size - self.bytes.len(), &mut self.bytes)
     }
 
+    /// Bytes that can be read without more memory.
+    pub(super) fn spare(&self) -> usize {
+        self.size - self.len()
+    }
+
     /// Takes memory that `permit` pays for.
     pub(super) fn grow(&mut self, permit: Permit) {
         self.size += permit.bytes();
@@ -62,17 +71,50 @@ impl Buffer {
         self.permits.push(permit);
     }
 
-    /// Keeps the bytes that are there and gives the rest of the memory back.
+    /// Keeps the bytes that are there, with a quarter more, and gives the rest of the memory back.
     pub(super) fn shrink(&mut self) {
-        let kept = self.data().to_vec();
-        if let Some(mut permit) = self.permits.pop().filter(|_| !kept.is_empty()) {
-            self.permits.clear();
-            permit.resize(kept.len());
-            self.permits.push(permit);
-        } else {
-            self.permits.clear();
+        let keep = self.len() + self.len() / SPARE;
+        let Some(mut excess) = self.size.checked_sub(keep).filter(|excess| *excess > 0) else { return };
+        self.bytes.drain(..self.from);
+        self.bytes.shrink_to(keep);
+        (self.from, self.size) = (0, keep);
+        while let Some(last) = self.permits.last_mut().filter(|_| excess > 0) {
+            let bytes = last.bytes();
+            if bytes > excess {
+                last.resize(bytes - excess);
+                break;
+            }
+            excess -= bytes;
+            self.permits.pop();
         }
-        (self.from, self.size) = (0, kept.len());
-        self.bytes = kept;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+
+    #[test]
+    fn a_part_of_a_frame_that_grows_by_single_bytes_is_moved_a_few_times_and_is_paid_for() {
+        let budget = Budget::new(64 << 20);
+        let mut buffer = Buffer::default();
+        buffer.grow(budget.try_acquire(1 << 20).expect("free"));
+        buffer.room().1.resize(1 << 20, 0);
+        let (mut moves, mut at) = (0, buffer.data().as_ptr());
+        for _ in 0..1 << 20 {
+            if buffer.room().0 == 0 {
+                buffer.grow(budget.try_acquire(buffer.capacity()).expect("free"));
+            }
+            buffer.room().1.push(0);
+            buffer.shrink();
+            moves += usize::from(std::mem::replace(&mut at, buffer.data().as_ptr()) != at);
+            assert_eq!(budget.used(), buffer.capacity());
+        }
+        assert_eq!(buffer.len(), 2 << 20);
+        assert!(moves <= 16, "{moves} moves");
+        buffer.used(2 << 20);
+        buffer.shrink();
+        assert_eq!(budget.used(), 0);
     }
 }

@@ -131,7 +131,8 @@ impl Session {
             refused: 0,
         };
         let end = self.read(&mut work).await;
-        if matches!(end, End::Closed | End::Stop | End::Fault(Oddity::FrameStalled, _)) && work.buffer.len() > 0 {
+        let is_cut = matches!(end, End::Closed | End::Stop | End::Fault(Oddity::FrameStalled, _));
+        if is_cut && work.decoder.is_mid_frame() && work.buffer.len() > 0 {
             Box::pin(self.look_again(&mut work)).await;
         }
         if work.lane.is_waiting() {
@@ -222,7 +223,9 @@ impl Session {
         drop(share);
         // One wait for both, so that nobody waits for the one while holding the other.
         let got = batch.permit().bytes();
-        let for_buffer = READ.min(got / 2);
+        let len = work.buffer.len();
+        // A large part of a frame grows by a share of itself, when there is no room.
+        let for_buffer = if work.buffer.spare() >= READ || len >= 2 * READ { 0 } else { READ.min(got / 2) };
         let mut permit = batch.permit().budget().empty_permit();
         batch.permit_mut().resize(got - for_buffer);
         permit.grow(for_buffer);
@@ -268,11 +271,12 @@ impl Session {
         } else {
             work.buffer.shrink();
         }
-        let share = self.connection.shared.held.take(work.buffer.len() + caught);
+        let held = &self.connection.shared.held;
+        let share = held.take(work.buffer.capacity() + caught);
         if share.is_none() && caught > 0 {
             // Bytes for a dead letter are nothing to make others wait for.
             work.decoder.let_go_of_caught();
-            return if work.buffer.len() == 0 { None } else { self.connection.shared.held.take(work.buffer.len()) };
+            return if work.buffer.len() == 0 { None } else { held.take(work.buffer.capacity()) };
         }
         share
     }
@@ -292,15 +296,21 @@ impl Session {
             (true, false) => stall,
             (false, false) => SILENCE,
         };
+        // While it owes an ack it stays as it is, and nothing has to be looked at.
+        let owes = !stalls && !flushes && !self.acks.is_empty();
         tokio::select! {
             biased;
             () = self.connection.outlet.stop.wait() => Woken::End(End::Stop),
-            () = self.acks.until_broken() => Woken::End(End::Broken(self.acks.broken().unwrap_or_default())),
+            () = self.acks.until_broken(), if !owes => Woken::End(End::Broken(self.acks.broken().unwrap_or_default())),
+            () = self.acks.until_empty(), if owes => match self.acks.broken() {
+                Some(why) => Woken::End(End::Broken(why)),
+                None => Woken::Still,
+            },
             ready = self.connection.reader.readable() => match ready {
                 Ok(()) => Woken::Readable,
                 Err(_) => Woken::End(End::Closed),
             },
-            () = tokio::time::sleep(wait) => {
+            () = tokio::time::sleep(wait), if !owes => {
                 if flushes {
                     return Woken::Flush(for_acks);
                 }
@@ -332,7 +342,7 @@ impl Session {
     async fn fill(&self, work: &mut Work, mut batch: Batch, resumes: bool) -> (Batch, Option<End>) {
         let mut now = Timestamp::now();
         let mut taken = 0;
-        // A reload may have put steps, or other sinks, behind the gate.
+        // Since the last time a reload may have put steps, or other sinks, behind the gate.
         work.decoder.set_as_json(self.connection.outlet.is_only_for_json());
         if resumes {
             let end;
@@ -502,15 +512,16 @@ impl Session {
     }
 
     /// The next batch of a connection that holds a read buffer.
-    async fn next_batch(&self, work: &Work) -> Batch {
-        match tokio::time::timeout(HOLDER_WAIT, self.connection.outlet.batch(BATCH, &work.origin)).await {
-            Ok(batch) => batch,
-            Err(_) => {
-                let mut permit = self.connection.outlet.budget.empty_permit();
-                permit.grow(BATCH);
-                Batch::new(permit, self.connection.outlet.input, Arc::clone(&work.origin))
-            }
-        }
+    async fn next_batch(&self, work: &mut Work) -> Batch {
+        let outlet = &self.connection.outlet;
+        let batch = tokio::time::timeout(HOLDER_WAIT, outlet.batch(BATCH, &work.origin)).await.unwrap_or_else(|_| {
+            let mut permit = outlet.budget.empty_permit();
+            permit.grow(BATCH);
+            Batch::new(permit, outlet.input, Arc::clone(&work.origin))
+        });
+        // The one before may have waited at the gate for a reload, with other steps or sinks behind it since.
+        work.decoder.set_as_json(outlet.is_only_for_json());
+        batch
     }
 
     /// Ships a batch that has anything to say.
