@@ -334,7 +334,7 @@ impl Batch {
         self.taken_apart == self.len()
     }
 
-    /// Whether the fields of every row are all the members, in order, of one object, not empty, that stands in the arena as it was read,
+    /// Whether the fields of every row are all the members, in order, of one object, not empty, that stands in the arena,
     /// valid and on one line: then a sink copies the members in one piece. Whatever changes a field, or pushes a row that
     /// is no such object, ends it.
     pub(crate) fn is_whole(&self) -> bool {

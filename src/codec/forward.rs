@@ -303,7 +303,7 @@ impl Decoder {
         }
     }
 
-    /// Whether what is new changes nothing as long as less than [`Decoder::wait`] is there: a few bytes, none of which
+    /// Whether what is new is nothing to look at as long as less than [`Decoder::wait`] is there: a few bytes, none of which
     /// can be the reserved one or the head of something that may be longer than 255 bytes or values, which are seen at
     /// once.
     #[inline]

@@ -133,7 +133,7 @@ impl Encoder {
         if batch.is_whole() {
             // docker-file: 6,180 -> 5,668 instructions a record, against a look at where each field stands.
             let fields = batch.fields(at);
-            debug_assert!(is_one_run(arena, fields), "row {at} is no object as it was read");
+            debug_assert!(is_one_run(arena, fields), "row {at} is no object that stands in the arena");
             out.push(b',');
             out.extend_from_slice(members(arena, fields));
             return;

@@ -11,8 +11,8 @@
 //!
 //! Taken is only what means the same in JSON and is in no way odd: texts that are UTF-8, numbers, booleans, nil, maps and arrays
 //! of a few levels. For the rest, for what is not whole, for Docker's driver and for what is larger than [`ROOM`], the answer is
-//! `None`, nothing has changed, and the general way decides and counts. Tests compare what comes out of both.
-//! Limits: [`ROOM`], [`LEVELS_MAX`], [`KEYS_MAX`] remembered keys a connection.
+//! `None`, the batch is as before, and the general way decides and counts. Tests compare what comes out of both.
+//! Limits: [`ROOM`], [`LEVELS_MAX`], [`KEYS_MAX`] remembered keys of each of two levels a connection.
 
 use wide::u8x16;
 
