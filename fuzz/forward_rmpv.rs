@@ -120,6 +120,8 @@ fn plain(frame: &Value) -> Option<Vec<Record>> {
         (Value::Array(entries), 2..=3) => {
             (entries.iter().map(|entry| record(tag, entry.as_array()?)).collect::<Option<_>>()?, items.get(2))
         }
+        // The reserved byte is nil to rmpv, and the end of the blob to a decoder.
+        (Value::Binary(blob), 2..=3) if blob.contains(&0xc1) => return None,
         (Value::Binary(blob), 2..=3) => {
             let (mut rest, mut records) = (&blob[..], Vec::new());
             while !rest.is_empty() {
