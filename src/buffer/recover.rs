@@ -217,6 +217,8 @@ fn count<I: Io>(io: &I, found: &mut Recovery, headers: &[Option<Totals>]) {
         Some(_) => BTreeMap::new(),
         None => found.cursors.iter().map(|(bit, cursor)| (*bit, cursor.settled)).collect(),
     };
+    // By bit: what lies beyond its cursor.
+    let mut beyond: BTreeMap<u8, BySource> = BTreeMap::new();
     for at in from.unwrap_or(0)..found.segments.len() {
         let below = found.segments.get(at + 1).map_or(Lsn::MAX, |next| next.first);
         let newest = at + 1 == found.segments.len();
@@ -226,6 +228,10 @@ fn count<I: Io>(io: &I, found: &mut Recovery, headers: &[Option<Totals>]) {
             let bits = bits.fold(head.readers, |bits, bit| bits & !(1 << bit));
             let count = Count { records: u64::from(head.records), bytes: u64::from(head.len) };
             found.totals.add(bits, head.source, count);
+            let cursors = found.cursors.iter().filter(|(bit, _)| head.readers >> **bit & 1 == 1);
+            for (bit, _) in cursors.filter(|(_, cursor)| head.lsn > cursor.settled) {
+                beyond.entry(*bit).or_default().add(head.source, count);
+            }
         };
         let seen = look(io, Seed::new(&found.meta.id), &segment, below, &mut add);
         found.last = found.last.max(seen.last);
@@ -234,12 +240,15 @@ fn count<I: Io>(io: &I, found: &mut Recovery, headers: &[Option<Totals>]) {
             found.segments[at].end = seen.end;
         }
     }
-    // A reader never has more than there was.
+    // There was what a reader has got, and what lies beyond. The header that counts may be older than both: removed
+    // segments lay between when one that could not be removed is followed by one whose header was never written.
     for (bit, cursor) in &found.cursors {
+        let mut least = cursor.totals.clone();
+        beyond.get(bit).into_iter().flat_map(|sums| &sums.0).for_each(|(source, count)| least.add(*source, *count));
         if found.segments.is_empty() || cursor.settled >= found.last {
-            found.totals.0.insert(*bit, cursor.totals.clone());
+            found.totals.0.insert(*bit, least);
         } else {
-            found.totals.0.entry(*bit).or_default().raise(&cursor.totals);
+            found.totals.0.entry(*bit).or_default().raise(&least);
         }
     }
 }
