@@ -9,8 +9,8 @@
 //! at once ([`Books::append`]), and without room for that ([`Books::keeps_up`]) it has to read. A horizon that stays
 //! behind would hold the cursor, and with it every segment, though all of it is settled.
 //!
-//! Limits: [`PENDING_MAX`] entries of 32 bytes a reader for what it does not have in hand, [`HELD_MAX`] in all, settled
-//! ones behind one that is not among them; [`PENDING_MAX`] settled numbers beyond the horizon; 64 bytes a segment.
+//! Limits: [`PENDING_MAX`] entries of 32 bytes a reader for what it does not have in hand, [`HELD_MAX`] in all (beyond it only
+//! what is queued or was in hand already), settled ones behind one that is not among them; [`PENDING_MAX`] settled numbers beyond the horizon; 64 bytes a segment.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -344,6 +344,8 @@ impl Books {
             };
         }
         if reader.pending.len() >= HELD_MAX {
+            // Everything before it is known.
+            reader.horizon = frame.lsn;
             return Met::Busy;
         }
         let count = Count { records: u64::from(frame.records), bytes: u64::from(bytes) };
@@ -389,8 +391,24 @@ impl Books {
     /// The first number from `from` on of a frame that is queued or committed and waits for this reader, as far as is
     /// known.
     pub fn waiting(&self, reader: usize, from: Lsn) -> Option<Lsn> {
-        let reader = &self.readers[reader];
-        reader.pending.iter().find(|entry| entry.lsn >= from && !entry.settled).map(|entry| entry.lsn)
+        let pending = &self.readers[reader].pending;
+        let at = pending.partition_point(|entry| entry.lsn < from);
+        pending.range(at..).find(|entry| !entry.settled).map(|entry| entry.lsn)
+    }
+
+    /// What a reader that has looked at all that is committed was not given of it: noted when it was appended, and not met
+    /// since, so its bytes are gone. It counts as settled from then on.
+    pub fn not_met(&mut self, reader: usize) -> BySource {
+        let committed = self.committed;
+        let reader = &mut self.readers[reader];
+        let mut lost = BySource::default();
+        let at = reader.pending.partition_point(|entry| entry.lsn <= committed);
+        for entry in reader.pending.range_mut(..at).filter(|entry| !entry.handed && !entry.settled) {
+            entry.settled = true;
+            lost.add(entry.source, entry.count());
+        }
+        reader.advance(committed);
+        lost
     }
 
     /// The segment that holds frame `lsn`, if it is held: the last one that begins there or before.

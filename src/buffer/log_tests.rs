@@ -292,10 +292,43 @@ fn a_panic_of_its_thread_is_said_and_leaves_nobody_waiting() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let (log, _) = open(dir.path(), &["a"]);
     let lsn = log.append(1, 1, Arc::new(Panics), Box::new(Nobody)).expect("room");
-    assert!(!log.wait_committed_blocking(lsn, Duration::from_secs(30)), "it is not on the disk");
-    while !log.failed().is_set() {
+    let began = Instant::now();
+    assert!(!log.wait_committed_blocking(lsn, Duration::from_secs(60)), "it is not on the disk");
+    while !log.failed().is_set() && began.elapsed() < Duration::from_secs(50) {
         std::thread::yield_now();
     }
+    assert!(log.failed().is_set() && began.elapsed() < Duration::from_secs(50), "{:?}", began.elapsed());
     let refused = log.append(1, 1, Arc::new(Bytes(vec![1])), Box::new(Nobody)).expect_err("closed");
     assert_eq!(refused.why, Refusal::Closed);
+}
+
+#[test]
+fn a_frame_of_this_run_that_can_not_be_read_back_is_lost_with_its_records_and_holds_nothing() {
+    use std::os::unix::fs::FileExt as _;
+    for bad in ["first", "other"] {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let (log, _) = open(dir.path(), &["a"]);
+        for text in ["first", "other"] {
+            log.append(1, 3, Arc::new(Bytes(text.into())), Box::new(Nobody)).expect("room");
+        }
+        sync(&log, 2);
+        let mut files = std::fs::read_dir(dir.path()).expect("a folder").map(|entry| entry.expect("an entry").path());
+        let path = files.find(|path| path.extension().is_some_and(|end| end == "seg")).expect("a segment");
+        let at = memchr::memmem::find(&std::fs::read(&path).expect("readable"), bad.as_bytes()).expect("written");
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("opens");
+        file.write_all_at(b"xxxxx", at as u64).expect("written");
+        let (mut after, mut found, mut lost) = (0, 0, 0);
+        for _ in 0..6 {
+            match log.read(0, after) {
+                Read::Frame { lsn, .. } => {
+                    (after, found) = (lsn, found + 1);
+                    log.settle(0, lsn);
+                }
+                Read::Damaged { through, records } => (after, lost) = (after.max(through), lost + records),
+                Read::End => {}
+                other => panic!("{bad}: {other:?}"),
+            }
+        }
+        assert_eq!((found, lost, log.status().readers[0].total.records), (1, 3, 0), "{bad}");
+    }
 }

@@ -130,6 +130,10 @@ impl<F> Walk<F> {
             if horizon <= books.committed + 1 {
                 books.passed(self.reader, horizon);
             }
+            let lost = books.not_met(self.reader);
+            if !lost.0.is_empty() {
+                return Next::Done(Step::Lost { through: books.committed, lost, why: LossReason::Damaged });
+            }
             return Next::Done(Self::waiting(&books, self.reader, after + 1));
         }
         match books.holding(from) {
@@ -275,6 +279,7 @@ impl<F> Walk<F> {
                 // The same frame again.
                 place.scan = Scan::new(Arc::clone(place.scan.file()), at);
                 place.from = head.lsn;
+                self.nothing = (after, head.lsn);
                 return Ok(Some(Step::Busy));
             }
             if met == Met::Give && head.lsn > after {

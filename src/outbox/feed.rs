@@ -2,7 +2,8 @@
 //!
 //! What is behind and not committed yet is taken from memory. Reading the log pays from the memory budget by the frame's
 //! length. It waits [`PATIENCE`] for that at most, then it overdraws: inputs may hold everything and wait for this very
-//! sink. So a sink has one frame beyond the budget at most, beside what its requests hold. Damaged frames are counted (`buffer_damaged`), settled and passed over.
+//! sink. So a sink has one frame beyond the budget at most, beside what its requests hold. Damaged frames are counted
+//! (`buffer_damaged`), settled and passed over.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -159,6 +160,7 @@ impl Reader {
                         // Closed: nothing more will be readable, and the time to give up comes.
                         tokio::time::sleep(READ_AGAIN).await;
                     }
+                    tokio::task::consume_budget().await;
                 }
                 Read::End => self.caught_up(after),
                 read => self.note(read).await,

@@ -155,6 +155,7 @@ impl Late {
         if entries.front().is_none_or(|entry| entry.since.elapsed() < after) {
             return None;
         }
-        entries.iter().find_map(|entry| entry.log(log))
+        // What no frame can hold stays in memory, and is in nobody's way.
+        entries.iter().find_map(|entry| entry.log(log).filter(|why| *why != Refusal::TooLarge))
     }
 }

@@ -375,13 +375,6 @@ impl Outbox {
     /// behind from now on. `Some` when the log refused it; then nothing has changed.
     fn store(&self, ports: &mut [Mode], offer: &Offer, group: &[Want], live: bool) -> Option<Refusal> {
         let log = &self.shared.behind.as_ref()?.log;
-        // What a port has in memory comes before what it reads from the log, there too.
-        let full = |want: &&Want| !live && ports[want.port] == Mode::Live;
-        if let Some(why) =
-            group.iter().filter(full).find_map(|want| self.shared.late[want.port].log(log, Duration::ZERO))
-        {
-            return Some(why);
-        }
         let (batch, metrics) = (&offer.batch, &self.shared.metrics);
         let (mut readers, mut direct) = (0, 0);
         for want in group {
@@ -391,6 +384,13 @@ impl Outbox {
             }
         }
         let is_direct = |want: &Want| direct >> want.port & 1 == 1;
+        // What a port has in memory comes before what it reads from the log, there too.
+        let full = |want: &&Want| !is_direct(want) && ports[want.port] == Mode::Live;
+        if let Some(why) =
+            group.iter().filter(full).find_map(|want| self.shared.late[want.port].log(log, Duration::ZERO))
+        {
+            return Some(why);
+        }
         let moved = |back: bool| {
             let _turn = metrics.turn();
             for want in group {
