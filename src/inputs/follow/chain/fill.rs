@@ -207,7 +207,9 @@ impl Chain {
     /// Where the first line begins that is not finished.
     fn hold(&self) -> Option<u64> {
         let aside = self.aside.iter().flat_map(|aside| [aside.lane.hold(), aside.skipping]);
-        [self.lane.hold(), self.skipping].into_iter().chain(aside).flatten().min()
+        // A line that was cut in a lingering file may begin before all that is known of it: nothing begins there again.
+        let skipping = self.skipping.filter(|_| self.aside.is_none());
+        [self.lane.hold(), skipping].into_iter().chain(aside).flatten().min()
     }
 
     /// Sends a batch; up to the mark everything is delivered with it.

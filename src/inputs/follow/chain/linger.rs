@@ -29,6 +29,8 @@ pub(super) const POLL: Duration = Duration::from_millis(100);
 pub(super) struct Lingering {
     pub(super) source: Source,
     pub(super) grew: Instant,
+    /// Since when it ends in a piece whose line goes on.
+    pub(super) piece: Option<Instant>,
     /// Where its last line begins, if that was cut and its end is still to come.
     pub(super) skipping: Option<u64>,
 }
@@ -94,7 +96,8 @@ impl Chain {
             };
             // The pieces of a line are taken together, if the next one comes soon.
             let piece = n < source::BLOCK && self.rules.format.ends_in_pieces(late.source.data(context.buf, n));
-            let due = if piece { !grown && clock::since(late.grew) >= PIECE_WAIT } else { grown };
+            late.piece = late.piece.filter(|_| piece).or(piece.then(clock::now));
+            let due = late.piece.map_or(grown, |since| clock::since(since) >= PIECE_WAIT);
             if n > 0 && (due || over) {
                 self.close(context.outlet);
                 let (held, from) = (Arc::clone(&late.source.held), late.source.offset);

@@ -461,7 +461,7 @@ impl Chain {
             }
             if let Some(source) = self.source.take() {
                 let skipping = self.skipping.take();
-                self.lingering.push(linger::Lingering { source, grew: clock::now(), skipping });
+                self.lingering.push(linger::Lingering { source, grew: clock::now(), piece: None, skipping });
             }
             return None;
         }
