@@ -225,7 +225,7 @@ impl Session {
         let got = batch.permit().bytes();
         let len = work.buffer.len();
         // A large part of a frame grows by a share of itself, when there is no room.
-        let for_buffer = if work.buffer.spare() >= READ || len >= 2 * READ { 0 } else { READ.min(got / 2) };
+        let for_buffer = if work.buffer.spare() >= READ || len >= READ / 8 { 0 } else { READ.min(got / 2) };
         let mut permit = batch.permit().budget().empty_permit();
         batch.permit_mut().resize(got - for_buffer);
         permit.grow(for_buffer);
@@ -480,7 +480,7 @@ impl Session {
     /// Makes room for a frame or entry that is larger than the buffer: with memory that is free; else by decoding the
     /// frame as it arrives; else by sending on what there is and waiting for memory.
     async fn grow(&self, work: &mut Work, batch: Batch, now: Timestamp) -> (Batch, Option<End>) {
-        let more = work.buffer.capacity().max(READ);
+        let more = (work.buffer.capacity() / 4).max(READ);
         if let Some(permit) = self.connection.outlet.budget.try_acquire(more) {
             work.buffer.grow(permit);
             return (batch, None);
