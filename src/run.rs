@@ -399,7 +399,7 @@ impl Node {
                 return Why::Panic;
             }
             if self.sinks_running() == 0 {
-                return Why::EndOfInput;
+                return if self.stop.is_set() { Why::Closed } else { Why::EndOfInput };
             }
             tokio::select! {
                 told = signals.next() => match told {

@@ -272,7 +272,7 @@ fn plot_axis(
     for (name, task) in axis.points(base, cores) {
         outcomes.push(compare(&task, options.repeats, shippers, tell)?);
         names.push(name);
-        sinks.push(task.sinks as f64);
+        sinks.push(if axis == Axis::Sinks { task.sinks as f64 } else { 1.0 });
     }
     let of = |figures: &Figures| if axis.counts_bytes() { figures.megabytes } else { figures.per_second };
     let of_cpu = |figures: &Figures| {
