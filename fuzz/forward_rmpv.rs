@@ -157,7 +157,8 @@ fn record(tag: &str, entry: &[Value]) -> Option<Record> {
         }
         _ => return None,
     };
-    if !fields.is_map() {
+    // No time was set: that of receipt counts.
+    if nanos < 1_000_000_000 || !fields.is_map() {
         return None;
     }
     // By way of text, as the decoder's: serde_json reads a double's shortest text one step off now and then.
