@@ -299,7 +299,7 @@ fn plot_axis(
         series.push(Series { name: format!("{}, a CPU second", shipper.name), values });
     }
     let unit = match axis {
-        Axis::LineSize => "MB",
+        _ if axis.counts_bytes() => "MB",
         Axis::Sinks => "records, one for each sink",
         _ => "records",
     };

@@ -10,7 +10,8 @@
 //! behind would hold the cursor, and with it every segment, though all of it is settled.
 //!
 //! Limits: [`PENDING_MAX`] entries of 32 bytes a reader for what it does not have in hand, [`HELD_MAX`] in all (beyond it only
-//! what is queued or was in hand already), settled ones behind one that is not among them; [`PENDING_MAX`] settled numbers beyond the horizon; 64 bytes a segment.
+//! what is queued or was in hand already), settled ones behind one that is not among them; [`PENDING_MAX`] settled numbers
+//! beyond the horizon; 64 bytes a segment.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -58,6 +58,14 @@ struct Place<F> {
     failures: u32,
 }
 
+impl<F> Place<F> {
+    /// The next look begins with frame `lsn`, which begins at `at`, once more.
+    fn once_more(&mut self, at: u64, lsn: Lsn) {
+        self.scan = Scan::new(Arc::clone(self.scan.file()), at);
+        self.from = lsn;
+    }
+}
+
 /// A place that fails so often is passed over: the disk does not get better by asking.
 const FAILURES_MAX: u32 = 5;
 
@@ -251,9 +259,7 @@ impl<F> Walk<F> {
             let payload = match place.scan.payload(io, at, &head) {
                 Err(error) if place.failures < FAILURES_MAX => {
                     place.failures += 1;
-                    // The same frame again.
-                    place.scan = Scan::new(Arc::clone(place.scan.file()), at);
-                    place.from = head.lsn;
+                    place.once_more(at, head.lsn);
                     return Err(error);
                 }
                 payload => payload.unwrap_or_default(),
@@ -276,9 +282,7 @@ impl<F> Walk<F> {
             };
             let met = lock(books).met(self.reader, &frame, head.len);
             if met == Met::Busy {
-                // The same frame again.
-                place.scan = Scan::new(Arc::clone(place.scan.file()), at);
-                place.from = head.lsn;
+                place.once_more(at, head.lsn);
                 self.nothing = (after, head.lsn);
                 return Ok(Some(Step::Busy));
             }

@@ -1,9 +1,8 @@
 //! `type = "file"`: plain text, JSON lines, CRI and json-file files by glob, followed through rotation.
 //!
 //! `paths` are globs: `*` and `?` stay within one folder, `**` is any number of folders, `{a,b}` and `[a-z]` work as
-//! in a shell. New files and folders are found by inotify, and by a look every 10 s (once in five minutes on local file systems,
-//! where inotify tells of all there is). A rotated name (`x.log.1`,
-//! `x.log-20261124.gz`) that a glob matches is a generation of `x.log` if that exists, not a file of its own; one that
+//! in a shell. New files and folders are found by inotify, and by a look every 10 s (once in five minutes on local file
+//! systems, where inotify tells of all there is). A rotated name (`x.log.1`, `x.log-20261124.gz`) that a glob matches is a generation of `x.log` if that exists, not a file of its own; one that
 //! no glob matches is used only to find the place of a checkpoint after a restart.
 //!
 //! Limits: `line_max` (1 MiB; a json-file record 4 MiB) cuts and counts; [`FOLDERS_MAX`] folders, [`DEPTH_MAX`] levels

@@ -19,8 +19,8 @@ use super::{Arriving, Decoder, Flow, State, Step, Then};
 /// Decompressed bytes that are held, as long as they are enough for an entry.
 const WINDOW: usize = 64 << 10;
 
-/// Bytes of a blob that are worth a look where they come one by one: entries wait for as many, and
-/// those that are there when the connection ends are taken then ([`Decoder::look_again`]).
+/// Bytes of a blob that are worth a look where they come one by one: entries wait for as many, and those
+/// that are there when the connection ends are taken then ([`Decoder::look_again`]).
 const STEP: u64 = 1 << 10;
 
 /// Memory that decompression needs to go on.
