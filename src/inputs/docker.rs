@@ -409,8 +409,13 @@ fn own_id_from(mountinfo: &str, cgroup: &str, hostname: &str) -> Option<String> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// The containers of a folder.
+    pub fn layout(root: &Path, exclude: &[&str]) -> Box<dyn Layout> {
+        Box::new(containers(root, exclude))
+    }
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 

@@ -289,8 +289,14 @@ impl Layout for Globs {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::inputs::follow::checkpoint::Checkpoints;
+
+    /// The files of these globs.
+    pub fn layout(dir: &Path, patterns: &[&str], _: &Checkpoints) -> Box<dyn Layout> {
+        Box::new(globs(dir, patterns, &[]))
+    }
 
     fn globs(dir: &Path, patterns: &[&str], exclude: &[&str]) -> Globs {
         let full = |text: &&str| format!("{}/{text}", dir.display());

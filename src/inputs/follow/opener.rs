@@ -233,6 +233,12 @@ impl Opener {
         (self.polled, self.rescanned) = (clock::now(), clock::now());
     }
 
+    /// So many families are remembered.
+    #[cfg(test)]
+    pub(super) fn families(&self) -> usize {
+        self.folders.values().map(|folder| folder.families.len()).sum()
+    }
+
     /// How long it need not look, if nothing happens.
     fn patience(&self) -> Duration {
         if !self.told.is_empty() {

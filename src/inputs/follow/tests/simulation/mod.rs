@@ -39,6 +39,7 @@ use crate::metrics::followed::Generation;
 use crate::record::Tag;
 
 mod cases;
+mod names;
 mod writer;
 
 use writer::{BASE, Writer};
@@ -173,6 +174,16 @@ fn docker_rules() -> Rules {
 }
 
 fn begin(folder: &Path, data: &Path, runtime: &Handle, rules: Rules) -> std::io::Result<Life> {
+    begin_with(&mut |_| Box::new(OneFile(folder.to_owned())), data, runtime, rules)
+}
+
+/// The same for any folders and names.
+fn begin_with(
+    layout: &mut dyn FnMut(&Checkpoints) -> Box<dyn Layout>,
+    data: &Path,
+    runtime: &Handle,
+    rules: Rules,
+) -> std::io::Result<Life> {
     let checkpoints = Checkpoints::open(data, Box::new(|| Ok(())))?;
     let metrics = Arc::new(Metrics::new(&[("in", "test")], &[("out", "test")]));
     let (sender, queue) = mpsc::channel(100_000);
@@ -194,7 +205,7 @@ fn begin(folder: &Path, data: &Path, runtime: &Handle, rules: Rules) -> std::io:
     let setup = Setup {
         outlet,
         input: "in".to_owned(),
-        layout: Box::new(OneFile(folder.to_owned())),
+        layout: layout(&checkpoints),
         lines: vec![line],
         bell: Arc::new(Bell::new()?),
         tail: false,

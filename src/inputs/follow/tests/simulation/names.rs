@@ -1,0 +1,180 @@
+//! The opener with the folders and names of real inputs, on the simulation's clock: folders and names that go and come
+//! back, names that only look rotated, and what the kernel refuses.
+
+use std::sync::atomic::AtomicUsize;
+use std::time::SystemTime;
+
+use super::*;
+use crate::inputs::{docker, file};
+use crate::metrics::followed::{LostBytes, Watching};
+
+type Make = Box<dyn FnMut(&Path, &Checkpoints) -> Box<dyn Layout>>;
+
+/// An engine on a folder of its own.
+struct Stage {
+    life: Option<Life>,
+    make: Make,
+    rules: fn() -> Rules,
+    root: PathBuf,
+    now: Duration,
+    wall: SystemTime,
+    runtime: Runtime,
+    dir: tempfile::TempDir,
+}
+
+fn text_rules() -> Rules {
+    Rules { format: Format::Text, docker: false, ..docker_rules() }
+}
+
+impl Stage {
+    /// Plain files by these globs, on what `prepare` puts there.
+    fn files(patterns: &'static [&'static str], prepare: impl FnOnce(&Path)) -> Stage {
+        Stage::with(Box::new(|root, known| file::tests::layout(root, patterns, known)), text_rules, prepare)
+    }
+
+    /// Containers.
+    fn containers(exclude: &'static [&'static str], prepare: impl FnOnce(&Path)) -> Stage {
+        Stage::with(Box::new(|root, _| docker::tests::layout(root, exclude)), docker_rules, prepare)
+    }
+
+    fn with(make: Make, rules: fn() -> Rules, prepare: impl FnOnce(&Path)) -> Stage {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let root = dir.path().join("logs");
+        fs::create_dir(&root).expect("made");
+        prepare(&root);
+        let (now, wall) = (Duration::ZERO, SystemTime::now());
+        let mut stage = Stage { life: None, make, rules, root, now, wall, runtime: runtime(), dir };
+        stage.start();
+        stage
+    }
+
+    fn start(&mut self) {
+        clock::set(Some((*START + self.now, self.wall + self.now)));
+        let Stage { make, root, .. } = self;
+        let data = self.dir.path().join("data");
+        let life = begin_with(&mut |known| make(root, known), &data, self.runtime.handle(), (self.rules)());
+        self.life = Some(life.expect("starts"));
+    }
+
+    fn stop(&mut self) {
+        let life = self.life.take().expect("runs");
+        life.checkpoints.final_save().expect("saved");
+    }
+
+    fn life(&mut self) -> &mut Life {
+        self.life.as_mut().expect("runs")
+    }
+
+    /// Lets time pass, gives everybody a turn, and takes the lines that came.
+    fn after(&mut self, time: Duration) -> Vec<String> {
+        self.now += time;
+        clock::set(Some((*START + self.now, self.wall + self.now)));
+        let life = self.life();
+        life.opener.step();
+        life.reader.woken();
+        for _ in 0..50 {
+            if !matches!(life.reader.step(), Step::Again) {
+                break;
+            }
+        }
+        let mut came = Vec::new();
+        while let Ok(shipment) = life.queue.try_recv() {
+            let batch = &shipment.batch;
+            for at in 0..batch.len() {
+                let field = batch.find(at, b"log").or(batch.fields(at).first()).copied().expect("a field");
+                let text = crate::codec::json::text(batch.value(&field));
+                let text = text.unwrap_or_else(|| batch.bytes(field.value).into());
+                came.push(String::from_utf8_lossy(&text).into_owned());
+            }
+            shipment.receipts.settle(Outcome::Delivered);
+        }
+        life.checkpoints.step(&mut life.saver);
+        came
+    }
+
+    /// The same in steps of 100 ms.
+    fn seconds(&mut self, seconds: u32) -> Vec<String> {
+        (0..seconds * 10).flat_map(|_| self.after(Duration::from_millis(100))).collect()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    fn put(&self, name: &str, lines: &[&str]) {
+        put(&self.path(name), lines);
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.path(from), self.path(to)).expect("renamed");
+    }
+
+    fn remove(&self, name: &str) {
+        fs::remove_file(self.path(name)).expect("removed");
+    }
+
+    fn oddity(&mut self, what: Oddity) -> u64 {
+        self.life().metrics.inputs[0].oddities[what as usize].load(Ordering::Relaxed)
+    }
+
+    fn watching(&mut self, what: Watching) -> u64 {
+        self.life().metrics.inputs[0].followed.watching[what as usize].load(Ordering::Relaxed)
+    }
+
+    fn generations(&mut self, what: Generation) -> u64 {
+        self.life().metrics.inputs[0].followed.generations[what as usize].load(Ordering::Relaxed)
+    }
+
+    fn said(&mut self) -> String {
+        self.life().metrics.checks().remove("input in").map(|(_, reason)| reason).unwrap_or_default()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        disk::set_hook(None);
+        clock::set(None);
+    }
+}
+
+fn put(path: &Path, lines: &[&str]) {
+    fs::create_dir_all(path.parent().expect("in a folder")).expect("made");
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).expect("written");
+}
+
+fn container(root: &Path, id: &str, name: &str, lines: std::ops::Range<u64>) {
+    fs::create_dir_all(root.join(id)).expect("made");
+    config(root, id, name);
+    let text: String = lines.map(|n| record_at(&format!("{n}\\n"), n)).collect();
+    let file = OpenOptions::new().create(true).append(true).open(root.join(id).join(format!("{id}-json.log")));
+    file.and_then(|mut file| file.write_all(text.as_bytes())).expect("written");
+}
+
+/// As Docker writes it: another file in its place.
+fn config(root: &Path, id: &str, name: &str) {
+    let text = format!(r#"{{"ID":"{id}","Name":"/{name}","Config":{{"Image":"img","Labels":{{}}}}}}"#);
+    fs::write(root.join(id).join(".tmp"), text).expect("written");
+    fs::rename(root.join(id).join(".tmp"), root.join(id).join("config.v2.json")).expect("renamed");
+}
+
+fn packed(path: &Path, text: &str) {
+    let mut encoder = GzEncoder::new(File::create(path).expect("made"), Compression::fast());
+    encoder.write_all(text.as_bytes()).expect("written");
+    encoder.finish().expect("written");
+}
+
+/// Counts the calls of this thread that are asked for, and fails those that `fails` names.
+fn hook(
+    counted: fn(Call<'_>) -> bool,
+    fails: impl Fn(Call<'_>) -> Option<rustix::io::Errno> + 'static,
+) -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&count);
+    disk::set_hook(Some(Box::new(move |call| {
+        counts.fetch_add(usize::from(counted(call)), Ordering::Relaxed);
+        fails(call).map_or(Ok(()), |errno| Err(errno.into()))
+    })));
+    count
+}
