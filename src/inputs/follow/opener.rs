@@ -15,12 +15,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::chain::{About, First, Seed};
 use super::generations::{Family, Held};
-use super::identity::{self, FileId};
 use super::inotify::{self, Bell, Watcher};
 use super::keeper::Chains;
 use super::layout::{Known, Layout};
@@ -34,9 +33,12 @@ use crate::metrics::followed::{Generation, Watching};
 
 mod about; // what is known of containers and files
 mod events;
+mod folders;
+mod kin;
 mod waiting; // for a descriptor
 
 use events::Told;
+use kin::{Folder, Kin};
 
 const POLL: Duration = Duration::from_millis(100);
 const RESCAN: Duration = Duration::from_secs(10);
@@ -45,48 +47,6 @@ const SHARES: u64 = 30;
 /// How long the first line of a new container waits for its name.
 const ABOUT_WAIT: Duration = Duration::from_millis(500);
 const SAID_MAX: usize = 1000;
-
-struct Folder {
-    watch: Option<i32>,
-    /// Which folder the path led to just before it was watched.
-    id: Option<FileId>,
-    families: BTreeMap<String, Kin>,
-    /// Its file system tells of all that happens.
-    tells: bool,
-    /// Its place in the order in which folders were seen: folders are looked at in turn by it.
-    number: u64,
-}
-
-impl Folder {
-    /// Whether the kernel tells of all that may happen in it, and what is there is open: a look finds something only if an
-    /// event was lost without a word.
-    fn is_sure(&self) -> bool {
-        let open = |kin: &Kin| kin.newest.as_ref().is_some_and(|newest| !newest.is_given_up());
-        let sure = |kin: &Kin| kin.left || open(kin) && kin.named && !kin.link;
-        self.tells && self.watch.is_some() && !self.families.is_empty() && self.families.values().all(sure)
-    }
-}
-
-/// A family and what was handed out of it.
-struct Kin {
-    family: Family,
-    chain: Option<u64>,
-    newest: Option<Arc<Held>>,
-    published: Vec<(FileId, Weak<Held>)>,
-    about: Option<About>,
-    /// What is known of it is all there is to know.
-    named: bool,
-    standing: Option<Arc<Standing>>,
-    /// Files of the base's name that the kernel said were created, and generations that were opened: if the first is
-    /// more, the others came and went in between.
-    created: u64,
-    opened: u64,
-    left: bool,
-    /// Its chain had ended before: only its base can be new.
-    again: bool,
-    /// Its base is a symlink: what happens at its target makes no event here.
-    link: bool,
-}
 
 /// See the header.
 pub struct Opener {
@@ -277,80 +237,6 @@ impl Opener {
         }
     }
 
-    /// Brings the watched folders up to date; looks into new ones.
-    fn relist(&mut self) {
-        let now: HashSet<PathBuf> = self.layout.folders().into_iter().collect();
-        let gone: Vec<PathBuf> = self.folders.keys().filter(|path| !now.contains(*path)).cloned().collect();
-        for path in gone {
-            self.folder_gone(&path);
-        }
-        let mut new: Vec<PathBuf> = now.into_iter().filter(|path| !self.folders.contains_key(path)).collect();
-        new.sort_unstable();
-        for path in new {
-            self.seen_folders += 1;
-            let (families, number) = (BTreeMap::new(), self.seen_folders);
-            self.folders.insert(path.clone(), Folder { watch: None, id: None, families, tells: false, number });
-            self.watch(&path);
-            // After the watch: what came before it is listed, what comes after it is told.
-            self.list(&path);
-        }
-    }
-
-    fn watch(&mut self, path: &Path) {
-        let id = identity::id_of(path);
-        let watch = self.add_watch(path);
-        let tells = watch.is_some() && inotify::tells_all(disk::file_system(path));
-        if let Some(folder) = self.folders.get_mut(path) {
-            (folder.watch, folder.id, folder.tells) = (watch, id, tells);
-        }
-    }
-
-    /// The kernel says nothing when a path comes to lead to another folder (a rename, a link, a mount): the watch stays with
-    /// the old one.
-    fn unwatch_replaced(&mut self) {
-        let Some(watcher) = &self.watcher else { return };
-        for (path, folder) in &mut self.folders {
-            if folder.watch.is_some()
-                && identity::id_of(path) != folder.id
-                && let Some(watch) = folder.watch.take()
-            {
-                self.watches.remove(&watch);
-                watcher.remove(watch);
-            }
-        }
-    }
-
-    fn add_watch(&mut self, path: &Path) -> Option<i32> {
-        if self.watcher.is_some() && !inotify::tells(disk::file_system(path)) {
-            self.polls = true;
-            if !std::mem::replace(&mut self.said_deaf, true) {
-                tracing::warn!(input = self.input, folder = %path.display(), "a folder is on a file system that does not tell of what others write (network, 9p, FUSE); it is looked at every 100 ms, and what comes and goes within that time is not seen");
-            }
-            return None;
-        }
-        let added = self.watcher.as_ref()?.add(path, inotify::FOLDER);
-        match added {
-            // The same folder by two names (a symlink) is one watch: the second name is polled.
-            Ok(watch) if self.watches.contains_key(&watch) => {
-                self.polls = true;
-                None
-            }
-            Ok(watch) => {
-                self.watches.insert(watch, path.to_owned());
-                Some(watch)
-            }
-            Err(error) => {
-                self.polls = true;
-                if error.kind() == io::ErrorKind::PermissionDenied {
-                    self.say(path, &error);
-                } else if error.kind() != io::ErrorKind::NotFound && !std::mem::replace(&mut self.said_polling, true) {
-                    tracing::warn!(input = self.input, folder = %path.display(), %error, "a folder can not be watched (see fs.inotify.max_user_watches); it is looked at every 100 ms");
-                }
-                None
-            }
-        }
-    }
-
     fn list(&mut self, folder: &Path) {
         for family in self.layout.families(folder) {
             self.look(family);
@@ -410,39 +296,10 @@ impl Opener {
         }
     }
 
-    fn folder_gone(&mut self, path: &Path) {
-        let Some(folder) = self.folders.remove(path) else { return };
-        if let (Some(watch), Some(watcher)) = (folder.watch, &self.watcher) {
-            self.watches.remove(&watch);
-            watcher.remove(watch);
-        }
-        for kin in folder.families.into_values() {
-            if let Some(chain) = kin.chain {
-                self.owners.remove(&chain);
-                if self.layout.ends_with_folder() {
-                    self.send(chain, News::Gone { chain });
-                }
-            }
-        }
-    }
-
     /// Opens what is new of a family.
     fn look(&mut self, family: Family) {
         let Some(folder) = self.folders.get_mut(&family.folder) else { return };
-        let kin = folder.families.entry(family.base.clone()).or_insert_with(|| Kin {
-            link: disk::is_link(&family.path()),
-            family: family.clone(),
-            chain: None,
-            newest: None,
-            published: Vec::new(),
-            about: None,
-            named: false,
-            standing: None,
-            created: 0,
-            opened: 0,
-            left: false,
-            again: false,
-        });
+        let kin = folder.families.entry(family.base.clone()).or_insert_with(|| Kin::new(&family));
         self.polls |= kin.link;
         if kin.left || kin.newest.as_ref().is_some_and(|newest| !newest.is_given_up() && family.is_unchanged(newest.id))
         {

@@ -1,0 +1,102 @@
+//! Which folders there are, and how each is watched.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Opener;
+use super::kin::Folder;
+use crate::inputs::follow::reader::News;
+use crate::inputs::follow::{disk, identity, inotify};
+
+impl Opener {
+    /// Brings the watched folders up to date; looks into new ones.
+    pub(super) fn relist(&mut self) {
+        let now: HashSet<PathBuf> = self.layout.folders().into_iter().collect();
+        let gone: Vec<PathBuf> = self.folders.keys().filter(|path| !now.contains(*path)).cloned().collect();
+        for path in gone {
+            self.folder_gone(&path);
+        }
+        let mut new: Vec<PathBuf> = now.into_iter().filter(|path| !self.folders.contains_key(path)).collect();
+        new.sort_unstable();
+        for path in new {
+            self.seen_folders += 1;
+            let (families, number) = (BTreeMap::new(), self.seen_folders);
+            self.folders.insert(path.clone(), Folder { watch: None, id: None, families, tells: false, number });
+            self.watch(&path);
+            // After the watch: what came before it is listed, what comes after it is told.
+            self.list(&path);
+        }
+    }
+
+    pub(super) fn watch(&mut self, path: &Path) {
+        let id = identity::id_of(path);
+        let watch = self.add_watch(path);
+        let tells = watch.is_some() && inotify::tells_all(disk::file_system(path));
+        if let Some(folder) = self.folders.get_mut(path) {
+            (folder.watch, folder.id, folder.tells) = (watch, id, tells);
+        }
+    }
+
+    /// The kernel says nothing when a path comes to lead to another folder (a rename, a link, a mount): the watch stays with
+    /// the old one.
+    pub(super) fn unwatch_replaced(&mut self) {
+        let Some(watcher) = &self.watcher else { return };
+        for (path, folder) in &mut self.folders {
+            if folder.watch.is_some()
+                && identity::id_of(path) != folder.id
+                && let Some(watch) = folder.watch.take()
+            {
+                self.watches.remove(&watch);
+                watcher.remove(watch);
+            }
+        }
+    }
+
+    fn add_watch(&mut self, path: &Path) -> Option<i32> {
+        if self.watcher.is_some() && !inotify::tells(disk::file_system(path)) {
+            self.polls = true;
+            if !std::mem::replace(&mut self.said_deaf, true) {
+                tracing::warn!(input = self.input, folder = %path.display(), "a folder is on a file system that does not tell of what others write (network, 9p, FUSE); it is looked at every 100 ms, and what comes and goes within that time is not seen");
+            }
+            return None;
+        }
+        let added = self.watcher.as_ref()?.add(path, inotify::FOLDER);
+        match added {
+            // The same folder by two names (a symlink) is one watch: the second name is polled.
+            Ok(watch) if self.watches.contains_key(&watch) => {
+                self.polls = true;
+                None
+            }
+            Ok(watch) => {
+                self.watches.insert(watch, path.to_owned());
+                Some(watch)
+            }
+            Err(error) => {
+                self.polls = true;
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    self.say(path, &error);
+                } else if error.kind() != io::ErrorKind::NotFound && !std::mem::replace(&mut self.said_polling, true) {
+                    tracing::warn!(input = self.input, folder = %path.display(), %error, "a folder can not be watched (see fs.inotify.max_user_watches); it is looked at every 100 ms");
+                }
+                None
+            }
+        }
+    }
+
+    fn folder_gone(&mut self, path: &Path) {
+        let Some(folder) = self.folders.remove(path) else { return };
+        if let (Some(watch), Some(watcher)) = (folder.watch, &self.watcher) {
+            self.watches.remove(&watch);
+            watcher.remove(watch);
+        }
+        for kin in folder.families.into_values() {
+            if let Some(chain) = kin.chain {
+                self.owners.remove(&chain);
+                if self.layout.ends_with_folder() {
+                    self.send(chain, News::Gone { chain });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! A watched folder, its families, and what was handed out of each.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use crate::inputs::follow::chain::About;
+use crate::inputs::follow::disk;
+use crate::inputs::follow::generations::{Family, Held};
+use crate::inputs::follow::identity::FileId;
+use crate::inputs::follow::standing::Standing;
+
+/// See the header.
+pub(super) struct Folder {
+    pub(super) watch: Option<i32>,
+    /// Which folder the path led to just before it was watched.
+    pub(super) id: Option<FileId>,
+    pub(super) families: BTreeMap<String, Kin>,
+    /// Its file system tells of all that happens.
+    pub(super) tells: bool,
+    /// Its place in the order in which folders were seen: folders are looked at in turn by it.
+    pub(super) number: u64,
+}
+
+impl Folder {
+    /// Whether the kernel tells of all that may happen in it, and what is there is open: a look finds something only if an
+    /// event was lost without a word.
+    pub(super) fn is_sure(&self) -> bool {
+        let open = |kin: &Kin| kin.newest.as_ref().is_some_and(|newest| !newest.is_given_up());
+        let sure = |kin: &Kin| kin.left || open(kin) && kin.named && !kin.link;
+        self.tells && self.watch.is_some() && !self.families.is_empty() && self.families.values().all(sure)
+    }
+}
+
+/// A family and what was handed out of it.
+pub(super) struct Kin {
+    pub(super) family: Family,
+    pub(super) chain: Option<u64>,
+    pub(super) newest: Option<Arc<Held>>,
+    pub(super) published: Vec<(FileId, Weak<Held>)>,
+    pub(super) about: Option<About>,
+    /// What is known of it is all there is to know.
+    pub(super) named: bool,
+    pub(super) standing: Option<Arc<Standing>>,
+    /// Files of the base's name that the kernel said were created, and generations that were opened: if the first is
+    /// more, the others came and went in between.
+    pub(super) created: u64,
+    pub(super) opened: u64,
+    pub(super) left: bool,
+    /// Its chain had ended before: only its base can be new.
+    pub(super) again: bool,
+    /// Its base is a symlink: what happens at its target makes no event here.
+    pub(super) link: bool,
+}
+
+impl Kin {
+    /// A family that was not looked at yet.
+    pub(super) fn new(family: &Family) -> Kin {
+        Kin {
+            link: disk::is_link(&family.path()),
+            family: family.clone(),
+            chain: None,
+            newest: None,
+            published: Vec::new(),
+            about: None,
+            named: false,
+            standing: None,
+            created: 0,
+            opened: 0,
+            left: false,
+            again: false,
+        }
+    }
+}
