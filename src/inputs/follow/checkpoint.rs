@@ -87,6 +87,20 @@ struct State {
     ledger: Option<serde_json::Value>,
 }
 
+impl State {
+    fn is_live(&self, key: &Key, progress: &Arc<Progress>) -> bool {
+        self.live.get(key).is_some_and(|live| Arc::ptr_eq(live, progress))
+    }
+
+    fn close(&mut self, key: Key, saved: Option<Saved>) {
+        self.live.remove(&key);
+        if let Some(saved) = saved {
+            self.entries.insert(key, Entry { saved, seen: seconds_now() });
+        }
+        self.dirty = true;
+    }
+}
+
 impl std::fmt::Debug for Checkpoints {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Checkpoints").field("folder", &self.folder).finish_non_exhaustive()
@@ -187,29 +201,27 @@ impl Checkpoints {
         self.wake.notify_all();
     }
 
-    /// The chain is at its end for good: its record goes.
-    pub fn forget(&self, input: &str, key: &str) {
+    /// The chain is at its end for good: its record goes, unless another chain has that key by now.
+    pub fn forget(&self, input: &str, key: &str, progress: &Arc<Progress>) {
         let key = (input.to_owned(), key.to_owned());
         let mut state = self.lock();
-        state.live.remove(&key);
-        state.entries.remove(&key);
-        state.dirty = true;
-        self.wake.notify_all();
+        if state.is_live(&key, progress) {
+            state.live.remove(&key);
+            state.entries.remove(&key);
+            state.dirty = true;
+            self.wake.notify_all();
+        }
     }
 
     /// The chain is at its end, and may go on at another start: its record stays, its files are let go of.
-    pub fn close(&self, input: &str, key: &str) {
+    pub fn close(&self, input: &str, key: &str, progress: &Arc<Progress>) {
         let key = (input.to_owned(), key.to_owned());
-        let Some(progress) = self.lock().live.get(&key).map(Arc::clone) else { return };
         let saved = progress.last_saved();
         let mut state = self.lock();
-        state.live.remove(&key);
-        if let Some(saved) = saved {
-            let seen = crate::record::Timestamp::now().0 / 1_000_000_000;
-            state.entries.insert(key, Entry { saved, seen });
+        if state.is_live(&key, progress) {
+            state.close(key, saved);
+            self.wake.notify_all();
         }
-        state.dirty = true;
-        self.wake.notify_all();
     }
 
     /// Something was delivered; `urgent` at the end of a generation. Quick: called from the sinks' threads.
@@ -304,13 +316,18 @@ impl Checkpoints {
             (state.dirty, state.urgent, state.many, state.moved, state.bytes) = (false, false, false, None, 0);
             state.live.iter().map(|(key, progress)| (key.clone(), Arc::clone(progress))).collect()
         };
-        let news: Vec<(Key, Option<Saved>)> =
-            live.iter().map(|(key, progress)| (key.clone(), progress.take_saved())).collect();
-        let now = crate::record::Timestamp::now().0 / 1_000_000_000;
+        let news: Vec<(Key, Arc<Progress>, Option<Saved>)> = live
+            .into_iter()
+            .map(|(key, progress)| {
+                let saved = progress.take_saved();
+                (key, progress, saved)
+            })
+            .collect();
+        let now = seconds_now();
         let mut state = self.lock();
-        for (key, saved) in news {
-            // A chain that was forgotten meanwhile stays forgotten.
-            if !state.live.contains_key(&key) {
+        for (key, progress, saved) in news {
+            // A chain that was forgotten meanwhile stays forgotten, and another one in its place has a place of its own.
+            if !state.is_live(&key, &progress) {
                 continue;
             }
             match (saved, state.entries.get_mut(&key)) {
@@ -440,6 +457,10 @@ impl Saver {
     }
 }
 
+fn seconds_now() -> i64 {
+    crate::record::Timestamp::now().0 / 1_000_000_000
+}
+
 fn lock(folder: &Path) -> io::Result<File> {
     let path = folder.join("lock");
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
@@ -544,14 +565,36 @@ mod tests {
         progress.lock().spans.push_back(span);
         checkpoints.attach("in", "a", &progress);
         checkpoints.save().expect("saved");
+        let other = Progress::new(super::super::tracker::Mark::default(), Some(&checkpoints));
+        checkpoints.close("in", "a", &other);
+        assert!(Arc::strong_count(&held) > 1, "another chain of that name is none of its business");
+        checkpoints.close("in", "a", &progress);
         drop(progress);
-        checkpoints.close("in", "a");
         assert_eq!(Arc::strong_count(&held), 1, "nobody else holds it");
         assert_eq!(offset(&checkpoints, "a"), Some(4));
         checkpoints.final_save().expect("saved");
         drop(checkpoints);
         let checkpoints = Checkpoints::open(&dir.path().join("data"), quiet()).expect("free again");
         assert_eq!(offset(&checkpoints, "a"), Some(4));
+    }
+
+    #[test]
+    fn the_end_of_a_chain_costs_another_one_of_its_name_nothing() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let checkpoints = Checkpoints::open(&dir.path().join("data"), quiet()).expect("free");
+        let chain = |done| {
+            let mark = super::super::tracker::Mark { done, ..Default::default() };
+            let progress = Progress::new(mark, Some(&checkpoints));
+            checkpoints.attach("in", "a", &progress);
+            progress
+        };
+        let (old, new) = (chain(1), chain(2));
+        put(&checkpoints, "a", 2);
+        checkpoints.forget("in", "a", &old);
+        assert_eq!(offset(&checkpoints, "a"), Some(2));
+        assert!(checkpoints.lock().live.values().all(|live| Arc::ptr_eq(live, &new)));
+        checkpoints.forget("in", "a", &new);
+        assert!(offset(&checkpoints, "a").is_none() && checkpoints.lock().live.is_empty());
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct Opener {
     bell: Arc<Bell>,
     watcher: Option<Watcher>,
     folders: HashMap<PathBuf, Folder>,
+    /// Families of folders that are away, while their chains go on: as many as have files open.
+    orphans: HashMap<PathBuf, BTreeMap<String, Kin>>,
     /// Folders that were seen so far, and rescans.
     seen_folders: u64,
     rescans: u64,
@@ -132,6 +134,7 @@ impl Opener {
             watcher: watcher.ok(),
             said_deaf: false,
             folders: HashMap::new(),
+            orphans: HashMap::new(),
             seen_folders: 0,
             rescans: 0,
             watches: HashMap::new(),
@@ -414,9 +417,10 @@ impl Opener {
     fn forget_ended(&mut self) {
         for chain in self.ended() {
             let Some((path, base)) = self.owners.remove(&chain) else { continue };
-            let Some(kin) = self.folders.get_mut(&path).and_then(|folder| folder.families.get_mut(&base)) else {
+            if self.forget_orphan(&path, &base) {
                 continue;
-            };
+            }
+            let Some(kin) = self.kin_of(&path, &base) else { continue };
             (kin.chain, kin.newest, kin.standing, kin.again) = (None, None, None, true);
             kin.published.clear();
             let family = kin.family.clone();

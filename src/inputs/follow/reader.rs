@@ -18,6 +18,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::chain::{About, Chain, Context, Rules, Seed, Turn};
+use super::checkpoint::Checkpoints;
 use super::clock;
 use super::disk;
 use super::generations::Held;
@@ -337,11 +338,10 @@ impl Reader {
             self.unwatch(seat.watch);
             self.ready.retain(|chain| *chain != number);
             self.outlet.counters().open.fetch_sub(1, Relaxed);
-            match &self.outlet.checkpoints {
+            if let (Some(checkpoints), Some(progress)) = (&self.outlet.checkpoints, seat.chain.standing().progress()) {
                 // Who reads once may follow next time.
-                Some(checkpoints) if self.outlet.once => checkpoints.close(&self.rules.input, seat.chain.key()),
-                Some(checkpoints) => checkpoints.forget(&self.rules.input, seat.chain.key()),
-                None => {}
+                let close = if self.outlet.once { Checkpoints::close } else { Checkpoints::forget };
+                close(checkpoints, &self.rules.input, seat.chain.key(), progress);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Opener;
-use super::kin::Folder;
+use super::kin::{Folder, Kin};
 use crate::inputs::follow::reader::News;
 use crate::inputs::follow::{disk, identity, inotify};
 
@@ -21,7 +21,8 @@ impl Opener {
         new.sort_unstable();
         for path in new {
             self.seen_folders += 1;
-            let (families, number) = (BTreeMap::new(), self.seen_folders);
+            // Back again: its chains went on meanwhile.
+            let (families, number) = (self.orphans.remove(&path).unwrap_or_default(), self.seen_folders);
             self.folders.insert(path.clone(), Folder { watch: None, id: None, families, tells: false, number });
             self.watch(&path);
             // After the watch: what came before it is listed, what comes after it is told.
@@ -90,13 +91,37 @@ impl Opener {
             self.watches.remove(&watch);
             watcher.remove(watch);
         }
-        for kin in folder.families.into_values() {
-            if let Some(chain) = kin.chain {
+        if self.layout.ends_with_folder() {
+            for chain in folder.families.values().filter_map(|kin| kin.chain) {
                 self.owners.remove(&chain);
-                if self.layout.ends_with_folder() {
-                    self.send(chain, News::Gone { chain });
-                }
+                self.send(chain, News::Gone { chain });
             }
+            return;
         }
+        // What is open is read on, and is no new file if the folder comes back.
+        let families: BTreeMap<String, Kin> =
+            folder.families.into_iter().filter(|(_, kin)| kin.chain.is_some()).collect();
+        if !families.is_empty() {
+            self.orphans.insert(path.to_owned(), families);
+        }
+    }
+
+    /// The family of a chain, also one whose folder is away.
+    pub(super) fn kin_of(&mut self, folder: &Path, base: &str) -> Option<&mut Kin> {
+        let families = match self.folders.get_mut(folder) {
+            Some(folder) => &mut folder.families,
+            None => self.orphans.get_mut(folder)?,
+        };
+        families.get_mut(base)
+    }
+
+    /// The chain of a family has ended while its folder was away. True if that was so.
+    pub(super) fn forget_orphan(&mut self, folder: &Path, base: &str) -> bool {
+        let Some(families) = self.orphans.get_mut(folder) else { return false };
+        families.remove(base);
+        if families.is_empty() {
+            self.orphans.remove(folder);
+        }
+        true
     }
 }

@@ -24,7 +24,7 @@ impl Opener {
     pub(super) fn let_go_of_ended(&mut self) {
         for chain in self.ended() {
             if let Some((path, base)) = self.owners.remove(&chain)
-                && let Some(kin) = self.folders.get_mut(&path).and_then(|folder| folder.families.get_mut(&base))
+                && let Some(kin) = self.kin_of(&path, &base)
             {
                 (kin.newest, kin.standing, kin.left) = (None, None, true);
                 kin.published.clear();

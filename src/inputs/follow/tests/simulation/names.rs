@@ -165,6 +165,27 @@ fn packed(path: &Path, text: &str) {
     encoder.finish().expect("written");
 }
 
+#[test]
+fn a_folder_that_is_away_for_a_moment_is_read_on_and_no_line_comes_twice() {
+    let mut stage = Stage::files(&["*/*.log"], |root| put(&root.join("x/a.log"), &["1", "2"]));
+    assert_eq!(stage.seconds(1), ["1", "2"]);
+    let aside = stage.dir.path().join("aside");
+    for lines in [["3", "4"], ["5", "6"]] {
+        fs::rename(stage.path("x"), &aside).expect("renamed");
+        assert!(stage.seconds(1).is_empty());
+        put(&aside.join("a.log"), &lines[..1]);
+        assert_eq!(stage.seconds(1), lines[..1], "what is open is read wherever it is");
+        fs::rename(&aside, stage.path("x")).expect("renamed back");
+        assert!(stage.seconds(1).is_empty());
+        stage.put("x/a.log", &lines[1..]);
+        assert_eq!(stage.seconds(2), lines[1..]);
+    }
+    stage.stop();
+    stage.put("x/a.log", &["7"]);
+    stage.start();
+    assert_eq!(stage.seconds(1), ["7"]);
+}
+
 /// Counts the calls of this thread that are asked for, and fails those that `fails` names.
 fn hook(
     counted: fn(Call<'_>) -> bool,
