@@ -30,6 +30,13 @@ pub fn wall() -> Duration {
     now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
+/// Now, in nanoseconds since 1970, for comparing with birth times: a file that is made later has none before it. (No test
+/// moves it, for the kernel does not ask.)
+pub fn births() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+}
+
 /// Waits a moment. Who has a clock of its own does not.
 pub fn pause(time: Duration) {
     if shift().is_none() {

@@ -304,8 +304,10 @@ impl Opener {
         let Some(folder) = self.folders.get_mut(&family.folder) else { return };
         let kin = folder.families.entry(family.base.clone()).or_insert_with(|| Kin::new(&family));
         self.polls |= kin.link;
-        if kin.left || kin.newest.as_ref().is_some_and(|newest| !newest.is_given_up() && family.is_unchanged(newest.id))
-        {
+        let now = clock::births();
+        let is_held = kin.newest.as_ref().filter(|newest| !newest.is_given_up());
+        if kin.left || is_held.is_some_and(|newest| family.is_unchanged(newest.id)) {
+            kin.seen = now;
             return;
         }
         // Where nothing can be closed for it, or nothing will come later, it need not wait for that.
@@ -321,13 +323,13 @@ impl Opener {
         let mut scan = family.scan(&known);
         let followed = &self.outlet.counters().followed;
         followed.watch(Watching::TornScan, scan.torn);
-        let only_base = match self.layout.first(&family) {
-            // With a newest one that has lost its name, what is older than the base may be anything.
-            First::Newest | First::Tail => kin.newest.is_some() && !scan.met_known,
-            First::Oldest => false,
-        };
-        if only_base || kin.again {
-            scan.fresh.retain(|held| held.name == family.base);
+        // With a newest one that has lost its name the scan does not know where to end. A container's chain remembers what
+        // it read. Of plain files it is what was made since, which a compressed file never tells of itself.
+        if kin.again || kin.newest.is_some() && !scan.met_known && !self.layout.ends_with_folder() {
+            scan.fresh.retain(|held| held.name == family.base || !held.gz && held.id.btime > kin.seen);
+        }
+        if !scan.fresh.is_empty() {
+            kin.seen = now;
         }
         let refused = std::mem::take(&mut scan.refused);
         // What could be opened can not go on without what could not.
@@ -376,6 +378,7 @@ impl Opener {
         }
         kin.published.extend(fresh.iter().map(|held| (held.id, Arc::downgrade(held))));
         kin.newest = fresh.last().cloned();
+        kin.again = false;
         self.outlet.counters().followed.generation(Generation::Opened, fresh.len() as u64);
         if let Some(standing) = &kin.standing {
             standing.add(&fresh);

@@ -46,8 +46,10 @@ pub(super) struct Kin {
     pub(super) created: u64,
     pub(super) opened: u64,
     pub(super) left: bool,
-    /// Its chain had ended before: only its base can be new.
+    /// Its chain had ended before: what is there and older was read.
     pub(super) again: bool,
+    /// When its base was seen to be the newest one last, in nanoseconds since 1970: what is newer was made after that.
+    pub(super) seen: i64,
     /// Its base is a symlink: what happens at its target makes no event here.
     pub(super) link: bool,
 }
@@ -68,6 +70,7 @@ impl Kin {
             opened: 0,
             left: false,
             again: false,
+            seen: 0,
         }
     }
 }

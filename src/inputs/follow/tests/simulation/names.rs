@@ -186,6 +186,73 @@ fn a_folder_that_is_away_for_a_moment_is_read_on_and_no_line_comes_twice() {
     assert_eq!(stage.seconds(1), ["7"]);
 }
 
+#[test]
+fn what_was_rotated_and_read_does_not_come_again_when_the_file_is_removed() {
+    for made_at_once in [false, true] {
+        let mut stage = Stage::files(&["*.log*"], |root| {
+            packed(&root.join("x.log.2.gz"), "1\n2\n");
+            put(&root.join("x.log.1"), &["3", "4"]);
+            put(&root.join("x.log"), &["5", "6"]);
+        });
+        assert_eq!(stage.seconds(2), ["1", "2", "3", "4", "5", "6"]);
+        stage.remove("x.log");
+        if !made_at_once {
+            assert!(stage.seconds(100).is_empty());
+        }
+        stage.put("x.log", &["7"]);
+        assert_eq!(stage.seconds(100), ["7"]);
+    }
+}
+
+#[test]
+fn a_copy_that_a_truncation_left_is_no_newer_generation_when_the_file_is_removed() {
+    let mut stage = Stage::files(&["*.log*"], |root| put(&root.join("x.log"), &["1", "2"]));
+    assert_eq!(stage.seconds(1), ["1", "2"]);
+    fs::copy(stage.path("x.log"), stage.path("x.log.1")).expect("copied");
+    OpenOptions::new().write(true).open(stage.path("x.log")).expect("there").set_len(0).expect("truncated");
+    assert!(stage.seconds(1).is_empty());
+    stage.put("x.log", &["3"]);
+    assert_eq!(stage.seconds(1), ["3"]);
+    stage.remove("x.log");
+    assert!(stage.seconds(11).is_empty());
+    stage.put("x.log", &["4"]);
+    assert_eq!(stage.seconds(1), ["4"]);
+}
+
+#[test]
+fn a_generation_between_two_looks_comes_though_the_one_before_it_is_gone() {
+    for patterns in [&["*.log"][..], &["*.log*"]] {
+        let mut stage = Stage::files(patterns, |root| put(&root.join("x.log"), &["1"]));
+        assert_eq!(stage.seconds(1), ["1"]);
+        // By more than a tick of birth times after the last look.
+        std::thread::sleep(Duration::from_millis(30));
+        stage.remove("x.log");
+        stage.put("x.log", &["2"]);
+        stage.rename("x.log", "x.log.1");
+        stage.put("x.log", &["3"]);
+        assert_eq!(stage.seconds(2), ["2", "3"]);
+        assert_eq!(stage.seconds(100), [""; 0]);
+    }
+}
+
+#[test]
+fn two_rotations_within_one_look_lose_nothing_also_after_the_name_was_gone_for_long() {
+    let mut stage = Stage::files(&["*.log"], |root| {
+        put(&root.join("x.log.1"), &["not asked for"]);
+        put(&root.join("x.log"), &["1"]);
+    });
+    assert_eq!(stage.seconds(1), ["1"]);
+    stage.remove("x.log");
+    assert!(stage.seconds(100).is_empty());
+    stage.put("x.log", &["2"]);
+    assert_eq!(stage.seconds(1), ["2"]);
+    stage.rename("x.log", "x.log.2");
+    stage.put("x.log", &["3"]);
+    stage.rename("x.log", "x.log.1");
+    stage.put("x.log", &["4"]);
+    assert_eq!(stage.seconds(2), ["3", "4"]);
+}
+
 /// Counts the calls of this thread that are asked for, and fails those that `fails` names.
 fn hook(
     counted: fn(Call<'_>) -> bool,
