@@ -2,13 +2,14 @@
 //!
 //! `paths` are globs: `*` and `?` stay within one folder, `**` is any number of folders, `{a,b}` and `[a-z]` work as
 //! in a shell. New files and folders are found by inotify, and by a look every 10 s (once in five minutes on local file
-//! systems, where inotify tells of all there is). A rotated name (`x.log.1`, `x.log-20261124.gz`) that a glob matches is a generation of `x.log` if that exists, not a file of its own; one that
-//! no glob matches is used only to find the place of a checkpoint after a restart.
+//! systems, where inotify tells of all there is). A rotated name (`x.log.1`, `x.log-20261124.gz`) that a glob matches is a
+//! generation of `x.log` if that exists, or did and is away, not a file of its own; one that no glob matches is used only to
+//! find the place of a checkpoint after a restart. `worker-1`, `x.0` and `x.01` are no rotated names.
 //!
 //! Limits: `line_max` (1 MiB; a json-file record 4 MiB) cuts and counts; [`FOLDERS_MAX`] folders, [`DEPTH_MAX`] levels
 //! below a glob's first folder. FIFOs, devices, folders and unreadable files are reported once, the others go on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -114,7 +115,10 @@ impl Input for Files {
             docker: false,
             ack: self.ack,
         };
-        let layout = Globs { input: self.input, paths: self.paths, exclude: self.exclude, tag: self.tag, said: false };
+        let known = outlet.checkpoints.as_ref().map(|checkpoints| checkpoints.keys(&self.input));
+        let bases = known.unwrap_or_default().into_iter().map(PathBuf::from).collect();
+        let layout =
+            Globs { bases, input: self.input, paths: self.paths, exclude: self.exclude, tag: self.tag, said: false };
         let follow = Follow {
             rules,
             layout: Box::new(layout),
@@ -199,6 +203,9 @@ fn walk(folder: &Path, parts: &[Option<GlobMatcher>], depth: usize, out: &mut BT
 
 /// Files by glob.
 struct Globs {
+    /// Names that are, or were, files of their own: those of this run that have a generation left, and those of which
+    /// something was read in an earlier one.
+    bases: HashSet<PathBuf>,
     input: String,
     paths: Vec<Pattern>,
     exclude: Vec<GlobMatcher>,
@@ -212,15 +219,21 @@ impl Globs {
             && !self.exclude.iter().any(|glob| glob.is_match(path))
     }
 
-    /// The family of a name in a folder, if it is followed.
-    fn family(&self, folder: &Path, name: &str) -> Option<Family> {
+    /// The family of a file's name in a folder, if it is followed.
+    fn family(&mut self, folder: &Path, name: &str) -> Option<Family> {
         let family = |base: &str| Family { folder: folder.to_owned(), base: base.to_owned(), dated: true };
-        let base = base_of(name);
-        // A rotated name belongs to its base, while there is one that is followed or was a moment ago.
-        if base != name && self.wants(&folder.join(base)) && folder.join(base).exists() {
-            return Some(family(base));
+        // A rotated name belongs to its base, while there is one that is followed or was: in the middle of a rotation, or
+        // until its writer opens a new one, it is away.
+        let rotated = Some(family(base_of(name))).filter(|rotated| rotated.base != name && rotated.owns(name));
+        let rotated = rotated.filter(|rotated| {
+            let base = rotated.path();
+            self.wants(&base) && (self.bases.contains(&base) || base.is_file())
+        });
+        let family = rotated.or_else(|| self.wants(&folder.join(name)).then(|| family(name)))?;
+        if !self.bases.contains(&family.path()) {
+            self.bases.insert(family.path());
         }
-        self.wants(&folder.join(name)).then(|| family(name))
+        Some(family)
     }
 }
 
@@ -257,10 +270,10 @@ impl Layout for Globs {
         if deeper && (path.is_dir() || !path.exists()) {
             return Meaning::Folder;
         }
-        match self.family(folder, name) {
-            Some(family) if !path.is_dir() => Meaning::Member(family),
-            _ => Meaning::Nothing,
+        if path.is_dir() {
+            return Meaning::Nothing;
         }
+        self.family(folder, name).map_or(Meaning::Nothing, Meaning::Member)
     }
 
     fn about(&mut self, family: &Family) -> Known {
@@ -294,13 +307,15 @@ pub(super) mod tests {
     use crate::inputs::follow::checkpoint::Checkpoints;
 
     /// The files of these globs.
-    pub fn layout(dir: &Path, patterns: &[&str], _: &Checkpoints) -> Box<dyn Layout> {
-        Box::new(globs(dir, patterns, &[]))
+    pub fn layout(dir: &Path, patterns: &[&str], known: &Checkpoints) -> Box<dyn Layout> {
+        let bases = known.keys("in").into_iter().map(PathBuf::from).collect();
+        Box::new(Globs { bases, ..globs(dir, patterns, &[]) })
     }
 
     fn globs(dir: &Path, patterns: &[&str], exclude: &[&str]) -> Globs {
         let full = |text: &&str| format!("{}/{text}", dir.display());
         Globs {
+            bases: HashSet::new(),
             input: "files".to_owned(),
             paths: patterns.iter().map(|text| Pattern::new(&full(text)).expect("valid")).collect(),
             exclude: exclude.iter().map(|text| glob(&full(text)).expect("valid")).collect(),
@@ -336,7 +351,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn rotated_names_belong_to_their_base_while_it_exists() {
+    fn rotated_names_belong_to_their_base_while_it_exists_or_is_away() {
         let dir = tempfile::tempdir().expect("a temp dir");
         for name in ["a.log", "a.log.1", "a.log-20261124.gz", "worker.1", "worker.2"] {
             fs::write(dir.path().join(name), "").expect("written");
@@ -345,6 +360,8 @@ pub(super) mod tests {
         assert_eq!(found(&mut all, dir.path()), ["a.log", "worker.1", "worker.2"]);
         let family = all.family(dir.path(), "a.log.1").expect("followed");
         assert_eq!((family.base.as_str(), all.first(&family)), ("a.log", First::Oldest));
+        fs::remove_file(dir.path().join("a.log")).expect("removed");
+        assert_eq!(found(&mut all, dir.path()), ["a.log", "worker.1", "worker.2"]);
         let only = globs(dir.path(), &["*.log"], &[]);
         assert_eq!(only.first(&family), First::Newest);
     }

@@ -183,6 +183,11 @@ impl Checkpoints {
         self.lock().entries.keys().any(|(known, _)| known == input)
     }
 
+    /// The chains of an input of which something was saved.
+    pub fn keys(&self, input: &str) -> Vec<String> {
+        self.lock().entries.keys().filter(|(known, _)| known == input).map(|(_, key)| key.clone()).collect()
+    }
+
     /// How many chains have a checkpoint, over all inputs.
     pub fn resumed(&self) -> u64 {
         self.lock().entries.len() as u64

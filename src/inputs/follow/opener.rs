@@ -331,6 +331,14 @@ impl Opener {
         if !scan.fresh.is_empty() {
             kin.seen = now;
         }
+        let is_first = kin.newest.is_none();
+        if is_first {
+            // Rotated files that were there before their base are followed by themselves already.
+            scan.fresh.retain(|held| {
+                let itself = folder.families.get(&held.name).filter(|_| held.name != family.base);
+                itself.and_then(|kin| kin.newest.as_ref()).is_none_or(|newest| newest.id != held.id)
+            });
+        }
         let refused = std::mem::take(&mut scan.refused);
         // What could be opened can not go on without what could not.
         if refused.iter().any(|(_, error)| is_limit(error)) {
@@ -340,7 +348,7 @@ impl Opener {
         // A compressed file was not created under the base's name; one that can not be opened is said below.
         let mut opened = scan.fresh.iter().filter(|held| !held.gz).count() as u64;
         opened += refused.iter().filter(|(path, _)| *path == family.path()).count() as u64;
-        if kin.newest.is_none() {
+        if is_first {
             // What is older than the watch was not told of: no more than those that were by now.
             let told = self.told_of(&family);
             opened = opened.min(told);

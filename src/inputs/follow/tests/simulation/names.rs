@@ -253,6 +253,37 @@ fn two_rotations_within_one_look_lose_nothing_also_after_the_name_was_gone_for_l
     assert_eq!(stage.seconds(2), ["3", "4"]);
 }
 
+#[test]
+fn a_rotated_file_belongs_to_its_base_also_while_that_is_away() {
+    let mut stage = Stage::files(&["*.log*"], |root| put(&root.join("x.log"), &["1", "2"]));
+    assert_eq!(stage.seconds(1), ["1", "2"]);
+    stage.rename("x.log", "x.log.1");
+    assert!(stage.seconds(12).is_empty(), "also at the look at everything");
+    stage.put("x.log.1", &["3"]);
+    assert_eq!(stage.seconds(1), ["3"]);
+    stage.put("x.log", &["4"]);
+    assert_eq!(stage.seconds(1), ["4"]);
+    // The same with a restart while it is away.
+    stage.rename("x.log.1", "x.log.2");
+    stage.rename("x.log", "x.log.1");
+    assert!(stage.seconds(1).is_empty());
+    stage.stop();
+    stage.put("x.log.1", &["5"]);
+    stage.start();
+    assert_eq!(stage.seconds(1), ["5"]);
+    stage.put("x.log", &["6"]);
+    assert_eq!(stage.seconds(100), ["6"]);
+    assert_eq!(stage.life().opener.families(), 1);
+}
+
+#[test]
+fn rotated_files_that_were_there_before_their_base_do_not_come_again_with_it() {
+    let mut stage = Stage::files(&["*.log*"], |root| put(&root.join("x.log.1"), &["1", "2"]));
+    assert_eq!(stage.seconds(1), ["1", "2"]);
+    stage.put("x.log", &["3"]);
+    assert_eq!(stage.seconds(100), ["3"]);
+}
+
 /// Counts the calls of this thread that are asked for, and fails those that `fails` names.
 fn hook(
     counted: fn(Call<'_>) -> bool,
