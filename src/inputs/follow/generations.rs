@@ -78,13 +78,15 @@ pub fn base_of(name: &str) -> &str {
     let cuts = || plain.match_indices(['.', '-']).map(|(at, _)| at).filter(|at| *at > 0);
     // The whole date first: its last part would pass for a number.
     let dated = cuts().find(|at| is_date(&plain[at + 1..]));
-    let numbered = || cuts().next_back().filter(|at| is_number(&plain[at + 1..]));
+    let numbered =
+        || cuts().next_back().filter(|at| plain.as_bytes()[*at] == b'.' && number(&plain[at + 1..]).is_some());
     dated.or_else(numbered).map_or(name, |at| &plain[..at])
 }
 
-/// 1 to 4 digits.
-fn is_number(suffix: &str) -> bool {
-    (1..=4).contains(&suffix.len()) && suffix.bytes().all(|byte| byte.is_ascii_digit())
+/// The number of a generation, as rotation writes it: `0`, `01` and what is too large are parts of somebody's name.
+fn number(suffix: &str) -> Option<u32> {
+    let digits = !suffix.starts_with('0') && suffix.bytes().all(|byte| byte.is_ascii_digit());
+    suffix.parse().ok().filter(|number| digits && (1..=NUMBER_MAX).contains(number))
 }
 
 /// 8 digits or more, with `-`, `_`, `T`, `:` within.
@@ -149,10 +151,7 @@ impl Family {
             Some(plain) => (plain, true),
             None => (rest, false),
         };
-        let number = plain.strip_prefix('.').filter(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()));
-        if let Some(number) = number.and_then(|number| number.parse().ok())
-            && (1..=NUMBER_MAX).contains(&number)
-        {
+        if let Some(number) = plain.strip_prefix('.').and_then(number) {
             return Some((Member::Numbered(number), gz));
         }
         let date = plain.strip_prefix(['.', '-']).filter(|date| self.dated && is_date(date))?;
@@ -505,13 +504,21 @@ mod tests {
             ("a.log-20261124", "a.log"),
             ("a.log-20261124.gz", "a.log"),
             ("0.log.20261124-101500", "0.log"),
-            ("a-1", "a"),
+            // No rotation writes these.
+            ("a-1", "a-1"),
+            ("a.0", "a.0"),
+            ("a.01", "a.01"),
+            ("a-2026", "a-2026"),
+            ("a.10000", "a.10000"),
+            ("a.1.2", "a.1"),
             ("a.log-2026-11-24", "a.log"),
             ("2026-11-24.log", "2026-11-24.log"),
             ("app.log.gz", "app.log.gz"),
             (".1", ".1"),
         ] {
             assert_eq!(base_of(name), base, "{name}");
+            let family = Family { folder: PathBuf::new(), base: base.to_owned(), dated: true };
+            assert!(family.owns(name), "{name}, or nobody would open it");
         }
     }
 

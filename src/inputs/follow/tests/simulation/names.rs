@@ -284,6 +284,17 @@ fn rotated_files_that_were_there_before_their_base_do_not_come_again_with_it() {
     assert_eq!(stage.seconds(100), ["3"]);
 }
 
+#[test]
+fn names_that_only_look_rotated_are_files_of_their_own() {
+    let names = ["worker", "worker-1", "x", "x.0", "x.01", "report", "report-2026", "y.1.2", "y.1"];
+    let mut stage = Stage::files(&["*"], |root| names.iter().for_each(|name| put(&root.join(name), &[name])));
+    let mut came = stage.seconds(1);
+    came.sort();
+    let mut all = names.map(str::to_owned).to_vec();
+    all.sort();
+    assert_eq!(came, all);
+}
+
 /// Counts the calls of this thread that are asked for, and fails those that `fails` names.
 fn hook(
     counted: fn(Call<'_>) -> bool,
