@@ -23,7 +23,7 @@ use super::follow::decode::Format;
 use super::follow::disk;
 use super::follow::generations::{self, Family};
 use super::follow::identity::{self, FileId};
-use super::follow::layout::{Known, Layout, Meaning};
+use super::follow::layout::{Folders, Known, Layout, Meaning};
 use super::follow::standing::{self, Space};
 use super::follow::{self, Follow};
 use super::{Ack, Input, InputKind, Outlet};
@@ -138,7 +138,7 @@ impl Input for Docker {
         let cache = HashMap::new();
         let mut containers =
             Containers { root: self.root.clone(), tag: Template::default(), exclude: Vec::new(), own: own_id(), cache };
-        let folders = containers.folders();
+        let folders = containers.folders().all;
         let families = folders.iter().flat_map(|folder| id_of(folder).map(|id| family(folder, id)));
         families.filter_map(|family| small(&family, containers.space(&family)?)).collect()
     }
@@ -197,17 +197,25 @@ struct Config {
 }
 
 impl Layout for Containers {
-    fn folders(&mut self) -> Vec<PathBuf> {
-        let mut folders = vec![self.root.clone()];
-        let ids = disk::names(&self.root).filter_map(|name| name.into_string().ok()).filter(|name| is_id(name));
+    fn folders(&mut self) -> Folders {
+        let mut folders = Folders { all: vec![self.root.clone()], unread: Vec::new() };
+        let names = match disk::list(&self.root) {
+            Ok(names) => names,
+            // Also if it is absent: Docker removes its containers, and not the folder that they are in.
+            Err(error) => {
+                folders.unread.push((self.root.clone(), error));
+                return folders;
+            }
+        };
+        let ids = names.into_iter().filter_map(|name| name.into_string().ok()).filter(|name| is_id(name));
         let ids: HashSet<String> = ids.filter(|id| !self.is_own(id)).collect();
         self.cache.retain(|id, _| ids.contains(id));
-        folders.extend(ids.iter().map(|id| self.root.join(id)));
+        folders.all.extend(ids.iter().map(|id| self.root.join(id)));
         folders
     }
 
-    fn families(&mut self, folder: &Path) -> Vec<Family> {
-        id_of(folder).map(|id| family(folder, id)).into_iter().collect()
+    fn families(&mut self, folder: &Path) -> io::Result<Vec<Family>> {
+        Ok(id_of(folder).map(|id| family(folder, id)).into_iter().collect())
     }
 
     fn meaning(&mut self, folder: &Path, name: &str) -> Meaning {
@@ -454,7 +462,7 @@ pub(super) mod tests {
             fs::write(&path, text).expect("written");
         }
         let mut layout = containers(dir.path(), &[]);
-        let family = layout.families(&folder).pop().expect("one");
+        let family = layout.families(&folder).expect("listed").pop().expect("one");
         assert!(matches!(layout.about(&family), Known::Maybe(_)));
         assert!(layout.space(&family).is_none());
     }
@@ -465,7 +473,7 @@ pub(super) mod tests {
         let folder = dir.path().join(ID);
         fs::create_dir(&folder).expect("made");
         let mut layout = containers(dir.path(), &[]);
-        let family = layout.families(&folder).pop().expect("one");
+        let family = layout.families(&folder).expect("listed").pop().expect("one");
         assert_eq!(family.base, format!("{ID}-json.log"));
         for text in [None, Some("{\"Name\":")] {
             if let Some(text) = text {

@@ -10,17 +10,19 @@
 //! below a glob's first folder. FIFOs, devices, folders and unreadable files are reported once, the others go on.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use globset::{GlobBuilder, GlobMatcher};
+use rustix::fs::FileType;
 
 use super::follow::chain::{About, First, Rules};
 use super::follow::decode::Format;
+use super::follow::disk;
 use super::follow::generations::{Family, base_of};
-use super::follow::layout::{Known, Layout, Meaning};
+use super::follow::identity;
+use super::follow::layout::{Folders, Known, Layout, Meaning};
 use super::follow::{self, Follow};
 use super::{Ack, Input, InputKind, Outlet};
 use crate::pipeline::template::Template;
@@ -173,30 +175,62 @@ impl Pattern {
     }
 
     /// All folders that a match may be in, or under.
-    fn folders(&self, out: &mut BTreeSet<PathBuf>) {
-        walk(&self.root, &self.parts, 0, out);
+    fn folders(&self, walk: &mut Walk) {
+        walk.down(&self.root, &self.parts, 0);
     }
 }
 
-fn walk(folder: &Path, parts: &[Option<GlobMatcher>], depth: usize, out: &mut BTreeSet<PathBuf>) {
-    if depth > DEPTH_MAX || out.len() >= FOLDERS_MAX {
-        return;
-    }
-    out.insert(folder.to_owned());
-    let Some((part, rest)) = parts.split_first() else { return };
-    if part.is_none() {
-        walk(folder, rest, depth, out);
-    }
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let Ok(kind) = entry.file_type() else { continue };
-        let path = entry.path();
-        match part {
-            // Links are not followed here: they may lead up again.
-            None if kind.is_dir() => walk(&path, parts, depth + 1, out),
-            Some(glob) if glob.is_match(entry.file_name()) && (kind.is_dir() || kind.is_symlink() && path.is_dir()) => {
-                walk(&path, rest, depth + 1, out);
+/// What was found on the way down.
+#[derive(Default)]
+struct Walk {
+    folders: BTreeSet<PathBuf>,
+    unread: Vec<(PathBuf, io::Error)>,
+}
+
+impl Walk {
+    fn down(&mut self, folder: &Path, parts: &[Option<GlobMatcher>], depth: usize) {
+        if depth > DEPTH_MAX || self.folders.len() >= FOLDERS_MAX {
+            return;
+        }
+        self.folders.insert(folder.to_owned());
+        let Some((part, rest)) = parts.split_first() else { return };
+        if part.is_none() {
+            self.down(folder, rest, depth);
+        }
+        let entries = disk::entries(folder).unwrap_or_else(|error| {
+            self.could_not(folder, error);
+            Vec::new()
+        });
+        for entry in entries {
+            let Ok(kind) = entry.file_type() else { continue };
+            let path = entry.path();
+            match part {
+                // Links are not followed here: they may lead up again.
+                None if kind.is_dir() => self.down(&path, parts, depth + 1),
+                Some(glob)
+                    if glob.is_match(entry.file_name())
+                        && (kind.is_dir() || kind.is_symlink() && self.is_folder(&path)) =>
+                {
+                    self.down(&path, rest, depth + 1);
+                }
+                _ => {}
             }
-            _ => {}
+        }
+    }
+
+    fn is_folder(&mut self, path: &Path) -> bool {
+        match identity::look_at(path) {
+            Ok(look) => look.kind == FileType::Directory,
+            Err(error) => {
+                self.could_not(path, error);
+                false
+            }
+        }
+    }
+
+    fn could_not(&mut self, path: &Path, error: io::Error) {
+        if !disk::is_absent(&error) {
+            self.unread.push((path.to_owned(), error));
         }
     }
 }
@@ -238,16 +272,17 @@ impl Globs {
 }
 
 impl Layout for Globs {
-    fn folders(&mut self) -> Vec<PathBuf> {
-        let mut folders = BTreeSet::new();
-        self.paths.iter().for_each(|pattern| pattern.folders(&mut folders));
-        folders.retain(|folder| folder.is_dir());
-        folders.into_iter().collect()
+    fn folders(&mut self) -> Folders {
+        let mut walk = Walk::default();
+        self.paths.iter().for_each(|pattern| pattern.folders(&mut walk));
+        let found = std::mem::take(&mut walk.folders);
+        let all = found.into_iter().filter(|folder| walk.is_folder(folder)).collect();
+        Folders { all, unread: walk.unread }
     }
 
-    fn families(&mut self, folder: &Path) -> Vec<Family> {
+    fn families(&mut self, folder: &Path) -> io::Result<Vec<Family>> {
         let mut bases = BTreeSet::new();
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        for entry in disk::entries(folder)? {
             let name = entry.file_name();
             let Some(name) = name.to_str() else {
                 if self.wants(&entry.path()) && !std::mem::replace(&mut self.said, true) {
@@ -261,7 +296,7 @@ impl Layout for Globs {
             }
             bases.extend(self.family(folder, name).map(|family| family.base));
         }
-        bases.into_iter().map(|base| Family { folder: folder.to_owned(), base, dated: true }).collect()
+        Ok(bases.into_iter().map(|base| Family { folder: folder.to_owned(), base, dated: true }).collect())
     }
 
     fn meaning(&mut self, folder: &Path, name: &str) -> Meaning {
@@ -303,6 +338,8 @@ impl Layout for Globs {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::fs;
+
     use super::*;
     use crate::inputs::follow::checkpoint::Checkpoints;
 
@@ -326,8 +363,8 @@ pub(super) mod tests {
 
     fn found(globs: &mut Globs, dir: &Path) -> Vec<String> {
         let mut all = Vec::new();
-        for folder in globs.folders() {
-            for family in globs.families(&folder) {
+        for folder in globs.folders().all {
+            for family in globs.families(&folder).expect("listed") {
                 all.push(family.path().strip_prefix(dir).expect("below").to_string_lossy().into_owned());
             }
         }

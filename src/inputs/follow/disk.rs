@@ -5,7 +5,7 @@
 //! them, and a call can be made to fail or to be the last one before a crash (`tests/simulation`).
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -13,6 +13,7 @@ use std::path::Path;
 
 use rustix::fs::inotify::WatchFlags;
 use rustix::fs::{AtFlags, CWD, OFlags, Statx, StatxFlags};
+use rustix::io::Errno;
 
 /// What is about to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,15 +92,21 @@ pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     file.read_at(buf, offset)
 }
 
-/// The names in a folder; none of one that can not be listed.
-pub fn names(folder: &Path) -> impl Iterator<Item = OsString> {
-    list(folder).into_iter().flatten()
+/// The names in a folder. Half of them are worse than an error.
+pub fn list(folder: &Path) -> io::Result<Vec<OsString>> {
+    Ok(entries(folder)?.into_iter().map(|entry| entry.file_name()).collect())
 }
 
-/// The same, where the difference matters.
-pub fn list(folder: &Path) -> io::Result<impl Iterator<Item = OsString>> {
+/// The same, with what they are.
+pub fn entries(folder: &Path) -> io::Result<Vec<DirEntry>> {
     before(Call::List(folder))?;
-    Ok(fs::read_dir(folder)?.flatten().map(|entry| entry.file_name()))
+    fs::read_dir(folder)?.collect()
+}
+
+/// There is nothing of that name, which is an answer. Other errors say nothing of what is there.
+pub fn is_absent(error: &io::Error) -> bool {
+    let of = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    error.kind() == io::ErrorKind::NotFound || of(Errno::NOTDIR) || of(Errno::LOOP)
 }
 
 /// Watches a path.

@@ -103,7 +103,7 @@ pub struct Scan {
     pub fresh: Vec<Arc<Held>>,
     /// Torn scans before this one.
     pub torn: u64,
-    /// Files that could not be opened, once each.
+    /// Files that could not be opened, once each; the folder, if it could not be listed.
     pub refused: Vec<(PathBuf, io::Error)>,
     /// Whether the base exists.
     pub has_base: bool,
@@ -228,7 +228,7 @@ impl Family {
     }
 
     fn copies_once(&self) -> Vec<Arc<Held>> {
-        let (mut numbers, dates) = self.list();
+        let (mut numbers, dates) = self.list().unwrap_or_default();
         numbers.sort_unstable();
         let numbered = numbers.into_iter().filter(|number| *number > 0);
         let numbered = numbered.flat_map(|number| {
@@ -259,7 +259,12 @@ impl Family {
         let first_path = self.folder.join(format!("{}.1", self.base));
         let first = base.is_none().then(|| id_of(&first_path));
         let base_stays = || id_of(&self.path()) == base && first.is_none_or(|first| id_of(&first_path) == first);
-        let (numbers, dates) = self.list();
+        let (numbers, dates) = self.list().unwrap_or_else(|error| {
+            if !disk::is_absent(&error) {
+                refused.push((self.folder.clone(), error));
+            }
+            Default::default()
+        });
         let last = numbers.iter().max().copied().unwrap_or(0);
         // One beyond the last: it may have shifted since the listing.
         let numbered = (1..=last.saturating_add(1).min(NUMBER_MAX)).map(|number| format!("{}.{number}", self.base));
@@ -319,9 +324,9 @@ impl Family {
     }
 
     /// Numbers that are there, and dated names, newest first (a plain file before its `.gz`, which is left out).
-    fn list(&self) -> (Vec<u32>, Vec<String>) {
+    fn list(&self) -> io::Result<(Vec<u32>, Vec<String>)> {
         let (mut numbers, mut dates) = (Vec::new(), Vec::<(String, bool, String)>::new());
-        for name in disk::names(&self.folder) {
+        for name in disk::list(&self.folder)? {
             let Some(name) = name.to_str() else { continue };
             match self.member(name) {
                 Some((Member::Numbered(number), _)) => numbers.push(number),
@@ -331,7 +336,7 @@ impl Family {
         }
         dates.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
         dates.dedup_by(|b, a| a.0 == b.0);
-        (numbers, dates.into_iter().map(|(_, _, name)| name).collect())
+        Ok((numbers, dates.into_iter().map(|(_, _, name)| name).collect()))
     }
 }
 

@@ -142,7 +142,7 @@ impl Held {
     fn find(&self) -> io::Result<File> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         for _ in 0..FIND_TRIES {
-            let others = disk::list(folder)?.map(|name| folder.join(name));
+            let others = disk::list(folder)?.into_iter().map(|name| folder.join(name));
             for path in std::iter::once(self.path.clone()).chain(others) {
                 if identity::look_at(&path).is_ok_and(|look| look.id == self.id) {
                     match disk::open(&path) {

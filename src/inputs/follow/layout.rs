@@ -1,5 +1,6 @@
 //! Which folders, files and containers an input is about: what its opener asks, and what docker and file answer.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::chain::{About, First};
@@ -30,12 +31,24 @@ pub enum Known {
     Leave,
 }
 
+/// The folders of an input.
+#[derive(Debug, Default)]
+pub struct Folders {
+    /// Those that were found.
+    pub all: Vec<PathBuf>,
+    /// Those that could not be looked into: nothing is known of what is below them.
+    pub unread: Vec<(PathBuf, io::Error)>,
+}
+
 /// Which folders and names an input is about. Called by the opener only.
 pub trait Layout: Send {
     /// All folders to watch, as they are now.
-    fn folders(&mut self) -> Vec<PathBuf>;
+    fn folders(&mut self) -> Folders;
     /// The families in one of them.
-    fn families(&mut self, folder: &Path) -> Vec<Family>;
+    ///
+    /// # Errors
+    /// The kernel's: then nobody knows.
+    fn families(&mut self, folder: &Path) -> io::Result<Vec<Family>>;
     /// What a name there stands for.
     fn meaning(&mut self, folder: &Path, name: &str) -> Meaning;
     /// What is known of a family. Cheap when nothing has changed.

@@ -241,8 +241,10 @@ impl Opener {
     }
 
     fn list(&mut self, folder: &Path) {
-        for family in self.layout.families(folder) {
-            self.look(family);
+        match self.layout.families(folder) {
+            Ok(families) => families.into_iter().for_each(|family| self.look(family)),
+            Err(error) if disk::is_absent(&error) => {}
+            Err(error) => self.say(folder, &error),
         }
     }
 
@@ -343,6 +345,12 @@ impl Opener {
         // What could be opened can not go on without what could not.
         if refused.iter().any(|(_, error)| is_limit(error)) {
             self.wait_for_descriptor(family);
+            return;
+        }
+        // And what is older than the base can not be opened later.
+        if let Some((path, error)) = refused.iter().find(|(path, _)| *path == family.folder) {
+            self.say(path, error);
+            self.wait(family);
             return;
         }
         // A compressed file was not created under the base's name; one that can not be opened is said below.

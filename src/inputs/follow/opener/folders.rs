@@ -6,14 +6,21 @@ use std::path::{Path, PathBuf};
 
 use super::Opener;
 use super::kin::{Folder, Kin};
+use crate::inputs::follow::layout::Folders;
 use crate::inputs::follow::reader::News;
 use crate::inputs::follow::{disk, identity, inotify};
 
 impl Opener {
     /// Brings the watched folders up to date; looks into new ones.
     pub(super) fn relist(&mut self) {
-        let now: HashSet<PathBuf> = self.layout.folders().into_iter().collect();
-        let gone: Vec<PathBuf> = self.folders.keys().filter(|path| !now.contains(*path)).cloned().collect();
+        let Folders { all, unread } = self.layout.folders();
+        for (path, error) in unread.iter().filter(|(_, error)| !disk::is_absent(error)) {
+            self.say(path, error);
+        }
+        let now: HashSet<PathBuf> = all.into_iter().collect();
+        let unknown = |path: &Path| unread.iter().any(|(unread, _)| path.starts_with(unread));
+        let gone = self.folders.keys().filter(|path| !now.contains(*path) && !unknown(path));
+        let gone: Vec<PathBuf> = gone.cloned().collect();
         for path in gone {
             self.folder_gone(&path);
         }

@@ -16,6 +16,11 @@ impl Opener {
                 "as many files are open as the limit allows; idle ones are closed in turn and opened again when they grow: raise LimitNOFILE (systemd) or --ulimit nofile (Docker) to keep all open"
             );
         }
+        self.wait(family);
+    }
+
+    /// Remembers a family that is to be looked at again soon.
+    pub(super) fn wait(&mut self, family: Family) {
         let was_there = self.first_listing || self.was_there;
         self.waiting.entry(family.path()).or_insert((family, was_there));
     }

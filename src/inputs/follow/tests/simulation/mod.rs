@@ -30,7 +30,7 @@ use crate::inputs::follow::decode::Format;
 use crate::inputs::follow::disk::{self, Call};
 use crate::inputs::follow::generations::{self, Family};
 use crate::inputs::follow::inotify::Bell;
-use crate::inputs::follow::layout::{Known, Layout, Meaning};
+use crate::inputs::follow::layout::{Folders, Known, Layout, Meaning};
 use crate::inputs::follow::opener::{Opener, Setup};
 use crate::inputs::follow::reader::{Line, Reader, Step};
 use crate::inputs::follow::startup::Startup;
@@ -65,12 +65,12 @@ impl OneFile {
 }
 
 impl Layout for OneFile {
-    fn folders(&mut self) -> Vec<PathBuf> {
-        vec![self.0.clone()]
+    fn folders(&mut self) -> Folders {
+        Folders { all: vec![self.0.clone()], unread: Vec::new() }
     }
 
-    fn families(&mut self, _: &Path) -> Vec<Family> {
-        vec![self.family()]
+    fn families(&mut self, _: &Path) -> std::io::Result<Vec<Family>> {
+        Ok(vec![self.family()])
     }
 
     fn meaning(&mut self, _: &Path, name: &str) -> Meaning {

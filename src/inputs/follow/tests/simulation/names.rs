@@ -308,3 +308,40 @@ fn hook(
     })));
     count
 }
+
+#[test]
+fn a_folder_that_can_not_be_listed_once_forgets_nothing() {
+    let id = "a".repeat(64);
+    for files in [false, true] {
+        let mut stage = if files {
+            Stage::files(&["**/*.log"], |root| put(&root.join("x/a.log"), &["0", "1", "2"]))
+        } else {
+            Stage::containers(&[], |root| container(root, &"a".repeat(64), "web", 0..3))
+        };
+        assert_eq!(stage.seconds(1), ["0", "1", "2"]);
+        for failing in [stage.root.clone(), stage.path("x")] {
+            let failed = Arc::new(AtomicUsize::new(0));
+            let counts = Arc::clone(&failed);
+            hook(
+                |_| false,
+                move |call| {
+                    let fails = matches!(call, Call::List(path) if path == failing);
+                    counts.fetch_add(usize::from(fails), Ordering::Relaxed);
+                    fails.then_some(rustix::io::Errno::MFILE)
+                },
+            );
+            assert!(stage.seconds(11).is_empty());
+            assert!(failed.load(Ordering::Relaxed) > 0 || !files, "it was not met");
+            disk::set_hook(None);
+            assert!(stage.seconds(12).is_empty(), "nothing comes again");
+        }
+        if files {
+            stage.put("x/a.log", &["3"]);
+        } else {
+            container(&stage.root, &id, "web", 3..4);
+        }
+        assert_eq!(stage.seconds(1), ["3"]);
+        assert!(stage.seconds(12).is_empty());
+        assert_eq!(stage.said(), "", "and it is said no longer");
+    }
+}
