@@ -299,6 +299,10 @@ impl Layout for Globs {
         Ok(bases.into_iter().map(|base| Family { folder: folder.to_owned(), base, dated: true }).collect())
     }
 
+    fn forget(&mut self, family: &Family) {
+        self.bases.remove(&family.path());
+    }
+
     fn meaning(&mut self, folder: &Path, name: &str) -> Meaning {
         let path = folder.join(name);
         let deeper = self.paths.iter().any(|pattern| !pattern.parts.is_empty() && folder.starts_with(&pattern.root));

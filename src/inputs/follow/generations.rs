@@ -101,7 +101,7 @@ fn is_date(suffix: &str) -> bool {
 pub struct Scan {
     /// Generations that the caller does not know, oldest first.
     pub fresh: Vec<Arc<Held>>,
-    /// Torn scans before this one.
+    /// Torn scans before this one: the base changed meanwhile.
     pub torn: u64,
     /// Files that could not be opened, once each; the folder, if it could not be listed.
     pub refused: Vec<(PathBuf, io::Error)>,
@@ -172,18 +172,20 @@ impl Family {
         let mut passes: Vec<Vec<Arc<Held>>> = Vec::new();
         // What was opened while the base changed: it may be as old as its name says, or newer than all.
         let mut doubtful: Vec<(usize, Arc<Held>)> = Vec::new();
+        let mut again = false;
         for attempt in 0..TRIES_MAX {
             let held: Vec<&Arc<Held>> = passes.iter().flatten().chain(doubtful.iter().map(|(_, held)| held)).collect();
             let pass = self.pass(known, &held, &mut scan.refused);
-            let whole = pass.whole && (pass.has_base || attempt >= 3);
+            let done = pass.whole && (pass.has_base || attempt >= 3);
             scan.has_base = pass.has_base;
             scan.met_known |= pass.met_known;
             doubtful.extend(pass.doubtful.map(|held| (passes.len(), held)));
             passes.push(pass.seen);
-            if whole {
+            if done {
                 break;
             }
-            scan.torn += 1;
+            again = true;
+            scan.torn += u64::from(!pass.whole);
             scan.refused.clear();
             if !pass.has_base {
                 // Between two renames the base is absent for a tenth of a millisecond.
@@ -200,7 +202,7 @@ impl Family {
             order.drain(..=at);
         }
         // A copy that one look met stands for a plain file that another one met.
-        if scan.torn > 0 && order.iter().any(|held| held.gz) {
+        if again && order.iter().any(|held| held.gz) {
             order.iter().for_each(|held| held.doubted.store(true, Relaxed));
         }
         scan.fresh = order;

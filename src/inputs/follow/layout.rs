@@ -49,6 +49,8 @@ pub trait Layout: Send {
     /// # Errors
     /// The kernel's: then nobody knows.
     fn families(&mut self, folder: &Path) -> io::Result<Vec<Family>>;
+    /// Nothing is left of a family.
+    fn forget(&mut self, _: &Family) {}
     /// What a name there stands for.
     fn meaning(&mut self, folder: &Path, name: &str) -> Meaning;
     /// What is known of a family. Cheap when nothing has changed.

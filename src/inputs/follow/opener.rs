@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::chain::{About, First, Seed};
 use super::generations::{Family, Held};
+use super::identity;
 use super::inotify::{self, Bell, Watcher};
 use super::keeper::Chains;
 use super::layout::{Known, Layout};
@@ -242,7 +243,10 @@ impl Opener {
 
     fn list(&mut self, folder: &Path) {
         match self.layout.families(folder) {
-            Ok(families) => families.into_iter().for_each(|family| self.look(family)),
+            Ok(families) => {
+                self.forget_all_but(folder, &families);
+                families.into_iter().for_each(|family| self.look(family));
+            }
             Err(error) if disk::is_absent(&error) => {}
             Err(error) => self.say(folder, &error),
         }
@@ -295,7 +299,9 @@ impl Opener {
             self.about_of(&path);
         }
         let links = self.folders.values().flat_map(|folder| folder.families.values());
-        let links: Vec<Family> = links.filter(|kin| kin.link).map(|kin| kin.family.clone()).collect();
+        // One that leads nowhere costs a look at its target.
+        let links = links.filter(|kin| kin.link && identity::id_of(&kin.family.path()).is_some());
+        let links: Vec<Family> = links.map(|kin| kin.family.clone()).collect();
         for family in links {
             self.look(family);
         }

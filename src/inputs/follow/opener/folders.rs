@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::Opener;
 use super::kin::{Folder, Kin};
+use crate::inputs::follow::generations::Family;
 use crate::inputs::follow::layout::Folders;
 use crate::inputs::follow::reader::News;
 use crate::inputs::follow::{disk, identity, inotify};
+use crate::metrics::followed::Generation;
 
 impl Opener {
     /// Brings the watched folders up to date; looks into new ones.
@@ -106,11 +108,44 @@ impl Opener {
             return;
         }
         // What is open is read on, and is no new file if the folder comes back.
-        let families: BTreeMap<String, Kin> =
-            folder.families.into_iter().filter(|(_, kin)| kin.chain.is_some()).collect();
+        let (families, over): (BTreeMap<String, Kin>, BTreeMap<String, Kin>) =
+            folder.families.into_iter().partition(|(_, kin)| kin.chain.is_some());
+        over.values().for_each(|kin| self.layout.forget(&kin.family));
         if !families.is_empty() {
             self.orphans.insert(path.to_owned(), families);
         }
+    }
+
+    /// Nothing is left of the families of a folder but of these: what is over is forgotten.
+    pub(super) fn forget_all_but(&mut self, path: &Path, left: &[Family]) {
+        let Some(folder) = self.folders.get_mut(path) else { return };
+        if folder.families.len() <= left.len() && left.iter().all(|family| folder.families.contains_key(&family.base)) {
+            return;
+        }
+        let left: HashSet<&str> = left.iter().map(|family| family.base.as_str()).collect();
+        let waiting = &self.waiting;
+        let is_over =
+            |base: &str, kin: &Kin| kin.is_over() && !left.contains(base) && !waiting.contains_key(&kin.family.path());
+        let over: Vec<Kin> =
+            folder.families.extract_if(.., |base, kin| is_over(base, kin)).map(|(_, kin)| kin).collect();
+        for kin in &over {
+            self.layout.forget(&kin.family);
+        }
+        self.count_unseen(&over);
+    }
+
+    /// Files were created under these names, and gone before one could be opened: no chain was there to count them.
+    fn count_unseen(&self, over: &[Kin]) {
+        let missed = over.iter().filter(|kin| kin.created > kin.opened && !kin.link);
+        let Some(first) = missed.clone().next() else { return };
+        let files: u64 = missed.map(|kin| kin.created - kin.opened).sum();
+        self.outlet.counters().followed.generation(Generation::Lost, files);
+        tracing::error!(
+            input = self.input,
+            path = %first.family.path().display(),
+            files,
+            "files were created and deleted again before they could be opened: what was in them is lost; exclude them if they are not logs"
+        );
     }
 
     /// The family of a chain, also one whose folder is away.
@@ -125,7 +160,9 @@ impl Opener {
     /// The chain of a family has ended while its folder was away. True if that was so.
     pub(super) fn forget_orphan(&mut self, folder: &Path, base: &str) -> bool {
         let Some(families) = self.orphans.get_mut(folder) else { return false };
-        families.remove(base);
+        if let Some(kin) = families.remove(base) {
+            self.layout.forget(&kin.family);
+        }
         if families.is_empty() {
             self.orphans.remove(folder);
         }

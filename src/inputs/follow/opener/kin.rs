@@ -55,6 +55,11 @@ pub(super) struct Kin {
 }
 
 impl Kin {
+    /// Nobody reads it, nothing of it is held, and nothing of it is to be remembered.
+    pub(super) fn is_over(&self) -> bool {
+        self.chain.is_none() && self.newest.is_none() && !self.left
+    }
+
     /// A family that was not looked at yet.
     pub(super) fn new(family: &Family) -> Kin {
         Kin {

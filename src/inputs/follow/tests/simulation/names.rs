@@ -187,6 +187,27 @@ fn a_folder_that_is_away_for_a_moment_is_read_on_and_no_line_comes_twice() {
 }
 
 #[test]
+fn a_folder_that_is_removed_and_made_anew_goes_on_and_its_checkpoint_stays() {
+    let mut stage = Stage::files(&["*/*.log"], |root| put(&root.join("x/a.log"), &["1", "2"]));
+    assert_eq!(stage.seconds(1), ["1", "2"]);
+    fs::remove_dir_all(stage.path("x")).expect("removed");
+    assert!(stage.after(Duration::from_millis(300)).is_empty());
+    stage.put("x/a.log", &["3", "4"]);
+    assert_eq!(stage.seconds(100), ["3", "4"]);
+    assert_eq!((stage.oddity(Oddity::GenerationGone), stage.generations(Generation::Lost)), (0, 0));
+    stage.stop();
+    stage.put("x/a.log", &["5"]);
+    stage.start();
+    assert_eq!(stage.seconds(1), ["5"]);
+    // It stays away for longer than a deleted file is waited for.
+    fs::remove_dir_all(stage.path("x")).expect("removed");
+    assert!(stage.seconds(100).is_empty());
+    assert_eq!(stage.life().opener.families(), 0);
+    stage.put("x/a.log", &["6"]);
+    assert_eq!(stage.seconds(1), ["6"]);
+}
+
+#[test]
 fn what_was_rotated_and_read_does_not_come_again_when_the_file_is_removed() {
     for made_at_once in [false, true] {
         let mut stage = Stage::files(&["*.log*"], |root| {
@@ -307,6 +328,52 @@ fn hook(
         fails(call).map_or(Ok(()), |errno| Err(errno.into()))
     })));
     count
+}
+
+#[test]
+fn links_that_lead_nowhere_cost_one_look_each_and_are_forgotten_once_they_are_gone() {
+    const LINKS: usize = 20;
+    let mut stage = Stage::files(&["*.log"], |root| {
+        for n in 0..LINKS {
+            std::os::unix::fs::symlink(root.join("nowhere"), root.join(format!("{n}.log"))).expect("linked");
+        }
+        put(&root.join("a.log"), &["1"]);
+    });
+    assert_eq!(stage.seconds(1), ["1"]);
+    // Between two looks at everything.
+    stage.now += Duration::from_secs(10);
+    stage.after(Duration::from_millis(100));
+    let torn = stage.watching(Watching::TornScan);
+    let calls = hook(|call| matches!(call, Call::List(_) | Call::Stat(_)), |_| None);
+    assert!(stage.seconds(8).is_empty());
+    let calls = calls.load(Ordering::Relaxed);
+    assert!(calls <= 80 * 2 * (LINKS + 1), "{calls} calls in 80 looks at {LINKS} links");
+    for n in 0..LINKS {
+        stage.remove(&format!("{n}.log"));
+    }
+    stage.seconds(25);
+    assert_eq!(stage.life().opener.families(), 1);
+    assert_eq!(stage.watching(Watching::TornScan), torn, "nothing was torn");
+}
+
+#[test]
+fn names_that_come_and_go_leave_nothing_behind() {
+    let mut stage = Stage::files(&["*.log"], |root| put(&root.join("stays.log"), &["1"]));
+    assert_eq!(stage.seconds(1), ["1"]);
+    for n in 0..20 {
+        let name = format!("job {n}.log");
+        stage.put(&name, &["of a job"]);
+        assert_eq!(stage.seconds(1), ["of a job"]);
+        stage.remove(&name);
+    }
+    // One that nobody could see.
+    stage.put("short.log", &["unseen"]);
+    stage.remove("short.log");
+    assert!(stage.seconds(120).is_empty());
+    assert_eq!(stage.life().opener.families(), 1);
+    assert_eq!((stage.watching(Watching::TornScan), stage.generations(Generation::Lost)), (0, 1));
+    stage.put("job 3.log", &["again"]);
+    assert_eq!(stage.seconds(1), ["again"]);
 }
 
 #[test]
