@@ -218,6 +218,10 @@ impl Layout for Containers {
         Ok(id_of(folder).map(|id| family(folder, id)).into_iter().collect())
     }
 
+    fn has_folders(&self, folder: &Path) -> bool {
+        folder == self.root
+    }
+
     fn meaning(&mut self, folder: &Path, name: &str) -> Meaning {
         if folder == self.root {
             return if is_id(name) { Meaning::Folder } else { Meaning::Nothing };

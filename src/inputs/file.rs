@@ -299,14 +299,20 @@ impl Layout for Globs {
         Ok(bases.into_iter().map(|base| Family { folder: folder.to_owned(), base, dated: true }).collect())
     }
 
+    fn has_folders(&self, folder: &Path) -> bool {
+        self.paths.iter().any(|pattern| {
+            let depth = folder.strip_prefix(&pattern.root).ok().map(|below| below.components().count());
+            depth.is_some_and(|depth| depth < pattern.parts.len() || pattern.parts.iter().any(Option::is_none))
+        })
+    }
+
     fn forget(&mut self, family: &Family) {
         self.bases.remove(&family.path());
     }
 
     fn meaning(&mut self, folder: &Path, name: &str) -> Meaning {
         let path = folder.join(name);
-        let deeper = self.paths.iter().any(|pattern| !pattern.parts.is_empty() && folder.starts_with(&pattern.root));
-        if deeper && (path.is_dir() || !path.exists()) {
+        if self.has_folders(folder) && (path.is_dir() || !path.exists()) {
             return Meaning::Folder;
         }
         if path.is_dir() {

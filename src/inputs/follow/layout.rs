@@ -49,6 +49,8 @@ pub trait Layout: Send {
     /// # Errors
     /// The kernel's: then nobody knows.
     fn families(&mut self, folder: &Path) -> io::Result<Vec<Family>>;
+    /// Whether further ones may come to be in one of them.
+    fn has_folders(&self, folder: &Path) -> bool;
     /// Nothing is left of a family.
     fn forget(&mut self, _: &Family) {}
     /// What a name there stands for.

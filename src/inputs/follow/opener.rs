@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use super::chain::{About, First, Seed};
 use super::generations::{Family, Held};
-use super::identity;
 use super::inotify::{self, Bell, Watcher};
 use super::keeper::Chains;
 use super::layout::{Known, Layout};
@@ -76,6 +75,8 @@ pub struct Opener {
     polls: bool,
     polled: Instant,
     rescanned: Instant,
+    /// When all folders were asked for last, and how long that took.
+    relisted: (Instant, Duration),
     said_polling: bool,
     said_deaf: bool,
     first_listing: bool,
@@ -148,6 +149,7 @@ impl Opener {
             polls: false,
             polled: clock::now(),
             rescanned: clock::now(),
+            relisted: (clock::now(), Duration::ZERO),
             first_listing: true,
             first_chains: 0,
             waiting: BTreeMap::new(),
@@ -279,31 +281,11 @@ impl Opener {
         for (_, path) in folders {
             if self.folders.get(&path).is_some_and(|folder| folder.watch.is_none()) {
                 self.watch(&path);
-                self.polls |= self.folders.get(&path).is_some_and(|folder| folder.watch.is_none());
+                self.polls |= self.folders.get(&path).is_some_and(|folder| folder.polled);
             }
             self.list(&path);
             self.about_of(&path);
             self.polls |= self.folders.get(&path).is_some_and(|folder| folder.families.values().any(|kin| kin.link));
-        }
-    }
-
-    /// The folders that make no events.
-    fn poll(&mut self) {
-        if self.watcher.is_none() || self.folders.values().any(|folder| folder.watch.is_none()) {
-            self.relist();
-        }
-        let folders: Vec<PathBuf> =
-            self.folders.iter().filter(|(_, folder)| folder.watch.is_none()).map(|(path, _)| path.clone()).collect();
-        for path in folders {
-            self.list(&path);
-            self.about_of(&path);
-        }
-        let links = self.folders.values().flat_map(|folder| folder.families.values());
-        // One that leads nowhere costs a look at its target.
-        let links = links.filter(|kin| kin.link && identity::id_of(&kin.family.path()).is_some());
-        let links: Vec<Family> = links.map(|kin| kin.family.clone()).collect();
-        for family in links {
-            self.look(family);
         }
     }
 

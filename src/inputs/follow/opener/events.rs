@@ -94,7 +94,7 @@ impl Opener {
             if let Some(path) = self.watches.remove(&watch)
                 && let Some(folder) = self.folders.get_mut(&path)
             {
-                folder.watch = None;
+                (folder.watch, folder.polled) = (None, true);
                 self.polls = true;
             }
         }

@@ -3,19 +3,29 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::Opener;
 use super::kin::{Folder, Kin};
 use crate::inputs::follow::generations::Family;
 use crate::inputs::follow::layout::Folders;
 use crate::inputs::follow::reader::News;
-use crate::inputs::follow::{disk, identity, inotify};
+use crate::inputs::follow::{clock, disk, identity, inotify};
 use crate::metrics::followed::Generation;
+
+/// Where new folders do not come to be, the list of them is made so often while one is polled.
+const RELIST: Duration = Duration::from_secs(1);
+
+/// It may not be watched, nor looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Refused;
 
 impl Opener {
     /// Brings the watched folders up to date; looks into new ones.
     pub(super) fn relist(&mut self) {
+        let began = clock::now();
         let Folders { all, unread } = self.layout.folders();
+        self.relisted = (began, clock::since(began));
         for (path, error) in unread.iter().filter(|(_, error)| !disk::is_absent(error)) {
             self.say(path, error);
         }
@@ -32,7 +42,8 @@ impl Opener {
             self.seen_folders += 1;
             // Back again: its chains went on meanwhile.
             let (families, number) = (self.orphans.remove(&path).unwrap_or_default(), self.seen_folders);
-            self.folders.insert(path.clone(), Folder { watch: None, id: None, families, tells: false, number });
+            self.folders
+                .insert(path.clone(), Folder { watch: None, polled: false, id: None, families, tells: false, number });
             self.watch(&path);
             // After the watch: what came before it is listed, what comes after it is told.
             self.list(&path);
@@ -42,9 +53,12 @@ impl Opener {
     pub(super) fn watch(&mut self, path: &Path) {
         let id = identity::id_of(path);
         let watch = self.add_watch(path);
-        let tells = watch.is_some() && inotify::tells_all(disk::file_system(path));
+        let tells = matches!(watch, Ok(Some(_))) && inotify::tells_all(disk::file_system(path));
         if let Some(folder) = self.folders.get_mut(path) {
-            (folder.watch, folder.id, folder.tells) = (watch, id, tells);
+            (folder.watch, folder.id, folder.tells) = (watch.unwrap_or_default(), id, tells);
+            // The next look at everything tries again what was refused.
+            folder.polled = watch == Ok(None);
+            self.polls |= folder.polled;
         }
     }
 
@@ -63,33 +77,31 @@ impl Opener {
         }
     }
 
-    fn add_watch(&mut self, path: &Path) -> Option<i32> {
+    /// The watch; none where a folder has to be polled.
+    fn add_watch(&mut self, path: &Path) -> Result<Option<i32>, Refused> {
         if self.watcher.is_some() && !inotify::tells(disk::file_system(path)) {
-            self.polls = true;
             if !std::mem::replace(&mut self.said_deaf, true) {
                 tracing::warn!(input = self.input, folder = %path.display(), "a folder is on a file system that does not tell of what others write (network, 9p, FUSE); it is looked at every 100 ms, and what comes and goes within that time is not seen");
             }
-            return None;
+            return Ok(None);
         }
-        let added = self.watcher.as_ref()?.add(path, inotify::FOLDER);
-        match added {
+        let Some(watcher) = &self.watcher else { return Ok(None) };
+        match watcher.add(path, inotify::FOLDER) {
             // The same folder by two names (a symlink) is one watch: the second name is polled.
-            Ok(watch) if self.watches.contains_key(&watch) => {
-                self.polls = true;
-                None
-            }
+            Ok(watch) if self.watches.contains_key(&watch) => Ok(None),
             Ok(watch) => {
                 self.watches.insert(watch, path.to_owned());
-                Some(watch)
+                Ok(Some(watch))
             }
             Err(error) => {
-                self.polls = true;
                 if error.kind() == io::ErrorKind::PermissionDenied {
                     self.say(path, &error);
-                } else if error.kind() != io::ErrorKind::NotFound && !std::mem::replace(&mut self.said_polling, true) {
+                    return Err(Refused);
+                }
+                if error.kind() != io::ErrorKind::NotFound && !std::mem::replace(&mut self.said_polling, true) {
                     tracing::warn!(input = self.input, folder = %path.display(), %error, "a folder can not be watched (see fs.inotify.max_user_watches); it is looked at every 100 ms");
                 }
-                None
+                Ok(None)
             }
         }
     }
@@ -146,6 +158,30 @@ impl Opener {
             files,
             "files were created and deleted again before they could be opened: what was in them is lost; exclude them if they are not logs"
         );
+    }
+
+    /// The folders that make no events.
+    pub(super) fn poll(&mut self) {
+        let polled = || self.folders.iter().filter(|(_, folder)| folder.polled);
+        // Where new ones may come, as often as may cost a twentieth of the time; a second is soon enough for one to go.
+        let (at, took) = self.relisted;
+        let apart = if polled().any(|(path, _)| self.layout.has_folders(path)) { took * 20 } else { RELIST };
+        if polled().next().is_some() && clock::since(at) >= apart {
+            self.relist();
+        }
+        let folders: Vec<PathBuf> =
+            self.folders.iter().filter(|(_, folder)| folder.polled).map(|(path, _)| path.clone()).collect();
+        for path in folders {
+            self.list(&path);
+            self.about_of(&path);
+        }
+        let links = self.folders.values().flat_map(|folder| folder.families.values());
+        // One that leads nowhere costs a look at its target.
+        let links = links.filter(|kin| kin.link && identity::id_of(&kin.family.path()).is_some());
+        let links: Vec<Family> = links.map(|kin| kin.family.clone()).collect();
+        for family in links {
+            self.look(family);
+        }
     }
 
     /// The family of a chain, also one whose folder is away.

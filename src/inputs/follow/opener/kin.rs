@@ -12,6 +12,8 @@ use crate::inputs::follow::standing::Standing;
 /// See the header.
 pub(super) struct Folder {
     pub(super) watch: Option<i32>,
+    /// It makes no events, and may be looked into.
+    pub(super) polled: bool,
     /// Which folder the path led to just before it was watched.
     pub(super) id: Option<FileId>,
     pub(super) families: BTreeMap<String, Kin>,

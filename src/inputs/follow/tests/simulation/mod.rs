@@ -73,6 +73,10 @@ impl Layout for OneFile {
         Ok(vec![self.family()])
     }
 
+    fn has_folders(&self, _: &Path) -> bool {
+        false
+    }
+
     fn meaning(&mut self, _: &Path, name: &str) -> Meaning {
         let family = self.family();
         if family.owns(name) { Meaning::Member(family) } else { Meaning::Nothing }

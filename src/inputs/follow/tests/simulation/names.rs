@@ -412,3 +412,76 @@ fn a_folder_that_can_not_be_listed_once_forgets_nothing() {
         assert_eq!(stage.said(), "", "and it is said no longer");
     }
 }
+
+/// Counts how often the tree is walked.
+struct Counting(Box<dyn Layout>, Arc<AtomicUsize>);
+
+impl Layout for Counting {
+    fn folders(&mut self) -> Folders {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.folders()
+    }
+
+    fn families(&mut self, folder: &Path) -> std::io::Result<Vec<Family>> {
+        self.0.families(folder)
+    }
+
+    fn has_folders(&self, folder: &Path) -> bool {
+        self.0.has_folders(folder)
+    }
+
+    fn forget(&mut self, family: &Family) {
+        self.0.forget(family);
+    }
+
+    fn meaning(&mut self, folder: &Path, name: &str) -> Meaning {
+        self.0.meaning(folder, name)
+    }
+
+    fn about(&mut self, family: &Family) -> Known {
+        self.0.about(family)
+    }
+
+    fn key(&self, family: &Family) -> String {
+        self.0.key(family)
+    }
+
+    fn first(&self, family: &Family) -> First {
+        self.0.first(family)
+    }
+
+    fn denied_hint(&self) -> &'static str {
+        self.0.denied_hint()
+    }
+
+    fn ends_with_folder(&self) -> bool {
+        self.0.ends_with_folder()
+    }
+}
+
+#[test]
+fn a_folder_that_may_not_be_watched_does_not_have_everything_walked_all_the_time() {
+    for (errno, most) in [(rustix::io::Errno::ACCESS, 2), (rustix::io::Errno::NOSPC, 14)] {
+        let walks = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&walks);
+        let refused =
+            move |call: Call<'_>| matches!(call, Call::Watch(path) if path.ends_with("private/deep")).then_some(errno);
+        hook(|_| false, refused);
+        let make: Make = Box::new(move |root, known| {
+            Box::new(Counting(file::tests::layout(root, &["*/deep/*.log"], known), Arc::clone(&counted)))
+        });
+        let mut stage = Stage::with(make, text_rules, |root| {
+            put(&root.join("private/deep/a.log"), &["1"]);
+            put(&root.join("open/deep/a.log"), &["2"]);
+        });
+        let mut came = stage.seconds(1);
+        came.sort();
+        assert_eq!(came, ["1", "2"]);
+        walks.store(0, Ordering::Relaxed);
+        assert!(stage.seconds(10).is_empty());
+        let walks = walks.load(Ordering::Relaxed);
+        assert!((1..=most).contains(&walks), "{walks} walks in ten seconds, {errno:?}");
+        stage.put("private/deep/a.log", &["3"]);
+        assert_eq!(stage.seconds(2), ["3"]);
+    }
+}
