@@ -24,6 +24,7 @@ use super::disk;
 use super::generations::Held;
 use super::held;
 use super::inotify::{self, Bell, Watcher};
+use super::progress::Progress;
 use super::startup::Startup;
 use crate::inputs::Outlet;
 use crate::metrics::followed::{ChainFigures, Watching};
@@ -291,7 +292,8 @@ impl Reader {
                 News::About { chain, about } => self.change(chain, |seat| seat.chain.set_about(about)),
                 News::Gone { chain } => self.change(chain, |seat| seat.chain.set_gone()),
                 News::Listed => self.listed = true,
-                News::Leave { chain } => self.leave(chain),
+                // It may be followed again some day.
+                News::Leave { chain } => self.leave(chain, Checkpoints::close),
             }
         }
     }
@@ -333,15 +335,13 @@ impl Reader {
         }
     }
 
-    fn leave(&mut self, number: u64) {
+    fn leave(&mut self, number: u64, end: fn(&Checkpoints, &str, &str, &Arc<Progress>)) {
         if let Some(seat) = self.seats.remove(&number) {
             self.unwatch(seat.watch);
             self.ready.retain(|chain| *chain != number);
             self.outlet.counters().open.fetch_sub(1, Relaxed);
             if let (Some(checkpoints), Some(progress)) = (&self.outlet.checkpoints, seat.chain.standing().progress()) {
-                // Who reads once may follow next time.
-                let close = if self.outlet.once { Checkpoints::close } else { Checkpoints::forget };
-                close(checkpoints, &self.rules.input, seat.chain.key(), progress);
+                end(checkpoints, &self.rules.input, seat.chain.key(), progress);
             }
         }
     }
@@ -371,7 +371,9 @@ impl Reader {
                 }
             }
             Turn::Ended => {
-                self.leave(number);
+                // Who reads once may follow next time.
+                let end = if self.outlet.once { Checkpoints::close } else { Checkpoints::forget };
+                self.leave(number, end);
                 self.line.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(number);
             }
         }

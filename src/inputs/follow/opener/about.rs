@@ -25,7 +25,9 @@ impl Opener {
             match (self.layout.about(&kin.family), kin.chain) {
                 (Known::Leave, Some(chain)) if !kin.left => {
                     kin.left = true;
-                    (kin.chain, kin.standing) = (None, None);
+                    // Should it be followed again, all that is there by then is to be looked at.
+                    (kin.chain, kin.standing, kin.newest) = (None, None, None);
+                    kin.published.clear();
                     self.owners.remove(&chain);
                     news.push((chain, News::Leave { chain }));
                 }
@@ -43,7 +45,7 @@ impl Opener {
                         news.push((chain, News::About { chain, about }));
                     }
                 }
-                // A label that excluded it is gone: from now on, as if it were new.
+                // What excluded it is gone: it goes on where it was left.
                 (Known::Sure(_), None) if kin.left => {
                     kin.left = false;
                     back.push(kin.family.clone());

@@ -485,3 +485,18 @@ fn a_folder_that_may_not_be_watched_does_not_have_everything_walked_all_the_time
         assert_eq!(stage.seconds(2), ["3"]);
     }
 }
+
+#[test]
+fn a_container_that_is_not_excluded_any_more_goes_on_where_it_was_left() {
+    let id = "b".repeat(64);
+    let mut stage = Stage::containers(&["name:sidecar-*"], |root| container(root, &"b".repeat(64), "web", 0..3));
+    assert_eq!(stage.seconds(1), ["0", "1", "2"]);
+    config(&stage.root, &id, "sidecar-x");
+    assert!(stage.seconds(1).is_empty());
+    container(&stage.root, &id, "sidecar-x", 3..5);
+    assert!(stage.seconds(12).is_empty());
+    config(&stage.root, &id, "web");
+    assert_eq!(stage.seconds(1), ["3", "4"]);
+    container(&stage.root, &id, "web", 5..6);
+    assert_eq!(stage.seconds(1), ["5"]);
+}
