@@ -377,6 +377,33 @@ fn a_sink_that_is_gone_is_in_no_figure_and_holds_nobody_up() {
 }
 
 #[test]
+fn an_input_of_files_that_is_gone_holds_none_of_them_and_is_read_on_when_it_comes_back() {
+    let dir = folder();
+    let (log, other, out) = (dir.path().join("app.log"), dir.path().join("other.log"), dir.path().join("out.ndjson"));
+    fs::write(&log, "{\"p\":\"file\",\"seq\":0}\n").expect("writable");
+    File::create(&other).expect("writable");
+    let rest = tailed("others", &other) + &file_sink("out", &out);
+    let mut node = node(dir.path(), &(tailed("files", &log) + &rest)).start();
+    node.wait_for("the record", |node| node.delivered("out") == 1);
+    let open = |node: &Node| {
+        let links = fs::read_dir(format!("/proc/{}/fd", node.pid())).expect("runs").flatten();
+        links.filter_map(|link| fs::read_link(link.path()).ok()).any(|path| path.to_string_lossy().contains("app.log"))
+    };
+    assert!(open(&node), "it is followed");
+    node.reload(&rest);
+    node.wait_for("the reload", |node| node.reloads("applied") == 1);
+    node.wait_for("nobody holds it", |node| !open(node));
+    let mut file = File::options().append(true).open(&log).expect("there");
+    writeln!(file, "{{\"p\":\"file\",\"seq\":1}}").expect("writable");
+    node.reload(&(tailed("files", &log) + &rest));
+    node.wait_for("the reload", |node| node.reloads("applied") == 2);
+    node.wait_for("what came meanwhile", |_| records(&out).len() == 2);
+    settled(&mut node);
+    node.stop_well();
+    assert_each_once(&records(&out), "p", "seq", &BTreeMap::from([("file".to_owned(), 2)]));
+}
+
+#[test]
 fn a_reload_that_fails_costs_a_renamed_sink_none_of_its_backlog_and_a_listener_none_of_its_senders() {
     let dir = folder();
     let (port, dead) = (free_port(), free_port());

@@ -251,6 +251,7 @@ impl Node {
             self.metrics.inputs.iter().filter(|of| of.name == input.name).for_each(|of| of.held.forget());
         }
         self.save_all(Instant::now() + SAVED_WITHIN);
+        leave.iter().for_each(|input| self.checkpoints.let_go(&input.name));
         self.give_back(false);
         self.middle = None;
         log::set_level(config.telemetry.log.level);

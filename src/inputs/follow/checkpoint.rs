@@ -229,6 +229,16 @@ impl Checkpoints {
         }
     }
 
+    /// An input has ended, and may go on at another start: the records of its chains stay, their files are let go of.
+    pub fn let_go(&self, input: &str) {
+        let live = {
+            let state = self.lock();
+            let of_it = state.live.iter().filter(|((of, _), _)| of == input);
+            of_it.map(|(key, progress)| (key.1.clone(), Arc::clone(progress))).collect::<Vec<_>>()
+        };
+        live.iter().for_each(|(key, progress)| self.close(input, key, progress));
+    }
+
     /// Something was delivered; `urgent` at the end of a generation. Quick: called from the sinks' threads.
     pub fn touch(&self, bytes: u64, urgent: bool) {
         let mut state = self.lock();
@@ -600,6 +610,28 @@ mod tests {
         assert!(checkpoints.lock().live.values().all(|live| Arc::ptr_eq(live, &new)));
         checkpoints.forget("in", "a", &new);
         assert!(offset(&checkpoints, "a").is_none() && checkpoints.lock().live.is_empty());
+    }
+
+    #[test]
+    fn an_input_that_is_let_go_of_pins_no_file_and_keeps_its_records() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let checkpoints = Checkpoints::open(&dir.path().join("data"), quiet()).expect("free");
+        let chain = |input: &str| {
+            let path = dir.path().join(input);
+            fs::write(&path, b"one\ntwo\n").expect("written");
+            let held = super::super::generations::open(&path).expect("opens");
+            let mark = super::super::tracker::Mark { done: 4, ..Default::default() };
+            let progress = Progress::new(mark, Some(&checkpoints));
+            let head = super::super::identity::Mark::of(b"one\ntwo\n");
+            let span = super::super::progress::Span { start: 0, from: 0, held: Arc::clone(&held), head, late: false };
+            progress.lock().spans.push_back(span);
+            checkpoints.attach(input, "a", &progress);
+            held
+        };
+        let (left, stays) = (chain("in"), chain("other"));
+        checkpoints.let_go("in");
+        assert_eq!((Arc::strong_count(&left), Arc::strong_count(&stays)), (1, 2));
+        assert_eq!(offset(&checkpoints, "a"), Some(4));
     }
 
     #[test]

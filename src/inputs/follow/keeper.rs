@@ -83,6 +83,10 @@ impl Keeper {
             self.look(Instant::now());
             inotify::wait(bell, None, TICK);
         }
+        let followed = self.followed();
+        for gauge in [&followed.open_files, &followed.in_danger, &followed.held_deleted] {
+            gauge.store(0, Relaxed);
+        }
     }
 
     fn followed(&self) -> &Followed {

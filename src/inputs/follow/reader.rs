@@ -171,6 +171,11 @@ impl Reader {
 
     /// Reads until the word to stop, or until all that was listed is read.
     pub fn run(mut self) {
+        self.read();
+        self.outlet.counters().open.fetch_sub(self.seats.len() as u64, Relaxed);
+    }
+
+    fn read(&mut self) {
         let mut listened = clock::now();
         while !self.outlet.stop.is_set() {
             let timeout = match self.step() {

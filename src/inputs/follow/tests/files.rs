@@ -214,3 +214,20 @@ fn an_idle_file_that_grows_does_not_wait_for_the_end_of_a_long_one() {
     node.wait(|arrived| arrived.len() == 50_002);
     assert_ne!(node.all()[50_001].log, "idle 1", "it came last of all");
 }
+
+#[test]
+fn an_input_that_has_ended_shows_nothing_open_or_held() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    fs::write(dir.path().join("a.log"), "one\n").expect("written");
+    let node = Node::at(Some(&dir.path().join("data")));
+    node.start("file", &format!("paths = [\"{}/*.log\"]", dir.path().display()));
+    assert_eq!(node.wait_for(1), ["one"]);
+    let input = &node.metrics.inputs[0];
+    let followed = &input.followed;
+    until("it is looked at", || followed.open_files.load(Ordering::Relaxed) == 1);
+    assert_eq!(input.open.load(Ordering::Relaxed), 1);
+    followed.in_danger.store(1, Ordering::Relaxed);
+    node.end_inputs();
+    let gauges = [&input.open, &followed.open_files, &followed.held_deleted, &followed.in_danger];
+    assert_eq!(gauges.map(|gauge| gauge.load(Ordering::Relaxed)), [0; 4]);
+}
