@@ -1,7 +1,7 @@
 //! Checkpoints: how far each chain was delivered, in one file of the data folder for all inputs.
 //!
 //! Saved 20 ms after the first delivery, then at most 250 ms after a change or after 4 MiB of delivered data (but no
-//! sooner than 100 ms after the save before), at the end of a generation, and at stop. So a node that is killed soon after
+//! sooner than 100 ms after the save before), at the end of a generation (the same), and at stop. So a node that is killed soon after
 //! each start still gets on. A save is:
 //! snapshot, then the hook (the sinks' fdatasync: what a checkpoint rests on must be on disk first), then tmp,
 //! fdatasync, the old file linked as `.bak`, rename, fsync of the folder. A failing hook or a full disk leaves the old
@@ -34,7 +34,7 @@ const DELAY_MAX: Duration = Duration::from_millis(250);
 /// A delivery after a quiet time is saved so soon: what comes with it is waited for.
 const GATHER: Duration = Duration::from_millis(20);
 const BYTES_MAX: u64 = 4 << 20;
-/// Saves that are due for their bytes are so far apart. At 400 MB/s 4 MiB are delivered in 10 ms: by arithmetic, a
+/// Saves that are due for their bytes, or for the end of a generation, are so far apart. At 400 MB/s 4 MiB are delivered in 10 ms: by arithmetic, a
 /// hundred fdatasyncs of the output a second, each of which waits for the disk and holds up the sink's writes. A crash
 /// may repeat 100 ms.
 const BYTES_APART: Duration = Duration::from_millis(100);
@@ -434,7 +434,7 @@ pub fn edit<T, E>(
 /// When the saver acts.
 #[derive(Debug, Default)]
 pub(crate) struct Saver {
-    /// When the last snapshot that had deliveries in it was taken.
+    /// When the last snapshot that had deliveries or the end of a generation in it was taken.
     last: Option<Instant>,
     /// When a change was seen first.
     changed: Option<Instant>,
@@ -452,6 +452,7 @@ impl Saver {
         let changed = *self.changed.get_or_insert_with(clock::now);
         // Counted from the last save, not from the change: after a quiet time a delivery is saved at once.
         let due = match (state.moved, self.last) {
+            (_, Some(last)) if state.urgent => changed.max(last + BYTES_APART),
             _ if state.urgent => changed,
             (Some(moved), Some(last)) => (moved + GATHER).max(last + if state.many { BYTES_APART } else { DELAY_MAX }),
             (Some(moved), None) => moved + GATHER,
@@ -462,7 +463,7 @@ impl Saver {
 
     fn begin(&mut self, state: &State) {
         self.changed = None;
-        if state.moved.is_some() {
+        if state.moved.is_some() || state.urgent {
             self.last = Some(clock::now());
         }
     }
@@ -801,6 +802,31 @@ mod tests {
         c.final_save().expect("saved");
         assert!(workers.join(Instant::now() + Duration::from_secs(5)));
         assert!(saves >= 2 && saves <= most, "{saves} saves in {deliveries} deliveries");
+    }
+
+    #[test]
+    fn ends_of_generations_bring_a_save_forward_but_not_one_each() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let saves = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let seen = Arc::clone(&saves);
+        let hook: SyncHook = Box::new(move || {
+            seen.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        });
+        let c = Checkpoints::open(dir.path(), hook).expect("free");
+        let workers = Workers::default();
+        c.start_saver(&workers).expect("started");
+        put(&c, "a", 1);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(1) {
+            c.touch(0, true);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let saves = saves.load(Ordering::Relaxed);
+        let most = began.elapsed().as_millis() as usize / 100 + 2;
+        c.final_save().expect("saved");
+        assert!(workers.join(Instant::now() + Duration::from_secs(5)));
+        assert!(saves >= 2 && saves <= most, "{saves} saves, not {most} at most");
     }
 
     #[test]
