@@ -39,6 +39,8 @@ const ROOT: &str = "/var/lib/docker/containers";
 const CONFIG: &str = "config.v2.json";
 const HOST_CONFIG: &str = "hostconfig.json";
 const CONFIG_MAX: u64 = 8 << 20;
+/// More than any log file has: what is reckoned with it has room.
+const FILE_MAX: u64 = 1 << 40;
 const TAG_MAX: usize = 4 << 10;
 const RECORD_MAX: u64 = 4 << 20;
 const HINT: &str = "; Docker's files belong to root: run as uid 0 (the tailer profile: no capability is \
@@ -376,7 +378,11 @@ fn space_of(text: &[u8]) -> Option<Space> {
     let file_max = docker_size(options["max-size"].as_str()?)?;
     let files = options["max-file"].as_str().and_then(|text| text.parse().ok()).unwrap_or(1);
     let compress = options["compress"].as_str() == Some("true");
-    (file_max > 0 && (1..=10_000).contains(&files)).then_some(Space { file_max, files, compress })
+    (file_max > 0 && (1..=10_000).contains(&files)).then_some(Space {
+        file_max: file_max.min(FILE_MAX),
+        files,
+        compress,
+    })
 }
 
 /// A size as Docker reads it: a number with `k`, `m`, `g`, decimal, perhaps with a `b` behind it.
@@ -506,6 +512,8 @@ pub(super) mod tests {
         assert_eq!(space(r#""max-size":"10k""#), some(10_000, 1, false));
         assert_eq!(space(r#""max-size":"1.5MB","max-file":"3","compress":"true""#), some(1_500_000, 3, true));
         assert_eq!(space(r#""max-size":"-1""#), None);
+        let absurd = space(r#""max-size":"99999999999t","max-file":"10000""#).expect("a limit");
+        assert!(absurd.file_max.checked_mul(1 << 20).is_some(), "what is made of it has room: {absurd:?}");
         assert_eq!(space(r#""max-file":"3""#), None, "without a size nothing rotates");
         assert_eq!(space_of(b"{\"LogConfig\":"), None);
     }

@@ -180,7 +180,8 @@ pub fn horizon(space: Space, newer: u64, newest: u64, rate: f64) -> Option<Durat
     if newer >= space.files {
         return Some(Duration::ZERO);
     }
-    let left = space.file_max - newest.min(space.file_max) + (space.files - 1 - newer) * space.file_max;
+    let whole = (space.files - 1 - newer).saturating_mul(space.file_max);
+    let left = (space.file_max - newest.min(space.file_max)).saturating_add(whole);
     (rate >= 1.0).then(|| Duration::from_secs_f64((left as f64 / rate).min(1e9)))
 }
 
@@ -192,14 +193,14 @@ pub const SMALL: Duration = Duration::from_secs(5);
 /// alone, or files of one moment.
 pub fn estimated_rate(space: Space, files: &[(u64, Duration, bool)]) -> Option<f64> {
     let (oldest, newer) = files.split_first()?;
-    let bytes: u64 = newer.iter().map(|(size, _, gz)| if *gz { space.file_max } else { *size }).sum();
+    let bytes = newer.iter().map(|(size, _, gz)| if *gz { space.file_max } else { *size }).fold(0, u64::saturating_add);
     let time = newer.last()?.1.checked_sub(oldest.1)?.as_secs_f64();
     (time > 0.0 && bytes > 0).then(|| bytes as f64 / time)
 }
 
 /// For how long rotation keeps output of that rate.
 pub fn kept(space: Space, rate: f64) -> Duration {
-    Duration::from_secs_f64(((space.file_max * space.files) as f64 / rate.max(1e-3)).min(1e9))
+    Duration::from_secs_f64((space.file_max.saturating_mul(space.files) as f64 / rate.max(1e-3)).min(1e9))
 }
 
 #[cfg(test)]
@@ -215,6 +216,14 @@ mod tests {
         assert_eq!(seconds(2, 1100, 100.0), Some(0.0), "the next record rotates");
         assert_eq!(seconds(3, 0, 0.0), Some(0.0), "it is gone already");
         assert_eq!(seconds(1, 0, 0.0), None);
+    }
+
+    #[test]
+    fn limits_beyond_all_reason_are_no_mistake_of_arithmetic() {
+        let space = Space { file_max: u64::MAX, files: 10_000, compress: false };
+        assert!(horizon(space, 0, 5, 1e9).is_some_and(|left| left > Duration::from_secs(3600)));
+        assert!(kept(space, 1e9) > Duration::from_secs(3600));
+        assert!(estimated_rate(space, &[(1, Duration::ZERO, true), (1, SMALL, true), (1, SMALL, true)]).is_some());
     }
 
     #[test]
