@@ -79,6 +79,7 @@ pub struct Opener {
     relisted: (Instant, Duration),
     said_polling: bool,
     said_deaf: bool,
+    said_overflow: Option<Instant>,
     first_listing: bool,
     first_chains: usize,
     /// Families that wait until a descriptor is free, by their path, whether they were there at the start, and when that was
@@ -135,6 +136,7 @@ impl Opener {
             said_polling: watcher.is_err(),
             watcher: watcher.ok(),
             said_deaf: false,
+            said_overflow: None,
             folders: HashMap::new(),
             orphans: HashMap::new(),
             seen_folders: 0,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use super::Opener;
+use super::{Opener, RESCAN};
 use crate::inputs::follow::generations::Family;
 use crate::inputs::follow::layout::Meaning;
 use crate::inputs::follow::reader::News;
@@ -123,12 +123,6 @@ impl Opener {
         for (folder, name) in closed {
             self.closed(&folder, &name);
         }
-        if overflow {
-            tracing::warn!(
-                input = self.input,
-                "the kernel's event queue overflowed; everything is looked at, generations may have been missed"
-            );
-        }
         overflow
     }
 
@@ -137,10 +131,14 @@ impl Opener {
         let followed = &self.outlet.counters().followed;
         followed.watch(Watching::Overflow, 1);
         followed.watch(Watching::GapPossible, 1);
-        tracing::warn!(
-            input = self.input,
-            "the kernel's queue of file events overflowed; everything is looked at, and a file that came and went meanwhile is not counted"
-        );
+        if self.said_overflow.is_none_or(|at| clock::since(at) >= RESCAN) {
+            self.said_overflow = Some(clock::now());
+            tracing::warn!(
+                input = self.input,
+                overflows = followed.watching[Watching::Overflow as usize].load(Ordering::Relaxed),
+                "the kernel's queue of file events overflowed; everything is looked at, and a file that came and went meanwhile is not counted; raise fs.inotify.max_queued_events"
+            );
+        }
         for kin in self.folders.values_mut().flat_map(|folder| folder.families.values_mut()) {
             (kin.created, kin.opened) = (0, 0);
             // Plain files whose copies were met may not be told of any more.
