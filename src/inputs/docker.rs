@@ -3,7 +3,7 @@
 //!
 //! Followed is `<id>/<id>-json.log(.N)(.gz)` and nothing else of a container's folder (cached and local logs, `.tmp`
 //! files, checkpoints). `config.v2.json` is read when a container appears and again whenever Docker replaces it; while
-//! it is missing or broken, lines go on with the id alone, the first one after half a second. `exclude` leaves
+//! it is missing or broken, lines go on with the id alone, the first one after half a second; one that stays broken is said. `exclude` leaves
 //! containers out by label, name or image; longshore's own container is always left out.
 //!
 //! Limits: `config.v2.json` of 8 MiB; a tag of 4 KiB (cut); a record of `line_max` (4 MiB).
@@ -137,9 +137,7 @@ impl Input for Docker {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let cache = HashMap::new();
-        let mut containers =
-            Containers { root: self.root.clone(), tag: Template::default(), exclude: Vec::new(), own: own_id(), cache };
+        let mut containers = Containers::new(self.root.clone(), Template::default(), Vec::new(), own_id());
         let folders = containers.folders().all;
         let families = folders.iter().flat_map(|folder| id_of(folder).map(|id| family(folder, id)));
         families.filter_map(|family| small(&family, containers.space(&family)?)).collect()
@@ -160,8 +158,7 @@ impl Input for Docker {
                 return Err(io::Error::new(error.kind(), message));
             }
         }
-        let layout =
-            Containers { root: self.root, tag: self.tag, exclude: self.exclude, own: own_id(), cache: HashMap::new() };
+        let layout = Containers::new(self.root, self.tag, self.exclude, own_id());
         let follow = Follow {
             rules: Rules {
                 input: self.input,
@@ -190,11 +187,17 @@ struct Containers {
     /// Our own id, or the start of it.
     own: Option<String>,
     cache: HashMap<String, Config>,
+    /// Configurations that could not be understood, by their path, and which file each was.
+    broken: HashMap<PathBuf, Option<Version>>,
+    trouble: Vec<(PathBuf, io::Error)>,
 }
+
+/// A file of a configuration: Docker writes another one each time.
+type Version = (FileId, u64, i64);
 
 /// What `config.v2.json` said, and which file that was.
 struct Config {
-    version: (FileId, u64, i64),
+    version: Version,
     known: Known,
 }
 
@@ -212,6 +215,7 @@ impl Layout for Containers {
         let ids = names.into_iter().filter_map(|name| name.into_string().ok()).filter(|name| is_id(name));
         let ids: HashSet<String> = ids.filter(|id| !self.is_own(id)).collect();
         self.cache.retain(|id, _| ids.contains(id));
+        self.broken.retain(|path, _| path.parent().and_then(id_of).is_some_and(|id| ids.contains(id)));
         folders.all.extend(ids.iter().map(|id| self.root.join(id)));
         folders
     }
@@ -245,7 +249,14 @@ impl Layout for Containers {
         {
             return config.known.clone();
         }
-        let container = version.and_then(|_| read_config(&path, id));
+        let container = version.map(|_| read_config(&path, id)).transpose();
+        let container = container.unwrap_or_else(|error| {
+            // Once may be a moment's.
+            if self.broken.insert(path.clone(), version) == Some(version) {
+                self.trouble.push((path.clone(), error));
+            }
+            None
+        });
         let Some(container) = container else {
             // What was known stays known; a file that is missing or broken may be whole in a moment.
             return match self.cache.get(id) {
@@ -253,6 +264,7 @@ impl Layout for Containers {
                 None => Known::Maybe(self.describe(Container { id: id.to_owned(), ..Container::default() })),
             };
         };
+        self.broken.remove(&path);
         let known = if self.exclude.iter().any(|rule| rule.matches(&container)) {
             Known::Leave
         } else {
@@ -264,8 +276,12 @@ impl Layout for Containers {
         known
     }
 
+    fn trouble(&mut self) -> Vec<(PathBuf, io::Error)> {
+        std::mem::take(&mut self.trouble)
+    }
+
     fn space(&mut self, family: &Family) -> Option<Space> {
-        space_of(&read_whole(&family.folder.join(HOST_CONFIG))?)
+        space_of(&read_whole(&family.folder.join(HOST_CONFIG)).ok()?)
     }
 
     fn key(&self, family: &Family) -> String {
@@ -286,6 +302,11 @@ impl Layout for Containers {
 }
 
 impl Containers {
+    fn new(root: PathBuf, tag: Template, exclude: Vec<Exclude>, own: Option<String>) -> Containers {
+        let (cache, broken, trouble) = (HashMap::new(), HashMap::new(), Vec::new());
+        Containers { root, tag, exclude, own, cache, broken, trouble }
+    }
+
     fn is_own(&self, id: &str) -> bool {
         self.own.as_ref().is_some_and(|own| id.starts_with(own.as_str()))
     }
@@ -324,11 +345,11 @@ fn family(folder: &Path, id: &str) -> Family {
 
 /// The content of a regular file, [`CONFIG_MAX`] bytes at most. Anything else (a FIFO, a device) would make the opener
 /// wait: it is opened without waiting, and left.
-fn read_whole(path: &Path) -> Option<Vec<u8>> {
-    let file = generations::open(path).ok()?.file().ok()?;
+fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    let file = generations::open(path)?.file()?;
     let mut text = Vec::new();
-    file.take(CONFIG_MAX).read_to_end(&mut text).ok()?;
-    Some(text)
+    file.take(CONFIG_MAX).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// What to say of a container whose rotation keeps less of its output than a few seconds.
@@ -343,7 +364,7 @@ fn small(family: &Family, space: Space) -> Option<String> {
     let rate = standing::estimated_rate(space, &files)?;
     let kept = standing::kept(space, rate);
     let id = id_of(&family.folder)?;
-    let name = read_config(&family.folder.join(CONFIG), id).map_or_else(|| id.to_owned(), |container| container.name);
+    let name = read_config(&family.folder.join(CONFIG), id).map_or_else(|_| id.to_owned(), |container| container.name);
     (kept < standing::SMALL).then(|| {
         format!(
             "container {name}: rotation keeps some {:.1} s of its output (max-size {}, max-file {}, {}/s as the sizes and times of its {} files say): what is not read within that time is lost, so a restart of longshore or of the machine costs lines; raise max-size or max-file",
@@ -356,13 +377,25 @@ fn small(family: &Family, space: Space) -> Option<String> {
     })
 }
 
-fn read_config(path: &Path, id: &str) -> Option<Container> {
-    let config: serde_json::Value = serde_json::from_slice(&read_whole(path)?).ok()?;
+/// # Errors
+/// With what is wrong, and what is done about it.
+fn read_config(path: &Path, id: &str) -> io::Result<Container> {
+    let wrong = |what: String| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "{what}; the container's lines go on with its id for a name, docker inspect {} tells more",
+                &id[..12]
+            ),
+        )
+    };
+    let config: serde_json::Value = serde_json::from_slice(&read_whole(path)?)
+        .map_err(|error| wrong(format!("not the JSON of a container: {error}")))?;
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let labels = config["Config"]["Labels"].as_object();
     let labels = labels.into_iter().flatten().map(|(key, value)| (key.clone(), text(value)));
-    let name = config["Name"].as_str()?;
-    Some(Container {
+    let name = config["Name"].as_str().ok_or_else(|| wrong("no \"Name\" in it".to_owned()))?;
+    Ok(Container {
         id: id.to_owned(),
         name: name.strip_prefix('/').unwrap_or(name).to_owned(),
         image: text(&config["Config"]["Image"]),
@@ -438,13 +471,9 @@ pub(super) mod tests {
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     fn containers(root: &Path, exclude: &[&str]) -> Containers {
-        Containers {
-            root: root.to_owned(),
-            tag: Template::parse("docker.{container.name}").expect("valid"),
-            exclude: exclude.iter().map(|text| parse_exclude(text).expect("valid")).collect(),
-            own: None,
-            cache: HashMap::new(),
-        }
+        let exclude = exclude.iter().map(|text| parse_exclude(text).expect("valid")).collect();
+        let tag = Template::parse("docker.{container.name}").expect("valid");
+        Containers::new(root.to_owned(), tag, exclude, None)
     }
 
     fn about(known: Known) -> About {

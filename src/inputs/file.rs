@@ -290,8 +290,8 @@ impl Layout for Globs {
                 }
                 continue;
             };
-            // A folder that a glob matches is no mistake of anybody's.
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            // A folder that a glob matches is no mistake of anybody's, unless there was a file.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !self.bases.contains(&folder.join(name)) {
                 continue;
             }
             bases.extend(self.family(folder, name).map(|family| family.base));
@@ -315,7 +315,7 @@ impl Layout for Globs {
         if self.has_folders(folder) && (path.is_dir() || !path.exists()) {
             return Meaning::Folder;
         }
-        if path.is_dir() {
+        if path.is_dir() && !self.bases.contains(&path) {
             return Meaning::Nothing;
         }
         self.family(folder, name).map_or(Meaning::Nothing, Meaning::Member)

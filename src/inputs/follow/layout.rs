@@ -61,6 +61,10 @@ pub trait Layout: Send {
     fn space(&mut self, _: &Family) -> Option<Space> {
         None
     }
+    /// What stands in the way of knowing more, and stays, since this was asked last.
+    fn trouble(&mut self) -> Vec<(PathBuf, io::Error)> {
+        Vec::new()
+    }
     /// Second half of its checkpoint's key.
     fn key(&self, family: &Family) -> String;
     /// Where it starts without a checkpoint, were it not for `start = "tail"`.

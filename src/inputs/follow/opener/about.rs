@@ -59,5 +59,8 @@ impl Opener {
         for family in back {
             self.look(family);
         }
+        for (path, error) in self.layout.trouble() {
+            self.say(&path, &error);
+        }
     }
 }

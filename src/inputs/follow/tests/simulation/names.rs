@@ -500,3 +500,37 @@ fn a_container_that_is_not_excluded_any_more_goes_on_where_it_was_left() {
     container(&stage.root, &id, "web", 5..6);
     assert_eq!(stage.seconds(1), ["5"]);
 }
+
+#[test]
+fn a_folder_in_the_place_of_a_followed_file_is_said_with_its_path() {
+    let mut stage = Stage::files(&["*"], |root| {
+        put(&root.join("a.log"), &["1"]);
+        fs::create_dir(root.join("a folder of somebody's")).expect("made");
+    });
+    assert_eq!(stage.seconds(11), ["1"]);
+    assert_eq!(stage.said(), "");
+    stage.remove("a.log");
+    fs::create_dir(stage.path("a.log")).expect("made");
+    assert!(stage.seconds(12).is_empty());
+    let said = stage.said();
+    assert!(said.contains("1 files can not be read") && said.contains("a.log: is a folder"), "{said}");
+    fs::remove_dir(stage.path("a.log")).expect("removed");
+    stage.put("a.log", &["2"]);
+    assert_eq!(stage.seconds(25), ["2"]);
+    assert_eq!(stage.said(), "");
+}
+
+#[test]
+fn a_configuration_that_stays_broken_is_said_with_its_path_and_the_lines_go_on() {
+    let id = "c".repeat(64);
+    let mut stage = Stage::containers(&[], |root| {
+        container(root, &"c".repeat(64), "web", 0..2);
+        fs::write(root.join("c".repeat(64)).join("config.v2.json"), "{\"Name\":").expect("written");
+    });
+    assert_eq!(stage.seconds(25), ["0", "1"]);
+    let said = stage.said();
+    assert!(said.contains(&format!("{id}/config.v2.json")), "{said:?}");
+    config(&stage.root, &id, "web");
+    stage.seconds(12);
+    assert_eq!(stage.said(), "");
+}
