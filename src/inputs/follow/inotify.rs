@@ -98,6 +98,11 @@ impl Event<'_> {
         self.flags.contains(ReadFlags::CREATE) && !self.flags.contains(ReadFlags::ISDIR)
     }
 
+    /// A new folder has that name.
+    pub fn is_new_folder(&self) -> bool {
+        self.flags.contains(ReadFlags::CREATE | ReadFlags::ISDIR)
+    }
+
     /// The watch is gone.
     pub fn is_ended(&self) -> bool {
         self.flags.contains(ReadFlags::IGNORED)

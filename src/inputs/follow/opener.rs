@@ -65,6 +65,8 @@ pub struct Opener {
     watches: HashMap<i32, PathBuf>,
     /// What the kernel told and nobody has looked at yet.
     told: Vec<Told>,
+    /// Folders that were made, of what the kernel told.
+    new_folders: Vec<PathBuf>,
     /// Files that were created, of what is being looked at: so many under that name.
     created: HashMap<(PathBuf, String), u64>,
     owners: HashMap<u64, (PathBuf, String)>,
@@ -143,6 +145,7 @@ impl Opener {
             rescans: 0,
             watches: HashMap::new(),
             told: Vec::new(),
+            new_folders: Vec::new(),
             created: HashMap::new(),
             owners: HashMap::new(),
             next_chain: 0,

@@ -33,6 +33,12 @@ impl Opener {
                 self.told.push(Told::Ended(event.watch));
             }
             let (created, closed) = (event.is_created(), event.is_closed());
+            if event.is_new_folder()
+                && self.layout.ends_with_folder()
+                && let (Some(folder), Some(name)) = (self.watches.get(&event.watch), event.name)
+            {
+                self.new_folders.push(folder.join(name));
+            }
             if let Some(name) = event.name {
                 // Of other files the end says nothing.
                 if !closed || name.ends_with(".gz") {
@@ -110,6 +116,7 @@ impl Opener {
         if relist {
             self.relist();
         }
+        self.count_unseen_folders();
         let created = std::mem::take(&mut self.created);
         if overflow {
             self.overflowed();
@@ -124,6 +131,26 @@ impl Opener {
             self.closed(&folder, &name);
         }
         overflow
+    }
+
+    /// Containers that came and went before their folder was watched: nobody knows whether they wrote anything.
+    fn count_unseen_folders(&mut self) {
+        let new = std::mem::take(&mut self.new_folders);
+        let mut gone: Vec<PathBuf> = new.into_iter().filter(|path| !self.folders.contains_key(path)).collect();
+        gone.retain(|path| {
+            let (folder, name) = (path.parent(), path.file_name().and_then(|name| name.to_str()));
+            let ours = folder.zip(name).map(|(folder, name)| self.layout.meaning(folder, name));
+            ours == Some(Meaning::Folder) && identity::id_of(path).is_none()
+        });
+        if let Some(first) = gone.first() {
+            self.outlet.counters().followed.watch(Watching::GapPossible, gone.len() as u64);
+            tracing::warn!(
+                input = self.input,
+                folder = %first.display(),
+                folders = gone.len(),
+                "folders came and went before they could be looked into: what was written there is not known"
+            );
+        }
     }
 
     /// Events were lost: from now on the counts start anew.

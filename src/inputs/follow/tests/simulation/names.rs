@@ -534,3 +534,24 @@ fn a_configuration_that_stays_broken_is_said_with_its_path_and_the_lines_go_on()
     stage.seconds(12);
     assert_eq!(stage.said(), "");
 }
+
+#[test]
+fn a_container_that_came_and_went_before_its_folder_was_watched_is_counted() {
+    let mut stage = Stage::containers(&[], |root| container(root, &"d".repeat(64), "web", 0..1));
+    assert_eq!(stage.seconds(1), ["0"]);
+    let short = "e".repeat(64);
+    container(&stage.root, &short, "short", 0..1);
+    fs::remove_dir_all(stage.path(&short)).expect("removed");
+    fs::create_dir(stage.path("no container")).expect("made");
+    fs::remove_dir(stage.path("no container")).expect("removed");
+    assert!(stage.seconds(1).is_empty());
+    assert_eq!(stage.watching(Watching::GapPossible), 1);
+    // And one that is there is none of those.
+    container(&stage.root, &"f".repeat(64), "next", 1..2);
+    assert_eq!(stage.seconds(1), ["1"]);
+    assert_eq!(stage.watching(Watching::GapPossible), 1);
+    assert_eq!(
+        stage.life().metrics.inputs[0].followed.lost_bytes[LostBytes::Unseen as usize].load(Ordering::Relaxed),
+        0
+    );
+}
