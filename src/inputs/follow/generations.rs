@@ -137,6 +137,11 @@ impl Family {
         self.folder.join(&self.base)
     }
 
+    /// The path of a numbered generation.
+    pub fn numbered(&self, number: impl std::fmt::Display) -> PathBuf {
+        self.folder.join(format!("{}.{number}", self.base))
+    }
+
     /// Whether a name belongs to this family.
     pub fn owns(&self, name: &str) -> bool {
         self.member(name).is_some()
@@ -165,13 +170,15 @@ impl Family {
     }
 
     /// Opens what is there and not known yet. `known` are the generations that the caller holds, in their order: their
-    /// inodes can not be used again, and a look ends at the first of them, for what is older was there before.
-    pub fn scan(&self, known: &[Arc<Held>]) -> Scan {
+    /// inodes can not be used again, and a look ends at the first of them, for what is older was there before. `opened`
+    /// is what was opened just now, the base first, then by number.
+    pub fn scan(&self, known: &[Arc<Held>], opened: Vec<Arc<Held>>) -> Scan {
         let mut scan = Scan::default();
+        let mut opened = opened.into_iter();
         // What each look saw while the base stayed the same, newest first.
-        let mut passes: Vec<Vec<Arc<Held>>> = Vec::new();
+        let mut passes: Vec<Vec<Arc<Held>>> = opened.next().map(|base| vec![base]).into_iter().collect();
         // What was opened while the base changed: it may be as old as its name says, or newer than all.
-        let mut doubtful: Vec<(usize, Arc<Held>)> = Vec::new();
+        let mut doubtful: Vec<(usize, Arc<Held>)> = opened.map(|held| (0, held)).collect();
         let mut again = false;
         for attempt in 0..TRIES_MAX {
             let held: Vec<&Arc<Held>> = passes.iter().flatten().chain(doubtful.iter().map(|(_, held)| held)).collect();
@@ -258,7 +265,7 @@ impl Family {
         }
         let id_of = |path: &Path| identity::look_at(path).ok().map(|look| look.id);
         // Without a base a whole rotation may pass between two looks that find none: then `.1` is another one.
-        let first_path = self.folder.join(format!("{}.1", self.base));
+        let first_path = self.numbered(1);
         let first = base.is_none().then(|| id_of(&first_path));
         let base_stays = || id_of(&self.path()) == base && first.is_none_or(|first| id_of(&first_path) == first);
         let (numbers, dates) = self.list().unwrap_or_else(|error| {
@@ -455,7 +462,7 @@ mod tests {
         ] {
             put(dir.path(), name);
         }
-        let scan = family(dir.path()).scan(&[]);
+        let scan = family(dir.path()).scan(&[], Vec::new());
         assert_eq!(names(&scan), ["c-json.log.10", "c-json.log.2.gz", "c-json.log.1", "c-json.log"]);
         assert!(scan.has_base && scan.refused.is_empty());
     }
@@ -466,7 +473,7 @@ mod tests {
         for name in ["c-json.log", "c-json.log.1", "c-json.log.1.gz"] {
             put(dir.path(), name);
         }
-        assert_eq!(names(&family(dir.path()).scan(&[])), ["c-json.log.1", "c-json.log"]);
+        assert_eq!(names(&family(dir.path()).scan(&[], Vec::new())), ["c-json.log.1", "c-json.log"]);
     }
 
     #[test]
@@ -475,14 +482,14 @@ mod tests {
         put(dir.path(), "c-json.log.1");
         put(dir.path(), "c-json.log");
         let f = family(dir.path());
-        let first = f.scan(&[]);
+        let first = f.scan(&[], Vec::new());
         let newest = first.fresh.last().expect("two").id;
         assert!(f.is_unchanged(newest));
         fs::rename(dir.path().join("c-json.log.1"), dir.path().join("c-json.log.2")).expect("renamed");
         fs::rename(dir.path().join("c-json.log"), dir.path().join("c-json.log.1")).expect("renamed");
         put(dir.path(), "c-json.log");
         assert!(!f.is_unchanged(newest));
-        assert_eq!(names(&f.scan(&first.fresh)), ["c-json.log"]);
+        assert_eq!(names(&f.scan(&first.fresh, Vec::new())), ["c-json.log"]);
     }
 
     #[test]
@@ -497,7 +504,7 @@ mod tests {
             0,
         )
         .expect("made");
-        let scan = family(dir.path()).scan(&[]);
+        let scan = family(dir.path()).scan(&[], Vec::new());
         let reasons: Vec<String> = scan.refused.iter().map(|(_, error)| error.to_string()).collect();
         assert_eq!(reasons, ["is a folder, not a regular file", "is a FIFO, not a regular file"]);
     }
@@ -579,7 +586,7 @@ mod tests {
         let f = family(dir.path());
         let mut all: Vec<Arc<Held>> = Vec::new();
         while !writer.is_finished() {
-            let scan = f.scan(&all);
+            let scan = f.scan(&all, Vec::new());
             all.extend(scan.fresh);
         }
         writer.join().expect("wrote");

@@ -103,6 +103,11 @@ impl Event<'_> {
         self.flags.contains(ReadFlags::CREATE | ReadFlags::ISDIR)
     }
 
+    /// A file was given that name.
+    pub fn has_come(&self) -> bool {
+        self.flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO)
+    }
+
     /// The watch is gone.
     pub fn is_ended(&self) -> bool {
         self.flags.contains(ReadFlags::IGNORED)

@@ -35,6 +35,7 @@ mod about; // what is known of containers and files
 mod events;
 mod folders;
 mod kin;
+mod successor; // of the newest generation, opened at once
 mod waiting; // for a descriptor
 
 use events::Told;
@@ -87,6 +88,8 @@ pub struct Opener {
     /// Families that wait until a descriptor is free, by their path, whether they were there at the start, and when that was
     /// tried last.
     waiting: BTreeMap<PathBuf, (Family, bool)>,
+    /// Families to be looked at once their rotation has come to its end, by their path, and when.
+    later: BTreeMap<PathBuf, (Family, Instant)>,
     /// What is looked at was there at the start.
     was_there: bool,
     waited: Instant,
@@ -158,6 +161,7 @@ impl Opener {
             first_listing: true,
             first_chains: 0,
             waiting: BTreeMap::new(),
+            later: BTreeMap::new(),
             was_there: false,
             waited: clock::now(),
             said_waiting: false,
@@ -222,6 +226,9 @@ impl Opener {
         if self.polls {
             timeout = timeout.min(POLL.saturating_sub(clock::since(self.polled)));
         }
+        if let Some(later) = self.next_later() {
+            timeout = timeout.min(later.saturating_duration_since(clock::now()));
+        }
         if let Some(again) = self.about_again {
             timeout = timeout.min(again.saturating_duration_since(clock::now()));
         }
@@ -232,6 +239,7 @@ impl Opener {
     pub(super) fn step(&mut self) {
         self.forget_ended();
         let overflow = self.events();
+        self.look_now();
         if self.about_again.is_some_and(|again| again <= clock::now()) {
             self.about_again = None;
             self.all_about();
@@ -296,6 +304,11 @@ impl Opener {
 
     /// Opens what is new of a family.
     fn look(&mut self, family: Family) {
+        self.look_on(family, Vec::new());
+    }
+
+    /// The same, beginning with what was opened already, newest first.
+    fn look_on(&mut self, family: Family, opened: Vec<Arc<Held>>) {
         let Some(folder) = self.folders.get_mut(&family.folder) else { return };
         let kin = folder.families.entry(family.base.clone()).or_insert_with(|| Kin::new(&family));
         self.polls |= kin.link;
@@ -315,7 +328,7 @@ impl Opener {
         // Held for the time of the scan: an inode that is let go may be another file's a moment later.
         let known: Vec<Arc<Held>> = kin.published.iter().filter_map(|(_, held)| held.upgrade()).collect();
         let known: Vec<Arc<Held>> = known.into_iter().filter(|held| !held.is_given_up()).collect();
-        let mut scan = family.scan(&known);
+        let mut scan = family.scan(&known, opened);
         let followed = &self.outlet.counters().followed;
         followed.watch(Watching::TornScan, scan.torn);
         // With a newest one that has lost its name the scan does not know where to end. A container's chain remembers what

@@ -18,12 +18,35 @@ pub(super) enum Told {
     /// A watch has ended by itself.
     Ended(i32),
     /// What happened to a name.
-    Name { watch: i32, name: String, created: bool, closed: bool },
+    Name { watch: i32, name: String, what: What },
+}
+
+/// What happened to a name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    /// It is a new file's.
+    Created,
+    /// A file that was there has it now.
+    Came,
+    /// Whoever wrote its file has closed it.
+    Closed,
+    /// Its file is gone or has another name.
+    Left,
+}
+
+/// What the events of one turn say of a name.
+struct Word {
+    folder: PathBuf,
+    name: String,
+    /// It came to a file.
+    came: bool,
+    /// The last word is that it was created.
+    created_last: bool,
 }
 
 impl Opener {
     /// Takes what the kernel has queued.
-    fn gather(&mut self) {
+    pub(super) fn gather(&mut self) {
         let Some(watcher) = &self.watcher else { return };
         watcher.drain(|event| {
             if event.is_overflow() {
@@ -32,17 +55,22 @@ impl Opener {
             if event.is_ended() {
                 self.told.push(Told::Ended(event.watch));
             }
-            let (created, closed) = (event.is_created(), event.is_closed());
             if event.is_new_folder()
                 && self.layout.ends_with_folder()
                 && let (Some(folder), Some(name)) = (self.watches.get(&event.watch), event.name)
             {
                 self.new_folders.push(folder.join(name));
             }
+            let what = match event {
+                _ if event.is_created() => What::Created,
+                _ if event.is_closed() => What::Closed,
+                _ if event.has_come() => What::Came,
+                _ => What::Left,
+            };
             if let Some(name) = event.name {
                 // Of other files the end says nothing.
-                if !closed || name.ends_with(".gz") {
-                    self.told.push(Told::Name { watch: event.watch, name: name.to_owned(), created, closed });
+                if what != What::Closed || name.ends_with(".gz") {
+                    self.told.push(Told::Name { watch: event.watch, name: name.to_owned(), what });
                 }
             }
         });
@@ -53,7 +81,7 @@ impl Opener {
     pub(super) fn told_of(&mut self, family: &Family) -> u64 {
         self.gather();
         let watch = self.folders.get(&family.folder).and_then(|folder| folder.watch);
-        let is_one = |told: &&Told| matches!(told, Told::Name { watch: of, name, created: true, .. } if Some(*of) == watch && *name == family.base);
+        let is_one = |told: &&Told| matches!(told, Told::Name { watch: of, name, what: What::Created } if Some(*of) == watch && *name == family.base);
         let known = self.created.get(&(family.folder.clone(), family.base.clone())).copied().unwrap_or(0);
         let folder = self.folders.get(&family.folder);
         let kin = folder.and_then(|folder| folder.families.get(&family.base));
@@ -73,7 +101,7 @@ impl Opener {
     pub(super) fn events(&mut self) -> bool {
         let mut overflow = false;
         let began = clock::now();
-        let mut names: Vec<(PathBuf, String)> = Vec::new();
+        let mut words: Vec<Word> = Vec::new();
         let mut closed: Vec<(PathBuf, String)> = Vec::new();
         let mut ended = Vec::new();
         self.gather();
@@ -81,17 +109,19 @@ impl Opener {
             match told {
                 Told::Overflow => overflow = true,
                 Told::Ended(watch) => ended.push(watch),
-                Told::Name { watch, name, created, closed: is_closed } => {
+                Told::Name { watch, name, what } => {
                     let Some(folder) = self.watches.get(&watch) else { continue };
-                    if is_closed {
+                    if what == What::Closed {
                         closed.push((folder.clone(), name.clone()));
                     }
-                    if created {
+                    if what == What::Created {
                         *self.created.entry((folder.clone(), name.clone())).or_default() += 1;
                     }
+                    let (came, created_last) = (matches!(what, What::Created | What::Came), what == What::Created);
                     // One rotation makes some ten events: each name once.
-                    if !names.iter().rev().take(16).any(|(f, n)| f == folder && *n == name) {
-                        names.push((folder.clone(), name));
+                    match words.iter_mut().rev().take(16).find(|word| word.folder == *folder && word.name == name) {
+                        Some(word) => (word.came, word.created_last) = (word.came || came, created_last),
+                        None => words.push(Word { folder: folder.clone(), name, came, created_last }),
                     }
                 }
             }
@@ -105,11 +135,23 @@ impl Opener {
             }
         }
         let mut relist = false;
-        for (folder, name) in names {
-            match self.layout.meaning(&folder, &name) {
+        for word in words {
+            match self.layout.meaning(&word.folder, &word.name) {
                 Meaning::Folder => relist = true,
-                Meaning::Member(family) => self.look(family),
-                Meaning::About => self.about_of(&folder),
+                Meaning::Member(family) => {
+                    let is_base = family.base == word.name;
+                    if is_base && word.came {
+                        let follows = word.created_last && !overflow;
+                        let opened = if follows { self.follow_on(&family) } else { Err(Vec::new()) };
+                        if let Err(opened) = opened {
+                            self.later.remove(&family.path());
+                            self.look_on(family, opened);
+                        }
+                    } else if !self.can_look_later(&family) {
+                        self.look(family);
+                    }
+                }
+                Meaning::About => self.about_of(&word.folder),
                 Meaning::Nothing => {}
             }
         }

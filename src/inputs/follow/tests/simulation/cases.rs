@@ -96,6 +96,93 @@ fn a_line_after_days_of_silence_that_is_rotated_away_at_once_comes() {
     assert_eq!(lost.load(Ordering::Relaxed), 0);
 }
 
+/// Moves the base to `.1`, and what was there to `.2`.
+fn shift(folder: &Path) {
+    let _ = fs::rename(folder.join(format!("{BASE}.1")), folder.join(format!("{BASE}.2")));
+    fs::rename(folder.join(BASE), folder.join(format!("{BASE}.1"))).expect("there");
+}
+
+fn create(folder: &Path, n: u64) {
+    fs::write(folder.join(BASE), record(n)).expect("written");
+}
+
+impl Still {
+    /// The same as [`Still::after`], and how often the folder was listed meanwhile. `each` is asked before each call.
+    fn listings(&mut self, time: Duration, mut each: impl FnMut(Call<'_>) + 'static) -> (Vec<String>, usize) {
+        let listed = Rc::new(RefCell::new(0));
+        let (count, folder) = (Rc::clone(&listed), self.folder.clone());
+        disk::set_hook(Some(Box::new(move |call| {
+            *count.borrow_mut() += usize::from(call == Call::List(&folder));
+            each(call);
+            Ok(())
+        })));
+        let came = self.after(time);
+        disk::set_hook(None);
+        (came, listed.take())
+    }
+}
+
+#[test]
+fn files_that_were_created_are_followed_without_a_look_at_other_names() {
+    let mut still = Still::new(docker_rules(), |folder, _| create(folder, 0));
+    assert_eq!(still.for_seconds(1), ["0"]);
+    let mut next = 1;
+    // That many rotations between two turns of the opener.
+    for times in [1, 1, 2, 1, 2] {
+        let from = next;
+        for _ in 0..times {
+            shift(&still.folder);
+            create(&still.folder, next);
+            next += 1;
+        }
+        let (came, listings) = still.listings(Duration::from_millis(1), |_| {});
+        assert_eq!(listings, 0);
+        let rest = still.after(Duration::from_millis(1));
+        assert_eq!([came, rest].concat(), numbers(from..next));
+    }
+    // The look that the other names ask for was not put off, but left out.
+    assert_eq!(still.listings(Duration::from_secs(1), |_| {}).1, 0);
+    let opened = &still.life.metrics.inputs[0].followed.generations[Generation::Opened as usize];
+    assert_eq!(opened.load(Ordering::Relaxed), next);
+    let lost = &still.life.metrics.inputs[0].followed.generations[Generation::Lost as usize];
+    assert_eq!(lost.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_file_that_is_rotated_just_before_it_is_opened_is_not_passed_over() {
+    for times in 1..3 {
+        let mut still = Still::new(docker_rules(), |folder, _| create(folder, 0));
+        assert_eq!(still.for_seconds(1), ["0"]);
+        shift(&still.folder);
+        create(&still.folder, 1);
+        let (folder, mut left) = (still.folder.clone(), times);
+        let rotate = move |call: Call<'_>| {
+            if left > 0 && call == Call::Open(&folder.join(BASE)) {
+                left -= 1;
+                shift(&folder);
+                create(&folder, 1 + times - left);
+            }
+        };
+        let (mut came, listings) = still.listings(Duration::from_millis(1), rotate);
+        assert!(listings > 0, "it can not know what is between");
+        came.extend(still.for_seconds(1));
+        assert_eq!(came, numbers(1..2 + times));
+    }
+}
+
+#[test]
+fn half_a_rotation_is_looked_at_when_it_does_not_go_on() {
+    let mut still = Still::new(docker_rules(), |folder, _| create(folder, 0));
+    assert_eq!(still.for_seconds(1), ["0"]);
+    shift(&still.folder);
+    let nothing = |listings: (Vec<String>, usize)| assert_eq!(listings, (Vec::new(), 0));
+    nothing(still.listings(Duration::from_millis(1), |_| {}));
+    nothing(still.listings(Duration::from_millis(5), |_| {}));
+    assert!(still.listings(Duration::from_millis(20), |_| {}).1 > 0);
+    create(&still.folder, 1);
+    assert_eq!(still.for_seconds(1), ["1"]);
+}
+
 #[test]
 fn a_gz_that_grows_for_seconds_without_its_plain_file_is_read_to_its_end_before_what_is_newer() {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
