@@ -113,7 +113,12 @@ fn by_content(generations: &mut [Arc<Held>]) -> u64 {
 fn began_and_changed(at: usize, generations: &[Arc<Held>]) -> (Option<i64>, i64) {
     let held = &generations[at];
     let head = |held: &Arc<Held>| source::head_of(held).ok().filter(|head| head.is_known());
-    let plain = held.gz.then(|| generations.iter().find(|plain| !plain.gz && head(plain) == head(held))).flatten();
+    let plain = held.gz.then(|| {
+        // Decoded once: there may be many plain ones.
+        let own = head(held);
+        generations.iter().find(|plain| !plain.gz && head(plain) == own)
+    });
+    let plain = plain.flatten();
     let changed = plain.unwrap_or(held).look().map_or(0, |look| look.mtime);
     (first_docker_time(held), changed)
 }

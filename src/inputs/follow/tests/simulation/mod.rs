@@ -11,13 +11,16 @@
 //! - without a sink that fails, a line arrives twice only after a crash, and then only if it was not settled, or not
 //!   followed by a whole save: what a finished checkpoint covers never comes again.
 //!
-//! `LONGSHORE_SEED=n` runs one seed, `LONGSHORE_SEEDS=n` so many, from `LONGSHORE_SEED_FROM` on. Its negative controls
+//! `LONGSHORE_SEED=n` runs one seed, `LONGSHORE_SEEDS=n` so many, from `LONGSHORE_SEED_FROM` on, `LONGSHORE_THREADS` at a
+//! time: most of a seed's time is spent waiting for the kernel to let go of an inotify instance. Its negative controls
 //! break the engine on purpose ([`Break`]) and must be seen by the oracle.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
 
 use tokio::runtime::Handle;
 
@@ -376,6 +379,9 @@ impl Run {
     }
 }
 
+/// So many seeds at a time: each has two inotify instances, of which a user may have 128.
+const THREADS: u64 = 4;
+
 static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
 
 /// Runs one seed. What the oracle says against it.
@@ -546,10 +552,31 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// The seeds that the oracle says something against.
+/// The seeds that the oracle says something against, or that the engine does not survive.
 fn campaign(seeds: std::ops::Range<u64>, broken: Break) -> Vec<String> {
-    let runtime = runtime();
-    seeds.filter_map(|seed| run(seed, broken, runtime.handle()).err()).collect()
+    let next = AtomicU64::new(seeds.start);
+    let wrong = Mutex::new(Vec::new());
+    let work = || {
+        let runtime = runtime();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            let said = catch_unwind(AssertUnwindSafe(|| run(seed, broken, runtime.handle())));
+            // What panicked has left its hook and its clock behind.
+            disk::set_hook(None);
+            clock::set(None);
+            if let Err(said) = said.unwrap_or_else(|_| Err(format!("seed {seed}: panicked"))) {
+                wrong.lock().expect("no panic").push((seed, said));
+            }
+        }
+    };
+    let threads = number("LONGSHORE_THREADS", THREADS).min(seeds.end - seeds.start);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let mut wrong = wrong.into_inner().expect("no panic");
+    wrong.sort();
+    wrong.into_iter().map(|(_, said)| said).collect()
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! The model of a writer: Docker's json-file driver with its rotation, one step (one call to the kernel) at a time, on
 //! real files. It knows of every line whether a reader could have had it.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 
 use super::super::record_at;
 
@@ -51,6 +51,23 @@ pub enum Rotation {
     Over,
     /// `max-file=1` up to 19.03: truncated in place.
     Truncate,
+}
+
+thread_local!(static COMPRESS: RefCell<Compress> = RefCell::new(Compress::new(Compression::fast(), false)));
+
+/// One member. Its tables are made once a thread: they cost more than what is packed.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 0xff];
+    packed.reserve(bytes.len() + 64);
+    COMPRESS.with_borrow_mut(|compress| {
+        compress.reset();
+        let said = compress.compress_vec(bytes, &mut packed, FlushCompress::Finish);
+        assert_eq!(said.expect("in memory"), Status::StreamEnd, "there is room");
+    });
+    let mut crc = Crc::new();
+    crc.update(bytes);
+    packed.extend([crc.sum(), crc.amount()].iter().flat_map(|number| number.to_le_bytes()));
+    packed
 }
 
 /// See the header.
@@ -160,10 +177,8 @@ impl Writer {
                 0..12 => self.begin_rotation(),
                 12..20 => self.write_half(),
                 _ => {
-                    for _ in 0..self.rng.u8(1..4) {
-                        let line = self.line();
-                        self.write(&line);
-                    }
+                    let lines: String = (0..self.rng.u8(1..4)).map(|_| self.line()).collect();
+                    self.write(&lines);
                 }
             }
             return;
@@ -255,9 +270,7 @@ impl Writer {
         }
         self.steps.push_back(Step::Create);
         if matches!(self.rotation, Rotation::Pack(_)) {
-            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-            encoder.write_all(&self.generations[self.names[BASE]].bytes).expect("in memory");
-            let whole = encoder.finish().expect("in memory");
+            let whole = gzip(&self.generations[self.names[BASE]].bytes);
             let cut = self.rng.usize(0..whole.len());
             self.steps.push_back(Step::Pack(Vec::new()));
             self.steps.push_back(Step::Pack(whole[..cut].to_vec()));
