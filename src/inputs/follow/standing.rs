@@ -38,7 +38,8 @@ pub struct Standing {
     generations: Mutex<VecDeque<Weak<Held>>>,
     space: Mutex<Option<Space>>,
     /// Generations that were created and could not be opened; the chain counts them as lost unless it meets their
-    /// compressed copies. Below 0: so many copies were met before the kernel's word on their plain files was heard.
+    /// compressed copies. Below 0: so many copies were met before the kernel's word on their plain files was heard,
+    /// which is awaited until the opener's next rescan.
     pub missing: AtomicI64,
     /// The reader waits for the file to grow: everything was read.
     pub resting: AtomicBool,

@@ -4,6 +4,8 @@
 //! is not, the span's content is gone, and is counted as lost as far as it was read. Otherwise other lines would be taken
 //! for it, out of order, and the end of the span might lie within one of them.
 //!
+//! What came late to a renamed file was joined by itself when it was read (see `linger.rs`), and is so again.
+//!
 //! Counters: lost bytes `truncated` and `given_up`.
 
 use std::sync::Arc;
@@ -22,6 +24,8 @@ pub(super) struct Again {
     pub(super) head: Mark,
     /// Everything before it was read once.
     pub(super) until: u64,
+    /// What came late and ends before it was delivered with the record that its last pieces made.
+    made: u64,
 }
 
 impl Again {
@@ -46,7 +50,7 @@ impl Chain {
     pub(super) fn read_again(&mut self, outlet: &Outlet) {
         self.filling = None;
         self.lane = outlet.lane(self.rules.format.join_rule());
-        self.skipping = None;
+        (self.aside, self.skipping) = (None, None);
         let mut inner = self.progress.lock();
         let mark = inner.tracker.mark();
         inner.tracker.reset();
@@ -69,23 +73,43 @@ impl Chain {
             gap.told = false;
         }
         self.again.until = self.again.until.max(self.position);
+        // The record of pieces without an end was the last that was delivered: its mark has no tail.
+        self.again.made = mark.done + u64::from(!mark.tail.is_known());
         self.position = start;
         (self.replay_until, self.ranged) = (mark.done, mark.done);
-        self.go_to(span, start);
+        self.go_to(outlet, span, start);
     }
 
     /// The next of the spans that are read again.
-    pub(super) fn next_behind(&mut self) {
+    pub(super) fn next_behind(&mut self, outlet: &Outlet) {
+        let late = self.go_on_with_aside(outlet);
         if let Some(span) = self.behind.pop_front() {
+            // A line that was cut ended with its file.
+            if !late && !span.late {
+                self.skipping = None;
+            }
             // Content that is gone meanwhile (a truncated file) leaves a gap.
             self.position = self.position.max(span.start);
             let start = span.start;
-            self.go_to(span, start);
+            self.go_to(outlet, span, start);
         }
     }
 
+    /// If a span of what came late is over: its pieces are joined with one another only.
+    fn go_on_with_aside(&mut self, outlet: &Outlet) -> bool {
+        if self.aside.is_none() {
+            return false;
+        }
+        self.close(outlet);
+        if self.position >= self.again.made {
+            self.flush_lane(outlet);
+        }
+        self.take_back_aside();
+        true
+    }
+
     /// A span that others follow ended before it ended then, or has other content: the rest of it is lost.
-    pub(super) fn leave_behind(&mut self) {
+    pub(super) fn leave_behind(&mut self, outlet: &Outlet) {
         let lost = self.behind.front().map_or(0, |next| next.start.saturating_sub(self.position));
         if lost > 0 {
             self.standing.lost(0, LostBytes::Truncated, lost);
@@ -97,10 +121,14 @@ impl Chain {
             );
         }
         self.source = None;
-        self.next_behind();
+        self.next_behind(outlet);
     }
 
-    fn go_to(&mut self, span: Span, position: u64) {
+    fn go_to(&mut self, outlet: &Outlet, span: Span, position: u64) {
+        // The last span may be read on for as long as its file is.
+        if span.late && !self.behind.is_empty() {
+            self.put_aside(outlet, None);
+        }
         self.again.head = span.head;
         self.unnamed = true;
         let offset = span.from + (position - span.start);
@@ -114,7 +142,7 @@ impl Chain {
                 self.source = Some(source);
                 match gone {
                     true if self.behind.is_empty() => self.rewritten(),
-                    true => self.leave_behind(),
+                    true => self.leave_behind(outlet),
                     false => {}
                 }
             }
@@ -124,7 +152,7 @@ impl Chain {
                 tracing::error!(key = self.key, file = span.held.name, %error, "a file can not be read again; what was not delivered of it is lost");
                 self.source = None;
                 self.not_read_again();
-                self.next_behind();
+                self.next_behind(outlet);
             }
         }
     }

@@ -48,7 +48,7 @@ impl Chain {
             self.replay_until = self.position;
         }
         if self.position >= border {
-            self.next_behind();
+            self.next_behind(context.outlet);
         }
     }
 

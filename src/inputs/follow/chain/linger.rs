@@ -6,7 +6,7 @@
 //! [`PIECE_WAIT`] at most, and is gone on with there if its end does not come by then. Once the new file has begun, pieces
 //! that come late are joined with one another only: as the new file's they would make one of two lines.
 //!
-//! Limit: what was not delivered is read again in the order in which it was read, and then its pieces are joined in it.
+//! Limit: the rest of a late line that was cut, if it came after a second look, is a record when that look is read again.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -74,9 +74,26 @@ impl Chain {
         self.skipping = None;
         self.source = None;
         self.not_read_again();
-        self.next_behind();
+        self.next_behind(outlet);
         // Nothing will come under that name; if something does, it is a chain again.
         self.gone |= !self.rules.docker && self.source.is_none() && self.queue.is_empty();
+    }
+
+    /// Puts aside what was begun in the file that is read: something late comes in between, which has a cut line of its own.
+    pub(super) fn put_aside(&mut self, outlet: &Outlet, skipping: Option<u64>) {
+        self.close(outlet);
+        let lane = std::mem::replace(&mut self.lane, outlet.lane(self.rules.format.join_rule()));
+        let skipping = std::mem::replace(&mut self.skipping, skipping);
+        self.aside = Some(Aside { lane, skipping });
+    }
+
+    /// The other way round. Gives the cut line of what was late.
+    pub(super) fn take_back_aside(&mut self) -> Option<u64> {
+        let skipping = self.skipping.take();
+        if let Some(aside) = self.aside.take() {
+            (self.lane, self.skipping) = (aside.lane, aside.skipping);
+        }
+        skipping
     }
 
     /// Reads what came late to renamed files. True when there may be more at once.
@@ -99,20 +116,14 @@ impl Chain {
             late.piece = late.piece.filter(|_| piece).or(piece.then(clock::now));
             let due = late.piece.map_or(grown, |since| clock::since(since) >= PIECE_WAIT);
             if n > 0 && (due || over) {
-                self.close(context.outlet);
                 let (held, from) = (Arc::clone(&late.source.held), late.source.offset);
-                let fresh = context.outlet.lane(self.rules.format.join_rule());
-                let skipping = std::mem::replace(&mut self.skipping, late.skipping.take());
-                self.aside = Some(Aside { lane: std::mem::replace(&mut self.lane, fresh), skipping });
+                self.put_aside(context.outlet, late.skipping.take());
                 self.span(&held, from, source::head_of(&held).unwrap_or_default(), true);
                 let main = self.source.replace(late.source);
                 self.take(context, n, over && !grown);
                 self.close(context.outlet);
                 self.flush_lane(context.outlet);
-                late.skipping = self.skipping.take();
-                if let Some(aside) = self.aside.take() {
-                    (self.lane, self.skipping) = (aside.lane, aside.skipping);
-                }
+                late.skipping = self.take_back_aside();
                 let Some(source) = std::mem::replace(&mut self.source, main) else { continue };
                 late.source = source;
                 if let Some((held, from)) = self.source.as_ref().map(|main| (Arc::clone(&main.held), main.offset)) {

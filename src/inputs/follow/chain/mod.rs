@@ -397,7 +397,7 @@ impl Chain {
             }
             // What is read again ended before, or is gone meanwhile.
             Found::End(_) | Found::Rewritten if !self.behind.is_empty() => {
-                self.leave_behind();
+                self.leave_behind(context.outlet);
                 Ok(None)
             }
             Found::End(n) => Ok(self.at_end(context, n)),

@@ -164,6 +164,9 @@ impl Opener {
             self.overflowed();
         } else {
             self.count_gaps(created);
+            if clock::since(self.rescanned) >= RESCAN {
+                self.forgive_copies();
+            }
         }
         if began != clock::now() {
             let slowest = u64::try_from(clock::since(began).as_micros()).unwrap_or(u64::MAX);
@@ -212,6 +215,18 @@ impl Opener {
             (kin.created, kin.opened) = (0, 0);
             // Plain files whose copies were met may not be told of any more.
             if let Some(standing) = &kin.standing {
+                standing.missing.fetch_max(0, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// Copies were met before the kernel's word on their plain files. Once it has nothing more to tell, that word will not
+    /// come (nobody watched then, the queue overflowed, somebody put a compressed file there): as many files that are
+    /// missing later would pass for those.
+    fn forgive_copies(&self) {
+        if self.told.is_empty() && self.watcher.as_ref().is_none_or(|watcher| !watcher.has_more()) {
+            let kin = self.folders.values().flat_map(|folder| folder.families.values());
+            for standing in kin.filter_map(|kin| kin.standing.as_ref()) {
                 standing.missing.fetch_max(0, Ordering::AcqRel);
             }
         }

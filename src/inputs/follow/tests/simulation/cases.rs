@@ -11,6 +11,8 @@ struct Still {
     folder: PathBuf,
     now: Duration,
     wall: SystemTime,
+    /// What comes is not taken: it is read again.
+    refuses: bool,
     _runtime: Runtime,
     _dir: tempfile::TempDir,
 }
@@ -26,7 +28,7 @@ impl Still {
         clock::set(Some((*START, wall)));
         let runtime = runtime();
         let life = begin(&folder, &dir.path().join("data"), runtime.handle(), rules).expect("starts");
-        Still { life, folder, now: Duration::ZERO, wall, _runtime: runtime, _dir: dir }
+        Still { life, folder, now: Duration::ZERO, wall, refuses: false, _runtime: runtime, _dir: dir }
     }
 
     /// Lets time pass, gives everybody a turn, and takes the texts of the lines that came.
@@ -48,7 +50,9 @@ impl Still {
                 let text = crate::codec::json::text(batch.value(&field)).expect("a text");
                 came.push(String::from_utf8_lossy(&text).into_owned());
             }
-            shipment.receipts.settle(Outcome::Delivered);
+            if !self.refuses {
+                shipment.receipts.settle(Outcome::Delivered);
+            }
         }
         came
     }
@@ -208,9 +212,35 @@ fn a_gz_that_grows_for_seconds_without_its_plain_file_is_read_to_its_end_before_
     assert_eq!(still.oddity(Oddity::GzDamaged), 0);
 }
 
+#[test]
+fn a_compressed_file_that_nobody_was_told_of_hides_no_file_that_is_lost_later() {
+    let mut still = Still::new(docker_rules(), |folder, _| fs::write(folder.join(BASE), record(0)).expect("written"));
+    assert_eq!(still.for_seconds(1), ["0"]);
+    let base = still.folder.join(BASE);
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(record(1).as_bytes()).expect("in memory");
+    fs::rename(&base, still.folder.join(format!("{BASE}.2"))).expect("renamed");
+    fs::write(still.folder.join(format!("{BASE}.1.gz")), encoder.finish().expect("in memory")).expect("written");
+    fs::write(&base, record(2)).expect("written");
+    assert_eq!(still.for_seconds(12), ["1", "2"]);
+    let lost = |still: &Still| {
+        still.life.metrics.inputs[0].followed.generations[Generation::Lost as usize].load(Ordering::Relaxed)
+    };
+    assert_eq!(lost(&still), 0);
+    // One that is there between two looks only.
+    fs::remove_file(&base).and_then(|()| fs::write(&base, record(3))).expect("written");
+    fs::remove_file(&base).and_then(|()| fs::write(&base, record(4))).expect("written");
+    assert_eq!(still.for_seconds(1), ["4"]);
+    assert_eq!(lost(&still), 1);
+}
+
 /// A CRI file that its runtime is to rotate: renamed, while the runtime still has it open.
 fn renamed(content: &str) -> (Still, File, PathBuf) {
     let rules = Rules { format: Format::Cri, docker: false, ..docker_rules() };
+    renamed_under(rules, content)
+}
+
+fn renamed_under(rules: Rules, content: &str) -> (Still, File, PathBuf) {
     let still = Still::new(rules, |folder, _| fs::write(folder.join(BASE), content).expect("written"));
     let base = still.folder.join(BASE);
     let old = OpenOptions::new().append(true).open(&base).expect("there");
@@ -267,4 +297,59 @@ fn a_cri_file_that_is_renamed_back_since_its_runtime_could_not_be_told_is_read_o
     assert!(still.for_seconds(11).is_empty(), "also at the look at everything");
     file.write_all(cri("F", "f").as_bytes()).expect("written");
     assert_eq!(still.for_seconds(1), ["e, f"]);
+}
+
+#[test]
+fn what_came_late_to_a_renamed_cri_file_is_joined_by_itself_also_when_it_is_read_again() {
+    let (mut still, mut old, base) = renamed(&cri("F", "a"));
+    assert_eq!(still.for_seconds(1), ["a"]);
+    fs::write(&base, cri("F", "new") + &cri("P", "begun here, ")).expect("written");
+    let mut new = OpenOptions::new().append(true).open(&base).expect("there");
+    assert_eq!(still.for_seconds(1), ["new"]);
+    // The end of a line of the old file comes while one of the new file waits for its own.
+    let mut refused = |still: &mut Still, text: String, came: &str| {
+        still.refuses = true;
+        old.write_all(text.as_bytes()).expect("written");
+        let first = still.for_seconds(2);
+        assert!(!first.is_empty() && first.iter().all(|log| log == came), "{first:?}");
+        still.refuses = false;
+        assert_eq!(still.for_seconds(3), [came]);
+    };
+    refused(&mut still, cri("F", "late"), "late");
+    refused(&mut still, cri("P", "late, ") + &cri("F", "too"), "late, too");
+    refused(&mut still, cri("P", "without an end"), "without an end");
+    // What was delivered of it does not come again when something of the new file does, nor does it join that.
+    still.refuses = true;
+    new.write_all(cri("F", "said").replace("stdout", "stderr").as_bytes()).expect("written");
+    assert!(still.for_seconds(1).iter().all(|log| log == "said"));
+    still.refuses = false;
+    assert_eq!(still.for_seconds(3), ["said"]);
+    new.write_all(cri("F", "ended here").as_bytes()).expect("written");
+    assert_eq!(still.for_seconds(1), ["begun here, ended here"]);
+}
+
+#[test]
+fn a_line_that_was_cut_at_the_end_of_a_renamed_file_costs_no_line_of_the_new_one_and_ends_in_its_own() {
+    let rules = Rules { format: Format::Cri, docker: false, line_max: 64, ..docker_rules() };
+    // More than is read at a time.
+    let long = cri("F", &"x".repeat(400_000));
+    let cut = "x".repeat(64 - cri("F", "").trim_end_matches('\n').len());
+    let (mut still, mut old, base) = renamed_under(rules, &(cri("F", "a") + long.trim_end()));
+    still.refuses = true;
+    assert_eq!(still.after(Duration::from_millis(100)), ["a", cut.as_str()]);
+    fs::write(&base, cri("F", "first") + &cri("F", "second")).expect("written");
+    still.for_seconds(2);
+    still.refuses = false;
+    assert_eq!(still.for_seconds(3), ["a", cut.as_str(), "first", "second"]);
+    // It goes on, and what is refused meanwhile is read again: not from where it began, which is let go by now.
+    old.write_all("x".repeat(100).as_bytes()).expect("written");
+    assert!(still.for_seconds(1).is_empty());
+    still.refuses = true;
+    let mut new = OpenOptions::new().append(true).open(&base).expect("there");
+    new.write_all(cri("F", "third").as_bytes()).expect("written");
+    assert!(still.for_seconds(1).iter().all(|log| log == "third"));
+    still.refuses = false;
+    assert_eq!(still.for_seconds(3), ["third"]);
+    old.write_all(("the rest\n".to_owned() + &cri("F", "late")).as_bytes()).expect("written");
+    assert_eq!(still.for_seconds(1), ["late"]);
 }
