@@ -91,8 +91,6 @@ pub struct Held {
     pub number: u64,
     /// Names shifted while it was opened: its place among its neighbours is a guess until somebody looks into them.
     pub doubted: AtomicBool,
-    /// Compressed, and the creation of its plain file was told: should that not have been opened, this stands in for it.
-    pub stands_in: AtomicBool,
     /// It was written to while it was parked.
     pub grew: AtomicBool,
 }
@@ -103,9 +101,9 @@ impl Held {
         static OPENED: AtomicU64 = AtomicU64::new(0);
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let gz = name.ends_with(".gz");
-        let [closed, doubted, stands_in, grew] = [false, false, gz, false].map(AtomicBool::new);
+        let [closed, doubted, grew] = [false; 3].map(AtomicBool::new);
         let (state, number) = (Mutex::new(State::open(file)), OPENED.fetch_add(1, Relaxed));
-        Arc::new(Held { state, path: path.to_owned(), id, name, gz, closed, number, doubted, stands_in, grew })
+        Arc::new(Held { state, path: path.to_owned(), id, name, gz, closed, number, doubted, grew })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -14,7 +14,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -362,23 +361,19 @@ impl Opener {
         // A compressed file was not created under the base's name; one that can not be opened is said below.
         let mut opened = scan.fresh.iter().filter(|held| !held.gz).count() as u64;
         opened += refused.iter().filter(|(path, _)| *path == family.path()).count() as u64;
-        if is_first {
-            // What is older than the watch was not told of: no more than those that were by now.
-            let told = self.told_of(&family);
-            opened = opened.min(told);
-            let older = scan.fresh.iter().rev().filter(|held| held.gz).skip((told - opened) as usize);
-            older.for_each(|held| held.stands_in.store(false, Relaxed));
-        }
+        // What is older than the watch was not told of: no more than those that were by now.
+        let told = if is_first { self.told_of(&family) } else { opened };
+        opened = opened.min(told);
         self.count_opened(&family, opened);
         if !scan.fresh.is_empty() {
-            self.publish(&family, scan.fresh);
+            self.publish(&family, scan.fresh, told - opened);
         }
         for (path, error) in refused {
             self.say(&path, &error);
         }
     }
 
-    fn publish(&mut self, family: &Family, fresh: Vec<Arc<Held>>) {
+    fn publish(&mut self, family: &Family, fresh: Vec<Arc<Held>>, stand_ins: u64) {
         let known = self.layout.about(family);
         let Some(kin) = self.folders.get_mut(&family.folder).and_then(|f| f.families.get_mut(&family.base)) else {
             return;
@@ -431,6 +426,7 @@ impl Opener {
             generations: fresh,
             saved,
             first,
+            stand_ins,
             not_before,
             standing,
             family: family.clone(),

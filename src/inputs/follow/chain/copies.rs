@@ -5,6 +5,7 @@
 //! show them each time. Limits: [`READ_MAX`] generations are remembered, [`COPIES_MAX`] held.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Chain, linger};
@@ -38,6 +39,22 @@ impl Chain {
             || (!held.gz).then(|| Some((size, identity::tail_of(&*held.file().ok()?, size).ok()?))).flatten();
         let end = end.or_else(of_plain);
         self.add(ReadBefore { id: held.id, head, end, copy: held.gz.then(|| Arc::clone(held)) });
+    }
+
+    /// A generation is begun that was not read before. If it is compressed, its plain file may be one that was told of and
+    /// could not be opened. (Of an empty one nobody can say.)
+    pub(super) fn stand_in(&mut self, held: &Arc<Held>) {
+        if !held.gz || !source::head_of(held).is_ok_and(Mark::is_known) {
+            return;
+        }
+        let (first, left) = &mut self.stand_ins;
+        if held.number <= *first {
+            if *left == 0 {
+                return;
+            }
+            *left -= 1;
+        }
+        self.standing.missing.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// The compressed copy of what was read before.

@@ -87,6 +87,9 @@ pub struct Seed {
     pub saved: Option<Saved>,
     /// Without a checkpoint: where to start.
     pub first: First,
+    /// So many of these, if they are compressed, may stand in for plain files that were told of and could not be opened;
+    /// what is older was there before.
+    pub stand_ins: u64,
     /// Metadata may still come: wait for it until then.
     pub not_before: Option<Instant>,
     /// How it stands, for others to see.
@@ -192,6 +195,8 @@ pub struct Chain {
     /// The one that was read last: its head, and the mark before the offset where it ended.
     copy_ended: Option<truncated::Ended>,
     standing: Arc<Standing>,
+    /// The newest of what it was made with, and [`Seed::stand_ins`] that are left.
+    stand_ins: (u64, u64),
     family: Family,
 }
 
@@ -235,6 +240,7 @@ impl Chain {
             copies_read: VecDeque::new(),
             copies_sought: 0,
             copy_ended: None,
+            stand_ins: (seed.generations.iter().map(|held| held.number).max().unwrap_or(0), seed.stand_ins),
             standing: seed.standing,
             family: seed.family,
         };
@@ -528,10 +534,7 @@ impl Chain {
             self.open(next, offset);
             return Some(Turn::Again);
         }
-        if next.stands_in.load(Ordering::Relaxed) && source::head_of(&next).is_ok_and(Mark::is_known) {
-            // Its plain file was not seen. (Of an empty one nobody can say.)
-            self.standing.missing.fetch_sub(1, Ordering::AcqRel);
-        }
+        self.stand_in(&next);
         let next = self.queue.pop_front()?;
         self.open(next, 0);
         Some(Turn::Again)

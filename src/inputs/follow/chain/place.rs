@@ -28,10 +28,12 @@ impl Chain {
         let counted = if saved.is_some() { 0 } else { at };
         let mut opening = Opening { bytes: generations.iter().skip(counted).map(size).sum(), done: 0 };
         let mut mark = tracker::Mark::default();
+        let mut seen = false;
         match saved {
             Some(saved) if !generations.is_empty() => {
                 let start = resume::find(&generations, &saved);
                 self.say_fate(start.fate, &saved, outlet);
+                seen = start.fate == Fate::Found;
                 if matches!(start.fate, Fate::Found | Fate::Rewritten) || first == First::Oldest {
                     (at, offset) = (start.at, start.offset);
                 }
@@ -77,6 +79,9 @@ impl Chain {
             self.remember(&old, None);
         }
         if let Some(first) = rest.next() {
+            if !seen {
+                self.stand_in(&first);
+            }
             self.open(first, offset);
         }
         self.queue.extend(rest);

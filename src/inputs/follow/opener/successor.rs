@@ -73,7 +73,7 @@ impl Opener {
             (kin.opened, kin.seen) = (kin.opened + created, now);
         }
         self.later.remove(&path);
-        self.publish(family, fresh);
+        self.publish(family, fresh, 0);
         Ok(())
     }
 
