@@ -73,7 +73,7 @@ pub fn run(words: &Words, out: &mut dyn Write) -> Result<Done, String> {
 
 /// `Ok(false)`: the sink has taken nothing for too long. `Err`: the frame can not be read.
 fn hand_over(sending: &mut Replay, frame: &Peeked) -> Result<bool, ()> {
-    let Some(permit) = sending.permit(frame.bytes.len()) else { return Ok(false) };
+    let Some(permit) = sending.permit(stored_batch::memory(&frame.bytes)) else { return Ok(false) };
     let batch = stored_batch::decode(&frame.bytes, permit, 0).map_err(|_| ())?;
     Ok(sending.send(frame.lsn, batch))
 }

@@ -30,7 +30,7 @@ pub use crate::record::{
     Added, NO_CONTAINER, NO_FILE, NO_TAG, NO_TIME, OWN_CONTAINER, OWN_FILE, OWN_STREAM, OWN_TAG, OWN_TIME, PARTIAL,
     Row, RowHead,
 };
-use crate::record::{Field, OWN_ALL, Origin, PLACES_MAX, Span, Tag, Value};
+use crate::record::{Field, Form, OWN_ALL, Origin, PLACES_MAX, Span, Tag, Value};
 use crate::record_id::{IdRun, RecordId, id_at};
 pub use scraps::{SCRAP_MAX, Scrap, Scraps};
 pub use shipment::Shipment;
@@ -76,6 +76,9 @@ pub struct Batch {
     has_pieces: bool,
     /// See [`is_whole`](Self::is_whole).
     whole: bool,
+    /// How many rows, from the first on, are objects beside each other from the arena's first byte on, and where the last
+    /// of them ends.
+    packed: (usize, u32),
     tables: Tables,
     permit: Permit,
 }
@@ -100,6 +103,7 @@ impl Batch {
             taken_apart: 0,
             has_pieces: false,
             whole: true,
+            packed: (0, 0),
             tables,
             permit,
         }
@@ -367,6 +371,7 @@ impl Batch {
     /// [`is_whole`](Self::is_whole) has it.
     pub(crate) fn push_row_as_written(&mut self, mark: usize, own: u16, head: RowHead) {
         debug_assert!(self.fields_mark() > mark, "an empty object has no members to copy");
+        self.pack(mark);
         self.append(mark, own, head);
     }
 
@@ -374,6 +379,24 @@ impl Batch {
     pub(crate) fn push_flagged_row(&mut self, mark: usize, own: u16, head: RowHead) {
         self.whole = false;
         self.append(mark, own, head);
+    }
+
+    /// Notes whether the object that the fields after `mark` are the members of, and that is the arena's end, stands right
+    /// behind the one of the row before. Asked here, while they are in the first cache.
+    #[inline(always)]
+    fn pack(&mut self, mark: usize) {
+        let (Some(first), Some(last)) = (self.tables.fields.get(mark), self.tables.fields.last()) else { return };
+        let (rows, from) = self.packed;
+        let to = last.value.at + last.value.len + u32::from(last.form == Form::JsonStr) + 1;
+        let is_next = first.key.at == from + 2 && to as usize == self.tables.used;
+        if is_next && rows == self.tables.rows.len() {
+            self.packed = (rows + 1, to);
+        }
+    }
+
+    /// Whether the arena is nothing but the objects of the rows, in their order.
+    pub(crate) fn is_packed(&self) -> bool {
+        self.whole && self.packed == (self.len(), self.tables.used as u32)
     }
 
     fn append(&mut self, mark: usize, own: u16, head: RowHead) {
@@ -450,6 +473,8 @@ impl Batch {
     /// Takes all rows out, to be put back one by one in a new order or among others ([`keep_row`](Self::keep_row),
     /// [`push_row`](Self::push_row)). Their fields stay in the table.
     pub fn take_rows(&mut self) -> Vec<Row> {
+        // They may come back in another order.
+        self.packed = (usize::MAX, 0);
         std::mem::take(&mut self.tables.rows)
     }
 
@@ -458,9 +483,9 @@ impl Batch {
         self.tables.rows.push(row);
     }
 
-    /// Adds the next row of a stored batch.
-    pub(crate) fn restore_row(&mut self, row: Row) {
-        self.whole = false;
+    /// Adds the next row of a stored batch; `whole`: its fields are as [`is_whole`](Self::is_whole) has it.
+    pub(crate) fn restore_row(&mut self, row: Row, whole: bool) {
+        self.whole &= whole;
         self.tables.rows.push(row);
     }
 

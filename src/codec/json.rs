@@ -47,16 +47,7 @@ pub fn push_members(batch: &mut Batch, span: Span, depth_max: usize) -> Result<(
     let mark = batch.fields_mark();
     let (arena, fields) = batch.padded_arena_and_fields();
     let (from, len) = (span.at as usize, span.len as usize);
-    // Both ends lie in the arena, which is below 4 GiB.
-    let span_of = |run: index::Run| Span { at: span.at + run.from as u32, len: (run.to - run.from) as u32 };
-    let scanned = Scanner::new(&arena[from..], len).object(depth_max, |member| {
-        fields.push(Field {
-            key: span_of(member.key),
-            value: span_of(member.value),
-            key_form: if member.key_escaped { Form::JsonStr } else { Form::Text },
-            form: if member.is_string { Form::JsonStr } else { Form::Json },
-        });
-    });
+    let scanned = Scanner::new(&arena[from..], len).object(depth_max, |member| fields.push(field_of(&member, span.at)));
     let checked = scanned.and_then(|seen| {
         if seen.high
             && let Err(error) = simdutf8::compat::from_utf8(&arena[from..from + len])
@@ -81,6 +72,40 @@ pub fn push_members(batch: &mut Batch, span: Span, depth_max: usize) -> Result<(
             batch.rewind_fields(mark);
             Err(error)
         }
+    }
+}
+
+/// The same for the object that begins at byte `at` of the arena and has no line breaks; gives its bytes. On an error the
+/// fields of the members before it are there.
+pub(crate) fn push_first_object(batch: &mut Batch, at: u32) -> Result<u32, JsonError> {
+    let used = batch.arena().len();
+    let (arena, fields) = batch.padded_arena_and_fields();
+    let from = (at as usize).min(used);
+    let mut scanner = Scanner::new(&arena[from..], used - from);
+    let len = scanner.first_object(index::DEPTH_MAX, |member| fields.push(field_of(&member, at)))?;
+    let seen = scanner.seen();
+    if seen.breaks {
+        return Err(JsonError::Broken(len));
+    }
+    if seen.high
+        && let Err(error) = simdutf8::compat::from_utf8(&arena[from..from + len])
+    {
+        return Err(JsonError::NotUtf8(error.valid_up_to()));
+    }
+    // An arena is below 4 GiB.
+    Ok(len as u32)
+}
+
+/// A member of the object at byte `at` of an arena.
+#[inline(always)]
+fn field_of(member: &index::Member, at: u32) -> Field {
+    // Both ends lie in the arena, which is below 4 GiB.
+    let span_of = |run: index::Run| Span { at: at + run.from as u32, len: (run.to - run.from) as u32 };
+    Field {
+        key: span_of(member.key),
+        value: span_of(member.value),
+        key_form: if member.key_escaped { Form::JsonStr } else { Form::Text },
+        form: if member.is_string { Form::JsonStr } else { Form::Json },
     }
 }
 

@@ -8,6 +8,9 @@
 //! arena   the bytes, as they are in memory
 //! ```
 //!
+//! That is version 1, which any batch can be written in. A batch whose records stand in the arena as objects
+//! ([`Batch::is_whole`]) is written without tables of fields, as version 2 (`objects.rs`). Both are read.
+//!
 //! Only the rows of the wanted tags are written, with their fields and nothing else of the tables. The arena is copied
 //! as a whole, unless more than half of it is dead (records that were dropped, text that was parsed): then runs of
 //! live bytes are copied, with the few bytes between two fields, which the encoders use.
@@ -22,6 +25,8 @@ use crate::batch::Batch;
 use crate::budget::Permit;
 use crate::record::{Container, Field, Form, Origin, PLACES_MAX, Row, Span, Stream, Timestamp};
 use crate::record_id::IdRun;
+
+mod objects; // version 2: rows and their objects
 
 /// The first four bytes: three letters and the version.
 const MAGIC: [u8; 4] = *b"LSB\x01";
@@ -54,11 +59,14 @@ fn wants(row: &Row, tags: u64) -> bool {
 
 /// Bytes that [`encode`] writes, about and never less by much.
 pub fn size_hint(batch: &Batch) -> usize {
-    HEAD + 256 + batch.cost()
+    HEAD + 256 + if batch.is_whole() { objects::size_hint(batch) } else { batch.cost() }
 }
 
 /// Appends the rows of the wanted tags (one bit each).
 pub fn encode(batch: &Batch, input: &str, tags: u64, out: &mut Vec<u8>) {
+    if batch.is_whole() {
+        return objects::encode(batch, input, tags, out);
+    }
     let start = out.len();
     let (mut rows, mut fields, mut live) = (0u32, 0u32, 0usize);
     for (at, row) in batch.rows().iter().enumerate().filter(|(_, row)| wants(row, tags)) {
@@ -69,16 +77,7 @@ pub fn encode(batch: &Batch, input: &str, tags: u64, out: &mut Vec<u8>) {
     }
     let mut arena = Arena::new(batch.arena(), live);
     out.reserve(HEAD + 256 + rows as usize * ROW + fields as usize * FIELD + arena.size_hint());
-    out.extend_from_slice(&MAGIC);
-    for number in [rows, fields, 0] {
-        out.extend_from_slice(&number.to_le_bytes());
-    }
-    out.extend_from_slice(&batch.base.to_le_bytes());
-    out.extend_from_slice(&0u32.to_le_bytes());
-    let meta = out.len();
-    write_meta(batch, input, out);
-    let meta = (out.len() - meta) as u32;
-    out[start + 24..start + 28].copy_from_slice(&meta.to_le_bytes());
+    write_head(batch, input, MAGIC, [rows, fields, 0], out);
 
     // Fields come after the rows but are walked with them, so that spans are moved in the order of the arena.
     let rows_at = out.len();
@@ -108,6 +107,21 @@ pub fn encode(batch: &Batch, input: &str, tags: u64, out: &mut Vec<u8>) {
     let bytes = arena.end();
     out[start + 12..start + 16].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
     out.extend_from_slice(bytes);
+}
+
+/// Appends head and meta.
+fn write_head(batch: &Batch, input: &str, magic: [u8; 4], numbers: [u32; 3], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&magic);
+    for number in numbers {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    out.extend_from_slice(&batch.base.to_le_bytes());
+    out.extend_from_slice(&0u32.to_le_bytes());
+    let meta = out.len();
+    write_meta(batch, input, out);
+    let meta = (out.len() - meta) as u32;
+    out[start + 24..start + 28].copy_from_slice(&meta.to_le_bytes());
 }
 
 /// The arena as it is written: as it is, or the live runs of it.
@@ -260,6 +274,9 @@ impl<'b> Cursor<'b> {
 
 /// The parts of stored bytes.
 struct Parts<'b> {
+    /// Version 2: no table of fields, the arena is that of `objects.rs`.
+    objects: bool,
+    counts: Counts,
     base: u64,
     meta: Cursor<'b>,
     rows: &'b [u8],
@@ -267,28 +284,41 @@ struct Parts<'b> {
     arena: &'b [u8],
 }
 
+#[derive(Clone, Copy)]
+struct Counts {
+    rows: usize,
+    fields: usize,
+}
+
 fn parts(bytes: &[u8]) -> Result<Parts<'_>, Damage> {
     let mut cursor = Cursor(bytes);
     let magic = cursor.array::<4>()?;
-    if magic != MAGIC {
-        return damage(match magic {
-            [b'L', b'S', b'B', version] => format!("version {version} of a stored batch, this longshore knows 1"),
-            other => format!("no stored batch: it begins with {other:02x?}"),
-        });
-    }
+    let (objects, row, field) = match magic {
+        MAGIC => (false, ROW, FIELD),
+        objects::MAGIC => (true, objects::ROW, 0),
+        [b'L', b'S', b'B', version] => {
+            return damage(format!("version {version} of a stored batch, this longshore knows 1 and 2"));
+        }
+        other => return damage(format!("no stored batch: it begins with {other:02x?}")),
+    };
     let (rows, fields, arena) = (cursor.u32()? as usize, cursor.u32()? as usize, cursor.u32()? as usize);
     let base = cursor.u64()?;
     let meta = cursor.u32()? as usize;
-    let wanted = (rows as u64 * ROW as u64) + (fields as u64 * FIELD as u64) + arena as u64 + meta as u64;
+    let wanted = (rows as u64 * row as u64) + (fields as u64 * field as u64) + arena as u64 + meta as u64;
     if wanted != cursor.0.len() as u64 {
         return damage(format!("{wanted} bytes announced, {} are there", cursor.0.len()));
     }
+    if objects && fields > arena / objects::MEMBER_MIN {
+        return damage(format!("{fields} fields announced in {arena} bytes of objects"));
+    }
     let meta = Cursor(cursor.take(meta)?);
     Ok(Parts {
+        objects,
+        counts: Counts { rows, fields },
         base,
         meta,
-        rows: cursor.take(rows * ROW)?,
-        fields: cursor.take(fields * FIELD)?,
+        rows: cursor.take(rows * row)?,
+        fields: cursor.take(fields * field)?,
         arena: cursor.take(arena)?,
     })
 }
@@ -299,16 +329,24 @@ fn parts(bytes: &[u8]) -> Result<Parts<'_>, Damage> {
 /// The bytes are no stored batch.
 pub fn peek(bytes: &[u8]) -> Result<(&str, u32), Damage> {
     let mut parts = parts(bytes)?;
-    Ok((parts.meta.text()?, (parts.rows.len() / ROW) as u32))
+    // A number of 32 bits.
+    Ok((parts.meta.text()?, parts.counts.rows as u32))
 }
 
-/// Reads a batch. `permit` pays for it (what it holds is at most `bytes.len()` and a little), `input` is the number of
-/// the input that [`peek`] named.
+/// Bytes that a stored batch takes in memory, about: what [`decode`] is to be paid with.
+pub fn memory(bytes: &[u8]) -> usize {
+    let tables = parts(bytes).ok().filter(|parts| parts.objects).map_or(0, |Parts { counts, .. }| {
+        counts.rows * (size_of::<Row>() - objects::ROW) + counts.fields * size_of::<Field>()
+    });
+    bytes.len() + tables
+}
+
+/// Reads a batch. `permit` pays for it ([`memory`]), `input` is the number of the input that [`peek`] named.
 ///
 /// # Errors
 /// The bytes are damaged, or of another version.
 pub fn decode(bytes: &[u8], permit: Permit, input: u16) -> Result<Batch, Damage> {
-    let Parts { base, mut meta, rows, fields, arena } = parts(bytes)?;
+    let Parts { objects, counts, base, mut meta, rows, fields, arena } = parts(bytes)?;
     meta.text()?;
     let places = usize::from(meta.u8()?);
     if places > PLACES_MAX {
@@ -334,7 +372,11 @@ pub fn decode(bytes: &[u8], permit: Permit, input: u16) -> Result<Batch, Damage>
     }
     batch.tail(arena.len() + crate::batch::TAIL_MIN)[..arena.len()].copy_from_slice(arena);
     batch.commit(arena.len());
-    batch.reserve(rows.len() / ROW, fields.len() / FIELD);
+    batch.reserve(counts.rows, counts.fields);
+    if objects {
+        objects::decode(rows, counts.fields, &mut batch)?;
+        return Ok(batch);
+    }
 
     let number = |at: &[u8]| u32::from_le_bytes([at[0], at[1], at[2], at[3]]);
     let span = |at: &[u8]| Span { at: number(at), len: number(&at[4..]) };
@@ -366,15 +408,19 @@ pub fn decode(bytes: &[u8], permit: Permit, input: u16) -> Result<Batch, Damage>
             flags: u16::from_le_bytes([row[24], row[25]]),
         };
         let end = u64::from(fields_at) + u64::from(fields_len);
-        let placed = usize::from(restored.place()) <= places;
-        if !inside(time_text) || end > (fields.len() / FIELD) as u64 || tag >= tags || row[27] > 2 || !placed {
+        if !inside(time_text) || end > counts.fields as u64 || row[27] > 2 || !is_placed(&batch, &restored) {
             return damage("a row names a field, tag, origin or stream that is not there");
         }
         // Below the number of fields, which is a u32.
         fields_at = end as u32;
-        batch.restore_row(restored);
+        batch.restore_row(restored, false);
     }
     Ok(batch)
+}
+
+/// Whether the batch has the tag and the origin that a row names.
+fn is_placed(batch: &Batch, row: &Row) -> bool {
+    usize::from(row.place()) <= batch.places().len() && usize::from(row.tag) < batch.tags().len()
 }
 
 /// By their number, which is stored: a new one goes to the end.

@@ -167,7 +167,7 @@ impl Reader {
             }
             self.frame.as_ref()?;
         }
-        let bytes = self.frame.as_ref().map_or(0, |frame| frame.bytes.len());
+        let bytes = self.frame.as_ref().map_or(0, |frame| stored_batch::memory(&frame.bytes));
         let permit = pay(&behind.budget, bytes).await;
         let frame = self.frame.take()?;
         self.after = Some(frame.lsn);

@@ -87,7 +87,27 @@ impl<'a> Scanner<'a> {
     /// Scans the whole text as one object; `member` gets each top-level member in order. UTF-8 is not checked (see
     /// [`Seen::high`]).
     #[inline(always)]
-    pub(crate) fn object(mut self, depth_max: usize, mut member: impl FnMut(Member)) -> Result<Seen, JsonError> {
+    pub(crate) fn object(mut self, depth_max: usize, member: impl FnMut(Member)) -> Result<Seen, JsonError> {
+        let end = self.first_object(depth_max, member)?;
+        let at = self.space(end);
+        if at != self.text.len() {
+            return Err(JsonError::Broken(at));
+        }
+        Ok(self.seen())
+    }
+
+    /// What was seen so far.
+    pub(crate) fn seen(&self) -> Seen {
+        Seen { breaks: self.breaks, high: self.high.to_bitmask() != 0 }
+    }
+
+    /// Scans the object that the text begins with, as [`object`](Self::object) does. Returns its end.
+    #[inline(always)]
+    pub(crate) fn first_object(
+        &mut self,
+        depth_max: usize,
+        mut member: impl FnMut(Member),
+    ) -> Result<usize, JsonError> {
         let depth_max = depth_max.clamp(1, DEPTH_MAX);
         let mut at = self.space(0);
         if self.byte(at) != b'{' {
@@ -120,11 +140,7 @@ impl<'a> Scanner<'a> {
                 }
             }
         }
-        at = self.space(at);
-        if at != self.text.len() {
-            return Err(JsonError::Broken(at));
-        }
-        Ok(Seen { breaks: self.breaks, high: self.high.to_bitmask() != 0 })
+        Ok(at)
     }
 
     /// A key and its colon. Returns what stands between its quotes, and where the value starts.
