@@ -245,11 +245,14 @@ impl<I: Io> Core<I> {
     pub fn commit(&mut self, group: &mut Group, now_ms: u64) -> Result<(), Fail> {
         group.pad();
         let done = self.write(group, now_ms);
-        if let Err(Fail::Io(error)) = &done {
-            self.suspect();
-            let settled = self.books().settled_segments(self.active.is_some());
-            if error.kind() == io::ErrorKind::StorageFull && settled > 0 {
-                // Others fill the disk: what is only kept for a replay goes. The next try says whether it helped.
+        if let Err(Fail::Io(error)) = &done
+            && error.kind() == io::ErrorKind::StorageFull
+        {
+            // Others fill the disk: the active segment gives back what it keeps for more, and what is only kept for a replay
+            // goes. The next try says whether it helped.
+            self.seal();
+            let settled = self.books().settled_segments(false);
+            if settled > 0 {
                 let _ = self.remove(settled, LossReason::ReaderRemoved);
             }
         }
@@ -275,17 +278,28 @@ impl<I: Io> Core<I> {
             active.bytes = wanted;
             lock(&self.books).segments.back_mut().expect("the active one").bytes = wanted;
         }
+        if let Err(error) = self.make_durable(group) {
+            self.suspect();
+            return Err(error.into());
+        }
         let active = self.active.as_mut().expect("it was begun above");
+        active.end += len;
+        let mut books = lock(&self.books);
+        books.segments.back_mut().expect("the active one").end = active.end;
+        books.publish(group.lens());
+        Ok(())
+    }
+
+    /// Writes the group to the active segment and syncs that, and the folder if the segment is new. After an error of this,
+    /// and of nothing else, nobody knows what of the segment is on the disk.
+    fn make_durable(&mut self, group: &Group) -> io::Result<()> {
+        let active = self.active.as_ref().expect("it was begun before");
         self.io.write_blocks(&active.file, group.bytes(), active.end)?;
         self.io.fdatasync(&active.file)?;
         if self.folder_dirty {
             self.io.sync_folder()?;
             self.folder_dirty = false;
         }
-        active.end += len;
-        let mut books = lock(&self.books);
-        books.segments.back_mut().expect("the active one").end = active.end;
-        books.publish(group.lens());
         Ok(())
     }
 

@@ -320,6 +320,31 @@ fn a_file_is_replaced_by_nothing_else_whatever_an_earlier_try_has_left() {
     assert!(*states.lock().expect("no panic") >= 2800, "a crash after each call");
 }
 
+#[test]
+fn a_failure_that_did_not_touch_the_active_segment_leaves_it_in_use() {
+    let mut kinds = BTreeSet::new();
+    for seed in 0..20 {
+        let io = Arc::new(SimFs::new(State::default(), Lie::None));
+        let mut core = open(&io, Full::Block, 100);
+        let mut group = Group::default();
+        add(&mut core, &mut group, 3, vec![1; 10], &mut Promise::default());
+        core.commit(&mut group, 0).expect("a good disk");
+        group.clear(0);
+        add(&mut core, &mut group, 3, vec![2; 10], &mut Promise::default());
+        // No room is kept for a second commit, and none is given.
+        io.fail(Rng::with_seed(seed), 1);
+        let Err(Fail::Io(error)) = core.commit(&mut group, 0) else { panic!("no call succeeds") };
+        io.fail(Rng::new(), 0);
+        core.commit(&mut group, 0).expect("a good disk again");
+        let is_full = error.kind() == std::io::ErrorKind::StorageFull;
+        // On a full disk it ends, so that it can be removed once it is settled.
+        assert_eq!(lock(core.shared()).segments.len(), if is_full { 2 } else { 1 }, "seed {seed}: {error}");
+        assert_eq!(read_all(&io, &core, 0).len(), 2);
+        kinds.insert(is_full);
+    }
+    assert_eq!(kinds.len(), 2, "both kinds of failure");
+}
+
 /// Whether some seed whose run is right without the mistake is wrong with it. What panics is not printed.
 fn is_found(lie: Lie, faults: u32) -> bool {
     let is_right = |seed, lie| catch_unwind(AssertUnwindSafe(|| run(seed, lie, faults, 60))).is_ok();
