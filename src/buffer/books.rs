@@ -107,8 +107,6 @@ pub enum Met {
     Give,
     /// It is settled already.
     Skip,
-    /// [`HELD_MAX`]: once an older one is settled.
-    Busy,
 }
 
 impl Reader {
@@ -331,6 +329,18 @@ impl Books {
         })
     }
 
+    /// Whether the reader has [`HELD_MAX`] frames, and so has to wait until an older one is settled it
+    /// [meets](Self::met) frame `lsn`. Asked before the frame is read.
+    pub fn is_busy(&mut self, reader: usize, lsn: Lsn) -> bool {
+        let reader = &mut self.readers[reader];
+        let is_busy = lsn >= reader.horizon && reader.pending.len() >= HELD_MAX;
+        if is_busy {
+            // Everything before it is known.
+            reader.horizon = lsn;
+        }
+        is_busy
+    }
+
     /// A reader met a frame of its own in the log.
     pub fn met(&mut self, reader: usize, frame: &Queued, bytes: u32) -> Met {
         let committed = self.committed;
@@ -343,11 +353,6 @@ impl Books {
                 }
                 _ => Met::Skip,
             };
-        }
-        if reader.pending.len() >= HELD_MAX {
-            // Everything before it is known.
-            reader.horizon = frame.lsn;
-            return Met::Busy;
         }
         let count = Count { records: u64::from(frame.records), bytes: u64::from(bytes) };
         reader.horizon = frame.lsn + 1;
@@ -516,8 +521,9 @@ mod tests {
         books.publish(&vec![Some(1); HELD_MAX + 1]);
         (2..=HELD_MAX as u64).for_each(|lsn| books.settle(0, lsn));
         let next = HELD_MAX as u64 + 1;
-        assert_eq!(books.met(0, &frame(next), 1), Met::Busy);
+        assert!(!books.is_busy(0, next - 1) && books.is_busy(0, next));
         books.settle(0, 1);
+        assert!(!books.is_busy(0, next));
         assert_eq!(books.met(0, &frame(next), 1), Met::Give);
         books.settle(0, next);
         assert_eq!((books.readers[0].settled, records(&books.readers[0].settled_totals)), (next, next));

@@ -7,11 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
 
-use super::books::Books;
+use super::books::{Books, HELD_MAX};
 use super::core::{Core, Fail, Limits, Options, lock};
 use super::frame::Header;
 use super::group::Group;
@@ -343,6 +344,33 @@ fn a_failure_that_did_not_touch_the_active_segment_leaves_it_in_use() {
         kinds.insert(is_full);
     }
     assert_eq!(kinds.len(), 2, "both kinds of failure");
+}
+
+#[test]
+fn a_reader_that_has_to_wait_reads_no_payload() {
+    const LARGE: usize = 1 << 20;
+    let io = Arc::new(SimFs::new(State::default(), Lie::None));
+    let options = Options { limits: Limits::of(64 << 20), ..options(Full::Block, 100) };
+    let mut core = Core::new(Arc::clone(&io), recover(&*io).expect("an empty disk"), &options).expect("it opens");
+    core.prepare(&[], 0).expect("a good disk");
+    let bit = lock(core.shared()).readers[0].bit;
+    for (frames, handed, len) in [(HELD_MAX, 1 << bit, 0), (1, 0, LARGE)] {
+        let mut group = Group::default();
+        for _ in 0..frames {
+            let lsn = lock(core.shared()).append((1 << bit, handed), 1, 0, len as u64, 5);
+            let head = Header { lsn, readers: 1 << bit, records: 1, ..Header::default() };
+            group.push(core.seed(), head, usize::MAX, |out| out.resize(out.len() + len, 1));
+        }
+        core.commit(&mut group, 0).expect("a good disk");
+    }
+    let mut walk = Walk::new(0, core.seed());
+    let handed = lock(core.shared()).next - 2;
+    assert!(matches!(walk.next(&*io, core.shared(), handed), Step::Busy));
+    let read = io.read.load(Relaxed);
+    assert!(matches!(walk.next(&*io, core.shared(), handed), Step::Busy));
+    assert!(io.read.load(Relaxed) - read < LARGE as u64 / 2, "{} bytes", io.read.load(Relaxed) - read);
+    lock(core.shared()).settle(0, handed + 1 - HELD_MAX as u64);
+    assert!(matches!(walk.next(&*io, core.shared(), handed), Step::Frame(_, bytes) if bytes.len() == LARGE));
 }
 
 /// Whether some seed whose run is right without the mistake is wrong with it. What panics is not printed.

@@ -256,6 +256,12 @@ impl<F> Walk<F> {
             if head.readers >> bit & 1 == 0 {
                 continue;
             }
+            if lock(books).is_busy(self.reader, head.lsn) {
+                // It asks every few milliseconds: megabytes are not read for that.
+                place.once_more(at, head.lsn);
+                self.nothing = (after, head.lsn);
+                return Ok(Some(Step::Busy));
+            }
             let payload = match place.scan.payload(io, at, &head) {
                 Err(error) if place.failures < FAILURES_MAX => {
                     place.failures += 1;
@@ -281,11 +287,6 @@ impl<F> Walk<F> {
                 time_ms: head.time_ms,
             };
             let met = lock(books).met(self.reader, &frame, head.len);
-            if met == Met::Busy {
-                place.once_more(at, head.lsn);
-                self.nothing = (after, head.lsn);
-                return Ok(Some(Step::Busy));
-            }
             if met == Met::Give && head.lsn > after {
                 debug_assert!(payload.len() <= frame::PAYLOAD_MAX);
                 return Ok(Some(Step::Frame(head, payload)));

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use fastrand::Rng;
@@ -89,6 +90,8 @@ pub struct SimFs {
     state: Mutex<State>,
     hook: Mutex<Option<Hook>>,
     faults: Mutex<Option<(Rng, u32)>>,
+    /// Bytes that were read.
+    pub read: AtomicU64,
     lie: Lie,
 }
 
@@ -290,6 +293,7 @@ impl Io for SimFs {
             len /= 2;
         }
         into[..len].copy_from_slice(&bytes[at..at + len]);
+        self.read.fetch_add(len as u64, Relaxed);
         Ok(len)
     }
 
