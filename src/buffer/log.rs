@@ -387,6 +387,9 @@ where
         }
         // Nothing is written any more, whoever still has a handle: the folder is free for the next log.
         drop(self.inner.folder_lock.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if self.failed().is_set() {
+            return Err(io::Error::other("its thread has panicked; what it had in hand was not confirmed"));
+        }
         match self.inner.lock().cursor_error.take() {
             Some(error) => Err(io::Error::other(format!("cursors of the disk log: {error}"))),
             None => Ok(()),

@@ -300,6 +300,7 @@ fn a_panic_of_its_thread_is_said_and_leaves_nobody_waiting() {
     assert!(log.failed().is_set() && began.elapsed() < Duration::from_secs(50), "{:?}", began.elapsed());
     let refused = log.append(1, 1, Arc::new(Bytes(vec![1])), Box::new(Nobody)).expect_err("closed");
     assert_eq!(refused.why, Refusal::Closed);
+    assert!(log.close(soon()).is_err_and(|error| error.to_string().contains("panicked")));
 }
 
 #[test]

@@ -18,7 +18,7 @@ mod scraps;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,8 @@ pub struct DeadLetters {
     settings: buffer::Settings,
     metrics: Arc<Metrics>,
     opened: Mutex<Opened>,
+    /// The thread of a log that was closed had panicked.
+    failed: AtomicBool,
     /// Sources of the log below this are sinks; inputs follow.
     sinks: usize,
     allowance: Mutex<Allowance>,
@@ -109,6 +111,7 @@ impl DeadLetters {
             settings,
             metrics: Arc::clone(metrics),
             opened: Mutex::new(Opened::NotYet),
+            failed: AtomicBool::new(false),
             sinks,
             allowance: Mutex::new(Allowance::of(size, Instant::now())),
             impatient: Mutex::default(),
@@ -124,7 +127,7 @@ impl DeadLetters {
     }
 
     /// The log, opened if need be. Takes as long as the disk does.
-    fn log(&self) -> Option<Arc<Log>> {
+    pub(crate) fn log(&self) -> Option<Arc<Log>> {
         let mut opened = self.opened();
         match &*opened {
             Opened::Log(log) => return Some(Arc::clone(log)),
@@ -190,14 +193,19 @@ impl DeadLetters {
         }
     }
 
+    /// Whether the log's thread has panicked: no letter is kept any more, the node has to stop. Does not wait.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Relaxed) || matches!(self.there(), There::Log(log) if log.failed().is_set())
+    }
+
     /// Writes what is queued and closes the log: before the last checkpoints, which rest on it.
     pub fn close(&self, deadline: Instant) {
         let opened = std::mem::replace(&mut *self.opened(), Opened::Closed);
-        if let Opened::Log(log) = opened
-            && let Err(error) = log.close(deadline)
-        {
+        let Opened::Log(log) = opened else { return };
+        if let Err(error) = log.close(deadline) {
             tracing::error!("the log of dead letters could not be closed in order: {error}");
         }
+        self.failed.fetch_or(log.failed().is_set(), Relaxed);
     }
 }
 

@@ -153,9 +153,10 @@ impl Middle {
         Ok((Middle { handles, numbers, log, watch, letters, sinks: workers, give_up }, router))
     }
 
-    /// Whether a thread of the sinks or of the disk log has panicked.
+    /// Whether a thread of the sinks, of the disk log or of the dead letters has panicked.
     pub(super) fn has_failed(&self) -> bool {
-        self.sinks.failed().is_set() || self.log.as_ref().is_some_and(|log| log.failed().is_set())
+        let log = self.log.as_ref().is_some_and(|log| log.failed().is_set());
+        log || self.sinks.failed().is_set() || self.letters.has_failed()
     }
 
     /// Writes what is left: letters, what was delivered (which settles it in the log), the cursors. Takes as long as the

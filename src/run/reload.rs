@@ -143,7 +143,7 @@ impl Node {
             return (Reload::Applied, why);
         };
         if error.kind() == ErrorKind::Interrupted {
-            return (Reload::Refused, why);
+            return (Reload::Refused, why.or(self.broken.then_some(Why::Panic)));
         }
         tracing::error!("SIGHUP: the new configuration can not be started ({error}); the one before is started again");
         self.metrics.check(CHECK, Health::Warn, format!("not started, the one before goes on: {error}"));
@@ -253,7 +253,14 @@ impl Node {
         self.save_all(Instant::now() + SAVED_WITHIN);
         leave.iter().for_each(|input| self.checkpoints.let_go(&input.name));
         self.give_back(false);
+        self.broken |= self.has_failed();
         self.middle = None;
+        if self.broken {
+            tracing::error!(
+                "SIGHUP: a worker has panicked meanwhile; the node stops, the new configuration waits for its start"
+            );
+            return (Err(ErrorKind::Interrupted.into()), told);
+        }
         log::set_level(config.telemetry.log.level);
         self.node.shutdown_timeout = config.node.shutdown_timeout;
         self.node.secrets.clone_from(&config.node.secrets);
@@ -268,8 +275,8 @@ impl Node {
         (built, told)
     }
 
-    /// Waits while that is so: until the time to stop is over, or [`RELOAD_PATIENCE`] where nothing is lost by it, or until
-    /// a word to stop, which is returned.
+    /// Waits while that is so and no worker has panicked: until the time to stop is over, or [`RELOAD_PATIENCE`] where
+    /// nothing is lost by it, or until a word to stop, which is returned.
     async fn wait_while(
         &self,
         signals: &mut Signals,
@@ -277,7 +284,7 @@ impl Node {
         goes_on: impl Fn() -> bool,
     ) -> Option<&'static str> {
         let mut looked = Instant::now();
-        while goes_on() && began.elapsed() < self.node.shutdown_timeout {
+        while goes_on() && !self.has_failed() && began.elapsed() < self.node.shutdown_timeout {
             if began.elapsed() >= RELOAD_PATIENCE && self.comes_again() {
                 break;
             }
@@ -303,5 +310,64 @@ impl Node {
                 held == 0 || held > u64::MAX / 2
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::buffer::{Committed, Log, Lost, Lsn, Payload};
+    use crate::run::{FAILED, Options};
+
+    /// What no payload should do.
+    struct Panics;
+    impl Payload for Panics {
+        fn encode(&self, _: &mut Vec<u8>) {
+            panic!("on purpose");
+        }
+        fn size_hint(&self) -> usize {
+            1
+        }
+    }
+
+    struct Nobody;
+    impl Committed for Nobody {
+        fn committed(self: Box<Self>, _: Result<Lsn, Lost>) {}
+    }
+
+    /// The thread of the log that is named so has panicked when the reload comes to it: the code of the exit.
+    fn exit_code(log_of: impl Fn(&Node) -> Arc<Log>) -> u8 {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let path = dir.path().join("longshore.toml");
+        let text = format!(
+            "[node]\ndata_dir = {:?}\n\n[inputs.in]\ntype = \"forward\"\nlisten = [\"tcp://127.0.0.1:0\"]\nack = \"durable\"\n\n[sinks.out]\ntype = \"file\"\npath = {:?}\n\n[telemetry]\nlisten = \"off\"\n",
+            dir.path().join("data"),
+            dir.path().join("out.ndjson"),
+        );
+        let overrides = Overrides::default();
+        let config = config::load_text("longshore.toml", &text, &overrides).expect("valid");
+        std::fs::write(&path, format!("{text}\n# changed\n")).expect("writable");
+        let origin = Some(Origin { path, overrides, text });
+        let (mut node, mut signals) = Node::start(config, Options { origin, ..Options::default() }).expect("it starts");
+        let log = log_of(&node);
+        log.append(1, 1, Arc::new(Panics), Box::new(Nobody)).expect("room");
+        let until = Instant::now() + Duration::from_secs(60);
+        while !log.failed().is_set() && Instant::now() < until {
+            std::thread::yield_now();
+        }
+        let runtime = node.runtime.handle().clone();
+        assert_eq!(runtime.block_on(node.reload(&mut signals)), Some(Why::Panic));
+        node.run_and_stop(signals)
+    }
+
+    #[test]
+    fn a_log_whose_thread_panicked_ends_the_node_in_a_reload_too() {
+        let disk_log = |node: &Node| node.middle.as_ref().and_then(|middle| middle.log.clone()).expect("a disk log");
+        assert_eq!(exit_code(disk_log), FAILED);
+        let letters =
+            |node: &Node| node.middle.as_ref().and_then(|middle| middle.letters.log()).expect("a log of letters");
+        assert_eq!(exit_code(letters), FAILED);
     }
 }
