@@ -37,6 +37,7 @@ use longshore::codec::docker_json::{self, LineHead, LogForm};
 use longshore::codec::lines::Lines;
 use longshore::codec::ndjson::Encoder;
 use longshore::codec::{json, text};
+use longshore::pipeline::one_way::{Found, OneWay};
 use longshore::record::{Container, Form, Origin, Timestamp};
 use longshore::sinks::Compression;
 use rustix::time::{ClockId, clock_gettime};
@@ -282,6 +283,30 @@ fn plain_line(c: &mut Criterion<CpuTime>) {
     group.finish();
 }
 
+/// The groups of an access-log line of 541 bytes: the regex crate, and the walk of a pattern that never turns back.
+fn access_line(c: &mut Criterion<CpuTime>) {
+    let pattern = r#"^(?<ip>\S+) \S+ (?<user>\S+) \[(?<when>[^\]]+)\] "(?<method>\S+) (?<path>\S+) (?<proto>[^"]+)" (?<status>\d+) (?<size>\d+) "(?<referer>[^"]*)" "(?<agent>[^"]*)"$"#;
+    let line = format!(
+        "203.0.113.9 - user-17 [23/Nov/2026:10:15:00 +0000] \"GET /api/v1/orders?page=2&size=50&sort=name HTTP/1.1\" 200 \
+         5123 \"https://shop.example.com/catalog/orders?utm_source=newsletter&utm_medium=email\" \"{}\"",
+        "agent/1.0 ".repeat(50)
+    );
+    let line = format!("{}\"", &line[..540]);
+    let regex = regex::bytes::Regex::new(pattern).expect("valid");
+    let walk = OneWay::of(&regex).expect("the next byte decides");
+    let (mut slots, mut locations) = (vec![0; walk.slots()], regex.capture_locations());
+    assert_eq!(walk.find(line.as_bytes(), line.len(), &mut slots), Found::Yes);
+    regex.captures_read(&mut locations, line.as_bytes()).expect("it matches");
+    assert_eq!(locations.get(10), Some((slots[18] as usize, slots[19] as usize)));
+    let mut group = c.benchmark_group("access_line");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("regex", |b| {
+        b.iter(|| regex.captures_read(&mut locations, black_box(line.as_bytes())).is_some());
+    });
+    group.bench_function("one_way", |b| b.iter(|| walk.find(black_box(line.as_bytes()), line.len(), &mut slots)));
+    group.finish();
+}
+
 /// Bodies of requests as they are compressed for a sink, against the library alone with a state that is kept: what the
 /// way there costs, for a small and a large body.
 fn compress(c: &mut Criterion<CpuTime>) {
@@ -336,6 +361,6 @@ fn compress(c: &mut Criterion<CpuTime>) {
 criterion_group! {
     name = lines;
     config = Criterion::default().with_measurement(CpuTime);
-    targets = docker_line, plain_line, compress
+    targets = docker_line, plain_line, access_line, compress
 }
 criterion_main!(lines);

@@ -12,6 +12,7 @@ pub mod join; // pieces of split lines
 pub mod logfmt; // key=value
 pub mod mask; // hides names and patterns
 pub mod nested; // changes inside encoded values
+pub mod one_way; // patterns that need no automaton
 pub mod parse; // text to fields
 pub mod path; // names of values
 pub mod read; // the steps of a configuration

@@ -19,6 +19,7 @@ use crate::codec::json;
 use crate::metrics::{DropReason, Oddity, Tally};
 use crate::record::{Field, Form, Span};
 
+use super::one_way::{Found, NOWHERE, OneWay};
 use super::{Rows, Scratch, logfmt};
 
 /// Levels of nesting, at most.
@@ -45,13 +46,29 @@ pub enum Format {
     /// `key=value key="quoted value"`.
     Logfmt,
     /// The named groups of a regular expression.
-    Regex(Regex),
+    Regex(Pattern),
+}
+
+/// A regular expression, with its walk if it has one.
+#[derive(Debug)]
+pub struct Pattern {
+    regex: Regex,
+    walk: Option<OneWay>,
+}
+
+impl Pattern {
+    /// Finds out whether it can be walked.
+    pub fn new(regex: Regex) -> Pattern {
+        Pattern { walk: OneWay::of(&regex), regex }
+    }
 }
 
 /// The named groups of a pattern, for one batch: their keys are in its arena once.
 struct Groups {
     locations: CaptureLocations,
     keys: Vec<(usize, Span)>,
+    /// Of the walk: two for each key.
+    slots: Vec<u32>,
 }
 
 impl Parse {
@@ -62,10 +79,11 @@ impl Parse {
 
     pub(super) fn run(&self, batch: &mut Batch, rows: &Rows<'_>, scratch: &mut Scratch) {
         let mut groups = match &self.format {
-            Format::Regex(regex) => {
-                let names = regex.capture_names().enumerate();
+            Format::Regex(pattern) => {
+                let names = pattern.regex.capture_names().enumerate();
                 let keys = names.filter_map(|(at, name)| name.map(|name| (at, batch.push_bytes(name.as_bytes()))));
-                Some(Groups { keys: keys.collect(), locations: regex.capture_locations() })
+                let slots = vec![0; pattern.walk.as_ref().map_or(0, OneWay::slots)];
+                Some(Groups { keys: keys.collect(), locations: pattern.regex.capture_locations(), slots })
             }
             _ => None,
         };
@@ -106,7 +124,7 @@ impl Parse {
         let parsed = match (&self.format, groups) {
             (Format::Json, _) => json::push_members(batch, span, DEPTH_MAX).is_ok(),
             (Format::Logfmt, _) => logfmt::push_fields(batch, span),
-            (Format::Regex(regex), Some(groups)) => push_groups(batch, span, regex, groups),
+            (Format::Regex(pattern), Some(groups)) => push_groups(batch, span, pattern, groups),
             (Format::Regex(_), None) => false,
         };
         if !parsed {
@@ -148,15 +166,25 @@ fn text_span(batch: &mut Batch, at: usize, index: usize) -> Option<Span> {
     }
 }
 
-fn push_groups(batch: &mut Batch, span: Span, regex: &Regex, groups: &mut Groups) -> bool {
-    if regex.captures_read(&mut groups.locations, batch.bytes(span)).is_none() {
-        return false;
-    }
-    for (group, key) in &groups.keys {
-        if let Some((from, to)) = groups.locations.get(*group) {
-            // Within the span, which is within the arena: below 4 GiB.
-            let value = Span { at: span.at + from as u32, len: (to - from) as u32 };
-            batch.push_field(Field::new(*key, Form::Text, value));
+fn push_groups(batch: &mut Batch, span: Span, pattern: &Pattern, groups: &mut Groups) -> bool {
+    let (arena, fields) = batch.padded_arena_and_fields();
+    let (padded, len) = (&arena[span.at as usize..], span.len as usize);
+    let found = pattern.walk.as_ref().map_or(Found::Unsure, |walk| walk.find(padded, len, &mut groups.slots));
+    // Both ends lie within the span, which is within the arena: below 4 GiB.
+    let value = |from: u32, to: u32| Span { at: span.at + from, len: to - from };
+    match found {
+        Found::No => return false,
+        Found::Yes => {
+            let (places, _) = groups.slots.as_chunks::<2>();
+            let taking_part = groups.keys.iter().zip(places).filter(|(_, [_, to])| *to != NOWHERE);
+            fields.extend(taking_part.map(|((_, key), [from, to])| Field::new(*key, Form::Text, value(*from, *to))));
+        }
+        Found::Unsure => {
+            if pattern.regex.captures_read(&mut groups.locations, &padded[..len]).is_none() {
+                return false;
+            }
+            let places = groups.keys.iter().filter_map(|(group, key)| Some((key, groups.locations.get(*group)?)));
+            fields.extend(places.map(|(key, (from, to))| Field::new(*key, Form::Text, value(from as u32, to as u32))));
         }
     }
     true

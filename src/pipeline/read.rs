@@ -278,7 +278,7 @@ fn read_parse(section: &Section<'_, '_>) -> Option<Action> {
                 if regex.capture_names().flatten().next().is_none() {
                     section.error("pattern", "it has no named group; write for example (?<level>[A-Z]+)");
                 }
-                parse::Format::Regex(regex)
+                parse::Format::Regex(parse::Pattern::new(regex))
             }
             Err(message) => {
                 section.error("pattern", message);
