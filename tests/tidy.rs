@@ -51,7 +51,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "log",
         ],
     ),
-    ("sinks", &["record", "batch", "budget", "metrics", "settings", "codec", "backoff", "log"]),
+    ("sinks", &["record", "record_id", "batch", "budget", "metrics", "settings", "codec", "backoff", "log"]),
     ("buffer", &["workers", "sync"]),
     ("dead_letters", &["batch", "budget", "metrics", "codec", "buffer", "log"]),
     (

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::batch::{Batch, Receipts, Shipment};
 use crate::budget::Permit;
 use crate::metrics::Tally;
+use crate::record_id::RecordId;
 
 /// Some rows of one batch.
 #[derive(Debug)]
@@ -52,6 +53,51 @@ impl Part {
     fn split_off(&mut self, at: usize) -> Part {
         let rest = self.rows.split_off(at);
         self.with(rest)
+    }
+}
+
+/// The ids of records on their way into a key.
+///
+/// A record is named by how far it lies behind the one before, in four bytes: all 16 bytes of each id through SHA-512, id by id,
+/// were 4.4 % of docker-http. Zero stands before a whole id, so no two lists give the same bytes.
+struct Names {
+    hash: ring::digest::Context,
+    block: [u8; 512],
+    used: usize,
+    last: Option<RecordId>,
+}
+
+impl Names {
+    fn new() -> Names {
+        Names { hash: ring::digest::Context::new(&ring::digest::SHA512), block: [0; 512], used: 0, last: None }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, id: RecordId) {
+        let last = self.last.replace(id).filter(|last| last.prefix == id.prefix);
+        let step = last.and_then(|last| u32::try_from(id.number.checked_sub(last.number)?).ok()).unwrap_or(0);
+        self.put(step.to_be_bytes());
+        if step == 0 {
+            self.put(id.prefix.to_be_bytes());
+            self.put(id.number.to_be_bytes());
+        }
+    }
+
+    #[inline(always)]
+    fn put<const N: usize>(&mut self, bytes: [u8; N]) {
+        if self.used + N > self.block.len() {
+            self.hash.update(&self.block[..self.used]);
+            self.used = 0;
+        }
+        self.block[self.used..self.used + N].copy_from_slice(&bytes);
+        self.used += N;
+    }
+
+    fn key(mut self, content: u32) -> u128 {
+        self.put(content.to_be_bytes());
+        self.hash.update(&self.block[..self.used]);
+        let digest = self.hash.finish();
+        digest.as_ref().iter().take(16).fold(0, |key, byte| key << 8 | u128::from(*byte))
     }
 }
 
@@ -148,31 +194,32 @@ impl Request {
     /// Not where records came from a sender: their ids follow from the sender's chunk ids, and some senders make those of
     /// the content, so that two honest chunks may share one. There the key stays random.
     pub fn key_by_ids(&mut self) {
+        let has_peer = |batch: &Batch| batch.origin.peer.is_some() || batch.places().iter().any(|it| it.peer.is_some());
+        let has_file = |batch: &Batch| batch.origin.file.is_some() || batch.places().iter().any(|it| it.file.is_some());
         let from_here = |batch: &Batch, row: &u32| batch.origin_at(*row as usize).peer.is_none();
-        let named = self
-            .parts
-            .iter()
-            .all(|part| !part.batch.ids.is_empty() && part.rows.iter().all(|row| from_here(&part.batch, row)));
+        let named = self.parts.iter().all(|part| {
+            let all_from_here = || part.rows.iter().all(|row| from_here(&part.batch, row));
+            !part.batch.ids.is_empty() && (!has_peer(&part.batch) || all_from_here())
+        });
         if self.keeps_key || !named {
             return;
         }
-        let mut hash = ring::digest::Context::new(&ring::digest::SHA512);
+        let mut names = Names::new();
         // A file that is truncated in place has the same offsets again, and so other records have the same ids.
         let mut content = 0;
-        for (_, batch, row) in self.rows() {
-            if batch.origin_at(row).file.is_some() {
-                for field in batch.fields(row) {
-                    content = crc32c::crc32c_append(content, batch.bytes(field.key));
-                    content = crc32c::crc32c_append(content, batch.bytes(field.value));
+        for part in &self.parts {
+            let (batch, has_file) = (&*part.batch, has_file(&part.batch));
+            for row in part.rows.iter().map(|row| *row as usize) {
+                if has_file && batch.origin_at(row).file.is_some() {
+                    for field in batch.fields(row) {
+                        content = crc32c::crc32c_append(content, batch.bytes(field.key));
+                        content = crc32c::crc32c_append(content, batch.bytes(field.value));
+                    }
                 }
+                names.add(batch.id_of(row));
             }
-            let id = batch.id_of(row);
-            hash.update(&id.prefix.to_be_bytes());
-            hash.update(&id.number.to_be_bytes());
         }
-        hash.update(&content.to_be_bytes());
-        let digest = hash.finish();
-        self.key = digest.as_ref().iter().take(16).fold(0, |key, byte| key << 8 | u128::from(*byte));
+        self.key = names.key(content);
     }
 
     /// Notes oddities met while rows of `input` were encoded, and empties the tally.
@@ -324,6 +371,40 @@ pub(crate) mod tests {
         let mut kept = request(&budget, &["1"]);
         kept.key_by_ids();
         assert_eq!(kept.key, 1, "no ids, no key of them");
+    }
+
+    #[test]
+    fn the_key_names_each_record_wherever_it_lies() {
+        let key = |ids: &[(u64, u64)]| {
+            let mut names = Names::new();
+            ids.iter().for_each(|(prefix, number)| names.add(RecordId { prefix: *prefix, number: *number }));
+            names.key(0)
+        };
+        let run: Vec<(u64, u64)> = (1..=1000).map(|number| (7, number * 340)).collect();
+        let changed = |at: usize, id: (u64, u64)| {
+            let mut ids = run.clone();
+            ids[at] = id;
+            ids
+        };
+        let lists = [
+            run.clone(),
+            run[..999].to_vec(),
+            changed(0, (7, 341)),
+            changed(0, (8, 340)),
+            changed(500, (7, run[500].1 + 1)),
+            changed(500, (8, run[500].1)),
+            changed(500, run[499]),
+            changed(999, (7, u64::MAX)),
+            changed(999, (7, 0)),
+            // What a step and a whole id look like to each other.
+            vec![(0, 1), (0, 2), (0, 3)],
+            vec![(0, 1), (0, 1 + (1 << 32)), (0, 2)],
+            vec![(0, 1), (0, 2), (0, 0)],
+        ];
+        for (at, one) in lists.iter().enumerate() {
+            assert_eq!(key(one), key(one));
+            assert!(lists[..at].iter().all(|other| key(other) != key(one)), "{at}");
+        }
     }
 
     #[test]
