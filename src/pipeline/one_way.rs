@@ -445,9 +445,11 @@ impl Stops {
         {
             return Some(Stops::At(first));
         }
-        let (ranges, turned) = if stops.len() <= members.len() { (stops, 0) } else { (members, 0xffff) };
+        // Where nothing stops a run there is no range of that to look for.
+        let by_stops = !stops.is_empty() && stops.len() <= members.len();
+        let (ranges, turned) = if by_stops { (stops, 0) } else { (members, 0xffff) };
         Some(match ranges.len() {
-            0 | 1 => Stops::One(Ranges::of(&ranges, turned)),
+            1 => Stops::One(Ranges::of(&ranges, turned)),
             2 => Stops::Two(Ranges::of(&ranges, turned)),
             3 => Stops::Three(Ranges::of(&ranges, turned)),
             _ => Stops::Table(Box::new(table)),
@@ -610,6 +612,8 @@ mod tests {
             (r"^(?<a>.)(?<b>x)", "\u{85}x", false),
             (r"^(?<a>\d+)$", "\u{661}", false),
             (r"^(?<a>[a-z]+)(?<b>[^a-z]*)", "abé", true),
+            // Nothing stops this run.
+            (r"^(?<a>[A-Z]+) (?s:(?<b>.*))$", "INFO a\0b\n", true),
         ] {
             assert_eq!(agree(pattern, text.as_bytes()), Some(sure), "{pattern} on {text}");
         }
@@ -696,7 +700,7 @@ mod tests {
             6 => prop_oneof![Just(" "), Just("a"), Just("b"), Just("c"), Just("\""), Just("]"), Just("x"), Just("1"), Just("ab")]
                 .prop_map(|part| part.as_bytes().to_vec()),
             1 => prop_oneof![
-                Just(&b"\n"[..]), Just("é".as_bytes()), Just("\u{a0}".as_bytes()), Just("\u{661}".as_bytes()),
+                Just(&b"\n"[..]), Just(&b"\0"[..]), Just("é".as_bytes()), Just("\u{a0}".as_bytes()), Just("\u{661}".as_bytes()),
                 Just("\u{212a}".as_bytes()), Just(&b"\xff"[..]), Just(&b"k"[..]), Just(&[b'a'; 42][..]),
             ].prop_map(<[u8]>::to_vec),
         ];
