@@ -355,7 +355,7 @@ fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
 /// What to say of a container whose rotation keeps less of its output than a few seconds.
 fn small(family: &Family, space: Space) -> Option<String> {
     let files: Vec<(u64, Duration, bool)> = family
-        .scan(&[], Vec::new())
+        .scan(&[], generations::Opened::default())
         .fresh
         .iter()
         .filter_map(|held| Some((held.look().ok()?, held.gz)))

@@ -111,6 +111,15 @@ pub struct Scan {
     pub met_known: bool,
 }
 
+/// What was opened before a scan, by base name and number.
+#[derive(Default)]
+pub struct Opened {
+    /// While no name shifted, newest first.
+    pub certain: Vec<Arc<Held>>,
+    /// While they did, last.
+    pub doubtful: Option<Arc<Held>>,
+}
+
 /// What one pass saw, newest first.
 #[derive(Default)]
 struct Pass {
@@ -171,14 +180,13 @@ impl Family {
 
     /// Opens what is there and not known yet. `known` are the generations that the caller holds, in their order: their
     /// inodes can not be used again, and a look ends at the first of them, for what is older was there before. `opened`
-    /// is what was opened just now, the base first, then by number.
-    pub fn scan(&self, known: &[Arc<Held>], opened: Vec<Arc<Held>>) -> Scan {
+    /// is what was opened just now.
+    pub fn scan(&self, known: &[Arc<Held>], opened: Opened) -> Scan {
         let mut scan = Scan::default();
-        let mut opened = opened.into_iter();
         // What each look saw while the base stayed the same, newest first.
-        let mut passes: Vec<Vec<Arc<Held>>> = opened.next().map(|base| vec![base]).into_iter().collect();
+        let mut passes: Vec<Vec<Arc<Held>>> = vec![opened.certain];
         // What was opened while the base changed: it may be as old as its name says, or newer than all.
-        let mut doubtful: Vec<(usize, Arc<Held>)> = opened.map(|held| (0, held)).collect();
+        let mut doubtful: Vec<(usize, Arc<Held>)> = opened.doubtful.map(|held| (0, held)).into_iter().collect();
         let mut again = false;
         for attempt in 0..TRIES_MAX {
             let held: Vec<&Arc<Held>> = passes.iter().flatten().chain(doubtful.iter().map(|(_, held)| held)).collect();
@@ -462,7 +470,7 @@ mod tests {
         ] {
             put(dir.path(), name);
         }
-        let scan = family(dir.path()).scan(&[], Vec::new());
+        let scan = family(dir.path()).scan(&[], Opened::default());
         assert_eq!(names(&scan), ["c-json.log.10", "c-json.log.2.gz", "c-json.log.1", "c-json.log"]);
         assert!(scan.has_base && scan.refused.is_empty());
     }
@@ -473,7 +481,7 @@ mod tests {
         for name in ["c-json.log", "c-json.log.1", "c-json.log.1.gz"] {
             put(dir.path(), name);
         }
-        assert_eq!(names(&family(dir.path()).scan(&[], Vec::new())), ["c-json.log.1", "c-json.log"]);
+        assert_eq!(names(&family(dir.path()).scan(&[], Opened::default())), ["c-json.log.1", "c-json.log"]);
     }
 
     #[test]
@@ -482,14 +490,14 @@ mod tests {
         put(dir.path(), "c-json.log.1");
         put(dir.path(), "c-json.log");
         let f = family(dir.path());
-        let first = f.scan(&[], Vec::new());
+        let first = f.scan(&[], Opened::default());
         let newest = first.fresh.last().expect("two").id;
         assert!(f.is_unchanged(newest));
         fs::rename(dir.path().join("c-json.log.1"), dir.path().join("c-json.log.2")).expect("renamed");
         fs::rename(dir.path().join("c-json.log"), dir.path().join("c-json.log.1")).expect("renamed");
         put(dir.path(), "c-json.log");
         assert!(!f.is_unchanged(newest));
-        assert_eq!(names(&f.scan(&first.fresh, Vec::new())), ["c-json.log"]);
+        assert_eq!(names(&f.scan(&first.fresh, Opened::default())), ["c-json.log"]);
     }
 
     #[test]
@@ -504,7 +512,7 @@ mod tests {
             0,
         )
         .expect("made");
-        let scan = family(dir.path()).scan(&[], Vec::new());
+        let scan = family(dir.path()).scan(&[], Opened::default());
         let reasons: Vec<String> = scan.refused.iter().map(|(_, error)| error.to_string()).collect();
         assert_eq!(reasons, ["is a folder, not a regular file", "is a FIFO, not a regular file"]);
     }
@@ -586,7 +594,7 @@ mod tests {
         let f = family(dir.path());
         let mut all: Vec<Arc<Held>> = Vec::new();
         while !writer.is_finished() {
-            let scan = f.scan(&all, Vec::new());
+            let scan = f.scan(&all, Opened::default());
             all.extend(scan.fresh);
         }
         writer.join().expect("wrote");

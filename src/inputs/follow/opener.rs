@@ -18,7 +18,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::chain::{About, First, Seed};
-use super::generations::{Family, Held};
+use super::generations::{Family, Held, Opened};
 use super::inotify::{self, Bell, Watcher};
 use super::keeper::Chains;
 use super::layout::{Known, Layout};
@@ -303,11 +303,11 @@ impl Opener {
 
     /// Opens what is new of a family.
     fn look(&mut self, family: Family) {
-        self.look_on(family, Vec::new());
+        self.look_on(family, Opened::default());
     }
 
-    /// The same, beginning with what was opened already, newest first.
-    fn look_on(&mut self, family: Family, opened: Vec<Arc<Held>>) {
+    /// The same, beginning with what was opened already.
+    fn look_on(&mut self, family: Family, opened: Opened) {
         let Some(folder) = self.folders.get_mut(&family.folder) else { return };
         let kin = folder.families.entry(family.base.clone()).or_insert_with(|| Kin::new(&family));
         self.polls |= kin.link;
@@ -328,6 +328,7 @@ impl Opener {
         let known: Vec<Arc<Held>> = kin.published.iter().filter_map(|(_, held)| held.upgrade()).collect();
         let known: Vec<Arc<Held>> = known.into_iter().filter(|held| !held.is_given_up()).collect();
         let mut scan = family.scan(&known, opened);
+        kin.packs |= scan.fresh.iter().any(|held| held.gz);
         let followed = &self.outlet.counters().followed;
         followed.watch(Watching::TornScan, scan.torn);
         // With a newest one that has lost its name the scan does not know where to end. A container's chain remembers what

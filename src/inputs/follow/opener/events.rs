@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use super::{Opener, RESCAN};
-use crate::inputs::follow::generations::Family;
+use crate::inputs::follow::generations::{Family, Opened};
 use crate::inputs::follow::layout::Meaning;
 use crate::inputs::follow::reader::News;
 use crate::inputs::follow::{clock, identity};
@@ -134,6 +134,13 @@ impl Opener {
                 self.polls = true;
             }
         }
+        for word in words.iter().filter(|word| word.name.ends_with(".gz")) {
+            if let Meaning::Member(family) = self.layout.meaning(&word.folder, &word.name)
+                && let Some(kin) = self.kin_of(&family.folder, &family.base)
+            {
+                kin.packs = true;
+            }
+        }
         let mut relist = false;
         for word in words {
             match self.layout.meaning(&word.folder, &word.name) {
@@ -142,7 +149,7 @@ impl Opener {
                     let is_base = family.base == word.name;
                     if is_base && word.came {
                         let follows = word.created_last && !overflow;
-                        let opened = if follows { self.follow_on(&family) } else { Err(Vec::new()) };
+                        let opened = if follows { self.follow_on(&family) } else { Err(Opened::default()) };
                         if let Err(opened) = opened {
                             self.later.remove(&family.path());
                             self.look_on(family, opened);

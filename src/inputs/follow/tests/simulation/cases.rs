@@ -154,24 +154,45 @@ fn files_that_were_created_are_followed_without_a_look_at_other_names() {
 
 #[test]
 fn a_file_that_is_rotated_just_before_it_is_opened_is_not_passed_over() {
-    for times in 1..3 {
-        let mut still = Still::new(docker_rules(), |folder, _| create(folder, 0));
-        assert_eq!(still.for_seconds(1), ["0"]);
-        shift(&still.folder);
-        create(&still.folder, 1);
-        let (folder, mut left) = (still.folder.clone(), times);
-        let rotate = move |call: Call<'_>| {
-            if left > 0 && call == Call::Open(&folder.join(BASE)) {
-                left -= 1;
-                shift(&folder);
-                create(&folder, 1 + times - left);
+    let mut still = Still::new(docker_rules(), |folder, _| create(folder, 0));
+    assert_eq!(still.for_seconds(1), ["0"]);
+    shift(&still.folder);
+    create(&still.folder, 1);
+    let (folder, mut done) = (still.folder.clone(), false);
+    let rotate = move |call: Call<'_>| {
+        if call == Call::Open(&folder.join(BASE)) && !std::mem::replace(&mut done, true) {
+            shift(&folder);
+            create(&folder, 2);
+        }
+    };
+    let (mut came, listings) = still.listings(Duration::from_millis(1), rotate);
+    assert!(listings > 0, "it can not know what is between");
+    came.extend(still.for_seconds(1));
+    assert_eq!(came, ["1", "2"]);
+}
+
+#[test]
+fn a_file_that_was_opened_and_is_gone_before_the_look_is_not_lost() {
+    let mut still = Still::new(docker_rules(), |folder, _| create(folder, 0));
+    assert_eq!(still.for_seconds(1), ["0"]);
+    let again = |folder: &Path, n| {
+        fs::remove_file(folder.join(BASE)).expect("there");
+        create(folder, n);
+    };
+    again(&still.folder, 1);
+    let (folder, mut fstats) = (still.folder.clone(), 0);
+    let (came, _) = still.listings(Duration::from_millis(1), move |call| {
+        // It is open by then.
+        if call == Call::Fstat {
+            fstats += 1;
+            if fstats == 1 {
+                again(&folder, 2);
             }
-        };
-        let (mut came, listings) = still.listings(Duration::from_millis(1), rotate);
-        assert!(listings > 0, "it can not know what is between");
-        came.extend(still.for_seconds(1));
-        assert_eq!(came, numbers(1..2 + times));
-    }
+        }
+    });
+    assert_eq!([came, still.for_seconds(1)].concat(), ["1", "2"]);
+    let lost = &still.life.metrics.inputs[0].followed.generations[Generation::Lost as usize];
+    assert_eq!(lost.load(Ordering::Relaxed), 0);
 }
 
 #[test]
