@@ -92,7 +92,7 @@ fn append(log: &Arc<Log>, frames: usize, rate: Option<f64>, settles: bool) -> Ve
                     let mut done: Box<dyn Committed> = Box::new(Told(Instant::now(), told.clone()));
                     while let Err(full) = log.append(1, 1, Arc::clone(&payload) as Arc<dyn Payload>, done) {
                         done = full.done;
-                        log.room_blocking(&longshore::workers::Stop::default());
+                        log.room_blocking(0, &longshore::workers::Stop::default());
                     }
                 }
                 for _ in 0..frames.min(WINDOW) {

@@ -50,6 +50,8 @@ pub fn open(
     let size = config.buffer.size.unwrap_or_else(|| default_size(&config.node.data_dir));
     let settings = buffer::Settings {
         full: config.buffer.full,
+        // As many as sinks may be configured.
+        optional: config.sinks.iter().enumerate().fold(0, |bits, (at, sink)| bits | u64::from(!sink.required) << at),
         keep: config.buffer.keep,
         // Should the start fail, the configuration of before has them again.
         hold_removed: true,

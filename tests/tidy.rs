@@ -52,7 +52,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("sinks", &["record", "record_id", "batch", "budget", "metrics", "settings", "codec", "backoff", "log"]),
-    ("buffer", &["workers", "sync"]),
+    ("buffer", &["log", "workers", "sync"]),
     ("dead_letters", &["batch", "budget", "metrics", "codec", "buffer", "log"]),
     (
         "delivery",

@@ -24,6 +24,9 @@ pub const PENDING_MAX: usize = 8192;
 /// Entries of one reader, at most: so many frames are given out beyond one that is not settled.
 pub const HELD_MAX: usize = 65_536;
 
+/// A segment that may have frames for every reader.
+pub const ANYBODY: u64 = u64::MAX;
+
 /// One segment.
 #[derive(Clone, Debug)]
 pub struct Segment {
@@ -39,6 +42,8 @@ pub struct Segment {
     pub name: Name,
     /// Where its frames begin.
     pub header_len: u32,
+    /// Bits of the readers that have frames in it; [`ANYBODY`] while nobody has looked.
+    pub readers: u64,
 }
 
 /// A frame that was taken and is not committed.
@@ -85,6 +90,8 @@ pub struct Reader {
     pub name: String,
     /// Whether it is configured; others keep their backlog while there is room.
     pub live: bool,
+    /// It never keeps others from going on: what it has not settled goes when room is needed.
+    pub optional: bool,
     /// Everything of it up to here is settled.
     pub settled: Lsn,
     /// What it had got by then.
@@ -98,6 +105,15 @@ pub struct Reader {
     early: BTreeSet<Lsn>,
     /// Losses that count as got once everything up to the number is settled.
     losses: Vec<(Lsn, BySource)>,
+}
+
+/// What a segment is to be removed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Nobody needs it.
+    Done,
+    /// Room is needed: nobody needs it whom others have to wait for.
+    Room,
 }
 
 /// What became of a frame that a reader met in the log.
@@ -131,6 +147,11 @@ impl Reader {
 
     fn wants(&self, bits: u64) -> bool {
         bits >> self.bit & 1 == 1
+    }
+
+    /// Whether frames of that segment can be its own.
+    pub fn has_some_in(&self, segment: &Segment) -> bool {
+        self.wants(segment.readers)
     }
 
     fn appended(&mut self, frame: &Queued, handed: bool) {
@@ -296,6 +317,7 @@ impl Books {
             if let Some(len) = len {
                 let count = Count { records: u64::from(frame.records), bytes: u64::from(*len) };
                 self.totals.add(frame.bits, frame.source, count);
+                self.segments.back_mut().into_iter().for_each(|last| last.readers |= frame.bits);
             }
             self.readers.iter_mut().for_each(|reader| reader.committed(&frame, *len));
             self.committed = frame.lsn;
@@ -432,14 +454,37 @@ impl Books {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// How many of the oldest segments all configured readers are done with; the last one (`active`: it is written to)
-    /// only counts when nothing more goes into it.
-    pub fn settled_segments(&self, active: bool) -> usize {
-        let settled =
-            self.readers.iter().filter(|reader| reader.live || self.hold_removed).map(|reader| reader.settled).min();
-        let settled = settled.unwrap_or(self.committed);
-        let sealed = self.segments.len() - usize::from(active && !self.segments.is_empty());
-        (0..sealed).take_while(|at| self.below(*at) <= settled + 1).count()
+    /// The segments that can go, oldest first: whoever segments are kept for is beyond it, or has no frame in it. So one
+    /// reader that stands still keeps what it has to get, and nothing else. The last one, to which frames are written if it
+    /// is `active`, only goes with all others: it says which numbers were given.
+    ///
+    /// A reader that is configured no longer keeps nothing (but while it is [held](Self::hold_removed)). Where older segments
+    /// stay, though, what it has is given up for [`Why::Room`] only: it would lose what it has in those as well.
+    pub fn free(&self, active: bool, why: Why) -> Vec<usize> {
+        let (mut free, mut all) = (Vec::new(), true);
+        let least = self.readers.iter().map(|reader| reader.settled).min().unwrap_or(self.committed);
+        for (at, segment) in self.segments.iter().enumerate() {
+            let through = self.below(at) - 1;
+            let keeps = |reader: &Reader| match why {
+                Why::Done => reader.live || self.hold_removed || !all,
+                Why::Room => reader.live && !reader.optional || !reader.live && self.hold_removed,
+            };
+            let needs = |reader: &Reader| reader.settled < through && reader.has_some_in(segment) && keeps(reader);
+            let is_last = at + 1 == self.segments.len();
+            if through > least && self.readers.iter().any(needs) || is_last && (active || !all) {
+                all = false;
+            } else {
+                free.push(at);
+            }
+        }
+        free
+    }
+
+    /// Bytes of frames in segments that can not go, about.
+    pub fn held(&self, why: Why) -> u64 {
+        let free = self.free(true, why);
+        let bytes = |at: usize| self.segments[at].bytes.min(self.segments[at].end);
+        (0..self.segments.len()).filter(|at| free.binary_search(at).is_err()).map(bytes).sum()
     }
 }
 
@@ -542,6 +587,45 @@ mod tests {
         assert_eq!(records(&books.readers[0].give_up(3, &totals)), 10);
         books.settle(0, 2);
         assert_eq!((books.readers[0].settled, records(&books.readers[0].backlog(&books.totals, 4))), (3, 10));
+    }
+
+    #[test]
+    fn a_segment_is_kept_for_those_that_have_frames_in_it_wherever_it_lies() {
+        let mut books = books(1);
+        let all = |readers: u64, at: Lsn| Segment {
+            first: at,
+            end: 10,
+            bytes: 20,
+            created_ms: 0,
+            name: Name { first: at, take: 0 },
+            header_len: 0,
+            readers,
+        };
+        // Two frames a segment: both have some in the first, then the second reader only, and in the end the first again.
+        for (at, bits) in [3, 2, 2, 1, 3].into_iter().enumerate() {
+            books.segments.push_back(all(0, 2 * at as u64 + 1));
+            (0..2).for_each(|_| _ = books.append((bits, 0), 1, 0, 1, 0));
+            books.publish(&[Some(1); 2]);
+        }
+        assert_eq!(books.segments.iter().map(|segment| segment.readers).collect::<Vec<_>>(), [3, 2, 2, 1, 3]);
+        (1..=10).for_each(|lsn| books.settle(1, lsn));
+        assert_eq!(books.free(true, Why::Done), [1, 2], "the first reader stands at the beginning");
+        assert_eq!((books.held(Why::Done), books.held(Why::Room)), (30, 30));
+        books.readers[0].optional = true;
+        assert_eq!(books.free(true, Why::Done), [1, 2]);
+        assert_eq!((books.free(true, Why::Room), books.held(Why::Room)), (vec![0, 1, 2, 3], 10));
+        // The last one says which numbers were given, so it does not go before others.
+        (7..=10).for_each(|lsn| books.settle(0, lsn));
+        assert_eq!(books.free(false, Why::Done), [1, 2]);
+        (1..=2).for_each(|lsn| books.settle(0, lsn));
+        assert_eq!((books.free(true, Why::Done), books.free(false, Why::Done).len()), (vec![0, 1, 2, 3], 5));
+        // A sink that is gone: not more than the oldest go early, unless there is need.
+        books.readers[0] = Reader { live: false, ..Reader::new(0, "r0".to_owned(), false, 0, BySource::default()) };
+        assert_eq!(books.free(true, Why::Done), [0, 1, 2, 3]);
+        books.readers[1] = Reader::new(1, "r1".to_owned(), true, 0, BySource::default());
+        assert_eq!((books.free(true, Why::Done).len(), books.free(true, Why::Room)), (0, vec![3]));
+        books.hold_removed = true;
+        assert!(books.free(true, Why::Room).is_empty());
     }
 
     #[test]

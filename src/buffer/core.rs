@@ -5,7 +5,7 @@
 //! |---|---|
 //! | commit | (new segment: create, keep space, header) write, fdatasync, (folder) — then it is published |
 //! | a failed write or sync | the file is never written or synced again; the same frames go into a new segment |
-//! | removal | cursors on the disk, then unlink, then the folder |
+//! | removal of a segment, wherever it lies | cursors on the disk, then unlink, then the folder |
 //! | a cursor's failed sync | the next save makes a new file and renames it over the old one |
 //!
 //! Limits: segments of a sixteenth of the log, 1 to 64 MiB; space is kept in steps of an eighth of that.
@@ -13,7 +13,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::books::{Books, Reader, Segment};
+use super::books::{Books, Reader, Segment, Why};
 use super::cursor::{self, Cursor, SLOT};
 use super::frame::{self, BLOCK, Seed};
 use super::group::Group;
@@ -22,14 +22,14 @@ use super::meta::{self, Meta};
 use super::names::{assign_readers, assign_sources};
 use super::quarantine;
 use super::recover::Recovery;
-use super::segment::{self, Name, Scan, SegmentHeader, Start};
-use super::totals::{BySource, Totals};
-use super::{Count, Full, LossReason, Lsn};
+use super::segment::{Name, SegmentHeader};
+use super::totals::BySource;
+use super::{Full, LossReason, Lsn};
+
+mod room; // what goes when, and with which counts
 
 /// Tries of making a segment file whose name is taken.
 const TAKES_MAX: u32 = 1000;
-/// Removals that fail since the sums of a segment's header can not be read, in a row; then it goes without them.
-const UNREADABLE_MAX: u32 = 2;
 
 /// Sizes, all derived from the log's.
 #[derive(Clone, Copy, Debug)]
@@ -112,8 +112,12 @@ pub struct Core<I: Io> {
     cursors: Vec<CursorFile<I::File>>,
     /// Losses that were not told yet.
     given: Vec<Given>,
-    /// See [`UNREADABLE_MAX`].
+    /// Removals in a row that failed since sums can not be read.
     unreadable: u32,
+    /// Segments of earlier runs begin below.
+    recovered: Lsn,
+    /// [`Self::learn`] has looked at those up to this one.
+    learned: Option<Name>,
 }
 
 /// How a log is opened; what [`super::Settings`] comes down to.
@@ -127,6 +131,8 @@ pub struct Options {
     pub keep_ms: u64,
     /// Names of readers.
     pub readers: Vec<String>,
+    /// One bit a reader, in their order: it keeps nobody from going on.
+    pub optional: u64,
     /// Names of sources.
     pub sources: Vec<String>,
     /// The id of a new log.
@@ -161,7 +167,10 @@ impl<I: Io> Core<I> {
             let (settled, got) = recovery.place_of(&*io, bit);
             // Who has everything has the numbers that are left out as well.
             let settled = if settled >= last { next - 1 } else { settled };
-            books.readers.push(Reader::new(bit, meta.readers[&bit].name.clone(), live, settled, got));
+            let optional = live && options.optional >> books.readers.len() & 1 == 1;
+            let mut reader = Reader::new(bit, meta.readers[&bit].name.clone(), live, settled, got);
+            reader.optional = optional;
+            books.readers.push(reader);
             cursors.push(CursorFile {
                 file: None,
                 generation: recovery.generations.get(&bit).copied().unwrap_or(0),
@@ -182,6 +191,8 @@ impl<I: Io> Core<I> {
             cursors,
             given: Vec::new(),
             unreadable: 0,
+            recovered: next,
+            learned: None,
         })
     }
 
@@ -251,9 +262,9 @@ impl<I: Io> Core<I> {
             // Others fill the disk: the active segment gives back what it keeps for more, and what is only kept for a replay
             // goes. The next try says whether it helped.
             self.seal();
-            let settled = self.books().settled_segments(false);
-            if settled > 0 {
-                let _ = self.remove(settled, LossReason::ReaderRemoved);
+            let settled = self.books().free(false, Why::Done);
+            if !settled.is_empty() {
+                let _ = self.remove(&settled);
             }
         }
         done
@@ -332,7 +343,8 @@ impl<I: Io> Core<I> {
         // At most HEADER_MAX.
         let header_len = header_len as u32;
         let end = u64::from(header_len);
-        self.books().segments.push_back(Segment { first, end, bytes, created_ms: now_ms, name, header_len });
+        let segment = Segment { first, end, bytes, created_ms: now_ms, name, header_len, readers: 0 };
+        self.books().segments.push_back(segment);
         Ok(())
     }
 
@@ -353,143 +365,6 @@ impl<I: Io> Core<I> {
         if last.end == u64::from(last.header_len) && self.io.unlink(&last.name.text()).is_ok() {
             self.books().segments.pop_back();
         }
-    }
-
-    /// Makes room for `bytes` more, as the policy has it.
-    fn make_room(&mut self, bytes: u64, now_ms: u64) -> Result<(), Fail> {
-        loop {
-            let (used, settled, segments) = {
-                let books = self.books();
-                (books.bytes(), books.settled_segments(self.active.is_some()), books.segments.len())
-            };
-            if used + bytes <= self.limits.size {
-                return Ok(());
-            }
-            let sealed = segments - usize::from(self.active.is_some());
-            if settled > 0 {
-                self.remove(1, LossReason::ReaderRemoved)?;
-            } else if self.full == Full::DropOldest && sealed > 0 {
-                self.remove(1, LossReason::DroppedOldest)?;
-            } else {
-                return Err(Fail::Full);
-            }
-            self.collect(now_ms)?;
-        }
-    }
-
-    /// Removes segments that everybody is done with and that are not kept for a replay.
-    pub fn collect(&mut self, now_ms: u64) -> Result<(), Fail> {
-        let old = {
-            let books = self.books();
-            let settled = books.settled_segments(self.active.is_some());
-            // What a segment holds is no younger than the next one.
-            let ended = |at: usize| books.segments.get(at + 1).map_or(now_ms, |next| next.created_ms);
-            (0..settled).take_while(|at| ended(*at).saturating_add(self.keep_ms) <= now_ms).count()
-        };
-        if old > 0 {
-            self.remove(old, LossReason::ReaderRemoved)?;
-        }
-        Ok(())
-    }
-
-    /// Removes the oldest segments: who is not done with them gives them up, and all cursors are on the disk before.
-    fn remove(&mut self, count: usize, why: LossReason) -> Result<(), Fail> {
-        let (through, names) = {
-            let books = self.books();
-            let names: Vec<String> = books.segments.iter().take(count).map(|segment| segment.name.text()).collect();
-            (books.below(count - 1) - 1, names)
-        };
-        let behind: Vec<usize> = {
-            let books = self.books();
-            (0..books.readers.len()).filter(|at| books.readers[*at].settled < through).collect()
-        };
-        if !behind.is_empty() {
-            let totals = self.known_totals_at(count)?;
-            let mut books = self.books();
-            let mut given = Vec::new();
-            for reader in behind {
-                let of = &mut books.readers[reader];
-                let at = match &totals {
-                    Some(totals) => totals.of(of.bit),
-                    None => of.known(through),
-                };
-                let lost = of.give_up(through, &at);
-                let why = if of.live { why } else { LossReason::ReaderRemoved };
-                if !lost.0.is_empty() {
-                    given.push(Given { reader, lost, why });
-                }
-            }
-            drop(books);
-            self.given.extend(given);
-        }
-        self.save_cursors()?;
-        for name in names {
-            match self.io.unlink(&name) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
-            }
-            self.books().segments.pop_front();
-        }
-        self.io.sync_folder()?;
-        Ok(())
-    }
-
-    /// The sums before segment `at`, which whoever gives up what lies before it needs: without them it would be found
-    /// missing later, and counted as damaged. So a disk that does not say them is asked again before that happens.
-    fn known_totals_at(&mut self, at: usize) -> io::Result<Option<Totals>> {
-        match self.totals_at(at).or_else(|_| self.totals_at(at)) {
-            Ok(totals) => {
-                self.unreadable = 0;
-                Ok(Some(totals))
-            }
-            Err(error) if error.kind() != io::ErrorKind::NotFound && self.unreadable < UNREADABLE_MAX => {
-                self.unreadable += 1;
-                Err(error)
-            }
-            Err(_) => {
-                self.unreadable = 0;
-                Ok(None)
-            }
-        }
-    }
-
-    /// From its header, or those of all frames when it is the end.
-    fn totals_at(&self, at: usize) -> io::Result<Totals> {
-        let name = {
-            let books = self.books();
-            match books.segments.get(at) {
-                Some(segment) => segment.name.text(),
-                None => return Ok(books.totals.clone()),
-            }
-        };
-        let file = self.io.open_read(&name)?;
-        match segment::read_header(&*self.io, &file)? {
-            Start::Header(header, _) => Ok(header.totals),
-            // Its header is damaged: what lies before it is added up.
-            _ => self.add_up(at),
-        }
-    }
-
-    fn add_up(&self, at: usize) -> io::Result<Totals> {
-        let (segments, readers) = {
-            let books = self.books();
-            let segments: Vec<(Segment, Lsn)> =
-                (0..at).map(|at| (books.segments[at].clone(), books.below(at))).collect();
-            (segments, books.readers.clone())
-        };
-        let mut totals = Totals(readers.iter().map(|reader| (reader.bit, reader.settled_totals.clone())).collect());
-        for (segment, below) in segments {
-            let file = self.io.open_read(&segment.name.text())?;
-            let mut scan = Scan::new(Arc::new(file), u64::from(segment.header_len));
-            while let Some((_, head)) = scan.next(&*self.io, self.seed, segment.first, below, segment.end)? {
-                let done = readers.iter().filter(|reader| head.lsn <= reader.settled);
-                let bits = done.fold(head.readers, |bits, reader| bits & !(1 << reader.bit));
-                let count = Count { records: u64::from(head.records), bytes: u64::from(head.len) };
-                totals.add(bits, head.source, count);
-            }
-        }
-        Ok(totals)
     }
 
     /// Whether a reader is further than its cursor says.

@@ -1,5 +1,8 @@
 //! Crashes after every call, with every residue; failing calls; and mistakes that these tests must find.
 //!
+//! In some runs the first reader has few frames and settles few, so that segments before and behind stay for it while
+//! others go.
+//!
 //! The oracle: what was acked and not settled is read again, byte for byte, by every reader that it is for, in order;
 //! nothing else but frames that were appended is read; no damage is seen; the backlog that is told is what is read; no
 //! number is given twice; the log goes on working. Seeds are printed with a failure: `LONGSHORE_SEED=n` begins there,
@@ -7,7 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{self, Relaxed};
 use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
@@ -23,6 +27,8 @@ use super::sim::{Lie, RESIDUES, Residue, SimFs, State};
 use super::{Damage, Full, Lsn};
 
 const READERS: usize = 2;
+/// How often a segment went while an older one stayed.
+static HOLES: AtomicU64 = AtomicU64::new(0);
 pub const LIMITS: Limits = Limits { size: 160 << 10, segment: 24 << 10, step: 8 << 10, payload: 12 << 10 };
 
 pub fn options(full: Full, jump: u64) -> Options {
@@ -33,6 +39,7 @@ pub fn options(full: Full, jump: u64) -> Options {
         readers: vec!["a".to_owned(), "b".to_owned()],
         sources: vec!["x".to_owned(), "y".to_owned()],
         id: [9; 16],
+        optional: 0,
         hold_removed: false,
         jump,
     }
@@ -167,7 +174,14 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize) -> u64 {
     let mut walks: Vec<Walk<usize>> = (0..READERS).map(|reader| Walk::new(reader, core.seed())).collect();
     let mut after = [0; READERS];
     let mut in_hand: [Vec<Lsn>; READERS] = Default::default();
+    let few = seed % 5 == 2;
+    let mut seen: BTreeSet<Lsn> = BTreeSet::new();
     for _ in 0..steps {
+        let there: BTreeSet<Lsn> = lock(core.shared()).segments.iter().map(|segment| segment.first).collect();
+        if seen.difference(&there).any(|gone| there.first().is_some_and(|oldest| oldest < gone)) {
+            HOLES.fetch_add(1, Ordering::Relaxed);
+        }
+        seen.clone_from(&there);
         io.fail(rng.fork(), faults);
         match rng.u8(..12) {
             0..=4 => {
@@ -177,11 +191,11 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize) -> u64 {
                     let len = if rng.u8(..8) == 0 { rng.usize(..11_000) } else { rng.usize(..600) };
                     let mut payload = vec![0; len];
                     rng.fill(&mut payload);
-                    let bits = rng.u64(1..4);
+                    let bits = if few && rng.u8(..8) > 0 { 2 } else { rng.u64(1..4) };
                     lsns.push(add(&mut core, &mut group, bits, payload, &mut promise.lock().expect("no panic")));
                     // A reader that keeps up gets it from memory, and may be done before the commit.
                     for reader in (0..READERS).filter(|reader| bits >> reader & 1 == 1) {
-                        if full == Full::Block && rng.u8(..4) == 0 {
+                        if full == Full::Block && (rng.u8(..4) == 0 || few && reader == 1) {
                             promise.lock().expect("no panic").settled[reader].insert(lsns[lsns.len() - 1]);
                             lock(core.shared()).settle(reader, lsns[lsns.len() - 1]);
                         }
@@ -192,7 +206,7 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize) -> u64 {
                         Ok(()) => break,
                         Err(Fail::Full) => {
                             // As a slow reader does in the end.
-                            for reader in 0..READERS {
+                            for reader in usize::from(few && tries % 4 < 3)..READERS {
                                 let committed = lock(core.shared()).committed;
                                 let mut promise = promise.lock().expect("no panic");
                                 let all: Vec<Lsn> = promise.frames.range(..=committed).map(|(lsn, _)| *lsn).collect();
@@ -225,7 +239,7 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize) -> u64 {
                 }
             }
             8..=9 => {
-                let reader = rng.usize(..READERS);
+                let reader = if few && rng.u8(..8) > 0 { 1 } else { rng.usize(..READERS) };
                 if !in_hand[reader].is_empty() {
                     let at = rng.usize(..in_hand[reader].len());
                     let lsn = in_hand[reader].swap_remove(at);
@@ -274,7 +288,12 @@ fn runs(what: &str, default: u64, faults: u32) {
             Err(_) => panic!("{what}: seed {seed} (LONGSHORE_SEED={seed} LONGSHORE_SEEDS=1)"),
         }
     }
-    println!("{what}: seeds {from} to {}, {states} crash states", from + count - 1);
+    let holes = HOLES.load(Ordering::Relaxed);
+    println!(
+        "{what}: seeds {from} to {}, {states} crash states, {holes} segments gone before older ones",
+        from + count - 1
+    );
+    assert!(holes > 0 || count < default, "no segment has gone before an older one");
 }
 
 #[test]

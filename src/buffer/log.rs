@@ -8,11 +8,11 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::books::Books;
+use super::books::{Books, Why};
 use super::core::{self, Core, Given, Limits, Options};
 use super::folder;
 use super::frame::{HEADER, Header};
@@ -22,9 +22,10 @@ use super::read::{Step, Walk};
 use super::recover::recover;
 use super::totals::BySource;
 use super::{
-    Backlog, Committed, Full, Loss, LossReason, Lsn, NoRoom, Payload, Read, Recovered, Refusal, SIZE_MIN, Settings,
-    State, Status,
+    Backlog, Committed, Count, Full, Loss, LossReason, Lsn, NoRoom, Payload, Read, Recovered, Refusal, SIZE_MIN,
+    Settings, State, Status,
 };
+use crate::log::Limited;
 use crate::workers::{Stop, Workers};
 
 mod thread; // what the I/O thread does
@@ -44,6 +45,13 @@ const PROBE_MIN: Duration = Duration::from_secs(1);
 const PROBE_MAX: Duration = Duration::from_secs(30);
 /// Numbers left out at a start: more than can have been given without being written.
 const JUMP: u64 = 1 << 16;
+/// Room that is waited for at least: for a batch as inputs make them.
+const ROOM_MIN: usize = 1 << 20;
+
+/// By folder: that a log is full.
+static FULL: Limited = Limited::new(4);
+/// By reader: what it has lost.
+static LOST: Limited = Limited::new(6);
 
 /// An open log. Shared by everything that appends, reads and settles.
 pub struct Log<I: Io = Disk> {
@@ -69,6 +77,8 @@ struct Inner<I: Io> {
     /// Numbers by index of the source.
     sources: Vec<u16>,
     figures: Figures,
+    /// That it does not take everything was written to the own log.
+    said: AtomicBool,
     /// Keeps others out of the folder; until `close` has ended the thread that writes.
     folder_lock: Mutex<Option<std::os::fd::OwnedFd>>,
 }
@@ -88,6 +98,8 @@ struct Queue {
     state: State,
     /// Somebody was refused for want of room since the cursors were saved last.
     wanted: bool,
+    /// The largest frame that was refused since the log is full.
+    full_for: usize,
     /// Set by `close`: when the thread has to be done.
     closing: Option<Instant>,
     cursor_error: Option<String>,
@@ -143,6 +155,7 @@ where
             full: settings.full,
             keep_ms: settings.keep.map_or(0, |keep| u64::try_from(keep.as_millis()).unwrap_or(u64::MAX)),
             readers: readers.iter().map(|name| (*name).to_owned()).collect(),
+            optional: settings.optional,
             sources: settings.sources.clone(),
             id: std::array::from_fn(|_| random.u8(..)),
             hold_removed: settings.hold_removed,
@@ -163,6 +176,7 @@ where
                 taken: 0,
                 state: State::Healthy,
                 wanted: false,
+                full_for: 0,
                 closing: None,
                 cursor_error: None,
             }),
@@ -171,6 +185,7 @@ where
             space: Level::default(),
             walks: (0..readers.len()).map(|reader| Mutex::new(Walk::new(reader, core.seed()))).collect(),
             figures: Figures::default(),
+            said: AtomicBool::new(false),
             folder_lock: Mutex::new(lock),
             settings,
         };
@@ -228,12 +243,15 @@ where
         let mut books = core::lock(&inner.books);
         if let Some(why) = inner.refusal(&queue, &books, hint) {
             queue.wanted |= why != Refusal::Queue;
-            if why == Refusal::Full && queue.state == State::Healthy {
-                queue.state = State::Full;
-                drop(books);
-                inner.work.notify_one();
-                drop(queue);
-                inner.tell_state(&State::Full);
+            if matches!(why, Refusal::Full | Refusal::Dropped) {
+                queue.full_for = queue.full_for.max(hint);
+                if queue.state == State::Healthy {
+                    queue.state = State::Full;
+                    drop(books);
+                    inner.work.notify_one();
+                    drop(queue);
+                    inner.tell_state(&State::Full);
+                }
             }
             return Err(NoRoom { why, done });
         }
@@ -265,21 +283,21 @@ where
         self.inner.limits.payload
     }
 
-    /// Waits until a frame could be taken again, or the log is closed.
-    pub async fn room(&self) {
+    /// Waits until a frame of about so many bytes could be taken again, or the log is closed.
+    pub async fn room(&self, bytes: usize) {
         loop {
             let next = self.inner.space.get() + 1;
-            if self.inner.has_room() || !self.inner.space.reach(next).await {
+            if self.inner.has_room(bytes) || !self.inner.space.reach(next).await {
                 return;
             }
         }
     }
 
     /// The same for a thread; returns early when told to stop.
-    pub fn room_blocking(&self, stop: &Stop) {
+    pub fn room_blocking(&self, bytes: usize, stop: &Stop) {
         while !stop.is_set() {
             let next = self.inner.space.get() + 1;
-            if self.inner.has_room() {
+            if self.inner.has_room(bytes) {
                 return;
             }
             // The limit is for the word to stop.
@@ -326,9 +344,10 @@ where
     pub fn settle(&self, reader: usize, lsn: Lsn) {
         let frees = {
             let mut books = core::lock(&self.inner.books);
+            let before = books.readers[reader].settled;
             books.settle(reader, lsn);
-            // More than what was settled before: the first one is looked at only.
-            !books.segments.is_empty() && books.below(0) <= books.readers[reader].settled + 1
+            // It has passed the end of a segment.
+            books.holding(before + 1) != books.holding(books.readers[reader].settled + 1)
         };
         if frees && self.inner.lock().wanted {
             self.inner.work.notify_one();
@@ -358,6 +377,7 @@ where
         Status {
             state,
             bytes: books.bytes(),
+            held: books.held(Why::Done) + books.queued_bytes,
             size: inner.limits.size,
             segments: books.segments.len(),
             readers: (0..inner.bits.len()).map(|reader| inner.backlog(&books, reader)).collect(),
@@ -457,36 +477,46 @@ impl<I: Io> Inner<I> {
         if self.settings.full == Full::DropOldest {
             return None;
         }
-        // One segment is in reserve: what is queued always fits. What is only kept for a replay makes room.
-        let settled = books.settled_segments(true);
-        let held: u64 = books.segments.iter().skip(settled).map(|segment| segment.bytes.min(segment.end)).sum();
-        if held + wanted + self.limits.segment <= self.limits.size {
+        // One segment is in reserve: what is queued always fits. What is only kept for a replay makes room, and what only
+        // optional readers have.
+        let fits = |held: u64| held + wanted + self.limits.segment <= self.limits.size;
+        if fits(books.bytes()) || fits(books.held(Why::Room)) {
             return None;
         }
         Some(if self.settings.full == Full::Block { Refusal::Full } else { Refusal::Dropped })
     }
 
-    fn has_room(&self) -> bool {
+    /// Whether there is nothing to wait for with a frame of that size.
+    fn has_room(&self, bytes: usize) -> bool {
         let mut queue = self.lock();
         let books = core::lock(&self.books);
-        // Room for a batch as inputs make them.
-        let why = self.refusal(&queue, &books, self.limits.payload.min(1 << 20));
+        let why = self.refusal(&queue, &books, bytes.max(ROOM_MIN).min(self.limits.payload));
         let has = matches!(why, None | Some(Refusal::Closed | Refusal::Dropped));
         queue.wanted |= !has;
         has
+    }
+
+    /// Whether it is full still, and was said to be: there is no room for the largest frame that was refused since.
+    fn is_full(&self) -> bool {
+        let mut queue = self.lock();
+        if queue.state != State::Full {
+            return false;
+        }
+        let books = core::lock(&self.books);
+        let why = self.refusal(&queue, &books, queue.full_for.max(ROOM_MIN).min(self.limits.payload));
+        let full = matches!(why, Some(Refusal::Full | Refusal::Dropped));
+        queue.wanted |= full;
+        full
     }
 
     fn tell(&self, given: Vec<Given>) {
         for Given { reader, lost, why } in given {
             let name = core::lock(&self.books).readers[reader].name.clone();
             let BySource(by_source) = &lost;
-            tracing::error!(
-                sink = name,
-                records = lost.sum().records,
-                bytes = lost.sum().bytes,
-                reason = reason(why),
-                "records are lost from the disk log"
-            );
+            if let Some(left_out) = LOST.allow(&name) {
+                let (Count { records, bytes }, reason) = (lost.sum(), reason(why));
+                tracing::error!(sink = name, records, bytes, reason, left_out, "records are lost from the disk log");
+            }
             let Some(watcher) = &self.settings.watcher else { continue };
             for (source, count) in by_source {
                 let source = self.source_of(*source);
@@ -499,13 +529,25 @@ impl<I: Io> Inner<I> {
     fn tell_state(&self, state: &State) {
         match state {
             State::Degraded { cause } => {
+                self.said.store(true, Relaxed);
                 tracing::error!(dir = %self.settings.dir.display(), cause, "the log can not be written: what is given to it waits, unconfirmed, until it works again; it is tried every 1 to 30 s");
             }
             State::Full => {
-                tracing::warn!(dir = %self.settings.dir.display(), size = self.limits.size, "the disk log is full")
+                let dir = self.settings.dir.display().to_string();
+                if let Some(left_out) = FULL.allow(&dir) {
+                    self.said.store(true, Relaxed);
+                    tracing::warn!(
+                        dir,
+                        size = self.limits.size,
+                        left_out,
+                        "the disk log is full; what happens now is [buffer] full"
+                    );
+                }
             }
-            State::Healthy => tracing::info!(dir = %self.settings.dir.display(), "the disk log takes records again"),
-            State::Closed => {}
+            State::Healthy if self.said.swap(false, Relaxed) => {
+                tracing::info!(dir = %self.settings.dir.display(), "the disk log takes records again");
+            }
+            State::Healthy | State::Closed => {}
         }
         if let Some(watcher) = &self.settings.watcher {
             watcher.state(state);
@@ -516,6 +558,7 @@ impl<I: Io> Inner<I> {
         let mut queue = self.lock();
         if queue.state != state {
             queue.state = state.clone();
+            queue.full_for = 0;
             drop(queue);
             self.tell_state(&state);
         }

@@ -163,7 +163,7 @@ fn fill(log: &Log, readers: u64) -> u64 {
                 taken += 1;
                 sync(log, lsn);
             }
-            Err(NoRoom { why: Refusal::Queue, .. }) => log.room_blocking(&crate::workers::Stop::default()),
+            Err(NoRoom { why: Refusal::Queue, .. }) => log.room_blocking(0, &crate::workers::Stop::default()),
             Err(refused) => {
                 assert!(matches!(refused.why, Refusal::Full | Refusal::Dropped), "{refused:?}");
                 return taken;
@@ -184,7 +184,7 @@ fn a_full_log_blocks_until_its_slowest_reader_settles() {
     (1..=taken).for_each(|lsn| log.settle(0, lsn));
     std::thread::scope(|scope| {
         scope.spawn(|| (1..=taken).for_each(|lsn| log.settle(1, lsn)));
-        log.room_blocking(&crate::workers::Stop::default());
+        log.room_blocking(0, &crate::workers::Stop::default());
     });
     let lsn = put(&log, 1, b"there is room");
     sync(&log, lsn);
@@ -192,12 +192,148 @@ fn a_full_log_blocks_until_its_slowest_reader_settles() {
 }
 
 #[derive(Default)]
-struct Losses(std::sync::Mutex<Vec<Loss>>);
+struct Losses(std::sync::Mutex<Vec<Loss>>, std::sync::Mutex<Vec<State>>);
 impl Watcher for Losses {
     fn lost(&self, loss: &Loss) {
         self.0.lock().expect("no panic").push(loss.clone());
     }
-    fn state(&self, _: &State) {}
+    fn state(&self, state: &State) {
+        self.1.lock().expect("no panic").push(state.clone());
+    }
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = soon();
+    while !done() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn dropping_the_newest_keeps_what_is_there_says_so_once_and_takes_records_again() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let told = Arc::new(Losses::default());
+    let watcher: Arc<dyn Watcher> = Arc::clone(&told) as Arc<dyn Watcher>;
+    let settings = Settings { full: Full::DropNewest, watcher: Some(watcher), ..Settings::new(dir.path(), SIZE_MIN) };
+    let (log, _) = Log::open(settings, &["keeps up", "sleeps"]).expect("it opens");
+    let taken = fill(&log, 3);
+    assert!((40..80).contains(&taken), "{taken}");
+    for _ in 0..50 {
+        let payload = Arc::new(Bytes(vec![8; 100_000]));
+        let refused = log.append(3, 1, payload, Box::new(Acked::default())).expect_err("it is full");
+        assert_eq!(refused.why, Refusal::Dropped);
+    }
+    // Whoever has nothing to wait for does not wait; and three looks of the thread later it is full still.
+    log.room_blocking(100_000, &crate::workers::Stop::default());
+    std::thread::sleep(Duration::from_millis(800));
+    assert_eq!((log.status().state, told.1.lock().expect("no panic").clone()), (State::Full, vec![State::Full]));
+    assert!(log.status().bytes <= SIZE_MIN && told.0.lock().expect("no panic").is_empty());
+    let kept: Vec<Lsn> = all(&log, 1, 0).into_iter().map(|(lsn, _)| lsn).collect();
+    assert_eq!(kept, (1..=taken).collect::<Vec<Lsn>>(), "the oldest are there");
+    (1..=taken).for_each(|lsn| [0, 1].into_iter().for_each(|reader| log.settle(reader, lsn)));
+    until("it takes records again", || log.status().state == State::Healthy);
+    sync(&log, put(&log, 3, b"there is room"));
+    assert_eq!(*told.1.lock().expect("no panic"), [State::Full, State::Healthy]);
+    log.close(soon()).expect("closed");
+}
+
+#[tokio::test]
+async fn room_is_waited_for_as_much_as_is_needed_and_full_is_said_until_there_is() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let told = Arc::new(Losses::default());
+    let watcher: Arc<dyn Watcher> = Arc::clone(&told) as Arc<dyn Watcher>;
+    let settings = Settings { watcher: Some(watcher), ..Settings::new(dir.path(), SIZE_MIN) };
+    let (log, _) = Log::open(settings, &["a"]).expect("it opens");
+    let large = || Arc::new(Bytes(vec![1; 2_500_000]));
+    for _ in 0..2 {
+        let lsn = log.append(1, 1, large(), Box::new(Acked::default())).expect("room");
+        sync(&log, lsn);
+    }
+    let refused = log.append(1, 1, large(), Box::new(Acked::default())).expect_err("5 of 8 MB, and a reserve");
+    assert_eq!(refused.why, Refusal::Full);
+    log.room(100_000).await;
+    let waits = tokio::time::timeout(Duration::from_millis(900), log.room(2_500_000)).await;
+    assert!(waits.is_err(), "there is no room for that");
+    assert_eq!(*told.1.lock().expect("no panic"), [State::Full], "and nothing flaps");
+    log.settle(0, 1);
+    tokio::time::timeout(Duration::from_secs(30), log.room(2_500_000)).await.expect("a segment has gone");
+    until("it takes records again", || log.status().state == State::Healthy);
+    let lsn = log.append(1, 1, large(), Box::new(Acked::default())).expect("room");
+    sync(&log, lsn);
+    log.close(soon()).expect("closed");
+}
+
+/// Appends 100,000 bytes for each of these readers in turn, and settles them for the one that is awake; gives how many of
+/// the frames were taken.
+fn through(log: &Log, readers: &[u64], awake: usize, frames: usize) -> Vec<Lsn> {
+    let payload = Arc::new(Bytes(vec![7; 100_000]));
+    let mut lsns = Vec::new();
+    for at in 0..frames {
+        let readers = readers[at % readers.len()];
+        let end = soon();
+        let lsn = loop {
+            match log.append(readers, 1, Arc::clone(&payload) as Arc<dyn Payload>, Box::new(Acked::default())) {
+                Ok(lsn) => break lsn,
+                Err(_) => {
+                    assert!(Instant::now() < end, "frame {at} is not taken: {:?}", log.status());
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        };
+        sync(log, lsn);
+        if readers >> awake & 1 == 1 {
+            log.settle(awake, lsn);
+        }
+        lsns.push(lsn);
+    }
+    lsns
+}
+
+#[test]
+fn a_reader_that_stands_still_keeps_the_segments_that_hold_something_for_it_and_no_other() {
+    for keep in [None, Some(Duration::from_secs(3_600))] {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let settings = Settings { keep, ..Settings::new(dir.path(), SIZE_MIN) };
+        let (log, _) = Log::open(settings.clone(), &["sleeps", "archive"]).expect("it opens");
+        let mine = [through(&log, &[3], 1, 1)[0], {
+            through(&log, &[2], 1, 150);
+            through(&log, &[3], 1, 1)[0]
+        }];
+        through(&log, &[2], 1, 150);
+        assert!(log.status().bytes <= SIZE_MIN && log.status().held < 4 << 20, "{:?}", log.status());
+        log.close(soon()).expect("closed");
+        drop(log);
+        // What an earlier run has left is looked at when it is in the way.
+        let (log, found) = Log::open(settings, &["sleeps", "archive"]).expect("it opens");
+        assert!(found.damage.is_none(), "{found:?}");
+        assert_eq!((found.readers[0].total.records, found.readers[1].total.records), (2, 0));
+        through(&log, &[2], 1, 150);
+        let read: Vec<Lsn> = all(&log, 0, 0).into_iter().map(|(lsn, _)| lsn).collect();
+        assert_eq!(read, mine);
+        mine.iter().for_each(|lsn| log.settle(0, *lsn));
+        assert_eq!(log.status().readers[0].total.records, 0);
+        log.close(soon()).expect("closed");
+    }
+}
+
+#[test]
+fn what_an_optional_reader_has_not_settled_goes_where_room_is_needed_and_is_counted() {
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let losses = Arc::new(Losses::default());
+    let watcher: Arc<dyn Watcher> = Arc::clone(&losses) as Arc<dyn Watcher>;
+    let settings = Settings { optional: 1, watcher: Some(watcher), ..Settings::new(dir.path(), SIZE_MIN) };
+    let (log, _) = Log::open(settings, &["sleeps", "archive"]).expect("it opens");
+    let total = through(&log, &[3], 1, 300).len() as u64;
+    // Its backlog is all that there was room for.
+    let left = all(&log, 0, 0).len() as u64;
+    let losses = losses.0.lock().expect("no panic");
+    let lost: u64 = losses.iter().map(|loss| loss.count.records).sum();
+    assert!(losses.iter().all(|loss| loss.reader == Some(0) && loss.why == LossReason::DroppedOldest), "{losses:?}");
+    assert!(lost + left == total && left > 30, "{lost} and {left} of {total}");
+    assert_eq!(log.status().readers[1].total.records, 0);
+    drop(losses);
+    log.close(soon()).expect("closed");
 }
 
 #[test]
@@ -249,12 +385,12 @@ async fn tasks_wait_for_a_commit_and_for_the_end() {
     let (log, _) = open(dir.path(), &["a"]);
     let lsn = put(&log, 1, b"x");
     assert!(log.wait_committed(lsn).await);
-    log.room().await;
+    log.room(0).await;
     let other = Arc::clone(&log);
     let waits = tokio::spawn(async move { other.wait_committed(lsn + 1).await });
     log.close(soon()).expect("closed");
     assert!(!waits.await.expect("no panic"));
-    log.room().await;
+    log.room(0).await;
     let refused = log.append(1, 1, Arc::new(Bytes(vec![])), Box::new(Acked::default())).expect_err("closed");
     assert_eq!(refused.why, Refusal::Closed);
 }

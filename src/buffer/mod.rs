@@ -75,6 +75,11 @@ pub const SOURCES_MAX: usize = 128;
 /// The smallest log.
 pub const SIZE_MIN: u64 = 8 << 20;
 
+/// Bytes of one payload in a log of `size` bytes, at most; the same as [`Log::frame_max`].
+pub fn frame_max(size: u64) -> usize {
+    core::Limits::of(size.max(SIZE_MIN)).payload
+}
+
 /// What is stored: encoded by the I/O thread straight into its write buffer, so there is one copy.
 pub trait Payload: Send + Sync {
     /// Appends the bytes to `out`. May be called again, after a failed write; it must give the same bytes.
@@ -159,6 +164,9 @@ pub struct Settings {
     pub keep: Option<Duration>,
     /// Names of what the records came from (inputs), for counting; [`Payload::source`] is an index.
     pub sources: Vec<String>,
+    /// One bit a reader, in the order given to [`Log::open`]: it never keeps others from going on. Where room is needed,
+    /// what it has not settled goes as [`LossReason::DroppedOldest`], whatever [`Settings::full`] says.
+    pub optional: u64,
     /// What readers that are configured no longer have not settled stays until [`Log::let_go_of_removed`].
     pub hold_removed: bool,
     /// Told of losses and of changes of the state.
@@ -168,8 +176,16 @@ pub struct Settings {
 impl Settings {
     /// The defaults: block, keep nothing.
     pub fn new(dir: impl Into<PathBuf>, size: u64) -> Settings {
-        let (full, hold_removed) = (Full::Block, false);
-        Settings { dir: dir.into(), size, full, keep: None, sources: Vec::new(), hold_removed, watcher: None }
+        Settings {
+            dir: dir.into(),
+            size,
+            full: Full::Block,
+            keep: None,
+            sources: Vec::new(),
+            optional: 0,
+            hold_removed: false,
+            watcher: None,
+        }
     }
 }
 
@@ -209,7 +225,7 @@ pub struct Loss {
 /// Why records are lost to a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LossReason {
-    /// The log was full and drops its oldest segment.
+    /// The log was full: it drops its oldest segment, or the reader keeps nobody from going on.
     DroppedOldest,
     /// Bytes on the disk are damaged, or a segment is missing.
     Damaged,
@@ -325,6 +341,8 @@ pub struct Status {
     pub state: State,
     /// Bytes on the disk.
     pub bytes: u64,
+    /// Bytes of segments that some reader needs, and of what waits to be written; not of what is only kept for a replay.
+    pub held: u64,
     /// Bytes on the disk, at most.
     pub size: u64,
     /// Segments.

@@ -1,5 +1,5 @@
 //! A look at a log that somebody else may have open: every frame that is there, oldest first. Takes no lock and writes
-//! nothing, so it works beside a running node. What goes while it looks (the oldest segment) is passed over.
+//! nothing, so it works beside a running node. A segment that goes while it looks is passed over.
 //!
 //! What is damaged is left out and counted; its readers count it too, when they get there.
 

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use super::books::Segment;
+use super::books::{ANYBODY, Segment};
 use super::cursor::{self, Cursor};
 use super::frame::{BLOCK, Header, LogId, Seed};
 use super::io::Io;
@@ -157,6 +157,7 @@ fn place_segments<I: Io>(io: &I, found: &mut Recovery, listed: Vec<Listed>) -> V
             created_ms,
             name: file.name,
             header_len,
+            readers: ANYBODY,
         };
         match file.start {
             Start::Header(header, len) if header.id == found.meta.id => {

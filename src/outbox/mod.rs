@@ -256,7 +256,7 @@ impl Outbox {
                 },
                 Some(Wait::Log) => tokio::select! {
                     () = room => {}
-                    () = behind.log.room() => {}
+                    () = behind.log.room(0) => {}
                     () = &mut give_up => return,
                 },
             }

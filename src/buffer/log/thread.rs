@@ -117,11 +117,9 @@ impl<I: Io> Inner<I> {
             self.housekeep(core, saved, false);
         }
         self.tell(core.take_losses());
-        if failures > 0 || self.lock().state != State::Healthy {
-            let full = self.lock().state == State::Full && !self.has_room();
-            if !full {
-                self.set_state(State::Healthy);
-            }
+        let was_well = failures == 0 && self.lock().state == State::Healthy;
+        if !was_well && !self.is_full() {
+            self.set_state(State::Healthy);
         }
         self.committed.raise(core::lock(&self.books).committed);
         for (at, frame) in waiting.into_iter().enumerate() {
@@ -172,8 +170,12 @@ impl<I: Io> Inner<I> {
         if let Some(error) = error.filter(|_| was.is_none()) {
             tracing::warn!(dir = %self.settings.dir.display(), error, "cursors of the disk log can not be saved; after a crash records would come twice");
         }
-        if self.lock().state == State::Full && self.has_room() {
-            self.set_state(State::Healthy);
+        if self.lock().state == State::Full {
+            // One look at a time: readers and acks are not kept waiting by it for long.
+            core.learn();
+            if !self.is_full() {
+                self.set_state(State::Healthy);
+            }
         }
         self.space.bump();
     }
