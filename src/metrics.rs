@@ -15,6 +15,7 @@
 //! Counters are atomics that are added to once a batch, not once a record. What can be counted is in
 //! `metrics/catalogue.rs`.
 
+mod buffer; // how the disk log is
 #[macro_use]
 mod catalogue; // what can be counted
 pub mod followed; // files that are followed, by chain
@@ -27,6 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::waits::Waits;
+pub use buffer::BufferMetrics;
 pub use catalogue::{DropReason, LetterLoss, Oddity, RejectReason, Reload};
 use slots::Slots;
 use text::Exposition;
@@ -131,6 +133,8 @@ pub struct Pair {
     pub rejected: [AtomicU64; RejectReason::COUNT],
     /// By [`DropReason`].
     pub dropped: [AtomicU64; DropReason::COUNT],
+    /// The same in bytes, as the disk log has them or would; since the start.
+    pub dropped_bytes: [AtomicU64; DropReason::COUNT],
     /// Given back to their origin.
     pub returned: AtomicU64,
     /// In the disk log and not in memory.
@@ -197,13 +201,19 @@ impl SinkMetrics {
 
 impl Pair {
     fn new() -> Pair {
-        Pair { rejected: zeros(), dropped: zeros(), ..Pair::default() }
+        Pair { rejected: zeros(), dropped: zeros(), dropped_bytes: zeros(), ..Pair::default() }
     }
 
     /// Records in memory.
     pub fn in_flight(&self) -> u64 {
         // One that got into the log while its sink was delivering it may be below zero for a while, and the sum is right.
         self.held.load(Relaxed).wrapping_add(self.logged.load(Relaxed))
+    }
+
+    /// Records of some bytes are given up; to be called within a [`Metrics::turn`].
+    pub fn give_up(&self, from: &AtomicU64, why: DropReason, records: u64, bytes: u64) {
+        shift(from, &self.dropped[why as usize], records);
+        self.dropped_bytes[why as usize].fetch_add(bytes, Relaxed);
     }
 
     /// Records that have an end.
@@ -221,24 +231,8 @@ pub fn shift(from: &AtomicU64, to: &AtomicU64, records: u64) {
 /// Health checks of addresses that an input is to listen on begin so: while one fails, `/ready` does.
 pub const LISTEN_CHECK: &str = "listen ";
 
-/// How the disk log is; copied from it four times a second.
-#[derive(Debug, Default)]
-pub struct BufferMetrics {
-    /// Bytes on the disk, at most; 0 where there is no disk log.
-    pub size: AtomicU64,
-    /// Bytes on the disk.
-    pub bytes: AtomicU64,
-    /// Segments.
-    pub segments: AtomicU64,
-    /// Commits since the start.
-    pub commits: AtomicU64,
-    /// Nanoseconds of all commits.
-    pub commit_ns: AtomicU64,
-    /// Failed writes and syncs since the start.
-    pub failures: AtomicU64,
-    /// Frames that wait for their commit.
-    pub waiting: AtomicU64,
-}
+/// Health checks of sinks that records are dropped for begin so.
+pub const DROPS_CHECK: &str = "drops.";
 
 /// Everything that is counted for one sink.
 #[derive(Debug)]
@@ -364,6 +358,7 @@ impl Metrics {
                 gauge.store(0, Relaxed);
             }
             self.uncheck(&format!("sink.{}", sink.name));
+            self.uncheck(&format!("{DROPS_CHECK}{}", sink.name));
         }
     }
 
@@ -524,9 +519,12 @@ impl Metrics {
                 }
             }
         }
-        let labelled: [(&str, &str, &[&str], fn(&Pair) -> &[AtomicU64]); 2] = [
+        let labelled: [(&str, &str, &[&str], fn(&Pair) -> &[AtomicU64]); 3] = [
             ("longshore_rejected_total", "Records that a sink refused for good.", RejectReason::NAMES, |p| &p.rejected),
             ("longshore_dropped_total", "Records that were given up at a sink.", DropReason::NAMES, |p| &p.dropped),
+            ("longshore_dropped_bytes_total", "Bytes of them, about, since the start.", DropReason::NAMES, |p| {
+                &p.dropped_bytes
+            }),
         ];
         for (name, help, values, of) in labelled {
             out.family(name, "counter", help);
@@ -568,24 +566,6 @@ impl Metrics {
         out.family(name, "gauge", "Since when every try has failed, 0 while all is well.");
         for (_, sink) in self.shown_sinks() {
             out.sample(name, &[("sink", &sink.name)], sink.failing_since.load(Relaxed) / 1_000_000_000);
-        }
-    }
-}
-
-impl Metrics {
-    fn expose_buffer(&self, out: &mut Exposition) {
-        let buffer = &self.buffer;
-        let figures: [(&str, &str, &str, &AtomicU64); 6] = [
-            ("longshore_buffer_size_bytes", "gauge", "Size of the disk log, at most; 0 without one.", &buffer.size),
-            ("longshore_buffer_bytes", "gauge", "Bytes of the disk log.", &buffer.bytes),
-            ("longshore_buffer_segments", "gauge", "Segments of the disk log.", &buffer.segments),
-            ("longshore_buffer_commits_total", "counter", "Commits of the disk log.", &buffer.commits),
-            ("longshore_buffer_commit_ns_total", "counter", "Nanoseconds of all commits.", &buffer.commit_ns),
-            ("longshore_buffer_failures_total", "counter", "Failed writes and syncs.", &buffer.failures),
-        ];
-        for (name, kind, help, figure) in figures {
-            out.family(name, kind, help);
-            out.sample(name, &[], figure.load(Relaxed));
         }
     }
 }

@@ -242,7 +242,7 @@ impl Reader {
             }
             Err(damage) => {
                 let turn = metrics.turn();
-                shift(&pair.buffered, &pair.dropped[DropReason::BufferDamaged as usize], frame.records);
+                pair.give_up(&pair.buffered, DropReason::BufferDamaged, frame.records, frame.bytes.len() as u64);
                 drop(turn);
                 receipts.settle(crate::batch::Outcome::Dropped);
                 if let Some(left_out) = SAID.allow("") {

@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Refused;
 use super::settle::Settler;
 use super::stored::{AtCommit, Stored};
 use crate::batch::{Batch, Outcome, Receipt, Receipts, Waiter};
-use crate::buffer::{Log, Lsn, Refusal};
+use crate::buffer::{Log, Lsn, Payload as _, Refusal};
 use crate::metrics::{Metrics, shift};
 
 /// A sink that has a batch for so long has it on the disk.
@@ -50,12 +51,12 @@ impl Entry {
     }
 
     /// Appends it; `Some` when the log refused.
-    fn log(&self, log: &Log) -> Option<Refusal> {
+    fn log(&self, log: &Log) -> Option<Refused> {
         let mut state = self.state();
         let State::Memory(receipts, batch) = &*state else { return None };
         let payload = Arc::new(Stored::new(batch, self.tags, &self.metrics));
         let waiting = AtCommit::new(receipts.clone(), Vec::new(), &payload);
-        let records = u32::try_from(self.records).unwrap_or(u32::MAX);
+        let (records, bytes) = (u32::try_from(self.records).unwrap_or(u32::MAX), payload.size_hint());
         let port = 1 << self.port;
         match log.append_handed(port, port, records, payload, waiting.handle()) {
             Ok(lsn) => {
@@ -72,7 +73,7 @@ impl Entry {
             }
             Err(refused) => {
                 waiting.dismiss();
-                Some(refused.why)
+                Some(Refused { why: refused.why, bytes })
             }
         }
     }
@@ -147,7 +148,7 @@ impl Late {
 
     /// Logs what is in memory only, if its oldest is older than `after`. `Some` when the log refused; the rest is tried
     /// another time. Called under the lock of the ports, so that nothing comes in between.
-    pub fn log(&self, log: &Log, after: Duration) -> Option<Refusal> {
+    pub(super) fn log(&self, log: &Log, after: Duration) -> Option<Refused> {
         let mut entries = self.entries();
         while entries.front().is_some_and(|entry| !matches!(*entry.state(), State::Memory(..))) {
             entries.pop_front();
@@ -156,6 +157,6 @@ impl Late {
             return None;
         }
         // What no frame can hold stays in memory, and is in nobody's way.
-        entries.iter().find_map(|entry| entry.log(log).filter(|why| *why != Refusal::TooLarge))
+        entries.iter().find_map(|entry| entry.log(log).filter(|refused| refused.why != Refusal::TooLarge))
     }
 }

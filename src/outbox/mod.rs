@@ -16,7 +16,7 @@
 //!   than half full, so that durable inputs do not starve it.) What a sink has in memory only is logged late
 //!   (`late.rs`).
 //! - A sink with `required = false` holds nobody back: without room in its queue and in its half of the log, what is
-//!   new is dropped for it and counted.
+//!   new is dropped for it and counted; what it has in the log goes where the others need the room.
 //! - One lock decides who gets what, so that numbers are given in the order in which queues are filled. Nobody waits for
 //!   one sink while holding the batch of another.
 //!
@@ -25,6 +25,7 @@
 mod feed;
 mod fresh;
 mod late;
+mod look;
 mod settle;
 mod stored;
 #[cfg(test)]
@@ -39,16 +40,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 
 pub use feed::Feed;
+pub use look::Watch;
 pub use settle::Settled;
 pub use watcher::{CHECK, LogWatcher};
 
 use crate::batch::{Batch, Outcome, Receipts, Shipment};
 use crate::budget::Budget;
-use crate::buffer::{Log, Lsn, Refusal};
-use crate::metrics::{DropReason, Metrics, RejectReason, shift};
+use crate::buffer::{Log, Lsn, Payload as _, Refusal};
+use crate::codec::stored_batch;
+use crate::metrics::{DropReason, Metrics, shift};
 use crate::workers::Stop;
 use fresh::Fresh;
-use late::{Handed, LATE_AFTER, Late};
+use late::{Handed, Late};
+use look::Drops;
 use settle::{LogWaiter, Settler};
 use stored::{AtCommit, Stored};
 
@@ -120,8 +124,10 @@ struct Shared {
     metrics: Arc<Metrics>,
     behind: Option<Behind>,
     settler: Option<Arc<Settler>>,
-    /// The log is more than half full.
+    /// The log is more than half full with what sinks have not got.
     half_full: AtomicBool,
+    /// By port: what was said of its drops.
+    drops: Mutex<Vec<Drops>>,
     /// Bytes in the queue of one port, at most (but one batch always).
     queued_max: usize,
 }
@@ -157,13 +163,20 @@ pub struct Want {
     pub records: u64,
 }
 
-/// What the rest of an offer waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the rest of an offer waits for; of several, the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wait {
     /// Room in a queue.
     Room,
-    /// Room in the log, or in a queue.
-    Log,
+    /// Room in the log for a frame of so many bytes, or in a queue.
+    Log(usize),
+}
+
+/// What the log did not take.
+struct Refused {
+    why: Refusal,
+    /// Of the frame, about.
+    bytes: usize,
 }
 
 impl Outbox {
@@ -193,8 +206,11 @@ impl Outbox {
             settler: behind.as_ref().map(|behind| Arc::new(Settler::new(&behind.log))),
             behind,
             half_full: AtomicBool::new(false),
+            drops: Mutex::default(),
             queued_max: (total / 8 / ways.len().max(1)).max(64 << 10),
         };
+        let sinks: Vec<usize> = ways.iter().map(|way| way.sink).collect();
+        *shared.drops.lock().unwrap_or_else(PoisonError::into_inner) = Drops::of(&sinks, &shared.metrics);
         Outbox { ways, shared: Arc::new(shared) }
     }
 
@@ -210,7 +226,7 @@ impl Outbox {
 
     /// What looks at the log from time to time; it does not keep the queues open.
     pub fn watch(&self) -> Watch {
-        Watch { shared: Arc::clone(&self.shared), sinks: self.ways.iter().map(|way| way.sink).collect() }
+        Watch::new(&self.shared, self.ways.iter().map(|way| way.sink).collect())
     }
 
     /// The number of ports.
@@ -254,12 +270,14 @@ impl Outbox {
                     () = tokio::time::sleep_until((began + SPILL_AFTER).into()), if !spills => {}
                     () = &mut give_up => return,
                 },
-                Some(Wait::Log) => tokio::select! {
+                Some(Wait::Log(bytes)) => tokio::select! {
                     () = room => {}
-                    () = behind.log.room(0) => {}
+                    () = behind.log.room(bytes) => {}
                     () = &mut give_up => return,
                 },
             }
+            // Where others take the room each time, they get their turn on this thread as well.
+            tokio::task::consume_budget().await;
         }
         offer.receipts.settle(Outcome::Delivered);
     }
@@ -309,30 +327,45 @@ impl Outbox {
         let (room, lack): (Vec<Want>, Vec<Want>) = wants
             .into_iter()
             .partition(|want| self.has_room(&ports, want.port, cost) || self.ways[want.port].queue.is_closed());
+        let half_full = self.shared.half_full.load(Relaxed);
+        let (left_out, lack): (Vec<Want>, Vec<Want>) =
+            lack.into_iter().partition(|want| has_log && half_full && self.is_optional(want));
+        left_out.into_iter().for_each(|want| self.end(offer, want));
         let all_behind = lack.iter().all(|want| ports[want.port] != Mode::Live);
         offer.placed |= !room.is_empty();
-        // Others go on with it: then the disk takes what the full ones have no room for.
+        // Others go on with it, or nobody may wait for it: then the disk takes what the full ones have no room for.
+        let goes_on = offer.placed || lack.iter().all(|want| self.is_optional(want));
         let spills = has_log
             && match all_behind {
-                true => offer.placed || !self.shared.half_full.load(Relaxed),
-                false => offer.placed && patient,
+                true => goes_on || !half_full,
+                false => goes_on && patient,
             };
         for want in &room {
             let receipts = self.waits_for_sink(offer, want);
             self.hand(want.port, self.shipment(offer, *want, receipts, false));
         }
+        if !spills {
+            offer.wants.extend(&lack);
+            return (!lack.is_empty()).then_some(Wait::Room);
+        }
         let mut wait = None;
         for group in groups(lack) {
-            let refused = if spills { self.store(&mut ports, offer, &group, false) } else { Some(Refusal::Full) };
-            let Some(why) = refused else { continue };
+            let Some(Refused { why, bytes }) = self.store(&mut ports, offer, &group, false) else { continue };
             for want in group {
-                let optional = !self.ways[want.port].required && (patient || spills);
-                if optional || why == Refusal::Dropped {
-                    self.end(offer, want, DropReason::BufferFull);
-                } else {
-                    wait = Some(if spills && why != Refusal::TooLarge { Wait::Log } else { Wait::Room });
-                    offer.wants.push(want);
+                let ends = match why {
+                    Refusal::Dropped => true,
+                    Refusal::Full | Refusal::Degraded => self.is_optional(&want),
+                    // It passes soon, or its queue may have room.
+                    Refusal::Queue | Refusal::TooLarge => self.is_optional(&want) && patient,
+                    Refusal::Closed => false,
+                };
+                if ends {
+                    self.end(offer, want);
+                    continue;
                 }
+                let room_helps = matches!(why, Refusal::TooLarge | Refusal::Closed);
+                wait = wait.max(Some(if room_helps { Wait::Room } else { Wait::Log(bytes) }));
+                offer.wants.push(want);
             }
         }
         wait
@@ -343,26 +376,30 @@ impl Outbox {
         let wants = std::mem::take(&mut offer.wants);
         let (wants, left_out): (Vec<Want>, Vec<Want>) = wants
             .into_iter()
-            .partition(|want| self.ways[want.port].required || !half_full || self.has_room(ports, want.port, cost));
-        left_out.into_iter().for_each(|want| self.end(offer, want, DropReason::BufferFull));
+            .partition(|want| !self.is_optional(want) || !half_full || self.has_room(ports, want.port, cost));
+        left_out.into_iter().for_each(|want| self.end(offer, want));
         let mut wait = None;
         for group in groups(wants) {
-            let Some(why) = self.store(ports, offer, &group, true) else { continue };
+            let Some(Refused { why, bytes }) = self.store(ports, offer, &group, true) else { continue };
             for want in group {
                 let from_memory = self.has_room(ports, want.port, cost);
                 match why {
                     Refusal::Dropped | Refusal::TooLarge if from_memory => {
                         self.hand(want.port, self.shipment(offer, want, offer.receipts.clone(), false));
                     }
-                    Refusal::Dropped => self.end(offer, want, DropReason::BufferFull),
-                    Refusal::TooLarge => self.reject(offer, want),
+                    Refusal::Dropped => self.end(offer, want),
+                    Refusal::Full | Refusal::TooLarge if self.is_optional(&want) && !from_memory => {
+                        self.end(offer, want);
+                    }
+                    // No frame can hold it: it goes from memory, when the sink has room.
+                    Refusal::TooLarge => {
+                        wait = wait.max(Some(Wait::Room));
+                        offer.wants.push(want);
+                    }
                     // Its sinks end too: the origin hears "not delivered".
                     Refusal::Closed => drop(offer.receipts.clone()),
-                    Refusal::Full if !self.ways[want.port].required && !from_memory => {
-                        self.end(offer, want, DropReason::BufferFull);
-                    }
                     Refusal::Queue | Refusal::Full | Refusal::Degraded => {
-                        wait = Some(Wait::Log);
+                        wait = wait.max(Some(Wait::Log(bytes)));
                         offer.wants.push(want);
                     }
                 }
@@ -373,7 +410,7 @@ impl Outbox {
 
     /// Appends the batch for these ports. Live ones with room (if `live`) get it from memory as well, the others are
     /// behind from now on. `Some` when the log refused it; then nothing has changed.
-    fn store(&self, ports: &mut [Mode], offer: &Offer, group: &[Want], live: bool) -> Option<Refusal> {
+    fn store(&self, ports: &mut [Mode], offer: &Offer, group: &[Want], live: bool) -> Option<Refused> {
         let log = &self.shared.behind.as_ref()?.log;
         let (batch, metrics) = (&offer.batch, &self.shared.metrics);
         let (mut readers, mut direct) = (0, 0);
@@ -386,10 +423,9 @@ impl Outbox {
         let is_direct = |want: &Want| direct >> want.port & 1 == 1;
         // What a port has in memory comes before what it reads from the log, there too.
         let full = |want: &&Want| !is_direct(want) && ports[want.port] == Mode::Live;
-        if let Some(why) =
-            group.iter().filter(full).find_map(|want| self.shared.late[want.port].log(log, Duration::ZERO))
-        {
-            return Some(why);
+        let late = group.iter().filter(full).find_map(|want| self.shared.late[want.port].log(log, Duration::ZERO));
+        if late.is_some() {
+            return late;
         }
         let moved = |back: bool| {
             let _turn = metrics.turn();
@@ -406,7 +442,7 @@ impl Outbox {
         let buffered = buffered.map(|want| (self.ways[want.port].sink, want.records)).collect();
         let payload = Arc::new(Stored::new(batch, tags, metrics));
         let waiting = AtCommit::new(offer.receipts.clone(), buffered, &payload);
-        let records = u32::try_from(records).unwrap_or(u32::MAX);
+        let (records, bytes) = (u32::try_from(records).unwrap_or(u32::MAX), payload.size_hint());
         match log.append_handed(readers, direct, records, payload, waiting.handle()) {
             Ok(lsn) => {
                 for want in group {
@@ -427,23 +463,22 @@ impl Outbox {
             Err(refused) => {
                 waiting.dismiss();
                 moved(true);
-                Some(refused.why)
+                Some(Refused { why: refused.why, bytes })
             }
         }
     }
 
-    /// Drops the part that a port wanted.
-    fn end(&self, offer: &Offer, want: Want, why: DropReason) {
-        let pair = self.shared.metrics.pair(offer.batch.input, self.ways[want.port].sink);
-        let _turn = self.shared.metrics.turn();
-        shift(&pair.held, &pair.dropped[why as usize], want.records);
+    fn is_optional(&self, want: &Want) -> bool {
+        !self.ways[want.port].required
     }
 
-    /// Rejects the part that a port wanted: no frame of the log can hold it.
-    fn reject(&self, offer: &Offer, want: Want) {
+    /// Drops the part that a port wanted. What of it is said, [`Watch::look`] says.
+    fn end(&self, offer: &Offer, want: Want) {
+        let rows = offer.batch.len().max(1) as u64;
+        let bytes = stored_batch::size_hint(&offer.batch) as u64 * want.records / rows;
         let pair = self.shared.metrics.pair(offer.batch.input, self.ways[want.port].sink);
         let _turn = self.shared.metrics.turn();
-        shift(&pair.held, &pair.rejected[RejectReason::TooLarge as usize], want.records);
+        pair.give_up(&pair.held, DropReason::BufferFull, want.records, bytes);
     }
 }
 
@@ -457,54 +492,4 @@ fn groups(wants: Vec<Want>) -> Vec<Vec<Want>> {
         }
     }
     groups
-}
-
-/// Looks at the log from time to time, for health, metrics and the share of optional sinks.
-#[derive(Clone)]
-pub struct Watch {
-    shared: Arc<Shared>,
-    /// By port: its sink.
-    sinks: Arc<[usize]>,
-}
-
-impl Watch {
-    /// Gives to the log what sinks have had in memory only for so long. Zero at the end of a stop, before the sinks give
-    /// up: what a dead sink holds would else keep a file's checkpoint back, and live sinks would get it all again.
-    pub fn keep(&self, after: Duration) {
-        let Some(behind) = &self.shared.behind else { return };
-        let _ports = self.shared.ports();
-        // Refused: tried again at the next look.
-        for late in &self.shared.late {
-            let _ = late.log(&behind.log, after);
-        }
-    }
-
-    /// Copies what the log says to the metrics. Called a few times a second.
-    pub fn look(&self) {
-        let Some(behind) = &self.shared.behind else { return };
-        self.keep(LATE_AFTER);
-        let status = behind.log.status();
-        let half_full = status.bytes > status.size / 2;
-        if self.shared.half_full.swap(half_full, Relaxed) && !half_full {
-            // Who found all sinks behind and the log half full waits for this.
-            self.shared.room.notify_waiters();
-        }
-        let metrics = &self.shared.metrics;
-        let buffer = &metrics.buffer;
-        for (to, figure) in [
-            (&buffer.size, status.size),
-            (&buffer.bytes, status.bytes),
-            (&buffer.segments, status.segments as u64),
-            (&buffer.commits, status.commits),
-            (&buffer.commit_ns, status.commit_ns),
-            (&buffer.failures, status.failures),
-            (&buffer.waiting, status.queued as u64),
-        ] {
-            to.store(figure, Relaxed);
-        }
-        for (sink, backlog) in self.sinks.iter().map(|sink| &metrics.sinks[*sink]).zip(&status.readers) {
-            sink.backlog_bytes.store(backlog.total.bytes, Relaxed);
-            sink.backlog_oldest_ms.store(backlog.oldest_ms.unwrap_or(0), Relaxed);
-        }
-    }
 }

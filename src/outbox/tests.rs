@@ -8,9 +8,11 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::batch::{Receipt, RowHead, Waiter};
-use crate::buffer::{Full, Settings};
+use crate::buffer::Settings;
 use crate::ledger::Ledger;
 use crate::record::{Field, Form, Timestamp};
+
+mod full_tests; // a log that gets full
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -45,14 +47,18 @@ impl Bench {
     }
 
     fn with_log_of(size: u64, dir: &Path, required: &[bool]) -> Bench {
+        Bench::with(Settings::new(dir, size), required)
+    }
+
+    fn with(settings: Settings, required: &[bool]) -> Bench {
         let names: Vec<String> = (0..required.len()).map(|at| format!("s{at}")).collect();
         let sinks: Vec<(&str, &'static str)> = names.iter().map(|name| (name.as_str(), "test")).collect();
         let metrics = Arc::new(Metrics::new(&[("in", "test")], &sinks));
         let settings = Settings {
-            full: Full::Block,
             sources: vec!["in".to_owned()],
+            optional: required.iter().enumerate().fold(0, |bits, (at, required)| bits | u64::from(!required) << at),
             watcher: Some(Arc::new(LogWatcher { metrics: Arc::clone(&metrics), sinks: (0..sinks.len()).collect() })),
-            ..Settings::new(dir, size)
+            ..settings
         };
         let readers: Vec<&str> = names.iter().map(String::as_str).collect();
         let (log, found) = Log::open(settings, &readers).expect("a log");
@@ -82,10 +88,28 @@ impl Bench {
 
     /// Offers a batch of one record to all ports; waits for room for a second at most. Whether it was placed.
     fn send(&self, number: u32, durable: bool) -> (bool, Seen) {
+        let (offer, seen) = self.offer(number, durable, 0, u64::MAX);
+        let placed = self.runtime.block_on(async { timeout(Duration::from_secs(1), self.outbox.send(offer)).await });
+        (placed.is_ok(), seen)
+    }
+
+    /// The same for some of the ports, with so many bytes beside the number; waits as long as a busy machine may need, and
+    /// looks at the log as the node does.
+    fn send_large(&self, number: u32, durable: bool, bytes: usize, ports: u64) -> Seen {
+        let (offer, seen) = self.offer(number, durable, bytes, ports);
+        let placed = self.runtime.block_on(async { timeout(SOON, self.outbox.send(offer)).await });
+        assert!(placed.is_ok(), "batch {number} is not placed: {:?}", self.log.status());
+        self.outbox.watch().look();
+        seen
+    }
+
+    fn offer(&self, number: u32, durable: bool, bytes: usize, ports: u64) -> (Offer, Seen) {
         let mut batch = Batch::new(self.budget.empty_permit(), 0, Arc::default());
         let tag = batch.tag_index("t").expect("room");
         let mark = batch.fields_mark();
         let (key, value) = (batch.push_bytes(b"n"), batch.push_bytes(number.to_string().as_bytes()));
+        batch.push_field(Field::new(key, Form::Text, value));
+        let (key, value) = (batch.push_bytes(b"pad"), batch.push_bytes(&vec![b'x'; bytes]));
         batch.push_field(Field::new(key, Form::Text, value));
         batch.push_row(mark, RowHead::at(Timestamp(0), tag));
         batch.durable = durable;
@@ -94,16 +118,19 @@ impl Bench {
         self.metrics.inputs[0].passed.fetch_add(1, Relaxed);
         let seen = Seen::default();
         let mut wants = Vec::new();
-        for port in 0..self.outbox.len() {
+        for port in (0..self.outbox.len()).filter(|port| ports >> port & 1 == 1) {
             self.metrics.pair(0, port).routed.fetch_add(1, Relaxed);
             self.metrics.pair(0, port).held.fetch_add(1, Relaxed);
             wants.push(Want { port, tags: 1, records: 1 });
         }
         let receipts = Receipts(vec![Receipt::new(Box::new(seen.clone()))]);
         let shared = wants.len() > 1;
-        let offer = Offer { batch: Arc::new(batch), receipts, wants, shared, placed: false };
-        let placed = self.runtime.block_on(async { timeout(Duration::from_secs(1), self.outbox.send(offer)).await });
-        (placed.is_ok(), seen)
+        (Offer { batch: Arc::new(batch), receipts, wants, shared, placed: false }, seen)
+    }
+
+    fn dropped(&self, port: usize) -> (u64, u64) {
+        let (pair, why) = (self.metrics.pair(0, port), DropReason::BufferFull as usize);
+        (pair.dropped[why].load(Relaxed), pair.dropped_bytes[why].load(Relaxed))
     }
 
     /// What the sink of a port takes next.
