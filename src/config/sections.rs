@@ -79,6 +79,7 @@ pub(super) fn read<'t>(
     let dead_letters = dead_letters::read(section("dead_letters"), &mut settings);
     let (sinks, sink_places) = sinks(doc, table, source, &mut settings);
     pipeline.set_to_json(sinks.iter().all(|sink| sink.part.writes_json()));
+    warn_too_large(doc, &inputs, &input_places, buffer.size);
     let telemetry = telemetry::read(section("telemetry"), source, overrides, &mut settings, &mut outside);
     if !retags {
         warn_unreached(doc, (&inputs, &input_places), (&sinks, &sink_places));
@@ -291,6 +292,28 @@ fn pipeline(section: Section<'_, '_>, there: bool, settings: &mut Vec<Setting>) 
     settings.extend(explain::of_section(&section));
     section.finish();
     (pipeline, steps, retags)
+}
+
+/// Of records that can not be in the disk log: they go from memory only, and their senders wait meanwhile.
+fn warn_too_large(
+    doc: &Doc<'_>,
+    inputs: &[Named<Box<dyn crate::inputs::Input>>],
+    places: &[Range<usize>],
+    size: Option<u64>,
+) {
+    // Without a size it is not known before the start: it depends on the file system.
+    let Some(size) = size else { return };
+    let frame = crate::buffer::frame_max(size);
+    for (input, place) in inputs.iter().zip(places) {
+        if let Some(record) = input.part.record_max().filter(|record| *record > frame) {
+            let name = &input.name;
+            let message = format!(
+                "inputs.{name}: `record_max` is {record} bytes, and in a disk log of {size} bytes a record has {frame} at \
+                 most; a larger one is acknowledged only when its sinks have it. Lower `record_max`, or raise [buffer] size"
+            );
+            doc.warn(place.clone(), message);
+        }
+    }
 }
 
 /// Warns of sinks that no input's tags reach, and of inputs whose tags no sink matches.

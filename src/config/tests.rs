@@ -219,6 +219,25 @@ c.toml:12:9: warning: sinks.lost: no tag reaches it: it matches "apii.**"; a mak
 }
 
 #[test]
+fn records_that_no_frame_of_the_disk_log_can_hold_are_warned_of() {
+    let text = |more: &str, size: &str| {
+        format!(
+            "[inputs.apps]\ntype = \"forward\"\n{more}[buffer]\nsize = \"{size}\"\n[sinks.out]\ntype = \"stdout\"\n"
+        )
+    };
+    let said = |more: &str, size: &str| {
+        let text = text(more, size);
+        let source = Source { kinds: KINDS, ..source(&text, &|_| None, Path::new("/")) };
+        read(&source, &Overrides::default()).expect("warnings only").warnings.to_string()
+    };
+    let warning = said("", "8MiB");
+    assert!(warning.contains("`record_max` is 4194304 bytes") && warning.contains("has 3145728 at most"), "{warning}");
+    assert_eq!(said("record_max = \"3MiB\"\n", "8MiB"), "");
+    assert_eq!(said("ack = \"delivered\"\n", "8MiB"), "");
+    assert_eq!(said("", "1GiB"), "");
+}
+
+#[test]
 fn records_are_only_for_json_where_no_step_and_no_sink_wants_them_as_they_came() {
     let forward = "[sinks.up]\ntype = \"forward\"\nservers = \"127.0.0.1:24224\"\nmatch = \"x.**\"\n";
     for (more, expected) in [

@@ -79,6 +79,10 @@ impl Input for Forward {
         self.settings.ack == Ack::Durable
     }
 
+    fn record_max(&self) -> Option<usize> {
+        self.is_durable().then_some(self.settings.limits.entry_max)
+    }
+
     fn start(self: Box<Self>, outlet: Outlet, workers: &Arc<Workers>) -> io::Result<()> {
         let _runtime = outlet.runtime.enter();
         let wanted = self.settings.connections_max;

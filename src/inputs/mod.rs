@@ -228,6 +228,11 @@ pub trait Input: Send {
         false
     }
 
+    /// Bytes of one record, at most, where its origin is told of the disk log.
+    fn record_max(&self) -> Option<usize> {
+        None
+    }
+
     /// What `check` should say of what is there now, beside the configuration. Looks at files, changes nothing.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
