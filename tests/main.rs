@@ -42,6 +42,7 @@ mod forward_sink;
 mod forward_upgrade;
 mod forward_ways_in;
 mod full_disk;
+mod full_log;
 mod http_sink;
 mod image;
 mod ledger;
