@@ -2,7 +2,7 @@
 //! checkpoint that rests on it.
 //!
 //! After a failed sync the kernel may have thrown the written pages away and call the next sync a success, so one
-//! failure is final: no checkpoint is saved in this run any more, and the next run reads again from the last good one.
+//! failure is final: nothing that rests on this output is settled in this run any more, and the next run gives it again.
 //!
 //! Limit: [`DIRTY_MAX`] files; beyond it the sink's own thread syncs.
 
@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{fdatasync, fstat, fsync};
+use rustix::io::Errno;
 
 use super::Durable;
 
@@ -66,22 +67,34 @@ impl Dirty {
     }
 }
 
+/// Whether an error of a sync says that there is nothing to sync: pipes, devices and some network file systems. Not EROFS:
+/// ext4 answers so when its journal was aborted and what was written is lost; after an orderly `remount,ro` it answers
+/// well, since everything was flushed.
+fn is_nothing(error: Errno) -> bool {
+    error == Errno::INVAL
+}
+
 impl Durable for Dirty {
     fn sync(&self) -> io::Result<()> {
+        self.sync_by(|file| fdatasync(file))
+    }
+}
+
+impl Dirty {
+    fn sync_by(&self, sync: impl Fn(&File) -> Result<(), Errno>) -> io::Result<()> {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if failed.is_none() {
             let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-            let files = waiting.files.values().map(|(file, name)| (fdatasync(file), name.as_str()));
+            let files = waiting.files.values().map(|(file, name)| (sync(file), name.as_str()));
             let folders = waiting.folders.values().map(|folder| (fsync(folder), "a folder"));
             let first = files.chain(folders).find_map(|(outcome, name)| {
-                // Pipes, devices and some network file systems have nothing to sync.
-                outcome
-                    .err()
-                    .filter(|e| !matches!(*e, rustix::io::Errno::INVAL | rustix::io::Errno::ROFS))
-                    .map(|e| (e, name.to_owned()))
+                outcome.err().filter(|error| !is_nothing(*error)).map(|error| (error, name.to_owned()))
             });
             *failed = first.map(|(error, name)| {
-                format!("{name}: sync failed: {error}; no checkpoint is saved any more, since nobody knows what is on the disk: restart longshore to send again from the last good one")
+                format!(
+                    "{name}: sync failed: {error}; nobody knows what of it is on the disk: restart longshore, which \
+                     sends again what was not synced"
+                )
             });
         }
         failed.as_ref().map_or(Ok(()), |text| Err(io::Error::other(text.clone())))
@@ -121,5 +134,16 @@ mod tests {
         assert!(dirty.sync().is_err());
         dirty.file((1, 1), &Arc::new(tempfile::tempfile().expect("a file")), "out");
         assert!(dirty.sync().is_err());
+    }
+
+    #[test]
+    fn a_file_system_that_turned_read_only_is_no_success() {
+        for (error, is_good) in [(Errno::INVAL, true), (Errno::ROFS, false), (Errno::IO, false), (Errno::NOSPC, false)]
+        {
+            let dirty = Dirty::default();
+            dirty.file((1, 1), &Arc::new(tempfile::tempfile().expect("a file")), "out");
+            assert_eq!(dirty.sync_by(|_| Err(error)).is_ok(), is_good, "{error}");
+            assert_eq!(dirty.sync().is_ok(), is_good, "{error} is final");
+        }
     }
 }
