@@ -4,8 +4,9 @@
 //! - Every receipt is settled once all rows of its shipment ended; what is dropped unsettled counts as not delivered.
 //! - The loop ends when the queue has ended and everything is delivered or rejected, or when it is told to give up.
 //! - A failing sink is seen in the health check `sink.NAME`: warn at the first failure, fail after 8 s (at once for
-//!   faults of configuration, and when nothing that is under way was answered for 8 s), pass at the next success. Failures are logged once in 30 s, refused records once a
-//!   second.
+//!   faults of configuration, and when nothing that is under way was answered for 8 s), pass at the next success, but warn
+//!   while it fails again and again with successes in between. Failures are logged once in 30 s, however often it works in
+//!   between, refused records once a second.
 //!
 //! Counters: delivered, rejected by pair; requests, retries, bytes, last_success, failing_since, queued by sink.
 
@@ -40,6 +41,11 @@ use plan::{End, Meaning, Next, Plan, State};
 const FAIL_AFTER: Duration = Duration::from_secs(8);
 /// The same failure is logged this often at most.
 const SAY_FAILURE: Duration = Duration::from_secs(30);
+/// It fails now and then: so many times, each within [`LAPSE_WITHIN`] of the one before.
+const LAPSES_WARN: u32 = 3;
+const LAPSE_WITHIN: Duration = Duration::from_secs(30);
+/// How soon the end of all senders is seen while nothing is taken from them.
+const LOOK_AT_SENDERS: Duration = Duration::from_millis(250);
 /// Refused records are logged this often at most.
 const SAY_REFUSED: Duration = Duration::from_secs(1);
 /// Records refused in a row, with nothing taken in between, that make the health check warn.
@@ -133,6 +139,7 @@ pub fn spawn(
         check,
         handle: handle.clone(),
         failing: None,
+        lapses: Lapses::default(),
         unanswered: None,
         said_failure: None,
         said_refused: None,
@@ -183,6 +190,34 @@ struct Failing {
     cause: String,
     /// The health check says "fail" already.
     told: bool,
+    /// The log has it.
+    said: bool,
+}
+
+/// Failures with successes in between.
+#[derive(Default)]
+struct Lapses {
+    count: u32,
+    /// The latest failure.
+    last: Option<Instant>,
+    cause: String,
+}
+
+impl Lapses {
+    /// A try failed; `again`: the one before was a success.
+    fn note(&mut self, now: Instant, again: bool, cause: &str) {
+        let soon = self.last.is_some_and(|last| now.duration_since(last) < LAPSE_WITHIN);
+        if again {
+            self.count = if soon { self.count.saturating_add(1) } else { 1 };
+        }
+        self.last = Some(now);
+        cause.clone_into(&mut self.cause);
+    }
+
+    /// Until when it is worth a warning that it works.
+    fn until(&self) -> Option<Instant> {
+        self.last.filter(|_| self.count >= LAPSES_WARN).map(|last| last + LAPSE_WITHIN)
+    }
 }
 
 struct Delivery {
@@ -198,6 +233,7 @@ struct Delivery {
     check: String,
     handle: SinkHandle,
     failing: Option<Failing>,
+    lapses: Lapses,
     /// Since when something has been under way without any answer.
     unanswered: Option<Instant>,
     said_failure: Option<Instant>,
@@ -216,6 +252,10 @@ impl Delivery {
         let mut tries: JoinSet<Tried> = JoinSet::new();
         let mut ended = false;
         loop {
+            if self.queue.is_closed() {
+                // Whatever waits, for room or for a time, is tried once more: the node has little time to stop.
+                self.plan.close(Instant::now());
+            }
             self.counters().queued.store(self.queue.len() as u64, Relaxed);
             let wake = self.send_all(&mut tries);
             if self.closed {
@@ -234,7 +274,9 @@ impl Delivery {
                 None => self.unanswered,
             };
             let fails = fails.map(|since| since + FAIL_AFTER);
-            let wake = [wake, upkeep, fails].into_iter().flatten().min();
+            let lapses = self.lapses.until().filter(|_| self.failing.is_none());
+            let senders = (!ended && !self.plan.has_room()).then(|| Instant::now() + LOOK_AT_SENDERS);
+            let wake = [wake, upkeep, fails, lapses, senders].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 () = &mut give_up => break,
@@ -282,7 +324,7 @@ impl Delivery {
                 let bytes_max = self.plan.bytes_max();
                 let rest = self.inside(|sink| sink.prepare(&mut request, bytes_max));
                 if !rest.is_empty() {
-                    self.plan.take_back(rest, Instant::now());
+                    self.plan.take_back(rest, &request, Instant::now());
                 }
             }
             if request.tries > 0 {
@@ -395,14 +437,18 @@ impl Delivery {
     /// The destination answered: whatever failed before works again.
     fn answers(&mut self) {
         if let Some(failing) = self.failing.take() {
-            self.said_failure = None;
             self.counters().failing_since.store(0, Relaxed);
-            self.metrics.check(&self.check, Health::Pass, "");
-            tracing::info!(
-                sink = self.counters().name,
-                seconds = failing.since.elapsed().as_secs(),
-                "the sink works again"
-            );
+            if self.lapses.until().is_some() {
+                let Lapses { count, cause, .. } = &self.lapses;
+                let text = format!("it fails now and then, {count} times so far; last: {cause}");
+                self.metrics.check(&self.check, Health::Warn, text);
+            } else {
+                self.metrics.check(&self.check, Health::Pass, "");
+            }
+            if failing.said {
+                let seconds = failing.since.elapsed().as_secs();
+                tracing::info!(sink = self.counters().name, seconds, "the sink works again");
+            }
         }
     }
 
@@ -443,10 +489,12 @@ impl Delivery {
             let stamp = u64::try_from(Timestamp::now().0).unwrap_or(0);
             self.counters().failing_since.store(stamp, Relaxed);
         }
+        self.lapses.note(now, self.failing.is_none(), &cause);
         let since = self.failing.as_ref().map_or(now, |failing| failing.since);
         let told = fault || self.failing.as_ref().is_some_and(|failing| failing.told);
+        let said = !quiet || self.failing.as_ref().is_some_and(|failing| failing.said);
         self.metrics.check(&self.check, if told { Health::Fail } else { Health::Warn }, cause.clone());
-        self.failing = Some(Failing { since, cause, told });
+        self.failing = Some(Failing { since, cause, told, said });
     }
 
     /// A warning that lasts becomes a failure, and so does silence: a destination that takes connections and never
@@ -460,7 +508,13 @@ impl Delivery {
             self.counters().failing_since.store(stamp, Relaxed);
             self.metrics.check(&self.check, Health::Fail, cause.clone());
             tracing::warn!(sink = self.counters().name, cause, "the sink still waits for its destination");
-            self.failing = Some(Failing { since, cause, told: true });
+            self.failing = Some(Failing { since, cause, told: true, said: true });
+        }
+        if self.failing.is_none() && self.lapses.until().is_some_and(|until| Instant::now() >= until) {
+            self.lapses = Lapses::default();
+            if self.refused_in_a_row < REFUSED_WARN {
+                self.metrics.check(&self.check, Health::Pass, "");
+            }
         }
         if let Some(failing) = self.failing.as_mut().filter(|f| !f.told && f.since.elapsed() >= FAIL_AFTER) {
             failing.told = true;

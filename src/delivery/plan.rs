@@ -108,8 +108,10 @@ pub struct Plan {
     ready: VecDeque<Request>,
     waiting: Vec<(Instant, Request)>,
     in_flight: usize,
-    /// Nothing is sent before this time: the destination asked for it, or a fault has to be put right.
-    held_until: Option<Instant>,
+    /// Nothing is sent before this time: the destination asked for it.
+    asked_until: Option<Instant>,
+    /// Nor before this one: a fault has to be put right, or the destination is dead. An answer ends it.
+    paused_until: Option<Instant>,
     /// Faults in a row. While there are any, one request at a time finds out whether it works again.
     faults: u32,
     pace: Pace,
@@ -130,7 +132,8 @@ impl Plan {
             ready: VecDeque::new(),
             waiting: Vec::new(),
             in_flight: 0,
-            held_until: None,
+            asked_until: None,
+            paused_until: None,
             faults: 0,
             pace: Pace::new(limits.at_once),
             closing: false,
@@ -162,8 +165,16 @@ impl Plan {
         Ok(())
     }
 
-    /// Takes back records that did not fit into the request that they were gathered for.
-    pub fn take_back(&mut self, parts: Vec<Part>, now: Instant) {
+    /// Takes back records that did not fit into the request that is sent instead of `request`: they come next, in the order
+    /// that they had.
+    pub fn take_back(&mut self, parts: Vec<Part>, request: &Request, now: Instant) {
+        if !request.is_first {
+            // The other half of what it was part of waits in `ready`, and comes after them.
+            let key = self.key();
+            let mut rest = Request::new(parts, key);
+            rest.tallied = request.tallied;
+            return self.ready.push_front(rest);
+        }
         for part in parts.into_iter().rev() {
             self.gathered_cost += part.cost();
             self.gathered.push_front(part);
@@ -172,23 +183,26 @@ impl Plan {
         self.gathered_since = now.checked_sub(self.limits.wait).or(Some(now));
     }
 
-    /// No more shipments will come: what is gathered goes out at once, and waits become short.
+    /// Nobody ships any more, and the node wants to stop: what is gathered goes out at once, everything that waits is tried
+    /// once more at once, and further waits are short.
     pub fn close(&mut self, now: Instant) {
+        if self.closing {
+            return;
+        }
         self.closing = true;
         for (due, _) in &mut self.waiting {
-            *due = (*due).min(now + CLOSING_WAIT_MAX);
+            *due = (*due).min(now);
         }
-        self.held_until = self.held_until.map(|until| until.min(now + CLOSING_WAIT_MAX));
+        (self.asked_until, self.paused_until) = (None, None);
     }
 
     /// What to send now, or until when there is nothing to send.
     pub fn next(&mut self, now: Instant) -> Next {
-        if let Some(until) = self.held_until {
-            if now < until {
-                return Next::Wait(Some(until));
-            }
-            self.held_until = None;
+        // Later than none is any.
+        if let Some(until) = self.asked_until.max(self.paused_until).filter(|until| now < *until) {
+            return Next::Wait(Some(until));
         }
+        (self.asked_until, self.paused_until) = (None, None);
         let at_once = if self.faults > 0 { 1 } else { self.pace.at_once() };
         if self.in_flight >= at_once {
             return Next::Wait(None);
@@ -220,7 +234,9 @@ impl Plan {
         self.gathered_cost = 0;
         self.gathered_since = None;
         let key = self.key();
-        Request::new(parts, key)
+        let mut request = Request::new(parts, key);
+        request.is_first = true;
+        request
     }
 
     fn key(&mut self) -> u128 {
@@ -248,11 +264,11 @@ impl Plan {
                 if self.pace.is_open() {
                     // The destination is dead, not this request: nobody else has to find that out.
                     again = now + self.wait(backoff(self.limits.reach), self.pace.rounds(), true);
-                    self.held_until = Some(self.held_until.map_or(again, |held| held.max(again)));
+                    self.paused_until = self.paused_until.max(Some(again));
                 }
                 if let Some(asked) = not_before {
                     let until = now + self.shorten(asked.min(ASKED_MAX));
-                    self.held_until = Some(self.held_until.map_or(until, |held| held.max(until)));
+                    self.asked_until = self.asked_until.max(Some(until));
                     // "Retry-After: 0" is no invitation to a busy loop.
                     again = again.max(until);
                 }
@@ -262,14 +278,14 @@ impl Plan {
             Err(SendError::Pause { cause }) => {
                 request.tries = request.tries.saturating_add(1);
                 // Requests that were under way together tell of one fault, not of several.
-                let again = match self.held_until.filter(|until| *until > now && self.faults > 0) {
+                let again = match self.paused_until.filter(|until| *until > now && self.faults > 0) {
                     Some(until) => until,
                     None => {
                         self.faults = self.faults.saturating_add(1);
                         now + self.wait(FAULT, self.faults, false)
                     }
                 };
-                self.held_until = Some(again);
+                self.paused_until = Some(again);
                 self.ready.push_front(request);
                 meaning.state = State::Fails { cause, fault: true, again };
             }
@@ -294,9 +310,11 @@ impl Plan {
         meaning
     }
 
-    /// The destination is there. What waits because it was dead goes out, as fast as the pace allows.
+    /// The destination is there. What waits because it was dead, or because of a fault that is none any more, goes out, as
+    /// fast as the pace allows; not what it asked to wait itself.
     fn answers(&mut self, now: Instant) {
         self.faults = 0;
+        self.paused_until = None;
         if self.pace.answers() {
             self.waiting.iter_mut().for_each(|(due, _)| *due = (*due).min(now));
         }

@@ -222,6 +222,46 @@ fn a_fault_is_an_alert_at_once_and_loses_nothing_at_the_end() {
 }
 
 #[test]
+fn a_stop_is_seen_while_there_is_no_room_and_cuts_the_pause_short() {
+    let again = || Err(SendError::Retry { cause: "503".to_owned(), not_before: Some(Duration::from_secs(600)) });
+    let limits = Limits { bytes: 1, at_once: 1, wait: Duration::ZERO, ..LIMITS };
+    let mut bench = Bench::new(Box::new(Script(Arc::new(Mutex::new([again()].into())), limits)));
+    let seen: Vec<_> = (0..4).map(|_| bench.ship(&["1"])).collect();
+    // One waits for its time, one is gathered, two are in the queue, which nobody looks at.
+    until(|| bench.metrics.sinks[0].queued.load(Relaxed) == 2);
+    bench.drain();
+    assert!(seen.iter().all(|seen| seen.outcomes() == [Outcome::Delivered]));
+}
+
+#[test]
+fn a_sink_that_fails_now_and_then_is_degraded_though_it_works() {
+    let retry = || Err(SendError::Retry { cause: "429".to_owned(), not_before: None });
+    let outcomes = (0..4).flat_map(|_| [retry(), Ok(Reply::default())]);
+    let mut bench = Bench::new(script(outcomes));
+    for round in 1..=4 {
+        bench.ship(&["1"]);
+        until(|| bench.delivered() == round && bench.metrics.sinks[0].failing_since.load(Relaxed) == 0);
+        let wanted = if round < u64::from(LAPSES_WARN) { Health::Pass } else { Health::Warn };
+        until(|| bench.health().0 == wanted);
+    }
+    assert_eq!(bench.health().1, "it fails now and then, 4 times so far; last: 429");
+    bench.drain();
+}
+
+#[test]
+fn lapses_are_forgotten_when_none_comes_for_a_while() {
+    let (mut lapses, mut now) = (Lapses::default(), Instant::now());
+    for count in 1..=5 {
+        lapses.note(now, true, "429");
+        lapses.note(now, false, "429");
+        assert_eq!(lapses.until(), (count >= LAPSES_WARN).then_some(now + LAPSE_WITHIN));
+        now += LAPSE_WITHIN / 2;
+    }
+    lapses.note(now + LAPSE_WITHIN, true, "429");
+    assert_eq!(lapses.until(), None);
+}
+
+#[test]
 fn a_closed_pipe_stops_the_node_quietly() {
     let mut bench = Bench::new(script([Err(SendError::Closed)]));
     let seen = bench.ship(&["1"]);

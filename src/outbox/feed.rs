@@ -115,6 +115,11 @@ impl Feed {
         self.queue.len()
     }
 
+    /// Whether nothing more comes into the queue: all who send are gone. There may be a backlog all the same.
+    pub fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
+
     /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()

@@ -112,6 +112,8 @@ pub struct Request {
     pub(crate) keeps_key: bool,
     /// Which of the sink's requests it is, counted by tries.
     pub(crate) number: u64,
+    /// It is as it was gathered: no half of another one, and no rest.
+    pub(crate) is_first: bool,
     /// Tries that failed.
     pub tries: u32,
     /// Bytes of the body that a stream has taken already: the next try goes on from there.
@@ -134,6 +136,7 @@ impl Request {
             key,
             keeps_key: false,
             number: 0,
+            is_first: false,
             tries: 0,
             written: 0,
             tallies: Vec::new(),

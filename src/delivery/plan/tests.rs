@@ -253,7 +253,7 @@ fn what_did_not_fit_goes_first_in_the_next_request_without_waiting() {
     b.now += WAIT;
     let mut request = b.send();
     let rest = request.split_off(1);
-    b.plan.take_back(rest, b.now);
+    b.plan.take_back(rest, &request, b.now);
     b.take(&["d"]);
     let next = b.send();
     assert_eq!(next.parts.iter().map(|part| part.rows.clone()).collect::<Vec<_>>(), [vec![1, 2], vec![0]]);
@@ -268,11 +268,60 @@ fn closing_flushes_at_once_and_shortens_every_wait() {
     b.finish(request, pause());
     b.take(&["b"]);
     b.plan.close(b.now);
+    // Once more at once, then a little later.
+    let probe = b.send();
+    b.finish(probe, pause());
     assert_eq!(b.waits(), Some(CLOSING_WAIT_MAX));
     b.now += CLOSING_WAIT_MAX;
+    b.plan.close(b.now);
     let probe = b.send();
     b.finish(probe, Ok(Reply::default()));
     assert_eq!(b.send().len(), 1);
+}
+
+#[test]
+fn an_answer_ends_a_pause_for_a_fault_but_not_one_that_was_asked_for() {
+    for (outcome, wait) in [(pause(), None), (retry(Some(40)), Some(Duration::from_secs(40)))] {
+        let mut b = Bench::new(limits(4));
+        let mut sent = Vec::new();
+        for _ in 0..3 {
+            b.take(&["a"]);
+            b.now += WAIT;
+            sent.push(b.send());
+        }
+        let [one, two, three] = <[Request; 3]>::try_from(sent).expect("three");
+        b.finish(one, outcome);
+        assert!(b.waits().is_some());
+        // The others were under way: one bad server of several.
+        for request in [two, three] {
+            assert_eq!(b.finish(request, Ok(Reply::default())).state, State::Works);
+        }
+        match wait {
+            Some(wait) => assert_eq!(b.waits(), Some(wait)),
+            None => assert_eq!(b.send().tries, 1),
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_of_a_half_comes_before_the_other_half() {
+    let mut b = Bench::new(limits(1));
+    b.take(&["a", "b", "c", "d"]);
+    b.now += WAIT;
+    let whole = b.send();
+    b.finish(whole, Err(SendError::TooLarge { cause: "413".to_owned() }));
+    let mut rows = Vec::new();
+    while !b.plan.is_empty() {
+        let mut request = b.send();
+        // What was learned: one record a request.
+        let rest = request.split_off(1);
+        if !rest.is_empty() {
+            b.plan.take_back(rest, &request, b.now);
+        }
+        rows.extend(request.parts[0].rows.clone());
+        b.finish(request, Ok(Reply::default()));
+    }
+    assert_eq!(rows, [0, 1, 2, 3]);
 }
 
 #[test]
