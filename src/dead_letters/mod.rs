@@ -6,7 +6,8 @@
 //! is made with the first letter, so a node that never has one has neither folder nor thread.
 //!
 //! The origin of what was refused is told once its letter is on the disk; a letter that can not be written is counted
-//! (`unwritten`) and holds nobody up. In the ledger the record is `rejected`, and stays so whatever becomes of the letter:
+//! (`unwritten`) and holds nobody up. But at a stop, where nobody would wait for it: then the origin hears "not delivered", and
+//! what is read or sent again is refused again, and gets its letter then. In the ledger the record is `rejected`, and stays so whatever becomes of the letter:
 //! what `longshore dead-letters replay` sends is told by that command alone.
 //!
 //! Limits: a full queue before the disk is waited for [`PATIENCE`] in all for one answer of a destination.
@@ -57,6 +58,8 @@ pub struct DeadLetters {
     opened: Mutex<Opened>,
     /// The thread of a log that was closed had panicked.
     failed: AtomicBool,
+    /// The node stops.
+    closing: Arc<AtomicBool>,
     /// Sources of the log below this are sinks; inputs follow.
     sinks: usize,
     allowance: Mutex<Allowance>,
@@ -112,6 +115,7 @@ impl DeadLetters {
             metrics: Arc::clone(metrics),
             opened: Mutex::new(Opened::NotYet),
             failed: AtomicBool::new(false),
+            closing: Arc::default(),
             sinks,
             allowance: Mutex::new(Allowance::of(size, Instant::now())),
             impatient: Mutex::default(),
@@ -167,13 +171,17 @@ impl DeadLetters {
                 cause: Arc::clone(&cause),
                 metrics: Arc::clone(&self.metrics),
             });
-            let done = Done { receipts: receipts.clone(), of: Of::Sink(sink), metrics: Arc::clone(&self.metrics) };
+            let done = self.done(receipts.clone(), Of::Sink(sink));
             match &log {
                 Some(log) => append_blocking(log, letter, done, until),
                 None => Box::new(done).committed(Err(Lost::Closed)),
             }
         }
         receipts.settle(Outcome::Delivered);
+    }
+
+    fn done(&self, receipts: Receipts, of: Of) -> Done {
+        Done { receipts, of, metrics: Arc::clone(&self.metrics), closing: Arc::clone(&self.closing) }
     }
 
     /// Copies the log's figures to the metrics.
@@ -200,6 +208,7 @@ impl DeadLetters {
 
     /// Writes what is queued and closes the log: before the last checkpoints, which rest on it.
     pub fn close(&self, deadline: Instant) {
+        self.closing.store(true, Relaxed);
         let opened = std::mem::replace(&mut *self.opened(), Opened::Closed);
         let Opened::Log(log) = opened else { return };
         if let Err(error) = log.close(deadline) {
@@ -290,6 +299,8 @@ struct Done {
     receipts: Receipts,
     of: Of,
     metrics: Arc<Metrics>,
+    /// As in [`DeadLetters`].
+    closing: Arc<AtomicBool>,
 }
 
 impl Committed for Done {
@@ -310,6 +321,10 @@ impl Committed for Done {
                 let key = format!("{kind} {name}");
                 if let Some(left_out) = SAID.allow(&key) {
                     tracing::error!(?why, left_out, "what {key} refused could not be kept as a dead letter");
+                }
+                if why == Lost::Closed && self.closing.load(Relaxed) {
+                    // Dropped unsettled.
+                    return;
                 }
             }
         }

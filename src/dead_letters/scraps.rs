@@ -99,7 +99,7 @@ impl DeadLetters {
         let log = self.log_soon(until).await;
         let mut in_vain = log.is_none();
         for (letter, receipts) in allowed {
-            let done = Done { receipts, of: Of::Input(input), metrics: Arc::clone(&self.metrics) };
+            let done = self.done(receipts, Of::Input(input));
             match &log {
                 Some(log) => in_vain |= !append_patiently(log, Arc::new(letter), done, until).await,
                 None => Box::new(done).committed(Err(Lost::Closed)),
