@@ -180,7 +180,9 @@ impl State {
             checks.into_iter().map(|(name, check)| (name, check.into_json())).collect();
         let version = env!("LONGSHORE_VERSION");
         let ledger = Ledger::of(&self.metrics);
-        let ledger = serde_json::json!({ "closes": ledger.closes(), "buffered": ledger.buffered().0 });
+        let (lost_generations, lost_bytes) = ledger.lost();
+        let ledger = serde_json::json!({ "closes": ledger.closes(), "buffered": ledger.buffered().0,
+            "lost_generations": lost_generations, "lost_bytes": lost_bytes });
         let answer = serde_json::json!({ "status": status, "checks": shown, "ledger": ledger, "version": version });
         (code, format!("{answer}\n"))
     }

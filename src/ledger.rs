@@ -6,6 +6,9 @@
 //! pair    routed   = delivered + rejected{reason} + dropped{reason} + returned + buffered + in_flight
 //! ```
 //!
+//! What rotation took before it was read never was a record: it stands beside the equation of its input, in generations and
+//! bytes, and is kept like it.
+//!
 //! After an orderly stop nothing is in flight, and `buffered` is what the disk log has: both are counted apart, so a
 //! difference is a mistake and is said. After a kill the last saved ledger is up to a second old; what it calls in flight
 //! and is not in the disk log was in memory only and counts as `returned` (its origin gives it again, and then it is
@@ -18,7 +21,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde_json::{Map, Value, json};
 
-use crate::metrics::{DropReason, Metrics, RejectReason};
+use crate::metrics::followed::{Generation, LostBytes};
+use crate::metrics::{DropReason, InputMetrics, Metrics, RejectReason};
+
+/// Generations of followed files that count as lost, and where they are counted.
+const LOST: [(&str, Generation); 2] = [("lost", Generation::Lost), ("given_up", Generation::GivenUp)];
 
 /// Counts by reason, without those that are zero.
 type Reasons = BTreeMap<String, u64>;
@@ -36,6 +43,10 @@ pub struct InputLine {
     pub dropped: Reasons,
     /// Records refused before they were received.
     pub rejected: Reasons,
+    /// Generations of followed files that rotation took before they were read to their end.
+    pub lost_generations: Reasons,
+    /// Bytes of them, and of files that were truncated: estimates but for `given_up`.
+    pub lost_bytes: Reasons,
 }
 
 /// One input at one sink.
@@ -83,6 +94,11 @@ fn restore(names: &[&str], counters: &[AtomicU64], from: &Reasons) {
     }
 }
 
+fn lost_generations(input: &InputMetrics) -> Reasons {
+    let counts = LOST.map(|(name, what)| (name.to_owned(), input.followed.generations[what as usize].load(Relaxed)));
+    counts.into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
 fn sum(reasons: &Reasons) -> u64 {
     reasons.values().sum()
 }
@@ -117,6 +133,8 @@ impl Ledger {
                 passed: input.passed.load(Relaxed),
                 dropped: reasons(DropReason::NAMES, &input.dropped),
                 rejected: reasons(RejectReason::NAMES, &input.rejected),
+                lost_generations: lost_generations(input),
+                lost_bytes: reasons(LostBytes::NAMES, &input.followed.lost_bytes),
             });
         }
         for (_, sink) in metrics.shown_sinks() {
@@ -148,6 +166,11 @@ impl Ledger {
             input.passed.store(line.passed, Relaxed);
             restore(DropReason::NAMES, &input.dropped, &line.dropped);
             restore(RejectReason::NAMES, &input.rejected, &line.rejected);
+            restore(LostBytes::NAMES, &input.followed.lost_bytes, &line.lost_bytes);
+            for (name, what) in LOST {
+                let count = line.lost_generations.get(name).copied().unwrap_or(0);
+                input.followed.generations[what as usize].store(count, Relaxed);
+            }
         }
         for (number, input) in metrics.inputs.iter().enumerate() {
             let mut unknown = 0;
@@ -159,8 +182,13 @@ impl Ledger {
                 let saved = self.pairs.iter().find(|line| line.input == input.name && line.sink == sink.name);
                 let line = saved.cloned().unwrap_or_default();
                 let there = known.get(number).copied().unwrap_or(0);
-                let open = line.buffered + line.in_flight;
-                if self.stopped && saved.is_some() && open != there {
+                // What the log has of inputs that are configured no longer counts for the first one (`disk_log.rs`), until
+                // their name comes back.
+                let (moved_in, moved_out) = if number == 0 { self.moved(metrics, &sink.name, known) } else { (0, 0) };
+                let open = line.buffered + line.in_flight + moved_in;
+                let moved_out = moved_out.min(open.saturating_sub(there));
+                let open = open - moved_out;
+                if self.stopped && (saved.is_some() || moved_in > 0) && open != there {
                     wrong.push(format!(
                         "{} -> {}: {open} records were buffered when it stopped, the disk log has {there}",
                         input.name, sink.name
@@ -171,7 +199,7 @@ impl Ledger {
                 if saved.is_some() || self.pairs.is_empty() {
                     unknown = unknown.max(beyond);
                 }
-                pair.routed.store(line.routed + beyond, Relaxed);
+                pair.routed.store(line.routed + moved_in + beyond - moved_out, Relaxed);
                 pair.delivered.store(line.delivered, Relaxed);
                 pair.returned.store(line.returned + open.saturating_sub(there), Relaxed);
                 pair.buffered.store(there, Relaxed);
@@ -182,6 +210,17 @@ impl Ledger {
             input.passed.fetch_add(unknown, Relaxed);
         }
         wrong
+    }
+
+    /// Open records of a sink that are counted for the first input from now on, since theirs is gone, and those that were
+    /// and are not any longer, since theirs is back.
+    fn moved(&self, metrics: &Metrics, sink: &str, known: &[u64]) -> (u64, u64) {
+        let of_sink = |line: &&PairLine| line.sink == sink;
+        let is_there = |name: &str| metrics.inputs.iter().any(|input| input.name == name);
+        let gone = self.pairs.iter().filter(of_sink).filter(|line| !is_there(&line.input));
+        let is_new = |name: &str| !self.pairs.iter().filter(of_sink).any(|line| line.input == name);
+        let back = metrics.inputs.iter().zip(known).skip(1).filter(|(input, _)| is_new(&input.name));
+        (gone.map(|line| line.buffered + line.in_flight).sum(), back.map(|(_, there)| there).sum())
     }
 
     /// Whether every equation closes.
@@ -197,6 +236,12 @@ impl Ledger {
         (self.pairs.iter().map(|line| line.buffered).sum(), sinks)
     }
 
+    /// Generations and bytes of followed files that were lost before they were read.
+    pub fn lost(&self) -> (u64, u64) {
+        let lost = self.inputs.iter().map(|line| (sum(&line.lost_generations), sum(&line.lost_bytes)));
+        lost.fold((0, 0), |(generations, bytes), (more, of)| (generations + more, bytes + of))
+    }
+
     /// As JSON: what is saved, and what `/audit` answers.
     pub fn to_json(&self) -> Value {
         let inputs: Vec<Value> = self
@@ -204,7 +249,8 @@ impl Ledger {
             .iter()
             .map(|line| {
                 json!({"input": line.input, "received": line.received, "passed": line.passed, "dropped": line.dropped,
-                    "rejected": line.rejected, "left_over": left_over(line.left_over())})
+                    "rejected": line.rejected, "lost_generations": line.lost_generations,
+                    "lost_bytes": line.lost_bytes, "left_over": left_over(line.left_over())})
             })
             .collect();
         let pairs: Vec<Value> = self
@@ -235,6 +281,8 @@ impl Ledger {
             passed: number(line, "passed"),
             dropped: reasons(line, "dropped"),
             rejected: reasons(line, "rejected"),
+            lost_generations: reasons(line, "lost_generations"),
+            lost_bytes: reasons(line, "lost_bytes"),
         };
         let pair = |line: &Value| PairLine {
             input: text(line, "input"),
@@ -263,6 +311,11 @@ impl Ledger {
             say_left_over(&mut out, line.left_over());
             for (reason, count) in &line.rejected {
                 let _ = writeln!(out, "  refused before it was received: {count} ({reason})");
+            }
+            for (what, counts) in [("generations", &line.lost_generations), ("bytes", &line.lost_bytes)] {
+                for (reason, count) in counts {
+                    let _ = writeln!(out, "  lost at rotation, before it was read: {count} {what} ({reason})");
+                }
             }
             for pair in self.pairs.iter().filter(|pair| pair.input == line.input) {
                 let (rejected, dropped) = (terms("rejected", &pair.rejected), terms("dropped", &pair.dropped));
@@ -352,5 +405,64 @@ mod tests {
         assert!(saved.resume(&fresh(), &[vec![40], vec![40]], &[0, 1]).is_empty());
         let wrong = saved.resume(&fresh(), &[vec![40], vec![39]], &[0, 1]);
         assert_eq!(wrong, ["apps -> b: 40 records were buffered when it stopped, the disk log has 39"]);
+    }
+
+    /// Of `old` and `new` at one sink: what is buffered.
+    fn saved(old: u64, new: u64) -> Ledger {
+        let metrics = Metrics::new(&[("old", "forward"), ("new", "forward")], &[("a", "http")]);
+        for (number, buffered) in [old, new].into_iter().enumerate() {
+            let (input, pair) = (&metrics.inputs[number], metrics.pair(number as u16, 0));
+            input.received.store(100, Relaxed);
+            input.passed.store(100, Relaxed);
+            pair.routed.store(100, Relaxed);
+            pair.delivered.store(100 - buffered, Relaxed);
+            pair.buffered.store(buffered, Relaxed);
+        }
+        Ledger { stopped: true, ..Ledger::of(&metrics) }
+    }
+
+    #[test]
+    fn the_backlog_of_an_input_that_is_gone_counts_for_the_first_one_until_it_is_back() {
+        let without = Metrics::new(&[("new", "forward")], &[("a", "http")]);
+        assert!(saved(30, 5).resume(&without, &[vec![35]], &[0]).is_empty());
+        let mut ledger = Ledger::of(&without);
+        assert!(ledger.closes(), "{}", ledger.text());
+        let figures = |line: &PairLine| (line.routed, line.delivered, line.returned, line.buffered);
+        assert_eq!((figures(&ledger.pairs[0]), ledger.inputs[0].received), ((130, 95, 0, 35), 100));
+        // And a record that is missing is said all the same.
+        assert_eq!(
+            saved(30, 5).resume(&Metrics::new(&[("new", "forward")], &[("a", "http")]), &[vec![34]], &[0]).len(),
+            1
+        );
+        // It comes back before its records are delivered.
+        ledger.stopped = true;
+        let with = Metrics::new(&[("new", "forward"), ("old", "forward")], &[("a", "http")]);
+        assert!(ledger.resume(&with, &[vec![5, 30]], &[0]).is_empty());
+        let ledger = Ledger::of(&with);
+        assert!(ledger.closes(), "{}", ledger.text());
+        assert_eq!((figures(&ledger.pairs[0]), figures(&ledger.pairs[1])), ((100, 95, 0, 5), (30, 0, 0, 30)));
+        // Where no input of before is left.
+        let other = Metrics::new(&[("other", "forward")], &[("a", "http")]);
+        assert!(saved(30, 5).resume(&other, &[vec![35]], &[0]).is_empty());
+        assert!(Ledger::of(&other).closes(), "{}", Ledger::of(&other).text());
+        assert_eq!(Ledger::of(&other).inputs[0].received, 0);
+    }
+
+    #[test]
+    fn what_rotation_took_stands_beside_its_input_and_survives_a_restart() {
+        let metrics = fresh();
+        metrics.inputs[0].followed.generation(Generation::Lost, 2);
+        metrics.inputs[0].followed.generation(Generation::Opened, 9);
+        metrics.inputs[0].followed.lost(LostBytes::Gone, 4096);
+        let saved = Ledger::from_json(&Ledger::of(&metrics).to_json());
+        let text = saved.text();
+        assert!(text.contains("  lost at rotation, before it was read: 2 generations (lost)\n"), "{text}");
+        assert!(text.contains("  lost at rotation, before it was read: 4096 bytes (gone)\n"), "{text}");
+        let after = fresh();
+        saved.resume(&after, &[vec![0], vec![0]], &[0, 1]);
+        after.inputs[0].followed.generation(Generation::Lost, 1);
+        let ledger = Ledger::of(&after);
+        assert_eq!((ledger.lost(), ledger.closes()), ((3, 4096), true));
+        assert_eq!(after.inputs[0].followed.generations[Generation::Opened as usize].load(Relaxed), 0);
     }
 }
