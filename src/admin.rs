@@ -1,7 +1,7 @@
 //! Health and metrics over HTTP: `/live`, `/ready`, `/health`, `/metrics`. Read-only, without authentication, on
 //! loopback unless configured otherwise.
 //!
-//! - `/live` 200, and 503 only when a restart helps: a thread of the node has died.
+//! - `/live` 200, and 503 only when a restart helps: a thread of the node has died, or an output could not be synced.
 //! - `/ready` 200 from when everything was started until the word to stop, and 503 while the disk log can not be written,
 //!   an address that an input is to listen on is taken, or who sends is held up (`admin/readiness.rs`).
 //! - `/health` JSON: `status` is `healthy`, `degraded` (a warning; still 200) or `unhealthy` (503), with each check and its
@@ -52,8 +52,10 @@ const HEAD_TIME: Duration = Duration::from_secs(5);
 pub const HEAD_MAX: usize = 16 << 10;
 /// Headers of a request, at most.
 pub const HEADERS_MAX: usize = 64;
-/// The check whose failure means that a restart helps.
+/// Threads. A failure means that a restart helps.
 pub const WORKERS_CHECK: &str = "workers";
+/// Syncs of output files. A failure means that a restart helps.
+pub const OUTPUTS_CHECK: &str = "outputs";
 /// A call into a sink that lasts longer is a health check's business.
 const STUCK_AFTER: Duration = Duration::from_secs(8);
 /// Between two tries to open a port that is taken.
@@ -188,9 +190,11 @@ impl State {
     }
 
     fn live(&self) -> (StatusCode, String) {
-        match self.metrics.checks().remove(WORKERS_CHECK) {
-            Some((Health::Fail, reason)) => (StatusCode::SERVICE_UNAVAILABLE, format!("restart: {reason}\n")),
-            _ => (StatusCode::OK, "live\n".to_owned()),
+        let mut checks = self.metrics.checks();
+        let mut failed = |name| checks.remove(name).filter(|(health, _)| *health == Health::Fail);
+        match failed(WORKERS_CHECK).or_else(|| failed(OUTPUTS_CHECK)) {
+            Some((_, reason)) => (StatusCode::SERVICE_UNAVAILABLE, format!("restart: {reason}\n")),
+            None => (StatusCode::OK, "live\n".to_owned()),
         }
     }
 
@@ -335,13 +339,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ready_follows_the_phase_and_live_only_dead_threads() {
+    async fn ready_follows_the_phase_and_live_only_what_a_restart_mends() {
         let (address, state) = start().await;
         assert!(get(address, "/ready").await.starts_with("HTTP/1.1 503 "));
         state.set(Phase::Running);
         assert!(get(address, "/ready?verbose=1").await.starts_with("HTTP/1.1 200 "));
         state.metrics.check("sink.out", Health::Fail, "refused");
+        state.metrics.check(OUTPUTS_CHECK, Health::Warn, "a sync takes long");
         assert!(get(address, "/live").await.starts_with("HTTP/1.1 200 "), "a restart does not help a dead sink");
+        state.metrics.check(OUTPUTS_CHECK, Health::Fail, "out: sync failed");
+        assert!(get(address, "/live").await.ends_with("restart: out: sync failed\n"));
         state.metrics.check(WORKERS_CHECK, Health::Fail, "reader panicked");
         let live = get(address, "/live").await;
         assert!(live.starts_with("HTTP/1.1 503 ") && live.ends_with("restart: reader panicked\n"), "{live}");

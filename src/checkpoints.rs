@@ -233,7 +233,8 @@ mod tests {
         let log = dir.path().join("a.log");
         fs::write(&log, "one\n").expect("written");
         set(dir.path(), "in", "k", &log, None).expect("set");
-        let running = checkpoint::Checkpoints::open(dir.path(), Box::new(|| Ok(()))).expect("free");
+        let running =
+            checkpoint::Checkpoints::open(dir.path(), Box::new(std::collections::BTreeMap::new)).expect("free");
         assert!(set(dir.path(), "in", "k", &log, None).expect_err("locked").contains("another longshore"));
         assert_eq!(list(dir.path(), true).expect("there").lines().count(), 1);
         drop(running);

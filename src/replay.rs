@@ -129,7 +129,8 @@ impl Replay {
     /// The output could not be synced: nothing of it counts.
     pub fn take_ended(&mut self) -> Result<Vec<(u64, Outcome)>, String> {
         let ended = std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner));
-        self.handle.sync().map_err(|error| format!("the sink's output could not be synced: {error}"))?;
+        let synced = self.handle.durable().map_or(Ok(()), |durable| durable.sync());
+        synced.map_err(|error| format!("the sink's output could not be synced: {error}"))?;
         Ok(ended.into_iter().filter(|(_, outcome)| outcome.is_final()).collect())
     }
 

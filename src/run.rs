@@ -18,15 +18,16 @@
 //! again next time, unacked chunks are sent again, and what is in the disk log is delivered after the
 //! next start. A longshore whose listening sockets were taken ([`handover`]) stops in the same way. SIGHUP is a reload.
 
+mod ending;
 mod middle;
 mod reload;
 mod signals;
 mod telemetry;
+mod to_sync;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -47,13 +48,14 @@ use crate::inputs::gate::{Gate, Passage};
 use crate::inputs::{Outlet, inherited};
 use crate::ledger::Ledger;
 use crate::log;
-use crate::metrics::{DropReason, Health, Metrics, shift};
+use crate::metrics::{Health, Metrics};
 use crate::profile;
 use crate::service;
 use crate::workers::{Stop, Workers};
-use middle::{Ground, Middle, ToSync};
+use middle::{Ground, Middle};
 pub use reload::Origin;
 use signals::{Signals, Told, Why};
+use to_sync::ToSync;
 
 /// Everything that was there was delivered, or is at rest in files.
 pub const DRAINED: u8 = 0;
@@ -63,8 +65,8 @@ pub const FAILED: u8 = 1;
 /// the records again.
 pub const BACKLOG: u8 = 3;
 
-/// How long everything may take after the deadline (or a second signal): half of it for the workers to let go, half to
-/// save the checkpoints. What still blocks then, in a write to a dead disk, ends with the process.
+/// After the deadline (or a second signal) the workers have half of this to let go, checkpoints and cursors half of it to be
+/// saved, and the ledger another half: 3 s at most. What still blocks then, in a write to a dead disk, ends with the process.
 const LET_GO: Duration = Duration::from_secs(2);
 /// Signals that come closer together are one: `timeout`, a shell and a container's init each signal the process and
 /// then its group, and that must not cost what is still under way.
@@ -145,8 +147,8 @@ struct Node {
     give_again: Vec<bool>,
     /// Records that were given up at the end and that nobody may give again.
     lost: AtomicU64,
-    /// The last sync of the sinks of before was good.
-    was_synced: bool,
+    /// The saved ledger was gone on with. Before that nothing is saved: what is stored is what is true.
+    resumed: bool,
     /// A reload left nothing that could run.
     broken: bool,
 }
@@ -222,7 +224,7 @@ impl Node {
             log_format: config.telemetry.log.format,
             give_again: Vec::new(),
             lost: AtomicU64::new(0),
-            was_synced: true,
+            resumed: false,
             broken: false,
         };
         // Whatever was started before an error is stopped again.
@@ -284,6 +286,7 @@ impl Node {
         for wrong in saved.resume(&metrics, &backlog, &sinks) {
             tracing::error!("the ledger of the last stop and the disk log differ: {wrong}");
         }
+        self.resumed = true;
         let letters = DeadLetters::new(&config.node.data_dir, config.dead_letters, &metrics);
         let ground = Ground {
             metrics: &metrics,
@@ -292,7 +295,6 @@ impl Node {
             to_sync: &self.to_sync,
             stop: &self.stop,
             ended: &self.ended,
-            was_synced: self.was_synced,
         };
         let started = Middle::start(config.sinks, sinks.clone(), log.clone(), Arc::clone(&letters), &ground);
         let (middle, router) = started.inspect_err(|_| {
@@ -450,123 +452,10 @@ impl Node {
         true
     }
 
-    /// Waits for all workers and saves the checkpoints a last time: until `deadline`, and [`LET_GO`] beyond it at most.
-    fn end(&mut self, deadline: Instant) {
-        let let_go = Instant::now() + LET_GO / 2;
-        let sinks_ended = self.middle.as_ref().is_none_or(|middle| middle.sinks.join(let_go));
-        let inputs_until = deadline.min(Instant::now() + LET_GO).max(let_go);
-        let ended = self.inputs.iter().filter(|input| input.workers.join(inputs_until)).count();
-        let inputs_ended = ended == self.inputs.len();
-        if !sinks_ended || !inputs_ended {
-            tracing::warn!(sinks_ended, inputs_ended, "some workers did not end in time; they end with the process");
-        }
-        let closed = self.save_all(deadline.max(Instant::now() + LET_GO / 2));
-        self.give_back(true);
-        self.recount();
-        self.stopped.store(closed, Relaxed);
-        let checkpoints = Arc::clone(&self.checkpoints);
-        let save = move || {
-            if let Err(error) = checkpoints.final_save() {
-                tracing::error!("the ledger of this stop could not be saved: {error}");
-            }
-        };
-        let started = self.saver.spawn("last-ledger", save);
-        if started.is_err() || !self.saver.join(deadline.max(Instant::now() + LET_GO / 2)) {
-            tracing::error!("checkpoints were not saved in time; what was delivered since the last save comes again");
-        }
-    }
-
-    /// Saves everything of the sinks that have ended, until `until`; says whether all was written. In a thread of its own:
-    /// a sync waits for as long as the disk takes, and a dead disk takes for ever.
-    fn save_all(&mut self, until: Instant) -> bool {
-        let checkpoints = Arc::clone(&self.checkpoints);
-        let (letters, log) = match &self.middle {
-            Some(middle) => (Some(Arc::clone(&middle.letters)), middle.log.clone()),
-            None => (None, None),
-        };
-        let (written, (tell, told)) = (Arc::<AtomicBool>::default(), std::sync::mpsc::channel());
-        let all = Arc::clone(&written);
-        // What gives up at its deadline lets go of the folder a moment later, and who waits for it wants to see that.
-        let writes = until - until.saturating_duration_since(Instant::now()) / 8;
-        let save = move || {
-            let _ = tell.send(Middle::save(letters.as_deref(), log.as_deref(), &checkpoints, writes, &all));
-        };
-        self.was_synced = false;
-        if self.saver.spawn("last-save", save).is_ok() {
-            self.was_synced = loop {
-                let left = until.saturating_duration_since(Instant::now());
-                match told.recv_timeout(left.min(Duration::from_secs(1))) {
-                    Ok(synced) => break synced,
-                    // A slow disk is no reason for the watchdog.
-                    Err(RecvTimeoutError::Timeout) if !left.is_zero() => service::alive(),
-                    Err(_) => break false,
-                }
-            };
-        }
-        written.load(Relaxed)
-    }
-
-    /// The disk log keeps whole frames: of one that was delivered in part, all records come again, and count again.
-    fn recount(&self) {
-        let Some(Middle { log: Some(log), numbers, .. }) = &self.middle else { return };
-        let there = disk_log::by_number(&log.status().readers, &self.metrics, numbers);
-        // Not an orderly stop's ledger yet, so nothing of it can be called wrong.
-        Ledger::of(&self.metrics).resume(&self.metrics, &there, numbers);
-    }
-
-    /// Nothing is in flight any more: what the disk log has stays there, the rest is given back or lost. `for_good`: the
-    /// node ends.
-    fn give_back(&self, for_good: bool) {
-        let Some(middle) = &self.middle else { return };
-        for (handle, number) in middle.handles.iter().zip(&middle.numbers) {
-            let sink = &self.metrics.sinks[*number];
-            // Nobody reads there any more: nothing is lost that somebody wanted.
-            let closed = handle.is_closed();
-            for (at, (input, pair)) in self.metrics.inputs.iter().zip(&sink.pairs).enumerate() {
-                let _turn = self.metrics.turn();
-                shift(&pair.logged, &pair.buffered, pair.logged.load(Relaxed));
-                let left = pair.held.load(Relaxed);
-                if left > u64::MAX / 2 {
-                    // Of frames that got into the log late, these were delivered.
-                    shift(&pair.held, &pair.buffered, left);
-                    continue;
-                }
-                if left == 0 {
-                    continue;
-                }
-                let (input, sink) = (&input.name, &sink.name);
-                if self.give_again.get(at) == Some(&true) {
-                    shift(&pair.held, &pair.returned, left);
-                    let when = if for_good { " at the next start" } else { "" };
-                    tracing::warn!(
-                        input,
-                        sink,
-                        records = left,
-                        "not delivered; they are in the files and are read again{when}"
-                    );
-                } else {
-                    shift(&pair.held, &pair.dropped[DropReason::Shutdown as usize], left);
-                    if closed {
-                        continue;
-                    }
-                    if for_good {
-                        self.lost.fetch_add(left, Relaxed);
-                    }
-                    tracing::error!(
-                        input,
-                        sink,
-                        records = left,
-                        "not delivered; a sender that asked for acks sends them again, others are lost"
-                    );
-                }
-            }
-        }
-    }
-
     fn has_failed(&self) -> bool {
         let middle = self.middle.as_ref().is_some_and(Middle::has_failed);
         let inputs = self.inputs.iter().any(|input| input.workers.failed().is_set());
-        inputs || middle || self.saver.failed().is_set()
+        inputs || middle || self.saver.failed().is_set() || self.to_sync.has_failed()
     }
 
     fn in_flight(&self) -> u64 {
@@ -578,23 +467,5 @@ impl Node {
         let received: u64 = self.metrics.inputs.iter().map(|input| input.received.load(Relaxed)).sum();
         let pairs = self.metrics.sinks.iter().flat_map(|sink| &sink.pairs);
         pairs.fold(received, |sum, pair| sum.wrapping_add(pair.ended()).wrapping_add(pair.routed.load(Relaxed)))
-    }
-
-    /// Chooses the exit code; says last of all what stays on the disk.
-    fn exit_code(&self) -> u8 {
-        let ledger = Ledger::of(&self.metrics);
-        let (buffered, sinks) = ledger.buffered();
-        if buffered > 0 {
-            tracing::warn!(
-                records = buffered,
-                sinks = sinks.join(", "),
-                "a backlog stays in the disk log; it is delivered after the next start (exit code 3)"
-            );
-        }
-        match (self.has_failed() || self.broken, buffered + self.lost.load(Relaxed)) {
-            (true, _) => FAILED,
-            (false, 0) => DRAINED,
-            _ => BACKLOG,
-        }
     }
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use crate::durable::config;
 use crate::full_disk::SmallDisk;
 use crate::harness::engine::has_program;
+use crate::harness::forward::{Client, map, message, option};
 use crate::harness::records::{Numbers, records};
 use crate::harness::sender::Senders;
-use crate::harness::{Node, audit_closes, folder, free_port, node, skip};
+use crate::harness::{Node, audit_closes, folder, free_port, node, run, skip};
 
 fn assert_all_there(dir: &Path, sent: &std::collections::BTreeMap<String, u64>) {
     let found = Numbers::of(&records(&dir.join("out.ndjson")), "p", "seq");
@@ -65,6 +66,84 @@ fn failed_calls_of_the_disk_cost_nothing_that_was_acknowledged() {
         audit_closes(dir.path());
         assert_all_there(dir.path(), &sent);
     }
+}
+
+#[test]
+fn an_output_that_can_not_be_synced_holds_back_its_own_records_only_and_a_restart_gives_them_again() {
+    if !has_program("strace") {
+        return skip("needs strace");
+    }
+    let dir = folder();
+    let port = free_port();
+    let inside = |name: &str| dir.path().join(name);
+    for name in ["a", "b"] {
+        fs::write(inside(&format!("{name}.log")), "one\ntwo\n").expect("writable");
+    }
+    let of = |name: &str| {
+        format!(
+            "[inputs.f{name}]\ntype = \"file\"\npaths = [{:?}]\ntag = \"{name}\"\n\
+             [sinks.{name}]\ntype = \"file\"\nmatch = \"{name}\"\npath = {:?}\n",
+            inside(&format!("{name}.log")),
+            inside(&format!("{name}.ndjson"))
+        )
+    };
+    let body = format!(
+        "[inputs.apps]\ntype = \"forward\"\nlisten = \"tcp://127.0.0.1:{port}\"\n[buffer]\nsize = \"16MiB\"\n{}{}",
+        of("a"),
+        of("b")
+    );
+    let output = inside("a.ndjson");
+    let output = output.to_str().expect("UTF-8");
+    let strace = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-P", output, "-e", "trace=fdatasync"];
+    let strace = [&strace[..], &["-e", "inject=fdatasync:error=EIO"]].concat();
+    let mut first = node(dir.path(), &body).under(&strace).without_waiting().start();
+    first.wait_for("both files", |node| {
+        node.get("/metrics").is_some() && node.delivered("a") == 2 && node.delivered("b") == 2
+    });
+    let mut client = Client::tcp(port);
+    for (seq, tag) in ["a", "b", "a", "b"].into_iter().enumerate() {
+        let chunk = format!("c{seq}");
+        client.send(&message(
+            tag,
+            1_700_000_000.into(),
+            map(&[("log", chunk.as_str().into())]),
+            Some(option(&chunk, &[])),
+        ));
+        client.expect_ack(&chunk);
+    }
+    let backlog = |node: &crate::harness::Node, sink| node.metric("longshore_sink_backlog_bytes", &[("sink", sink)]);
+    first.wait_for("the one that is well to settle its frames", |node| {
+        node.delivered("b") == 4 && node.delivered("a") == 4 && backlog(node, "b") == 0 && backlog(node, "a") > 0
+    });
+    let data = inside("data");
+    let listed = || {
+        let listed =
+            run(dir.path(), &["checkpoints", "list", "--json", "--data-dir", data.to_str().expect("UTF-8")], b"");
+        String::from_utf8_lossy(&listed.stdout).into_owned()
+    };
+    first.wait_for("the checkpoint of its file", |_| {
+        listed().lines().any(|line| line.contains("\"fb\"") && line.contains("\"offset\":8"))
+    });
+    assert!(!listed().lines().any(|line| line.contains("\"fa\"") && line.contains("\"offset\":8")), "{}", listed());
+    let (status, text) = first.get("/live").expect("it is served");
+    assert!(status == 503 && text.contains("restart: sink a: ") && text.contains("sync failed"), "{text}");
+    assert!(first.get("/health").is_some_and(|(status, text)| status == 503 && text.contains("those of fa stay")));
+    first.stop();
+    // Restarted, as it asked to be: what nobody knows to be on the disk comes again.
+    let mut second = node(dir.path(), &body).start();
+    second.wait_for("what comes again", |node| node.undelivered(&[]) == 0 && node.delivered("a") >= 8);
+    assert_eq!(second.delivered("b"), 4, "the other one had everything");
+    second.stop_well();
+    audit_closes(dir.path());
+    let logs = |name: &str| -> Vec<String> {
+        let records = records(&inside(&format!("{name}.ndjson")));
+        records.iter().map(|record| record["log"].as_str().expect("text").to_owned()).collect()
+    };
+    let (mut a, mut b) = (logs("a"), logs("b"));
+    a.sort();
+    b.sort();
+    assert_eq!(b, ["c1", "c3", "one", "two"]);
+    assert_eq!(a, ["c0", "c0", "c2", "c2", "one", "one", "two", "two"]);
 }
 
 #[test]

@@ -77,16 +77,10 @@ struct Shared {
 }
 
 impl SinkHandle {
-    /// Makes everything that was delivered so far survive a loss of power: to be called before a checkpoint that rests
-    /// on it is saved. Blocks for as long as the disk takes. After an error the checkpoint must not be saved, now or
-    /// later in this run ([`Durable::sync`]).
-    pub fn sync(&self) -> io::Result<()> {
-        self.durable.as_ref().map_or(Ok(()), |durable| durable.sync())
-    }
-
-    /// Whether what was delivered needs [`sync`](Self::sync) to survive a loss of power.
-    pub fn needs_sync(&self) -> bool {
-        self.durable.is_some()
+    /// What makes that which was delivered survive a loss of power: to be called before a checkpoint that rests on it is
+    /// saved. `None` where "taken" says it all.
+    pub fn durable(&self) -> Option<Arc<dyn Durable>> {
+        self.durable.clone()
     }
 
     /// Has the sink close and open its files again, soon.

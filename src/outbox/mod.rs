@@ -41,7 +41,7 @@ use tokio::sync::{Notify, mpsc};
 
 pub use feed::Feed;
 pub use look::Watch;
-pub use settle::Settled;
+pub use settle::{Before, Settled};
 pub use watcher::{CHECK, LogWatcher};
 
 use crate::batch::{Batch, Outcome, Receipts, Shipment};

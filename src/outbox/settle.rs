@@ -34,11 +34,18 @@ impl Settler {
 
     /// A port is done with a frame.
     pub fn settle(&self, port: usize, lsn: Lsn) {
-        if self.deferred.load(Ordering::Acquire) >> port & 1 == 0 {
+        let is_deferred = || self.deferred.load(Ordering::Acquire) >> port & 1 == 1;
+        if !is_deferred() {
             self.log.settle(port, lsn);
             return;
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked again under the lock: what waits when the port stops deferring is settled by whoever says so.
+        if !is_deferred() {
+            drop(waiting);
+            self.log.settle(port, lsn);
+            return;
+        }
         let (first, has_room) = (waiting.is_empty(), waiting.len() < RUNS_MAX);
         match waiting.iter_mut().rev().take(8).find(|(of, _, to)| *of == port && *to + 1 == lsn) {
             Some((_, _, to)) => *to = lsn,
@@ -56,14 +63,38 @@ impl Settler {
 #[derive(Clone)]
 pub struct Settled(pub(super) Arc<Settler>);
 
-/// Frames that were delivered before a sync began.
+/// Frames of one port that were delivered before a sync began.
+#[derive(Debug, Default)]
 #[must_use]
 pub struct Before(Vec<Run>);
 
+impl Before {
+    /// Whether there were none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those as well, within the limit.
+    pub fn add(&mut self, more: Before) {
+        self.0.extend(more.0);
+        self.0.truncate(RUNS_MAX);
+    }
+}
+
 impl Settled {
-    /// Frames of this port count as settled only after a sync.
-    pub fn defer(&self, port: usize) {
-        self.0.deferred.fetch_or(1 << port, Ordering::AcqRel);
+    /// Frames of all ports count as settled only after a sync: said before any sink runs, when nobody knows yet which of
+    /// them need it.
+    pub fn defer_all(&self) {
+        self.0.deferred.store(u64::MAX, Ordering::Release);
+    }
+
+    /// Frames of this port are settled as soon as it is done with them.
+    pub fn at_once(&self, port: usize) {
+        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.deferred.fetch_and(!(1 << port), Ordering::AcqRel);
+        let before = take_of(&mut waiting, port);
+        drop(waiting);
+        self.done(before);
     }
 
     /// What is called when the first frame waits for a sync.
@@ -72,20 +103,14 @@ impl Settled {
         let _ = self.0.ask.set(Box::new(ask));
     }
 
-    /// To be called before a sync: what has been delivered by now.
-    pub fn before(&self) -> Before {
-        Before(std::mem::take(&mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)))
+    /// To be called before a sync of this port's output: what it has delivered by now.
+    pub fn before(&self, port: usize) -> Before {
+        take_of(&mut self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner), port)
     }
 
-    /// To be called after it: those frames are settled, or still wait.
-    pub fn after(&self, before: Before, synced: bool) {
-        if !synced {
-            let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.extend(before.0);
-            waiting.truncate(RUNS_MAX);
-            return;
-        }
-        let some = !before.0.is_empty();
+    /// The sync was good: those frames are settled.
+    pub fn done(&self, before: Before) {
+        let some = !before.is_empty();
         for (port, from, to) in before.0 {
             (from..=to).for_each(|lsn| self.0.log.settle(port, lsn));
         }
@@ -93,6 +118,12 @@ impl Settled {
             self.0.log.save_soon();
         }
     }
+}
+
+fn take_of(waiting: &mut Vec<Run>, port: usize) -> Before {
+    let (of_port, others) = std::mem::take(waiting).into_iter().partition(|(of, ..)| *of == port);
+    *waiting = others;
+    Before(of_port)
 }
 
 /// Settles one frame of one port when the sink is done with it.

@@ -340,7 +340,7 @@ fn frames_that_wait_for_a_sync_are_settled_after_it_and_not_before() {
     let dir = folder();
     let mut bench = Bench::open(dir.path(), &[true]);
     let settled = bench.outbox.settled().expect("a log");
-    settled.defer(0);
+    settled.defer_all();
     for number in 0..3 {
         let seen = bench.send(number, true).1;
         bench.until(|| !seen.outcomes().is_empty());
@@ -348,12 +348,37 @@ fn frames_that_wait_for_a_sync_are_settled_after_it_and_not_before() {
     }
     let records = |bench: &Bench| bench.log.status().readers[0].total.records;
     assert_eq!(records(&bench), 3, "a cursor must not run ahead of the output");
-    let before = settled.before();
-    settled.after(before, false);
-    assert_eq!(records(&bench), 3, "the sync failed");
-    let before = settled.before();
-    settled.after(before, true);
+    let mut before = settled.before(0);
+    assert!(settled.before(0).is_empty() && !before.is_empty());
+    before.add(settled.before(0));
+    assert_eq!(records(&bench), 3, "it is not synced yet");
+    settled.done(before);
     bench.until(|| records(&bench) == 0);
+    bench.close();
+}
+
+#[test]
+fn each_port_waits_for_its_own_sync_and_who_needs_none_for_nothing() {
+    let dir = folder();
+    let mut bench = Bench::open(dir.path(), &[true, true, true]);
+    let settled = bench.outbox.settled().expect("a log");
+    settled.defer_all();
+    let round = |bench: &mut Bench, number| {
+        let seen = bench.send(number, true).1;
+        bench.until(|| !seen.outcomes().is_empty());
+        (0..3).for_each(|port| _ = bench.deliver(port));
+    };
+    round(&mut bench, 0);
+    let left =
+        |bench: &Bench| -> Vec<u64> { bench.log.status().readers.iter().map(|reader| reader.total.records).collect() };
+    assert_eq!(left(&bench), [1, 1, 1], "nobody knows yet who needs a sync");
+    settled.at_once(2);
+    bench.until(|| left(&bench) == [1, 1, 0]);
+    // The sync of the first one fails, that of the second is good.
+    drop(settled.before(0));
+    settled.done(settled.before(1));
+    round(&mut bench, 1);
+    bench.until(|| left(&bench) == [2, 1, 0]);
     bench.close();
 }
 

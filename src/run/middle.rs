@@ -3,8 +3,8 @@
 //! stop, which are tested with kills and power cuts.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc};
@@ -16,52 +16,13 @@ use crate::dead_letters::DeadLetters;
 use crate::delivery::{self, SinkHandle, Stops};
 use crate::inputs::follow::checkpoint::Checkpoints;
 use crate::metrics::Metrics;
-use crate::outbox::{Behind, Outbox, QUEUE_MAX, Settled, Watch, Way};
+use crate::outbox::{Behind, Outbox, QUEUE_MAX, Watch, Way};
 use crate::pipeline::route::Router;
 use crate::record::TagGlob;
 use crate::sinks::Sink;
 use crate::workers::{Stop, Workers};
 
-/// What has to be synced before a checkpoint is saved, and who settles frames of the disk log after it.
-#[derive(Default)]
-pub(super) struct ToSync(Mutex<Current>);
-
-#[derive(Default)]
-struct Current {
-    handles: Vec<SinkHandle>,
-    settled: Option<Settled>,
-}
-
-impl ToSync {
-    fn lock(&self) -> MutexGuard<'_, Current> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The hook of the checkpoints. Takes as long as the disks do.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        let (handles, settled) = {
-            let current = self.lock();
-            (current.handles.clone(), current.settled.clone())
-        };
-        let before = settled.as_ref().map(Settled::before);
-        let synced = handles.iter().try_for_each(SinkHandle::sync);
-        if let (Some(settled), Some(before)) = (settled, before) {
-            settled.after(before, synced.is_ok());
-        }
-        synced
-    }
-
-    /// These sinks come next. Those of before are forgotten only if their last sync was good: else what they were given
-    /// may be gone, and no checkpoint may ever rest on it.
-    fn follow(&self, handles: Vec<SinkHandle>, settled: Option<Settled>, was_synced: bool) {
-        let mut current = self.lock();
-        if was_synced {
-            current.handles.clear();
-        }
-        current.handles.extend(handles);
-        current.settled = settled;
-    }
-}
+use super::to_sync::{Output, ToSync, taken};
 
 /// What a middle is made from, beside the sinks.
 pub(super) struct Ground<'a> {
@@ -73,8 +34,6 @@ pub(super) struct Ground<'a> {
     pub(super) stop: &'a Stop,
     /// Told of each sink that ends.
     pub(super) ended: &'a Arc<Notify>,
-    /// The last sync of the sinks before was good.
-    pub(super) was_synced: bool,
 }
 
 /// See the header.
@@ -125,29 +84,29 @@ impl Middle {
         if let Some(found) = &settled {
             let checkpoints = Arc::clone(checkpoints);
             found.on_first(move || checkpoints.touch(1, false));
+            found.defer_all();
         }
         let workers = Workers::telling(ground.ended);
-        let mut handles = Vec::new();
+        let stopped = |error: io::Error| {
+            give_up.set();
+            workers.join(Instant::now() + super::LET_GO);
+            error
+        };
+        let (mut handles, mut outputs) = (Vec::new(), Vec::new());
         for (port, (named, receiver)) in sinks.into_iter().zip(receivers).enumerate() {
             let stops = Stops { read: ground.stop.clone(), give_up: give_up.clone() };
             let (feed, letters) = (outbox.feed(port, receiver), Some(Arc::clone(&letters)));
-            let started =
-                delivery::spawn(named.part, feed, Arc::clone(metrics), numbers[port], stops, letters, &workers);
-            match started {
-                Ok(handle) => {
-                    if let Some(settled) = settled.as_ref().filter(|_| handle.needs_sync()) {
-                        settled.defer(port);
-                    }
-                    handles.push(handle);
-                }
-                Err(error) => {
-                    give_up.set();
-                    workers.join(Instant::now() + super::LET_GO);
-                    return Err(error);
-                }
+            let (number, required, taken) = (numbers[port], named.required, taken(metrics, numbers[port]));
+            let handle = delivery::spawn(named.part, feed, Arc::clone(metrics), number, stops, letters, &workers)
+                .map_err(stopped)?;
+            match (handle.durable(), &settled) {
+                (Some(durable), _) => outputs.push(Output { number, port, required, durable, taken }),
+                (None, Some(settled)) => settled.at_once(port),
+                (None, None) => {}
             }
+            handles.push(handle);
         }
-        ground.to_sync.follow(handles.clone(), settled, ground.was_synced);
+        ground.to_sync.follow(outputs, settled, metrics).map_err(stopped)?;
         let watch = outbox.watch();
         let router = Router::to(outbox, globs, Arc::clone(metrics));
         Ok((Middle { handles, numbers, log, watch, letters, sinks: workers, give_up }, router))
@@ -160,19 +119,18 @@ impl Middle {
     }
 
     /// Writes what is left: letters, what was delivered (which settles it in the log), the cursors. Takes as long as the
-    /// disk does, so it is for a thread of its own. `done`: all of it was written; returns whether the sync was good.
+    /// disk does, so it is for a thread of its own. `done`: all of it was written.
     pub(super) fn save(
         letters: Option<&DeadLetters>,
         log: Option<&Log>,
         checkpoints: &Checkpoints,
         until: Instant,
         done: &AtomicBool,
-    ) -> bool {
+    ) {
         // Receipts of rejected records wait for their letters.
         letters.into_iter().for_each(|letters| letters.close(until));
         // Syncs what was delivered, and so settles it in the log; the cursors say so when it is closed.
-        let saved = checkpoints.save();
-        if let Err(error) = &saved {
+        if let Err(error) = checkpoints.save() {
             tracing::error!(
                 "checkpoints could not be saved ({error}); what was delivered since the last save comes again"
             );
@@ -183,6 +141,5 @@ impl Middle {
                 "the disk log could not be closed in order ({error}); some of what was delivered comes again"
             ),
         }
-        saved.is_ok()
     }
 }

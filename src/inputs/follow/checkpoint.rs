@@ -1,19 +1,20 @@
 //! Checkpoints: how far each chain was delivered, in one file of the data folder for all inputs.
 //!
 //! Saved 20 ms after the first delivery, then at most 250 ms after a change or after 4 MiB of delivered data (but no
-//! sooner than 100 ms after the save before), at the end of a generation (the same), and at stop. So a node that is killed soon after
+//! sooner than 100 ms after the save before), at the end of a generation, and at stop. So a node that is killed soon after
 //! each start still gets on. A save is:
 //! snapshot, then the hook (the sinks' fdatasync: what a checkpoint rests on must be on disk first), then tmp,
-//! fdatasync, the old file linked as `.bak`, rename, fsync of the folder. A failing hook or a full disk leaves the old
-//! file in place, shows as a health warning, and is tried again; reading goes on.
+//! fdatasync, the old file linked as `.bak`, rename, fsync of the folder. Inputs of which the hook says that something is
+//! not on the disk keep the checkpoints of the save before; the others go on. A full disk leaves the old file in place.
+//! Both show as a health warning, and are tried again; reading goes on.
 //!
 //! Reading: a damaged record is taken from `.bak` or skipped, a damaged file gives way to `.bak`, both damaged means
-//! from the head (duplicates, never loss); all of it is said. A newer version ends the start. The folder is created
-//! with mode 0700 and locked (`flock`) against a second longshore.
+//! from the head (duplicates, never loss); all of it is said. A newer version ends the start, and so does a file that
+//! belongs to somebody else. The folder is created with mode 0700 and locked (`flock`) against a second longshore.
 //!
 //! Limits: records of chains not followed for 7 days are dropped at save, and the oldest beyond 100,000.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -44,8 +45,14 @@ const SETTLE_IN: Duration = Duration::from_secs(600);
 const RECORDS_MAX: usize = 100_000;
 const CHECK: &str = "checkpoints";
 
+/// How long a start waits for the folder's lock: `longshore audit` holds it for a moment, to see whether a node runs.
+const LOCK_WAIT: Duration = Duration::from_millis(200);
+
 /// Makes what was delivered durable, before a checkpoint says so.
-pub type SyncHook = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
+pub type SyncHook = Box<dyn Fn() -> Unsynced + Send + Sync>;
+
+/// Inputs of which something that was delivered is not on the disk, each with the reason. Their checkpoints stay.
+pub type Unsynced = BTreeMap<String, String>;
 
 /// The ledger at this moment, to be saved with the checkpoints.
 pub type LedgerHook = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
@@ -69,7 +76,12 @@ pub struct Checkpoints {
 
 #[derive(Default)]
 struct State {
+    /// What may be saved: what it rests on is on the disk.
     entries: HashMap<Key, Entry>,
+    /// News of chains since the last look at them.
+    news: HashMap<Key, Entry>,
+    /// What was new at that look, until the hook has said that what it rests on is on the disk.
+    noted: HashMap<Key, Entry>,
     /// Strong: a chain's receipts may settle after its reader has ended.
     live: HashMap<Key, Arc<Progress>>,
     seq: u64,
@@ -95,7 +107,7 @@ impl State {
     fn close(&mut self, key: Key, saved: Option<Saved>) {
         self.live.remove(&key);
         if let Some(saved) = saved {
-            self.entries.insert(key, Entry { saved, seen: seconds_now() });
+            self.news.insert(key, Entry { saved, seen: seconds_now() });
         }
         self.dirty = true;
     }
@@ -174,13 +186,16 @@ impl Checkpoints {
 
     /// How far a chain was delivered, as far as is known.
     pub fn lookup(&self, input: &str, key: &str) -> Option<Saved> {
-        let found = self.lock().entries.get(&(input.to_owned(), key.to_owned())).cloned();
-        found.map(|entry| entry.saved)
+        let (state, key) = (self.lock(), (input.to_owned(), key.to_owned()));
+        let found = [&state.news, &state.noted, &state.entries].into_iter().find_map(|of| of.get(&key));
+        found.map(|entry| entry.saved.clone())
     }
 
     /// Whether anything of an input was ever saved: then this is not its first start.
     pub fn knows(&self, input: &str) -> bool {
-        self.lock().entries.keys().any(|(known, _)| known == input)
+        let state = self.lock();
+        let keys = [&state.entries, &state.noted, &state.news].into_iter().flat_map(HashMap::keys);
+        keys.into_iter().any(|(known, _)| known == input)
     }
 
     /// The chains of an input of which something was saved.
@@ -212,7 +227,8 @@ impl Checkpoints {
         let mut state = self.lock();
         if state.is_live(&key, progress) {
             state.live.remove(&key);
-            state.entries.remove(&key);
+            let State { entries, news, noted, .. } = &mut *state;
+            [entries, news, noted].into_iter().for_each(|of| drop(of.remove(&key)));
             state.dirty = true;
             self.wake.notify_all();
         }
@@ -265,8 +281,7 @@ impl Checkpoints {
         self.save()
     }
 
-    /// Ends the saver without a save, as a crash does.
-    #[cfg(test)]
+    /// Ends the saver without a save: what is stored is newer than what is known here.
     pub(crate) fn abandon(&self) {
         self.lock().closed = true;
         self.wake.notify_all();
@@ -274,33 +289,44 @@ impl Checkpoints {
 
     /// Saves now.
     pub fn save(&self) -> io::Result<()> {
+        self.save_once().map(|_| ())
+    }
+
+    /// The same. Says whether everything is saved: `false` while some inputs have to keep their checkpoints.
+    fn save_once(&self) -> io::Result<bool> {
         let _one = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.try_save();
         match &result {
-            Ok(()) => self.health(None),
+            Ok(unsynced) if unsynced.is_empty() => self.health(None),
+            Ok(unsynced) => {
+                self.lock().dirty = true;
+                let inputs = unsynced.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+                // One reason is enough: they rest on the same outputs.
+                let why = unsynced.values().next().map_or("", String::as_str);
+                self.health(Some(&format!("those of {inputs} stay: outputs could not be synced: {why}")));
+            }
             Err(error) => {
-                let mut state = self.lock();
-                state.dirty = true;
-                drop(state);
+                self.lock().dirty = true;
                 tracing::warn!(folder = %self.folder.display(), %error, "checkpoints were not saved; tried again in a second");
-                self.health(Some(error));
+                self.health(Some(&error.to_string()));
             }
         }
-        result
+        result.map(|unsynced| unsynced.is_empty())
     }
 
-    fn health(&self, error: Option<&io::Error>) {
+    fn health(&self, trouble: Option<&str>) {
         if let Some(metrics) = &*self.metrics.lock().unwrap_or_else(PoisonError::into_inner) {
-            match error {
+            match trouble {
                 None => metrics.check(CHECK, Health::Pass, "saved"),
-                Some(error) => metrics.check(CHECK, Health::Warn, format!("not saved: {error}")),
+                Some(why) => metrics.check(CHECK, Health::Warn, format!("not saved: {why}")),
             }
         }
     }
 
-    fn try_save(&self) -> io::Result<()> {
-        let text = self.snapshot();
-        (self.sync)().map_err(|error| io::Error::new(error.kind(), format!("outputs could not be synced: {error}")))?;
+    fn try_save(&self) -> io::Result<Unsynced> {
+        let ledger = self.look();
+        let unsynced = (self.sync)();
+        let text = self.text(&unsynced, ledger);
         let (path, tmp, bak) =
             (self.folder.join(FILE), self.folder.join("checkpoints.tmp"), self.folder.join("checkpoints.bak"));
         let named =
@@ -321,11 +347,12 @@ impl Checkpoints {
             _ => {}
         }
         disk::rename(&tmp, &path).map_err(|error| named(&path, error))?;
-        disk::sync_folder(&self.folder)
+        disk::sync_folder(&self.folder).map(|()| unsynced)
     }
 
-    /// What is known now, as the file's text. Asks each live chain before locking anything else of ours for long.
-    fn snapshot(&self) -> Vec<u8> {
+    /// Notes what is known now: the news of each live chain, which is asked before anything else of ours is locked for
+    /// long, and the ledger of this moment.
+    fn look(&self) -> Option<serde_json::Value> {
         let live: Vec<(Key, Arc<Progress>)> = {
             let mut state = self.lock();
             (state.dirty, state.urgent, state.many, state.moved, state.bytes) = (false, false, false, None, 0);
@@ -347,12 +374,28 @@ impl Checkpoints {
             }
             match (saved, state.entries.get_mut(&key)) {
                 (Some(saved), _) => {
-                    state.entries.insert(key, Entry { saved, seen: now });
+                    state.news.insert(key, Entry { saved, seen: now });
                 }
                 (None, Some(entry)) => entry.seen = now,
                 (None, None) => {}
             }
         }
+        let news = std::mem::take(&mut state.news);
+        state.noted.extend(news);
+        drop(state);
+        // After the chains were asked: what their marks cover is counted in it.
+        self.ledger.get().map(|ledger| ledger())
+    }
+
+    /// The file's text, after the hook: with the news of all inputs but those.
+    fn text(&self, unsynced: &Unsynced, ledger: Option<serde_json::Value>) -> Vec<u8> {
+        let now = crate::record::Timestamp::now().0 / 1_000_000_000;
+        let mut state = self.lock();
+        let noted = std::mem::take(&mut state.noted);
+        let (stay, go): (HashMap<_, _>, HashMap<_, _>) =
+            noted.into_iter().partition(|((input, _), _)| unsynced.contains_key(input));
+        state.noted = stay;
+        state.entries.extend(go);
         // Not right after the start: after a long stop all records are old, and their chains are only being found.
         if clock::since(self.started) >= self.settle_in {
             state.entries.retain(|_, entry| now - entry.seen < KEEP_SECONDS);
@@ -364,8 +407,6 @@ impl Checkpoints {
             state.entries.retain(|_, entry| entry.seen >= oldest);
         }
         state.seq += 1;
-        // After the chains were asked: what their marks cover is counted in it.
-        let ledger = self.ledger.get().map(|ledger| ledger());
         stored::write(state.seq, &state.entries, ledger)
     }
 
@@ -383,7 +424,7 @@ impl Checkpoints {
                 Some(_) => {
                     saver.begin(&state);
                     drop(state);
-                    saver.end(&self.save());
+                    saver.end(&self.save_once());
                 }
             }
         }
@@ -397,7 +438,7 @@ impl Checkpoints {
         if due {
             saver.begin(&state);
             drop(state);
-            saver.end(&self.save());
+            saver.end(&self.save_once());
         }
         due
     }
@@ -415,6 +456,14 @@ pub fn stored(data_dir: &Path) -> io::Result<HashMap<Key, Entry>> {
     Ok(load(&data_dir.join(FILE))?.entries)
 }
 
+/// The ledger that is stored in a data folder. Takes no lock.
+///
+/// # Errors
+/// The checkpoints can not be read, or are of a newer version.
+pub fn stored_ledger(data_dir: &Path) -> io::Result<Option<serde_json::Value>> {
+    Ok(load(&data_dir.join(FILE))?.ledger)
+}
+
 /// Changes what is stored, under the folder's lock. Nothing is written where `change` says that something is wrong.
 ///
 /// # Errors
@@ -423,7 +472,7 @@ pub fn edit<T, E>(
     data_dir: &Path,
     change: impl FnOnce(&mut HashMap<Key, Entry>) -> Result<T, E>,
 ) -> io::Result<Result<T, E>> {
-    let checkpoints = Checkpoints::open(data_dir, Box::new(|| Ok(())))?;
+    let checkpoints = Checkpoints::open(data_dir, Box::new(Unsynced::new))?;
     let changed = change(&mut checkpoints.lock().entries);
     if changed.is_ok() {
         checkpoints.save()?;
@@ -468,8 +517,8 @@ impl Saver {
         }
     }
 
-    fn end(&mut self, saved: &io::Result<()>) {
-        self.not_before = saved.is_err().then(|| clock::now() + RETRY);
+    fn end(&mut self, saved: &io::Result<bool>) {
+        self.not_before = (!matches!(saved, Ok(true))).then(|| clock::now() + RETRY);
     }
 }
 
@@ -483,7 +532,16 @@ fn lock(folder: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let mut file =
         options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(named)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let until = Instant::now() + LOCK_WAIT;
+    let locked = loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
+                std::thread::sleep(LOCK_WAIT / 20);
+            }
+            locked => break locked,
+        }
+    };
+    match locked {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut pid = String::new();
@@ -504,16 +562,20 @@ fn lock(folder: &Path) -> io::Result<File> {
 
 fn load(path: &Path) -> io::Result<State> {
     let read = |path: &Path| match disk::read(path) {
-        Ok(bytes) => Some(stored::read(&bytes)),
+        Ok(bytes) => Ok(Some(stored::read(&bytes))),
+        // What nobody may read is whole: to begin without it would give everything again.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        }
         Err(error) => {
             if error.kind() != io::ErrorKind::NotFound {
                 tracing::warn!(path = %path.display(), %error, "checkpoints could not be read");
             }
-            None
+            Ok(None)
         }
     };
     let bak_path = path.with_extension("bak");
-    let main = read(path);
+    let main = read(path)?;
     if let Some(version) = main.as_ref().and_then(|main| main.newer) {
         let message = format!(
             "{}: version {version}, this longshore knows {}; use the newer one, or move the file away (lines are then delivered again)",
@@ -523,7 +585,7 @@ fn load(path: &Path) -> io::Result<State> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     let whole = main.as_ref().is_some_and(|main| main.damaged == 0 && main.seq.is_some());
-    let bak = if whole { None } else { read(&bak_path).filter(|bak| bak.newer.is_none()) };
+    let bak = if whole { None } else { read(&bak_path)?.filter(|bak| bak.newer.is_none()) };
     let mut state = State::default();
     let existed = main.is_some() || bak.is_some();
     if let Some(bak) = bak {
@@ -554,13 +616,13 @@ mod tests {
     use super::*;
 
     fn quiet() -> SyncHook {
-        Box::new(|| Ok(()))
+        Box::new(Unsynced::new)
     }
 
     fn put(checkpoints: &Checkpoints, key: &str, offset: u64) {
         let saved = Saved { done: Place { offset, ..Place::default() }, ..Saved::default() };
         let seen = crate::record::Timestamp::now().0 / 1_000_000_000;
-        checkpoints.lock().entries.insert(("in".to_owned(), key.to_owned()), Entry { saved, seen });
+        checkpoints.lock().news.insert(("in".to_owned(), key.to_owned()), Entry { saved, seen });
     }
 
     fn offset(checkpoints: &Checkpoints, key: &str) -> Option<u64> {
@@ -718,21 +780,66 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_saved_while_the_outputs_can_not_be_synced() {
+    fn an_input_whose_output_can_not_be_synced_keeps_its_checkpoints_and_the_others_go_on() {
         let dir = tempfile::tempdir().expect("a temp dir");
-        let broken = Arc::new(AtomicBool::new(true));
+        let metrics = Arc::new(Metrics::new(&[("in", "test"), ("other", "test")], &[("out", "test")]));
+        let broken = Arc::new(AtomicBool::new(false));
         let hook = Arc::clone(&broken);
         let sync: SyncHook = Box::new(move || match hook.load(Ordering::Acquire) {
-            true => Err(io::Error::other("no space")),
-            false => Ok(()),
+            true => [("in".to_owned(), "sink out: no space".to_owned())].into(),
+            false => Unsynced::new(),
         });
         let c = Checkpoints::open(dir.path(), sync).expect("free");
-        put(&c, "a", 1);
-        assert!(c.save().is_err());
-        assert!(!dir.path().join(FILE).exists());
+        c.report_to(Arc::clone(&metrics));
+        let put_both = |offset| {
+            put(&c, "a", offset);
+            let mut state = c.lock();
+            let entry = state.news[&("in".to_owned(), "a".to_owned())].clone();
+            state.news.insert(("other".to_owned(), "b".to_owned()), entry);
+        };
+        let stored = |input: &str, key: &str| {
+            let stored = stored(dir.path()).expect("readable");
+            stored[&(input.to_owned(), key.to_owned())].saved.done.offset
+        };
+        put_both(1);
+        assert!(c.save_once().expect("saved"));
+        broken.store(true, Ordering::Release);
+        put_both(2);
+        for _ in 0..2 {
+            assert!(!c.save_once().expect("saved"), "not all of it");
+            assert_eq!((stored("in", "a"), stored("other", "b")), (1, 2));
+        }
+        assert_eq!(offset(&c, "a"), Some(2), "who goes on in this run knows better");
+        let (health, reason) = metrics.checks().remove(CHECK).expect("said");
+        assert!(health == Health::Warn && reason.contains("those of in stay"), "{reason}");
         broken.store(false, Ordering::Release);
+        assert!(c.save_once().expect("saved"));
+        assert_eq!((stored("in", "a"), stored("other", "b")), (2, 2));
+        assert_eq!(metrics.checks().remove(CHECK).expect("said").0, Health::Pass);
+    }
+
+    #[test]
+    fn checkpoints_that_may_not_be_read_end_the_start() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let c = Checkpoints::open(dir.path(), quiet()).expect("free");
+        put(&c, "a", 1);
         c.save().expect("saved");
-        assert!(dir.path().join(FILE).exists());
+        drop(c);
+        let denied = |name: &'static str| {
+            disk::set_hook(Some(Box::new(move |call| match call {
+                disk::Call::Open(path) if path.ends_with(name) => Err(rustix::io::Errno::ACCESS.into()),
+                _ => Ok(()),
+            })));
+            let opened = Checkpoints::open(dir.path(), quiet());
+            disk::set_hook(None);
+            opened
+        };
+        let error = denied(FILE).expect_err("it is somebody else's");
+        assert!(
+            error.kind() == io::ErrorKind::PermissionDenied && error.to_string().contains("/checkpoints"),
+            "{error}"
+        );
+        denied("checkpoints.bak").expect("nobody needs it");
     }
 
     #[test]
@@ -759,7 +866,7 @@ mod tests {
         let seen = Arc::clone(&saves);
         let hook: SyncHook = Box::new(move || {
             seen.lock().expect("no panic").push(Instant::now());
-            Ok(())
+            Unsynced::new()
         });
         let c = Checkpoints::open(dir.path(), hook).expect("free");
         let workers = Workers::default();
@@ -784,7 +891,7 @@ mod tests {
         let seen = Arc::clone(&saves);
         let hook: SyncHook = Box::new(move || {
             seen.fetch_add(1, Ordering::Relaxed);
-            Ok(())
+            Unsynced::new()
         });
         let c = Checkpoints::open(dir.path(), hook).expect("free");
         let workers = Workers::default();

@@ -77,7 +77,8 @@ impl Node {
         let (sender, queue) = mpsc::channel(8);
         let port = Port { sink: 0, globs: vec![TagGlob::new("**")], queue: sender };
         let router = Router::new(vec![port], Arc::clone(&metrics));
-        let checkpoints = data.map(|data| Checkpoints::open(data, Box::new(|| Ok(()))).expect("not locked"));
+        let checkpoints =
+            data.map(|data| Checkpoints::open(data, Box::new(std::collections::BTreeMap::new)).expect("not locked"));
         let saver = Workers::default();
         if let Some(checkpoints) = &checkpoints {
             checkpoints.start_saver(&saver).expect("started");
