@@ -1,21 +1,14 @@
 //! `longshore audit`: the ledger of a node, running or stopped, and whether it closes.
 //!
 //! A running node is asked at its `/audit`; of a stopped one the ledger saved with the checkpoints is read, and what the
-//! disk log has is counted again. Nothing is changed.
-
-use std::io;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+//! disk log has is counted again. Nothing is written: root may audit what belongs to the service's user.
 
 use crate::config::Config;
-use crate::disk_log;
+use crate::disk_log::{self, with_way_out};
 use crate::healthcheck;
-use crate::inputs::follow::checkpoint::Checkpoints;
+use crate::inputs::follow::checkpoint::{self, Checkpoints};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-
-/// How long the disk log may take to close.
-const CLOSE: Duration = Duration::from_secs(10);
 
 /// What was found.
 #[derive(Debug)]
@@ -26,6 +19,8 @@ pub struct Audit {
     pub wrong: Vec<String>,
     /// The node runs.
     pub running: bool,
+    /// A ledger was saved here.
+    pub is_saved: bool,
 }
 
 impl Audit {
@@ -40,6 +35,7 @@ impl Audit {
         let state = match (self.running, self.ledger.stopped) {
             (true, _) => "the node runs",
             (false, true) => "the node is stopped",
+            (false, false) if !self.is_saved => "the node is stopped, and has saved no ledger yet",
             (false, false) => "the node was killed: what was in memory only is returned, its origin gives it again",
         };
         format!("{state}\n{}{wrong}", self.ledger.text())
@@ -64,23 +60,19 @@ pub fn audit(config: &Config) -> Result<Audit, String> {
     if !dir.exists() {
         return Err(format!("{}: no longshore has run with this data folder", dir.display()));
     }
-    let checkpoints = match Checkpoints::open(dir, Box::new(std::collections::BTreeMap::new)) {
-        Ok(checkpoints) => checkpoints,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return ask(config),
-        Err(error) => return Err(error.to_string()),
-    };
+    if Checkpoints::is_locked(dir) {
+        return ask(config);
+    }
+    let read = checkpoint::stored_ledger(dir).map_err(|error| with_way_out(dir, error).to_string())?;
     let inputs: Vec<_> = config.inputs.iter().map(|input| (input.name.as_str(), input.kind)).collect();
     let sinks: Vec<_> = config.sinks.iter().map(|sink| (sink.name.as_str(), sink.kind)).collect();
-    let metrics = Arc::new(Metrics::new(&inputs, &sinks));
-    let numbers: Vec<usize> = (0..sinks.len()).collect();
-    let (log, backlog) = disk_log::open(config, &metrics, &numbers, false).map_err(|error| error.to_string())?;
-    let saved = checkpoints.take_ledger().map(|saved| Ledger::from_json(&saved)).unwrap_or_default();
-    let wrong = saved.resume(&metrics, &backlog, &numbers);
-    if let Some(log) = log {
-        log.close(Instant::now() + CLOSE).map_err(|error| error.to_string())?;
-    }
+    let metrics = Metrics::new(&inputs, &sinks);
+    let backlog = disk_log::count(config, &metrics).map_err(|error| error.to_string())?;
+    let is_saved = read.is_some();
+    let saved = read.map(|read| Ledger::from_json(&read)).unwrap_or_default();
+    let wrong = saved.resume(&metrics, &backlog, &(0..sinks.len()).collect::<Vec<_>>());
     let ledger = Ledger { stopped: saved.stopped, ..Ledger::of(&metrics) };
-    Ok(Audit { ledger, wrong, running: false })
+    Ok(Audit { ledger, wrong, running: false, is_saved })
 }
 
 fn ask(config: &Config) -> Result<Audit, String> {
@@ -89,5 +81,5 @@ fn ask(config: &Config) -> Result<Audit, String> {
     };
     let answer = healthcheck::ask(address, "/audit")?;
     let value = serde_json::from_str(&answer).map_err(|error| format!("http://{address}/audit: {error}"))?;
-    Ok(Audit { ledger: Ledger::from_json(&value), wrong: Vec::new(), running: true })
+    Ok(Audit { ledger: Ledger::from_json(&value), wrong: Vec::new(), running: true, is_saved: true })
 }

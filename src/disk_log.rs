@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::buffer::{self, Backlog, Log};
@@ -33,17 +33,28 @@ pub fn by_number(readers: &[Backlog], metrics: &Metrics, numbers: &[usize]) -> V
     all
 }
 
-/// Opens the disk log if there is one, or if there has to be one (`to_run`). With it: what it has for each sink, by input,
-/// both by their numbers in the metrics. `numbers` are those of the configured sinks.
+/// What the disk log of a stopped node has for each sink, by input, both by their place in the configuration. Writes nothing.
+pub fn count(config: &Config, metrics: &Metrics) -> io::Result<Vec<Vec<u64>>> {
+    let dir = config.node.data_dir.join(BUFFER);
+    let sinks: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    let inputs: Vec<&str> = metrics.inputs.iter().map(|input| input.name.as_str()).collect();
+    let found = buffer::count(&dir, &sinks, &inputs).map_err(|error| {
+        with_way_out(&config.node.data_dir, io::Error::new(error.kind(), format!("the disk log: {error}")))
+    })?;
+    let numbers: Vec<usize> = (0..sinks.len()).collect();
+    Ok(by_number(&found.unwrap_or_default(), metrics, &numbers))
+}
+
+/// Opens the disk log if there is one, or if there has to be one. With it: what it has for each sink, by input, both by
+/// their numbers in the metrics. `numbers` are those of the configured sinks.
 pub fn open(
     config: &Config,
     metrics: &Arc<Metrics>,
     numbers: &[usize],
-    to_run: bool,
 ) -> io::Result<(Option<Arc<Log>>, Vec<Vec<u64>>)> {
     let dir = config.node.data_dir.join(BUFFER);
     let nothing = vec![vec![0; metrics.inputs.len()]; metrics.sinks.len()];
-    let wanted = to_run && (config.inputs.iter().any(|input| input.part.is_durable()) || config.sinks.len() > 1);
+    let wanted = config.inputs.iter().any(|input| input.part.is_durable()) || config.sinks.len() > 1;
     if !wanted && !dir.exists() {
         return Ok((None, nothing));
     }
@@ -60,8 +71,9 @@ pub fn open(
         ..buffer::Settings::new(dir, size)
     };
     let names: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
-    let (log, found) =
-        Log::open(settings, &names).map_err(|error| io::Error::new(error.kind(), format!("the disk log: {error}")))?;
+    let opened =
+        Log::open(settings, &names).map_err(|error| io::Error::new(error.kind(), format!("the disk log: {error}")));
+    let (log, found) = opened.map_err(|error| with_way_out(&config.node.data_dir, error))?;
     metrics.check(outbox::CHECK, Health::Pass, "");
     if !found.damage.is_none() {
         let damage = &found.damage;
@@ -89,15 +101,34 @@ pub fn with_way_out(data_dir: &Path, error: io::Error) -> io::Error {
         io::ErrorKind::ReadOnlyFilesystem => {
             format!("[node] data_dir has to be writable: mount a volume or a tmpfs at {shown}")
         }
-        io::ErrorKind::PermissionDenied => match std::fs::metadata(data_dir) {
-            Ok(found) => format!(
-                "{shown} belongs to uid {}, longshore runs as {user}: `chown {user} {shown}`, or run as its owner ({})",
-                found.uid(),
+        io::ErrorKind::PermissionDenied => match of_another(data_dir, user) {
+            Some((path, owner)) => format!(
+                "{} belongs to uid {owner}, longshore runs as {user}: `chown -R {user} {shown}`, or run as its owner ({})",
+                path.display(),
                 profile::USERS
             ),
-            Err(_) => format!("{}; make a folder of that user's and set [node] data_dir", profile::user()),
+            None if data_dir.exists() => return error,
+            None => format!("{}; make a folder of that user's and set [node] data_dir", profile::user()),
         },
         _ => return error,
     };
     io::Error::new(error.kind(), format!("{error}; {hint}"))
+}
+
+/// What in the data folder, or in a folder of it, belongs to another user: itself, or the first that is found.
+fn of_another(data_dir: &Path, user: u32) -> Option<(PathBuf, u32)> {
+    let owner = |path: &Path| path.symlink_metadata().ok().map(|found| found.uid()).filter(|owner| *owner != user);
+    let inside = |dir: &Path| -> Vec<PathBuf> {
+        let mut paths: Vec<_> =
+            std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        paths
+    };
+    let mut paths = vec![data_dir.to_owned()];
+    for path in inside(data_dir) {
+        let below = if path.is_dir() { inside(&path) } else { Vec::new() };
+        paths.push(path);
+        paths.extend(below);
+    }
+    paths.into_iter().find_map(|path| owner(&path).map(|owner| (path, owner)))
 }

@@ -282,7 +282,7 @@ impl Node {
         }
         let sinks: Option<Vec<usize>> = config.sinks.iter().map(|sink| metrics.sink(&sink.name, sink.kind)).collect();
         let sinks = sinks.ok_or_else(too_many)?;
-        let (log, backlog) = disk_log::open(&config, &metrics, &sinks, true)?;
+        let (log, backlog) = disk_log::open(&config, &metrics, &sinks)?;
         for wrong in saved.resume(&metrics, &backlog, &sinks) {
             tracing::error!("the ledger of the last stop and the disk log differ: {wrong}");
         }

@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod audit;
 mod backlog;
 mod bad_input;
 mod bench;

@@ -29,11 +29,16 @@ pub fn take(dir: &Path) -> io::Result<OwnedFd> {
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let mut pid = String::new();
             let _ = (&mut file).take(16).read_to_string(&mut pid);
-            let text = format!(
-                "disk log {}: another longshore (pid {}) uses it; stop that one, or set another [node] data_dir",
-                dir.display(),
-                pid.trim()
-            );
+            let text = if pid.trim() == std::process::id().to_string() {
+                let shown = dir.display();
+                format!("disk log {shown}: this process still writes to it: its disk is slow or dead; try again later")
+            } else {
+                format!(
+                    "disk log {}: another longshore (pid {}) uses it; stop that one, or set another [node] data_dir",
+                    dir.display(),
+                    pid.trim()
+                )
+            };
             return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
         }
         Err(error) => return Err(said(error.into())),

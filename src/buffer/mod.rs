@@ -28,6 +28,7 @@ use std::time::Duration;
 
 mod books;
 mod core;
+mod count;
 #[cfg(test)]
 mod crash_tests;
 pub mod cursor;
@@ -59,6 +60,7 @@ mod totals;
 use crate::sync;
 #[cfg(test)]
 pub use books::{HELD_MAX, PENDING_MAX};
+pub use count::count;
 pub use log::Log;
 pub use peek::{Peek, Peeked};
 

@@ -1,5 +1,7 @@
 //! What is found when a log is opened. Writes nothing, and takes any bytes: what is damaged is a value, not an error.
-//! The only refusals are a folder that can not be listed and a log of a newer version.
+//! The only refusals are a folder that can not be listed, a log of a newer version, and a file that can not be read though its
+//! disk says nothing of damage: one that belongs to another user holds what it holds, and to begin without it would give
+//! everything again.
 //!
 //! Of old segments only the header is read; the newest one is read whole, to find its end. A segment without a good
 //! header is one all the same if it has a good frame. What a committed frame's absence costs is found later, by the
@@ -13,6 +15,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+
+use rustix::io::Errno;
 
 use super::books::{ANYBODY, Segment};
 use super::cursor::{self, Cursor};
@@ -57,6 +61,20 @@ fn newer(what: &str, version: u32) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, text)
 }
 
+/// A read that failed: the disk's damage, which counts as such, or an error that ends the start.
+fn damage_of<T>(name: &str, read: io::Result<T>) -> io::Result<Option<T>> {
+    let is_damage = |error: &io::Error| match error.raw_os_error() {
+        Some(code) => [Errno::IO, Errno::UCLEAN, Errno::BADMSG].iter().any(|damage| damage.raw_os_error() == code),
+        None => true,
+    };
+    match read {
+        Ok(read) => Ok(Some(read)),
+        // It may go while somebody looks at the log of a running node.
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is_damage(&error) => Ok(None),
+        Err(error) => Err(io::Error::new(error.kind(), format!("{name}: {error}"))),
+    }
+}
+
 /// A segment file as it was listed.
 struct Listed {
     name: Name,
@@ -69,19 +87,19 @@ pub fn recover<I: Io>(io: &I) -> io::Result<Recovery> {
     let mut found = Recovery::default();
     let names = io.list(".")?;
     let meta = match io.read_all(meta::FILE, meta::BYTES_MAX) {
-        Ok(bytes) => Some(Meta::decode(&bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(_) => Some(Found::Damaged),
+        read => Some(damage_of(meta::FILE, read)?.map_or(Found::Damaged, |bytes| Meta::decode(&bytes))),
     };
     let mut listed = Vec::new();
     for (text, bytes) in &names {
         let Some(name) = Name::parse(text) else { continue };
         let read = io.open_read(text).and_then(|file| segment::read_header(io, &file));
-        listed.push(Listed { name, bytes: *bytes, start: read.unwrap_or(Start::Damaged) });
+        listed.push(Listed { name, bytes: *bytes, start: damage_of(text, read)?.unwrap_or(Start::Damaged) });
     }
     let mut slots = BTreeMap::new();
     for bit in names.iter().filter_map(|(text, _)| cursor::parse_name(text)) {
-        slots.insert(bit, io.read_all(&cursor::file_name(bit), 2 * cursor::SLOT).unwrap_or_default());
+        let name = cursor::file_name(bit);
+        slots.insert(bit, damage_of(&name, io.read_all(&name, 2 * cursor::SLOT))?.unwrap_or_default());
     }
     found.is_new = meta.is_none() && listed.is_empty() && slots.is_empty();
     let known = match meta {
@@ -314,6 +332,21 @@ impl Recovery {
                 (oldest.first - 1, totals)
             }
             _ => (since - 1, BySource::default()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_not_be_read_is_no_damage() {
+        let failed = |errno: Errno| damage_of::<()>("00.cursor", Err(errno.into()));
+        assert!(matches!(failed(Errno::IO), Ok(None)) && matches!(failed(Errno::NOENT), Ok(None)));
+        for errno in [Errno::ACCESS, Errno::MFILE] {
+            let error = failed(errno).expect_err("it ends the start");
+            assert!(error.to_string().starts_with("00.cursor: "), "{error}");
         }
     }
 }

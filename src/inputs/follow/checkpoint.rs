@@ -389,7 +389,7 @@ impl Checkpoints {
 
     /// The file's text, after the hook: with the news of all inputs but those.
     fn text(&self, unsynced: &Unsynced, ledger: Option<serde_json::Value>) -> Vec<u8> {
-        let now = crate::record::Timestamp::now().0 / 1_000_000_000;
+        let now = seconds_now();
         let mut state = self.lock();
         let noted = std::mem::take(&mut state.noted);
         let (stay, go): (HashMap<_, _>, HashMap<_, _>) =

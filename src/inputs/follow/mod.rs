@@ -124,7 +124,7 @@ pub fn start(follow: Follow, outlet: Outlet, workers: &Arc<Workers>) -> io::Resu
 /// Reads `ack`.
 pub(super) fn read_ack(section: &Section<'_, '_>) -> Ack {
     if section.text("ack").as_deref() == Some("durable") {
-        section.error("ack", "\"durable\" needs the disk log, which this version does not have; with \"delivered\" the file is the buffer: its checkpoint moves when every sink has taken the records");
+        section.error("ack", "\"durable\" is for what has no other copy; a file is its own buffer, and its checkpoint moves when every sink has the records, or has them in its disk log: that is \"delivered\", the default");
         return Ack::Delivered;
     }
     section.choice("ack", &[("delivered", Ack::Delivered), ("accepted", Ack::Accepted)]).unwrap_or(Ack::Delivered)
