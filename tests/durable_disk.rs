@@ -127,7 +127,11 @@ fn an_output_that_can_not_be_synced_holds_back_its_own_records_only_and_a_restar
     assert!(!listed().lines().any(|line| line.contains("\"fa\"") && line.contains("\"offset\":8")), "{}", listed());
     let (status, text) = first.get("/live").expect("it is served");
     assert!(status == 503 && text.contains("restart: sink a: ") && text.contains("sync failed"), "{text}");
-    assert!(first.get("/health").is_some_and(|(status, text)| status == 503 && text.contains("those of fa stay")));
+    assert!(
+        first
+            .get("/health")
+            .is_some_and(|(status, text)| status == 503 && text.contains("fa stay: outputs could not be synced"))
+    );
     first.stop();
     // Restarted, as it asked to be: what nobody knows to be on the disk comes again.
     let mut second = node(dir.path(), &body).start();
