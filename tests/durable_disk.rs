@@ -111,7 +111,7 @@ fn an_output_that_can_not_be_synced_holds_back_its_own_records_only_and_a_restar
         ));
         client.expect_ack(&chunk);
     }
-    let backlog = |node: &crate::harness::Node, sink| node.metric("longshore_sink_backlog_bytes", &[("sink", sink)]);
+    let backlog = |node: &Node, sink| node.metric("longshore_sink_backlog_bytes", &[("sink", sink)]);
     first.wait_for("the one that is well to settle its frames", |node| {
         node.delivered("b") == 4 && node.delivered("a") == 4 && backlog(node, "b") == 0 && backlog(node, "a") > 0
     });

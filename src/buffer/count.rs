@@ -30,6 +30,7 @@ pub fn count(dir: &Path, readers: &[&str], sources: &[&str]) -> io::Result<Optio
         full: Full::Block,
         keep_ms: 0,
         readers: names(readers),
+        optional: 0,
         sources: names(sources),
         id: [0; 16],
         hold_removed: true,

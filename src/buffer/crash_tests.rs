@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{self, Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
@@ -179,7 +179,7 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize) -> u64 {
     for _ in 0..steps {
         let there: BTreeSet<Lsn> = lock(core.shared()).segments.iter().map(|segment| segment.first).collect();
         if seen.difference(&there).any(|gone| there.first().is_some_and(|oldest| oldest < gone)) {
-            HOLES.fetch_add(1, Ordering::Relaxed);
+            HOLES.fetch_add(1, Relaxed);
         }
         seen.clone_from(&there);
         io.fail(rng.fork(), faults);
@@ -288,7 +288,7 @@ fn runs(what: &str, default: u64, faults: u32) {
             Err(_) => panic!("{what}: seed {seed} (LONGSHORE_SEED={seed} LONGSHORE_SEEDS=1)"),
         }
     }
-    let holes = HOLES.load(Ordering::Relaxed);
+    let holes = HOLES.load(Relaxed);
     println!(
         "{what}: seeds {from} to {}, {states} crash states, {holes} segments gone before older ones",
         from + count - 1

@@ -918,7 +918,7 @@ mod tests {
         let seen = Arc::clone(&saves);
         let hook: SyncHook = Box::new(move || {
             seen.fetch_add(1, Ordering::Relaxed);
-            Ok(())
+            Unsynced::new()
         });
         let c = Checkpoints::open(dir.path(), hook).expect("free");
         let workers = Workers::default();
