@@ -316,15 +316,13 @@ impl Committed for Done {
             Ok(_) => {
                 counts.written.fetch_add(1, Relaxed);
             }
+            // Dropped unsettled: its origin gives it again.
+            Err(Lost::Closed) if self.closing.load(Relaxed) => return,
             Err(why) => {
                 counts.lose(LetterLoss::Unwritten, 1);
                 let key = format!("{kind} {name}");
                 if let Some(left_out) = SAID.allow(&key) {
                     tracing::error!(?why, left_out, "what {key} refused could not be kept as a dead letter");
-                }
-                if why == Lost::Closed && self.closing.load(Relaxed) {
-                    // Dropped unsettled.
-                    return;
                 }
             }
         }
