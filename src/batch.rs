@@ -30,7 +30,7 @@ pub use crate::record::{
     Added, NO_CONTAINER, NO_FILE, NO_TAG, NO_TIME, OWN_CONTAINER, OWN_FILE, OWN_STREAM, OWN_TAG, OWN_TIME, PARTIAL,
     Row, RowHead,
 };
-use crate::record::{Field, Form, OWN_ALL, Origin, PLACES_MAX, Span, Tag, Value};
+use crate::record::{Field, OWN_ALL, Origin, PLACES_MAX, Span, Tag, Value};
 use crate::record_id::{IdRun, RecordId, id_at};
 pub use scraps::{SCRAP_MAX, Scrap, Scraps};
 pub use shipment::Shipment;
@@ -387,7 +387,7 @@ impl Batch {
     fn pack(&mut self, mark: usize) {
         let (Some(first), Some(last)) = (self.tables.fields.get(mark), self.tables.fields.last()) else { return };
         let (rows, from) = self.packed;
-        let to = last.value.at + last.value.len + u32::from(last.form == Form::JsonStr) + 1;
+        let to = last.end() + 1;
         let is_next = first.key.at == from + 2 && to as usize == self.tables.used;
         if is_next && rows == self.tables.rows.len() {
             self.packed = (rows + 1, to);

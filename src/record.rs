@@ -354,6 +354,12 @@ impl Field {
     pub fn new(key: Span, form: Form, value: Span) -> Field {
         Field { key, value, key_form: Form::Text, form }
     }
+
+    /// Where the value ends in the arena, with the quote of one that stands there as a JSON string.
+    #[inline(always)]
+    pub fn end(&self) -> u32 {
+        self.value.at + self.value.len + u32::from(self.form == Form::JsonStr)
+    }
 }
 
 #[cfg(test)]

@@ -307,8 +307,7 @@ fn as_written(arena: &[u8], field: &Field) -> Option<(usize, usize)> {
 #[inline(always)]
 fn members<'a>(arena: &'a [u8], fields: &[Field]) -> &'a [u8] {
     let (Some(first), Some(last)) = (fields.first(), fields.last()) else { return &[] };
-    let end = last.value.at + last.value.len + u32::from(last.form == Form::JsonStr);
-    &arena[first.key.at as usize - 1..end as usize]
+    &arena[first.key.at as usize - 1..last.end() as usize]
 }
 
 /// Whether the fields stand in the arena as members of one object, in order, and nothing else does between them.

@@ -11,8 +11,8 @@
 //! That is version 1, which any batch can be written in. A batch whose records stand in the arena as objects
 //! ([`Batch::is_whole`]) is written without tables of fields, as version 2 (`objects.rs`). Both are read.
 //!
-//! Only the rows of the wanted tags are written, with their fields and nothing else of the tables. The arena is copied
-//! as a whole, unless more than half of it is dead (records that were dropped, text that was parsed): then runs of
+//! Only the rows of the wanted tags are written, with their fields and nothing else of the tables. In version 1 the arena is
+//! copied as a whole, unless more than half of it is dead (records that were dropped, text that was parsed): then runs of
 //! live bytes are copied, with the few bytes between two fields, which the encoders use.
 //!
 //! The log's checksum guards the content. What is read is still checked so far that nothing can panic later: the sum of
@@ -127,24 +127,24 @@ fn write_head(batch: &Batch, input: &str, magic: [u8; 4], numbers: [u32; 3], out
 /// The arena as it is written: as it is, or the live runs of it.
 struct Arena<'b> {
     from: &'b [u8],
-    packed: Option<Vec<u8>>,
-    /// The run that is being copied: bytes `run.0..run.1` of `from` are the last ones of `packed`.
+    runs: Option<Vec<u8>>,
+    /// The run that is being copied: bytes `run.0..run.1` of `from` are the last ones of `runs`.
     run: (u32, u32),
 }
 
 impl<'b> Arena<'b> {
     fn new(from: &'b [u8], live: usize) -> Arena<'b> {
-        let packed = (live * 2 < from.len()).then(|| Vec::with_capacity(live + live / 8));
-        Arena { from, packed, run: (0, 0) }
+        let runs = (live * 2 < from.len()).then(|| Vec::with_capacity(live + live / 8));
+        Arena { from, runs, run: (0, 0) }
     }
 
     fn size_hint(&self) -> usize {
-        self.packed.as_ref().map_or(self.from.len(), Vec::capacity)
+        self.runs.as_ref().map_or(self.from.len(), Vec::capacity)
     }
 
     /// Where a span is in what is written.
     fn span(&mut self, span: Span) -> Span {
-        let Some(packed) = &mut self.packed else { return span };
+        let Some(runs) = &mut self.runs else { return span };
         if span.len == 0 {
             return Span::default();
         }
@@ -154,17 +154,17 @@ impl<'b> Arena<'b> {
         let end = (span.at + span.len + 1).min(self.from.len() as u32);
         if from == to || start < from || start > to.saturating_add(GAP_MAX) {
             self.run = (start, end);
-            packed.extend_from_slice(&self.from[start as usize..end as usize]);
+            runs.extend_from_slice(&self.from[start as usize..end as usize]);
         } else if end > to {
             self.run.1 = end;
-            packed.extend_from_slice(&self.from[to as usize..end as usize]);
+            runs.extend_from_slice(&self.from[to as usize..end as usize]);
         }
-        let run_at = packed.len() as u32 - (self.run.1 - self.run.0);
+        let run_at = runs.len() as u32 - (self.run.1 - self.run.0);
         Span { at: run_at + (span.at - self.run.0), len: span.len }
     }
 
     fn end(&self) -> &[u8] {
-        self.packed.as_deref().unwrap_or(self.from)
+        self.runs.as_deref().unwrap_or(self.from)
     }
 }
 

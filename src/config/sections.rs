@@ -294,6 +294,9 @@ fn pipeline(section: Section<'_, '_>, there: bool, settings: &mut Vec<Setting>) 
     (pipeline, steps, retags)
 }
 
+/// Bytes of a stored batch of one record beside its bytes, at most, about: names, tags and tables of fields.
+const AROUND_RECORD: usize = 512 << 10;
+
 /// Of records that can not be in the disk log: they go from memory only, and their senders wait meanwhile.
 fn warn_too_large(
     doc: &Doc<'_>,
@@ -303,13 +306,13 @@ fn warn_too_large(
 ) {
     // Without a size it is not known before the start: it depends on the file system.
     let Some(size) = size else { return };
-    let frame = crate::buffer::frame_max(size);
+    let frame = crate::buffer::frame_max(size).saturating_sub(AROUND_RECORD);
     for (input, place) in inputs.iter().zip(places) {
         if let Some(record) = input.part.record_max().filter(|record| *record > frame) {
             let name = &input.name;
             let message = format!(
-                "inputs.{name}: `record_max` is {record} bytes, and in a disk log of {size} bytes a record has {frame} at \
-                 most; a larger one is acknowledged only when its sinks have it. Lower `record_max`, or raise [buffer] size"
+                "inputs.{name}: `record_max` is {record} bytes, and in a disk log of {size} bytes a record has about \
+                 {frame} at most; a larger one is acknowledged only when its sinks have it. Lower `record_max`, or raise [buffer] size"
             );
             doc.warn(place.clone(), message);
         }

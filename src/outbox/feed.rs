@@ -1,7 +1,7 @@
 //! What one sink takes from: its queue, and the disk log when it is behind.
 //!
-//! What is behind and not committed yet is taken from memory. Reading the log pays from the memory budget by the frame's
-//! length. It waits [`PATIENCE`] for that at most, then it overdraws: inputs may hold everything and wait for this very
+//! What is behind and not committed yet is taken from memory. Reading the log pays from the memory budget by what the
+//! frame takes once it is decoded ([`stored_batch::memory`]). It waits [`PATIENCE`] for that at most, then it overdraws: inputs may hold everything and wait for this very
 //! sink. So a sink has one frame beyond the budget at most, beside what its requests hold. Damaged frames are counted
 //! (`buffer_damaged`), settled and passed over.
 

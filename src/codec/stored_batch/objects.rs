@@ -76,7 +76,7 @@ fn copy_texts<'b>(batch: &'b Batch, rows: impl Iterator<Item = (usize, &'b Row)>
         let (Some(first), Some(last)) = (batch.fields(at).first(), batch.fields(at).last()) else { continue };
         // From the quote of the first key to the end of the last value.
         let from = (first.key.at as usize).saturating_sub(1);
-        let to = (last.value.at + last.value.len + u32::from(last.form == Form::JsonStr)) as usize;
+        let to = last.end() as usize;
         let is_object = from > 0 && arena[from - 1] == b'{' && arena.get(to) == Some(&b'}');
         if !is_object || run.end != from - 1 {
             out.extend_from_slice(&arena[run]);
