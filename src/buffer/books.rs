@@ -351,8 +351,8 @@ impl Books {
         })
     }
 
-    /// Whether the reader has [`HELD_MAX`] frames, and so has to wait until an older one is settled it
-    /// [meets](Self::met) frame `lsn`. Asked before the frame is read.
+    /// Whether the reader has [`HELD_MAX`] frames, and so has to wait until an older one is settled before
+    /// it [meets](Self::met) frame `lsn`. Asked before the frame is read.
     pub fn is_busy(&mut self, reader: usize, lsn: Lsn) -> bool {
         let reader = &mut self.readers[reader];
         let is_busy = lsn >= reader.horizon && reader.pending.len() >= HELD_MAX;

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | commit | (new segment: create, keep space, header) write, fdatasync, (folder) — then it is published |
 //! | a failed write or sync | the file is never written or synced again; the same frames go into a new segment |
+//! | a segment that can not grow | it ends; the same frames go into a new segment |
 //! | removal of a segment, wherever it lies | cursors on the disk, then unlink, then the folder |
 //! | a cursor's failed sync | the next save makes a new file and renames it over the old one |
 //!
@@ -257,10 +258,10 @@ impl<I: Io> Core<I> {
         group.pad();
         let done = self.write(group, now_ms);
         if let Err(Fail::Io(error)) = &done
-            && error.kind() == io::ErrorKind::StorageFull
+            && matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         {
-            // Others fill the disk: the active segment gives back what it keeps for more, and what is only kept for a replay
-            // goes. The next try says whether it helped.
+            // Others fill the disk or the quota: the active segment gives back what it keeps for more, and what is only kept
+            // for a replay goes. The next try says whether it helped.
             self.seal();
             let settled = self.books().free(false, Why::Done);
             if !settled.is_empty() {
@@ -285,7 +286,11 @@ impl<I: Io> Core<I> {
             let wanted = (end + len).next_multiple_of(self.limits.step);
             self.make_room(wanted - bytes, now_ms)?;
             let active = self.active.as_mut().expect("it was begun above");
-            self.io.fallocate(&active.file, wanted)?;
+            if let Err(error) = self.io.fallocate(&active.file, wanted) {
+                // Whatever it was, it may be this file's for ever. What is in it stays, and a new one has another chance.
+                self.seal();
+                return Err(error.into());
+            }
             active.bytes = wanted;
             lock(&self.books).segments.back_mut().expect("the active one").bytes = wanted;
         }

@@ -77,6 +77,8 @@ struct Inner<I: Io> {
     /// Numbers by index of the source.
     sources: Vec<u16>,
     figures: Figures,
+    /// What was told last.
+    told: Mutex<State>,
     /// That it does not take everything was written to the own log.
     said: AtomicBool,
     /// Keeps others out of the folder; until `close` has ended the thread that writes.
@@ -185,6 +187,7 @@ where
             space: Level::default(),
             walks: (0..readers.len()).map(|reader| Mutex::new(Walk::new(reader, core.seed()))).collect(),
             figures: Figures::default(),
+            told: Mutex::new(State::Healthy),
             said: AtomicBool::new(false),
             folder_lock: Mutex::new(lock),
             settings,
@@ -250,7 +253,7 @@ where
                     drop(books);
                     inner.work.notify_one();
                     drop(queue);
-                    inner.tell_state(&State::Full);
+                    inner.tell_state();
                 }
             }
             return Err(NoRoom { why, done });
@@ -474,16 +477,22 @@ impl<I: Io> Inner<I> {
         if queue.frames.len() >= QUEUE_FRAMES || (wanted > QUEUE_BYTES && !queue.frames.is_empty()) {
             return Some(Refusal::Queue);
         }
-        if self.settings.full == Full::DropOldest {
-            return None;
-        }
-        // One segment is in reserve: what is queued always fits. What is only kept for a replay makes room, and what only
-        // optional readers have.
-        let fits = |held: u64| held + wanted + self.limits.segment <= self.limits.size;
-        if fits(books.bytes()) || fits(books.held(Why::Room)) {
+        if self.fits(books, hint) {
             return None;
         }
         Some(if self.settings.full == Full::Block { Refusal::Full } else { Refusal::Dropped })
+    }
+
+    /// Whether the size has room for a frame of that size, or makes it.
+    fn fits(&self, books: &Books, hint: usize) -> bool {
+        if self.settings.full == Full::DropOldest {
+            return true;
+        }
+        // One segment is in reserve: what is queued always fits. What is only kept for a replay makes room, and what only
+        // optional readers have.
+        let wanted = books.queued_bytes + (hint + HEADER) as u64 + self.limits.segment;
+        let fits = |held: u64| held + wanted <= self.limits.size;
+        fits(books.bytes()) || fits(books.held(Why::Room))
     }
 
     /// Whether there is nothing to wait for with a frame of that size.
@@ -496,17 +505,12 @@ impl<I: Io> Inner<I> {
         has
     }
 
-    /// Whether it is full still, and was said to be: there is no room for the largest frame that was refused since.
+    /// Whether it is full still, and was said to be: there is no room for the largest frame that was refused since. A queue
+    /// that is full is another matter: it would say nothing of the size.
     fn is_full(&self) -> bool {
-        let mut queue = self.lock();
-        if queue.state != State::Full {
-            return false;
-        }
-        let books = core::lock(&self.books);
-        let why = self.refusal(&queue, &books, queue.full_for.max(ROOM_MIN).min(self.limits.payload));
-        let full = matches!(why, Some(Refusal::Full | Refusal::Dropped));
-        queue.wanted |= full;
-        full
+        let queue = self.lock();
+        let largest = queue.full_for.max(ROOM_MIN).min(self.limits.payload);
+        queue.state == State::Full && !self.fits(&core::lock(&self.books), largest)
     }
 
     fn tell(&self, given: Vec<Given>) {
@@ -526,8 +530,16 @@ impl<I: Io> Inner<I> {
         }
     }
 
-    fn tell_state(&self, state: &State) {
-        match state {
+    /// Says how it is now, if that was not said. A change is made under the lock of the queue and told outside of it, by
+    /// several threads; so each of them looks again, and the last word is the right one.
+    fn tell_state(&self) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.lock().state.clone();
+        if *told == state {
+            return;
+        }
+        told.clone_from(&state);
+        match &state {
             State::Degraded { cause } => {
                 self.said.store(true, Relaxed);
                 tracing::error!(dir = %self.settings.dir.display(), cause, "the log can not be written: what is given to it waits, unconfirmed, until it works again; it is tried every 1 to 30 s");
@@ -550,17 +562,17 @@ impl<I: Io> Inner<I> {
             State::Healthy | State::Closed => {}
         }
         if let Some(watcher) = &self.settings.watcher {
-            watcher.state(state);
+            watcher.state(&state);
         }
     }
 
     fn set_state(&self, state: State) {
         let mut queue = self.lock();
         if queue.state != state {
-            queue.state = state.clone();
+            queue.state = state;
             queue.full_for = 0;
             drop(queue);
-            self.tell_state(&state);
+            self.tell_state();
         }
     }
 }

@@ -321,6 +321,30 @@ fn a_reader_that_stands_still_keeps_the_segments_that_hold_something_for_it_and_
 }
 
 #[test]
+fn what_an_earlier_run_has_left_for_others_goes_while_there_is_room_too() {
+    for optional in [0, 1] {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let losses = Arc::new(Losses::default());
+        let watcher: Arc<dyn Watcher> = Arc::clone(&losses) as Arc<dyn Watcher>;
+        let settings = Settings { optional, watcher: Some(watcher), ..Settings::new(dir.path(), SIZE_MIN) };
+        let (log, _) = Log::open(settings.clone(), &["dead", "archive"]).expect("it opens");
+        through(&log, &[3], 1, 1);
+        // Settled by nobody: all of it is there when it starts again.
+        through(&log, &[2], 0, 50);
+        log.close(soon()).expect("closed");
+        drop(log);
+        let (log, found) = Log::open(settings, &["dead", "archive"]).expect("it opens");
+        assert_eq!((found.readers[0].total.records, found.readers[1].total.records), (1, 50));
+        assert!(log.status().held > 4 << 20, "{:?}", log.status());
+        all(&log, 1, 0).iter().for_each(|(lsn, _)| log.settle(1, *lsn));
+        until("only what the dead one has not got is held", || log.status().held < 5 << 19);
+        assert_eq!((log.status().state, log.status().readers[0].total.records), (State::Healthy, 1));
+        assert!(losses.0.lock().expect("no panic").is_empty() && losses.1.lock().expect("no panic").is_empty());
+        log.close(soon()).expect("closed");
+    }
+}
+
+#[test]
 fn what_an_optional_reader_has_not_settled_goes_where_room_is_needed_and_is_counted() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let losses = Arc::new(Losses::default());

@@ -64,18 +64,29 @@ impl Drops {
             self.last = None;
             metrics.uncheck(&check(metrics, self.sink));
         }
-        if self.seen != self.said && SAID.allow(name).is_some() {
-            let (records, bytes) = (found.records - self.said.records, found.bytes - self.said.bytes);
-            self.said = found;
-            let reason = DropReason::BufferFull.name();
-            tracing::warn!(
-                sink = name,
-                records,
-                bytes,
-                reason,
-                "records were dropped for this sink since the last such line"
-            );
+        if found != self.said && SAID.allow(name).is_some() {
+            self.say(name, found);
         }
+    }
+
+    fn say_last(&mut self, metrics: &Metrics) {
+        let found = count(metrics, self.sink);
+        if found != self.said {
+            self.say(&metrics.sinks[self.sink].name, found);
+        }
+    }
+
+    fn say(&mut self, name: &str, found: Count) {
+        let (records, bytes) = (found.records - self.said.records, found.bytes - self.said.bytes);
+        self.said = found;
+        let reason = DropReason::BufferFull.name();
+        tracing::warn!(
+            sink = name,
+            records,
+            bytes,
+            reason,
+            "records were dropped for this sink since the last such line"
+        );
     }
 }
 
@@ -105,6 +116,13 @@ impl Watch {
         for late in &self.shared.late {
             let _ = late.log(&behind.log, after);
         }
+    }
+
+    /// Says what was dropped and not said yet, however much was said in this minute: nothing looks here any more.
+    pub fn say_last(&self) {
+        let metrics = &self.shared.metrics;
+        let mut drops = self.shared.drops.lock().unwrap_or_else(PoisonError::into_inner);
+        drops.iter_mut().for_each(|drops| drops.say_last(metrics));
     }
 
     /// Copies what the log says to the metrics, and says what was dropped. Called a few times a second.
@@ -137,5 +155,25 @@ impl Watch {
         let now = Instant::now();
         let mut drops = self.shared.drops.lock().unwrap_or_else(PoisonError::into_inner);
         drops.iter_mut().for_each(|drops| drops.look(metrics, now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_too_much_for_a_minute_is_said_at_the_end() {
+        let metrics = Metrics::new(&[("in", "test")], &[("drops a lot", "test")]);
+        let mut drops = Drops::of(&[0], &metrics);
+        let drops = &mut drops[0];
+        for _ in 0..20 {
+            metrics.pair(0, 0).dropped[DropReason::BufferFull as usize].fetch_add(1, Relaxed);
+            drops.look(&metrics, Instant::now());
+        }
+        assert!((1..20).contains(&drops.said.records), "{} are said", drops.said.records);
+        metrics.pair(0, 0).dropped[DropReason::BufferFull as usize].fetch_add(1, Relaxed);
+        drops.say_last(&metrics);
+        assert_eq!(drops.said.records, 21);
     }
 }

@@ -30,8 +30,11 @@ impl Node {
         }
         let closed = self.save_all(deadline.max(Instant::now() + LET_GO / 2));
         self.give_back(true);
-        self.recount();
-        self.stopped.store(closed, Relaxed);
+        // What a reload with a panic in it has left was not closed in order, whatever else is by now.
+        let in_order = closed && !self.broken;
+        self.recount(in_order);
+        self.middle.iter().for_each(|middle| middle.watch.say_last());
+        self.stopped.store(in_order, Relaxed);
         let checkpoints = Arc::clone(&self.checkpoints);
         let save = move || {
             if let Err(error) = checkpoints.final_save() {
@@ -76,12 +79,20 @@ impl Node {
         written.load(Relaxed)
     }
 
-    /// The disk log keeps whole frames: of one that was delivered in part, all records come again, and count again.
-    fn recount(&self) {
+    /// The disk log keeps whole frames: of one that was delivered in part, all records come again, and count again. What is
+    /// not there after a stop in order, though, went with a segment that others needed the room of while a sink had it in
+    /// hand, and then that sink did not deliver it: it was acked, so nobody gives it again.
+    fn recount(&self, in_order: bool) {
         let Some(Middle { log: Some(log), numbers, .. }) = &self.middle else { return };
         let there = disk_log::by_number(&log.status().readers, &self.metrics, numbers);
         // Not an orderly stop's ledger yet, so nothing of it can be called wrong.
+        let pairs = || numbers.iter().flat_map(|number| &self.metrics.sinks[*number].pairs);
+        let before: Vec<u64> = pairs().map(|pair| pair.returned.load(Relaxed)).collect();
         Ledger::of(&self.metrics).resume(&self.metrics, &there, numbers);
+        for (pair, before) in pairs().zip(before).filter(|_| in_order) {
+            let gone = pair.returned.load(Relaxed).saturating_sub(before);
+            shift(&pair.returned, &pair.dropped[DropReason::BufferFull as usize], gone);
+        }
     }
 
     /// Nothing is in flight any more: what the disk log has stays there, the rest is given back or lost. `for_good`: the
@@ -149,5 +160,35 @@ impl Node {
             (false, 0) => DRAINED,
             _ => BACKLOG,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Overrides};
+    use crate::run::Options;
+
+    #[test]
+    fn what_went_with_its_segment_while_a_sink_had_it_in_hand_is_dropped_and_not_returned() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let text = format!(
+            "[node]\ndata_dir = {:?}\n\n[inputs.in]\ntype = \"forward\"\nlisten = [\"tcp://127.0.0.1:0\"]\nack = \"durable\"\n\n[sinks.out]\ntype = \"file\"\npath = {:?}\n\n[telemetry]\nlisten = \"off\"\n",
+            dir.path().join("data"),
+            dir.path().join("out.ndjson"),
+        );
+        let config = config::load_text("longshore.toml", &text, &Overrides::default()).expect("valid");
+        let (node, signals) = Node::start(config, Options::default()).expect("it starts");
+        // Seven were acked and are in hand; the log has none of them any more.
+        let metrics = Arc::clone(&node.metrics);
+        let pair = metrics.pair(0, 0);
+        pair.routed.fetch_add(7, Relaxed);
+        pair.logged.fetch_add(7, Relaxed);
+        let stopped = Arc::clone(&node.stopped);
+        node.stop.set();
+        node.run_and_stop(signals);
+        let dropped = pair.dropped[DropReason::BufferFull as usize].load(Relaxed);
+        assert_eq!((dropped, pair.returned.load(Relaxed), pair.buffered.load(Relaxed)), (7, 0, 0));
+        assert!(stopped.load(Relaxed));
     }
 }

@@ -253,9 +253,13 @@ impl Node {
         self.save_all(Instant::now() + SAVED_WITHIN);
         leave.iter().for_each(|input| self.checkpoints.let_go(&input.name));
         self.give_back(false);
-        self.broken |= self.has_failed();
-        self.middle = None;
+        self.broken |= self.has_failed() || leave.iter().any(|input| input.workers.failed().is_set());
+        if let Some(middle) = self.middle.take() {
+            middle.watch.say_last();
+        }
         if self.broken {
+            // No input is started any more.
+            inherited::close_rest();
             tracing::error!(
                 "SIGHUP: a worker has panicked meanwhile; the node stops, the new configuration waits for its start"
             );
@@ -355,11 +359,15 @@ mod tests {
         log.append(1, 1, Arc::new(Panics), Box::new(Nobody)).expect("room");
         let until = Instant::now() + Duration::from_secs(60);
         while !log.failed().is_set() && Instant::now() < until {
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(1));
         }
+        assert!(log.failed().is_set(), "it has panicked");
         let runtime = node.runtime.handle().clone();
         assert_eq!(runtime.block_on(node.reload(&mut signals)), Some(Why::Panic));
-        node.run_and_stop(signals)
+        let stopped = Arc::clone(&node.stopped);
+        let code = node.run_and_stop(signals);
+        assert!(!stopped.load(Relaxed), "a stop with a panic before it is not in order");
+        code
     }
 
     #[test]

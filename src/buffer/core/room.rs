@@ -16,26 +16,29 @@ use super::{Core, Fail, Given, lock};
 const UNREADABLE_MAX: u32 = 2;
 
 impl<I: Io> Core<I> {
-    /// Makes room for `bytes` more, as the policy has it: what nobody needs goes first, then what optional readers have.
+    /// Makes room for `bytes` more, as the policy has it: what nobody needs goes first, then what optional readers have; but
+    /// who needs a segment of an earlier run is looked up before anybody gives up anything.
     pub(super) fn make_room(&mut self, bytes: u64, now_ms: u64) -> Result<(), Fail> {
         let mut learned = false;
         loop {
-            let (used, free, segments) = {
+            let (used, done, room, segments) = {
                 let books = self.books();
                 let active = self.active.is_some();
                 let first = |why| books.free(active, why).first().copied();
-                (books.bytes(), first(Why::Done).or_else(|| first(Why::Room)), books.segments.len())
+                (books.bytes(), first(Why::Done), first(Why::Room), books.segments.len())
             };
             if used + bytes <= self.limits.size {
                 return Ok(());
             }
             let sealed = segments - usize::from(self.active.is_some());
-            if let Some(at) = free {
+            if let Some(at) = done {
                 self.remove(&[at])?;
             } else if !learned && self.learn() {
                 // One look at a time: commits wait for it.
                 learned = true;
                 continue;
+            } else if let Some(at) = room {
+                self.remove(&[at])?;
             } else if self.full == Full::DropOldest && sealed > 0 {
                 self.remove(&[0])?;
             } else {
@@ -51,7 +54,9 @@ impl<I: Io> Core<I> {
             let books = self.books();
             // What a segment holds is no younger than the next one.
             let ended = |at: usize| books.segments.get(at + 1).map_or(now_ms, |next| next.created_ms);
-            let is_old = |at: &usize| ended(*at).saturating_add(self.keep_ms) <= now_ms;
+            // Without a time to keep them the clock is not asked: after a step back it would say that only the last one is
+            // old, and that one says which numbers were given.
+            let is_old = |at: &usize| self.keep_ms == 0 || ended(*at).saturating_add(self.keep_ms) <= now_ms;
             books.free(self.active.is_some(), Why::Done).into_iter().filter(is_old).collect::<Vec<usize>>()
         };
         if !old.is_empty() {
@@ -107,12 +112,12 @@ impl<I: Io> Core<I> {
         Ok(())
     }
 
-    /// Looks who has frames in a segment of an earlier run that is in the way, one at a call; `false` if there is none left.
+    /// Looks who has frames in a segment of an earlier run that can not go, one at a call; `false` if there is none left.
     /// Sums would say it without a look, but they may leave out what could not be read when they were made.
     pub fn learn(&mut self) -> bool {
         let (at, segment, below) = {
             let books = self.books();
-            let (free, last) = (books.free(true, Why::Room), books.segments.len().saturating_sub(1));
+            let (free, last) = (books.free(true, Why::Done), books.segments.len().saturating_sub(1));
             let is_unknown = |at: &usize| {
                 let Segment { name, first, readers, .. } = books.segments[*at];
                 readers == ANYBODY && first < self.recovered && self.learned.is_none_or(|learned| learned < name)

@@ -55,7 +55,9 @@ impl<I: Io> Inner<I> {
             }
             let due = saved + CURSORS_EVERY;
             let now = Instant::now();
-            if now >= due || (queue.wanted && core.cursors_dirty()) {
+            // Cursors that can not be saved are not tried without a pause: nothing goes before they are.
+            let early = queue.wanted && queue.cursor_error.is_none();
+            if now >= due || (early && core.cursors_dirty()) {
                 return Some(Vec::new());
             }
             queue = self.work.wait_timeout(queue, due - now).unwrap_or_else(PoisonError::into_inner).0;
@@ -104,7 +106,7 @@ impl<I: Io> Inner<I> {
                 Err(Fail::Io(error)) => {
                     self.figures.failures.fetch_add(1, Relaxed);
                     failures += 1;
-                    tracing::warn!(dir = %self.settings.dir.display(), %error, failures, "a write to the disk log failed; the same records go into a new segment");
+                    tracing::warn!(dir = %self.settings.dir.display(), %error, failures, "a write to the disk log failed; the same records are written again, into a new segment where the old one is in doubt");
                     if failures >= FAILURES {
                         self.set_state(State::Degraded { cause: error.to_string() });
                         let wait = PROBE_MIN * 2_u32.saturating_pow((failures - FAILURES).min(5));
@@ -158,6 +160,10 @@ impl<I: Io> Inner<I> {
             return;
         }
         *saved = Instant::now();
+        if !end {
+            // One look at a time: readers and acks are not kept waiting by it for long.
+            core.learn();
+        }
         let mut done = core.save_cursors();
         if done.is_ok()
             && let Err(Fail::Io(error)) = core.collect(now_ms())
@@ -170,12 +176,9 @@ impl<I: Io> Inner<I> {
         if let Some(error) = error.filter(|_| was.is_none()) {
             tracing::warn!(dir = %self.settings.dir.display(), error, "cursors of the disk log can not be saved; after a crash records would come twice");
         }
-        if self.lock().state == State::Full {
-            // One look at a time: readers and acks are not kept waiting by it for long.
-            core.learn();
-            if !self.is_full() {
-                self.set_state(State::Healthy);
-            }
+        let was_full = self.lock().state == State::Full;
+        if was_full && !self.is_full() {
+            self.set_state(State::Healthy);
         }
         self.space.bump();
     }
