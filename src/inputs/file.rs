@@ -4,7 +4,7 @@
 //! in a shell. New files and folders are found by inotify, and by a look every 10 s (once in five minutes on local file
 //! systems, where inotify tells of all there is). A rotated name (`x.log.1`, `x.log-20261124.gz`) that a glob matches is a
 //! generation of `x.log` if that exists, or did and is away, not a file of its own; one that no glob matches is used only to
-//! find the place of a checkpoint after a restart. `worker-1`, `x.0` and `x.01` are no rotated names.
+//! find the place of a checkpoint after a restart. `worker-1` and `x.01` are no rotated names; `x.0` is one.
 //!
 //! Limits: `line_max` (1 MiB; a json-file record 4 MiB) cuts and counts; [`FOLDERS_MAX`] folders, [`DEPTH_MAX`] levels
 //! below a glob's first folder. FIFOs, devices, folders and unreadable files are reported once, the others go on.
@@ -333,8 +333,7 @@ impl Layout for Globs {
     }
 
     fn first(&self, family: &Family) -> First {
-        let rotated = family.folder.join(format!("{}.1", family.base));
-        if self.wants(&rotated) { First::Oldest } else { First::Newest }
+        if self.wants(&family.numbered(1)) || self.wants(&family.numbered(0)) { First::Oldest } else { First::Newest }
     }
 
     fn denied_hint(&self) -> &'static str {

@@ -5,8 +5,9 @@
 //! if it is the same file as before. Torn scans are repeated; what they opened is kept, since it may be gone by then.
 //!
 //! Names: `<base>`, `<base>.N`, `<base>.N.gz`; for plain files also `<base>-<date>` and `<base>.<date>` as logrotate's
-//! `dateext` writes them. A plain file wins over its `.gz`, which is still growing or torn. FIFOs, devices and folders
-//! are refused without being opened for reading.
+//! `dateext` writes them, and `<base>.0`, newer than `.1`, as savelog and logrotate's `start 0` do. A plain file wins
+//! over its `.gz`, which is still growing or torn. FIFOs, devices and folders are refused without being opened for
+//! reading.
 //!
 //! Limits: numbers up to [`NUMBER_MAX`]; [`TRIES_MAX`] torn scans, then what was seen is taken as it is.
 
@@ -60,14 +61,14 @@ pub struct Family {
     pub folder: PathBuf,
     /// The name that is written to.
     pub base: String,
-    /// Whether older generations with a date in their name count too (logrotate's `dateext`).
+    /// Whether older generations with a date in their name count too (logrotate's `dateext`), and one with the number 0.
     pub dated: bool,
 }
 
 /// What a name is within a family.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Member {
-    /// The base is number 0.
+    Base,
     Numbered(u32),
     Dated(String),
 }
@@ -83,10 +84,10 @@ pub fn base_of(name: &str) -> &str {
     dated.or_else(numbered).map_or(name, |at| &plain[..at])
 }
 
-/// The number of a generation, as rotation writes it: `0`, `01` and what is too large are parts of somebody's name.
+/// The number of a generation, as rotation writes it: `01` and what is too large are parts of somebody's name.
 fn number(suffix: &str) -> Option<u32> {
-    let digits = !suffix.starts_with('0') && suffix.bytes().all(|byte| byte.is_ascii_digit());
-    suffix.parse().ok().filter(|number| digits && (1..=NUMBER_MAX).contains(number))
+    let digits = (suffix == "0" || !suffix.starts_with('0')) && suffix.bytes().all(|byte| byte.is_ascii_digit());
+    suffix.parse().ok().filter(|number| digits && *number <= NUMBER_MAX)
 }
 
 /// 8 digits or more, with `-`, `_`, `T`, `:` within.
@@ -118,6 +119,8 @@ pub struct Opened {
     pub certain: Vec<Arc<Held>>,
     /// While they did, last.
     pub doubtful: Option<Arc<Held>>,
+    /// The look before found no base, and nothing new: it need not be waited for.
+    pub away: bool,
 }
 
 /// What one pass saw, newest first.
@@ -159,13 +162,13 @@ impl Family {
     fn member(&self, name: &str) -> Option<(Member, bool)> {
         let rest = name.strip_prefix(self.base.as_str())?;
         if rest.is_empty() {
-            return Some((Member::Numbered(0), false));
+            return Some((Member::Base, false));
         }
         let (plain, gz) = match rest.strip_suffix(".gz") {
             Some(plain) => (plain, true),
             None => (rest, false),
         };
-        if let Some(number) = plain.strip_prefix('.').and_then(number) {
+        if let Some(number) = plain.strip_prefix('.').and_then(number).filter(|number| *number > 0 || self.dated) {
             return Some((Member::Numbered(number), gz));
         }
         let date = plain.strip_prefix(['.', '-']).filter(|date| self.dated && is_date(date))?;
@@ -185,13 +188,15 @@ impl Family {
         let mut scan = Scan::default();
         // What each look saw while the base stayed the same, newest first.
         let mut passes: Vec<Vec<Arc<Held>>> = vec![opened.certain];
+        let opened_away = opened.away;
         // What was opened while the base changed: it may be as old as its name says, or newer than all.
         let mut doubtful: Vec<(usize, Arc<Held>)> = opened.doubtful.map(|held| (0, held)).into_iter().collect();
         let mut again = false;
         for attempt in 0..TRIES_MAX {
             let held: Vec<&Arc<Held>> = passes.iter().flatten().chain(doubtful.iter().map(|(_, held)| held)).collect();
             let pass = self.pass(known, &held, &mut scan.refused);
-            let done = pass.whole && (pass.has_base || attempt >= 3);
+            let nothing_new = || pass.seen.iter().all(|seen| known.iter().any(|known| known.id == seen.id));
+            let done = pass.whole && (pass.has_base || attempt >= 3 || opened_away && attempt == 0 && nothing_new());
             scan.has_base = pass.has_base;
             scan.met_known |= pass.met_known;
             doubtful.extend(pass.doubtful.map(|held| (passes.len(), held)));
@@ -247,8 +252,7 @@ impl Family {
     fn copies_once(&self) -> Vec<Arc<Held>> {
         let (mut numbers, dates) = self.list().unwrap_or_default();
         numbers.sort_unstable();
-        let numbered = numbers.into_iter().filter(|number| *number > 0);
-        let numbered = numbered.flat_map(|number| {
+        let numbered = numbers.into_iter().flat_map(|number| {
             let plain = format!("{}.{number}", self.base);
             [format!("{plain}.gz"), plain]
         });
@@ -272,10 +276,12 @@ impl Family {
             return Pass { whole: true, ..pass };
         }
         let id_of = |path: &Path| identity::look_at(path).ok().map(|look| look.id);
-        // Without a base a whole rotation may pass between two looks that find none: then `.1` is another one.
-        let first_path = self.numbered(1);
-        let first = base.is_none().then(|| id_of(&first_path));
-        let base_stays = || id_of(&self.path()) == base && first.is_none_or(|first| id_of(&first_path) == first);
+        // Without a base a whole rotation may pass between two looks that find none: then `.1` (or `.0`) is another one.
+        let first_paths = [self.numbered(1), self.numbered(0)];
+        let firsts =
+            || first_paths.iter().take(1 + usize::from(self.dated)).map(|path| id_of(path)).collect::<Vec<_>>();
+        let first = base.is_none().then(firsts);
+        let base_stays = || id_of(&self.path()) == base && first.as_ref().is_none_or(|first| firsts() == *first);
         let (numbers, dates) = self.list().unwrap_or_else(|error| {
             if !disk::is_absent(&error) {
                 refused.push((self.folder.clone(), error));
@@ -283,8 +289,10 @@ impl Family {
             Default::default()
         });
         let last = numbers.iter().max().copied().unwrap_or(0);
+        let newest = u32::from(!numbers.contains(&0));
         // One beyond the last: it may have shifted since the listing.
-        let numbered = (1..=last.saturating_add(1).min(NUMBER_MAX)).map(|number| format!("{}.{number}", self.base));
+        let numbered =
+            (newest..=last.saturating_add(1).min(NUMBER_MAX)).map(|number| format!("{}.{number}", self.base));
         let names = numbered.map(|name| (name, true)).chain(dates.into_iter().map(|name| (name, false)));
         for (name, has_gz) in in_order(names) {
             let before = pass.seen.len();
@@ -346,9 +354,9 @@ impl Family {
         for name in disk::list(&self.folder)? {
             let Some(name) = name.to_str() else { continue };
             match self.member(name) {
+                Some((Member::Base, _)) | None => {}
                 Some((Member::Numbered(number), _)) => numbers.push(number),
                 Some((Member::Dated(date), gz)) => dates.push((date, gz, name.to_owned())),
-                None => {}
             }
         }
         dates.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -526,9 +534,10 @@ mod tests {
             ("a.log-20261124", "a.log"),
             ("a.log-20261124.gz", "a.log"),
             ("0.log.20261124-101500", "0.log"),
+            ("a.0", "a"),
             // No rotation writes these.
             ("a-1", "a-1"),
-            ("a.0", "a.0"),
+            ("a.00", "a.00"),
             ("a.01", "a.01"),
             ("a-2026", "a-2026"),
             ("a.10000", "a.10000"),

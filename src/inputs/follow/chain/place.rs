@@ -1,4 +1,7 @@
 //! Where a chain starts: at its checkpoint, at the head or at the tail.
+//!
+//! Where the file of a checkpoint is gone, it starts with the oldest one that is newer. Of a container times of records
+//! tell which are; of other files, when they were made.
 
 use std::sync::Arc;
 
@@ -32,13 +35,19 @@ impl Chain {
         match saved {
             Some(saved) if !generations.is_empty() => {
                 let start = resume::find(&generations, &saved);
-                self.say_fate(start.fate, &saved, outlet);
                 seen = start.fate == Fate::Found;
+                let gone = matches!(start.fate, Fate::Gone | Fate::GoneComplete);
+                let older = if gone && !self.rules.docker { made_before(&generations, &saved) } else { 0 };
+                if older == generations.len() {
+                    self.wait_for_newer(&generations, &saved, outlet);
+                    return Opening { done: opening.bytes, ..opening };
+                }
+                self.say_fate(start.fate, &saved, outlet);
                 if matches!(start.fate, Fate::Found | Fate::Rewritten) || first == First::Oldest {
                     (at, offset) = (start.at, start.offset);
                 }
-                if matches!(start.fate, Fate::Gone | Fate::GoneComplete) {
-                    at = at.max(self.older_than(&generations, saved.last));
+                if gone {
+                    at = at.max(older).max(self.older_than(&generations, saved.last));
                 }
                 if start.fate == Fate::Gone {
                     self.gap = Some(self.gap_before(&generations[at], &saved));
@@ -88,6 +97,24 @@ impl Chain {
         opening
     }
 
+    /// What was being read is gone, and all that is there was rotated before it: that was read, or never asked for. The
+    /// checkpoint stays until there is a file to read.
+    fn wait_for_newer(&mut self, older: &[Arc<Held>], saved: &Saved, outlet: &Outlet) {
+        let unread = saved.done.next.is_none() && saved.done.size > saved.done.offset;
+        self.say_fate(if unread { Fate::Gone } else { Fate::GoneComplete }, saved, outlet);
+        if unread {
+            tracing::warn!(
+                key = self.key,
+                file = saved.done.name,
+                offset = saved.done.offset,
+                unread_at_least = saved.done.size - saved.done.offset,
+                "the file that was being read is gone, and no newer one is there: its last lines are lost"
+            );
+        }
+        self.last = saved.last;
+        older.iter().for_each(|old| self.remember(old, None));
+    }
+
     fn say_fate(&mut self, fate: Fate, saved: &Saved, outlet: &Outlet) {
         let (key, name, offset) = (&self.key, &saved.done.name, saved.done.offset);
         match fate {
@@ -116,4 +143,19 @@ impl Chain {
         self.unnamed = true;
         self.progress.lock().spans.push_back(span);
     }
+}
+
+/// How many of the generations, oldest first, were rotated away before the file of a stored place was made. A compressed
+/// file was made later than what is in it, but keeps the time of its last change; that may be after the next file was
+/// made, by as much as a writer takes to go over to it.
+fn made_before(generations: &[Arc<Held>], saved: &Saved) -> usize {
+    const GOING_OVER: i64 = 2_000_000_000;
+    let made = saved.done.id.btime;
+    let is_older = |held: &Arc<Held>| {
+        if held.gz {
+            return made > 0 && held.look().is_ok_and(|look| look.mtime < made.saturating_add(GOING_OVER));
+        }
+        0 < held.id.btime && held.id.btime < made
+    };
+    generations.iter().rposition(is_older).map_or(0, |last| last + 1)
 }
