@@ -14,6 +14,9 @@ pub use own::set;
 #[cfg(test)]
 use own::shift;
 
+/// The longest tick of a kernel's clock.
+const TICK: Duration = Duration::from_millis(10);
+
 /// Now, for waiting.
 pub fn now() -> Instant {
     shift().map_or_else(Instant::now, |(now, _)| now)
@@ -30,11 +33,11 @@ pub fn wall() -> Duration {
     now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Now, in nanoseconds since 1970, for comparing with birth times: a file that is made later has none before it. (No test
-/// moves it, for the kernel does not ask.)
+/// Now, in nanoseconds since 1970, for comparing with birth times: a file that is made later has none before it. The kernel
+/// takes them from a clock that is behind by up to a tick. (No test moves it, for the kernel does not ask.)
 pub fn births() -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+    i64::try_from(now.saturating_sub(TICK).as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// Waits a moment. Who has a clock of its own does not.

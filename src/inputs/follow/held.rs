@@ -13,12 +13,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::disk;
 use super::identity::{self, FileId, Look};
+use super::{clock, disk};
 
 /// Looks at a folder before a file is called gone: its names may shift during one.
 const FIND_TRIES: usize = 4;
+
+/// How long a folder may be away before its parked files are given up.
+const FOLDER_AWAY: Duration = Duration::from_secs(30);
 
 /// Descriptors of followed files.
 static OPEN: AtomicU64 = AtomicU64::new(0);
@@ -57,8 +61,26 @@ pub fn open_files() -> u64 {
 #[derive(Debug)]
 enum State {
     Open(Arc<File>),
-    Parked,
+    /// Since when its folder is away, if it was found to be.
+    Parked(Option<Instant>),
     GivenUp,
+}
+
+/// Why a parked file is not opened.
+enum NotFound {
+    File(io::Error),
+    /// Nobody knows what becomes of the file: a folder that is away may come back.
+    Folder(io::Error),
+}
+
+impl NotFound {
+    fn in_listing(folder: &Path, error: io::Error) -> NotFound {
+        if !disk::is_absent(&error) {
+            return NotFound::File(error);
+        }
+        let message = format!("the folder {} is away: {error}", folder.display());
+        NotFound::Folder(io::Error::other(message))
+    }
 }
 
 impl State {
@@ -119,39 +141,50 @@ impl Held {
         match &*state {
             State::Open(file) => return Ok(Arc::clone(file)),
             State::GivenUp => return Err(io::Error::other("given up to stay within held_deleted_max, or gone")),
-            State::Parked => {}
+            State::Parked(_) => {}
         }
         match self.find() {
             Ok(file) => {
                 *state = State::open(file);
                 self.grew.store(false, Relaxed);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(NotFound::File(error)) if error.kind() == io::ErrorKind::NotFound => {
                 *state = State::GivenUp;
                 return Err(error);
             }
-            Err(error) => return Err(error),
+            Err(NotFound::File(error)) => return Err(error),
+            Err(NotFound::Folder(error)) => {
+                let since = match &*state {
+                    State::Parked(Some(since)) => *since,
+                    _ => clock::now(),
+                };
+                let over = clock::since(since) >= FOLDER_AWAY;
+                *state = if over { State::GivenUp } else { State::Parked(Some(since)) };
+                return Err(error);
+            }
         }
         drop(state);
         self.file()
     }
 
     /// Opens it again: by its name, or by whatever name of its folder it has now.
-    fn find(&self) -> io::Result<File> {
+    fn find(&self) -> Result<File, NotFound> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         for _ in 0..FIND_TRIES {
-            let others = disk::list(folder)?.into_iter().map(|name| folder.join(name));
+            let others = disk::list(folder).map_err(|error| NotFound::in_listing(folder, error))?;
+            let others = others.into_iter().map(|name| folder.join(name));
             for path in std::iter::once(self.path.clone()).chain(others) {
                 if identity::look_at(&path).is_ok_and(|look| look.id == self.id) {
                     match disk::open(&path) {
-                        Ok(file) if identity::look(&file)?.id == self.id => return Ok(file),
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        Ok(file) if identity::look(&file).map_err(NotFound::File)?.id == self.id => return Ok(file),
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(NotFound::File(error)),
                         _ => {}
                     }
                 }
             }
         }
-        Err(io::Error::new(io::ErrorKind::NotFound, "it was closed to make room for others, and is gone since"))
+        let gone = "it was closed to make room for others, and is gone since";
+        Err(NotFound::File(io::Error::new(io::ErrorKind::NotFound, gone)))
     }
 
     /// Looks at it.
@@ -173,14 +206,14 @@ impl Held {
         let mut state = self.lock();
         let idle = self.id.btime != 0 && matches!(&*state, State::Open(file) if Arc::strong_count(file) == 1);
         if idle {
-            state.close(State::Parked);
+            state.close(State::Parked(None));
         }
         idle
     }
 
     /// Whether it is parked.
     pub fn is_parked(&self) -> bool {
-        matches!(&*self.lock(), State::Parked)
+        matches!(&*self.lock(), State::Parked(_))
     }
 
     /// Lets go of the file, though it may not be read yet. Says whether it was held until now.
@@ -215,6 +248,30 @@ mod tests {
 
     use super::super::generations;
     use super::*;
+
+    #[test]
+    fn a_parked_file_whose_folder_is_away_is_given_up_only_when_that_stays_away() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let (folder, aside) = (dir.path().join("x"), dir.path().join("aside"));
+        fs::create_dir(&folder).expect("made");
+        fs::write(folder.join("a"), b"one").expect("written");
+        let held = generations::open(&folder.join("a")).expect("opens");
+        assert!(held.park());
+        let began = Instant::now();
+        let at = |seconds| clock::set(Some((began + Duration::from_secs(seconds), std::time::SystemTime::now())));
+        at(0);
+        fs::rename(&folder, &aside).expect("renamed");
+        assert!(held.file().expect_err("away").to_string().contains("is away"));
+        at(29);
+        assert!(held.file().is_err() && !held.is_given_up());
+        fs::rename(&aside, &folder).expect("renamed back");
+        assert!(held.file().is_ok() && held.park());
+        fs::rename(&folder, &aside).expect("renamed");
+        assert!(held.file().is_err() && !held.is_given_up());
+        at(60);
+        assert!(held.file().is_err() && held.is_given_up());
+        clock::set(None);
+    }
 
     #[test]
     fn a_parked_file_is_found_under_its_new_name_and_another_file_in_its_place_is_not_taken_for_it() {

@@ -108,6 +108,11 @@ impl Event<'_> {
         self.flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO)
     }
 
+    /// A file that had that name has another one, or is in another folder.
+    pub fn has_moved(&self) -> bool {
+        self.flags.contains(ReadFlags::MOVED_FROM)
+    }
+
     /// The watch is gone.
     pub fn is_ended(&self) -> bool {
         self.flags.contains(ReadFlags::IGNORED)

@@ -21,7 +21,7 @@ use super::chain::{About, First, Seed};
 use super::generations::{Family, Held, Opened};
 use super::inotify::{self, Bell, Watcher};
 use super::keeper::Chains;
-use super::layout::{Known, Layout};
+use super::layout::{Known, Layout, Meaning};
 use super::reader::{Line, News};
 use super::standing::Standing;
 use super::startup::Startup;
@@ -57,7 +57,8 @@ pub struct Opener {
     bell: Arc<Bell>,
     watcher: Option<Watcher>,
     folders: HashMap<PathBuf, Folder>,
-    /// Families of folders that are away, while their chains go on: as many as have files open.
+    /// Families of folders that are away, while their chains go on: as many as have files open, and some whose chains have
+    /// ended.
     orphans: HashMap<PathBuf, BTreeMap<String, Kin>>,
     /// Folders that were seen so far, and rescans.
     seen_folders: u64,
@@ -327,7 +328,8 @@ impl Opener {
         // Held for the time of the scan: an inode that is let go may be another file's a moment later.
         let known: Vec<Arc<Held>> = kin.published.iter().filter_map(|(_, held)| held.upgrade()).collect();
         let known: Vec<Arc<Held>> = known.into_iter().filter(|held| !held.is_given_up()).collect();
-        let mut scan = family.scan(&known, opened);
+        let mut scan = family.scan(&known, Opened { away: kin.away, ..opened });
+        kin.away = !scan.has_base && scan.fresh.is_empty();
         kin.packs |= scan.fresh.iter().any(|held| held.gz);
         let followed = &self.outlet.counters().followed;
         followed.watch(Watching::TornScan, scan.torn);
@@ -335,9 +337,6 @@ impl Opener {
         // it read. Of plain files it is what was made since, which a compressed file never tells of itself.
         if kin.again || kin.newest.is_some() && !scan.met_known && !self.layout.ends_with_folder() {
             scan.fresh.retain(|held| held.name == family.base || !held.gz && held.id.btime > kin.seen);
-        }
-        if !scan.fresh.is_empty() {
-            kin.seen = now;
         }
         let is_first = kin.newest.is_none();
         if is_first {
@@ -367,6 +366,10 @@ impl Opener {
         opened = opened.min(told);
         self.count_opened(&family, opened);
         if !scan.fresh.is_empty() {
+            // Not before: what could not be handed out yet is new at the next look, too.
+            if let Some(kin) = self.kin_of(&family.folder, &family.base) {
+                kin.seen = now;
+            }
             self.publish(&family, scan.fresh, told - opened);
         }
         for (path, error) in refused {
@@ -440,6 +443,15 @@ impl Opener {
         for chain in self.ended() {
             let Some((path, base)) = self.owners.remove(&chain) else { continue };
             if self.forget_orphan(&path, &base) {
+                continue;
+            }
+            // Its name may be a rotated one of another family by now, whose files are not to come twice.
+            let other = matches!(self.layout.meaning(&path, &base), Meaning::Member(of) if of.base != base);
+            if other
+                && let Some(folder) = self.folders.get_mut(&path)
+                && let Some(kin) = folder.families.remove(&base)
+            {
+                self.layout.forget(&kin.family);
                 continue;
             }
             let Some(kin) = self.kin_of(&path, &base) else { continue };

@@ -1,13 +1,15 @@
 //! What inotify told, and what is missing between what it told and what could be opened.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Opener, RESCAN};
-use crate::inputs::follow::generations::{Family, Opened};
+use crate::inputs::follow::generations::{Family, Opened, base_of};
 use crate::inputs::follow::layout::Meaning;
 use crate::inputs::follow::reader::News;
+use crate::inputs::follow::standing::Standing;
 use crate::inputs::follow::{clock, identity};
 use crate::metrics::followed::Watching;
 
@@ -30,7 +32,9 @@ pub(super) enum What {
     Came,
     /// Whoever wrote its file has closed it.
     Closed,
-    /// Its file is gone or has another name.
+    /// Its file has another name.
+    Moved,
+    /// Its file is gone.
     Left,
 }
 
@@ -65,6 +69,7 @@ impl Opener {
                 _ if event.is_created() => What::Created,
                 _ if event.is_closed() => What::Closed,
                 _ if event.has_come() => What::Came,
+                _ if event.has_moved() => What::Moved,
                 _ => What::Left,
             };
             if let Some(name) = event.name {
@@ -105,7 +110,10 @@ impl Opener {
         let mut closed: Vec<(PathBuf, String)> = Vec::new();
         let mut ended = Vec::new();
         self.gather();
-        for told in std::mem::take(&mut self.told) {
+        // Files that were there came to these names.
+        let mut moved_to: HashSet<(PathBuf, String)> = HashSet::new();
+        let mut all = std::mem::take(&mut self.told).into_iter().peekable();
+        while let Some(told) = all.next() {
             match told {
                 Told::Overflow => overflow = true,
                 Told::Ended(watch) => ended.push(watch),
@@ -114,14 +122,22 @@ impl Opener {
                     if what == What::Closed {
                         closed.push((folder.clone(), name.clone()));
                     }
+                    if what == What::Came {
+                        moved_to.insert((folder.clone(), name.clone()));
+                    }
                     if what == What::Created {
                         *self.created.entry((folder.clone(), name.clone())).or_default() += 1;
                     }
+                    let rotated = |next: &Told| matches!(next, Told::Name { watch: of, name: next, what: What::Came } if *of == watch && base_of(next) == name);
+                    let moved = (what == What::Moved && !all.peek().is_some_and(rotated)).then(|| folder.clone());
                     let (came, created_last) = (matches!(what, What::Created | What::Came), what == What::Created);
                     // One rotation makes some ten events: each name once.
                     match words.iter_mut().rev().take(16).find(|word| word.folder == *folder && word.name == name) {
                         Some(word) => (word.came, word.created_last) = (word.came || came, created_last),
-                        None => words.push(Word { folder: folder.clone(), name, came, created_last }),
+                        None => words.push(Word { folder: folder.clone(), name: name.clone(), came, created_last }),
+                    }
+                    if let Some(folder) = moved {
+                        self.count_moved(folder, name);
                     }
                 }
             }
@@ -148,7 +164,9 @@ impl Opener {
                 Meaning::Member(family) => {
                     let is_base = family.base == word.name;
                     if is_base && word.came {
-                        let follows = word.created_last && !overflow;
+                        // One that was there before may have come to the name, and have been rotated away, since.
+                        let only_created = !moved_to.contains(&(word.folder.clone(), word.name.clone()));
+                        let follows = word.created_last && only_created && !overflow;
                         let opened = if follows { self.follow_on(&family) } else { Err(Opened::default()) };
                         if let Err(opened) = opened {
                             self.later.remove(&family.path());
@@ -183,6 +201,23 @@ impl Opener {
             self.closed(&folder, &name);
         }
         overflow
+    }
+
+    /// A file that nobody reads was given another name, which is not one of its rotation: what was created is not missing
+    /// under this one (a file is written under a name of the moment, and comes to its own when it is whole).
+    fn count_moved(&mut self, folder: PathBuf, name: String) {
+        let kin = self.folders.get_mut(&folder).and_then(|folder| folder.families.get_mut(&name));
+        if kin.as_ref().is_some_and(|kin| kin.chain.is_some()) {
+            return;
+        }
+        match self.created.get_mut(&(folder, name)).filter(|created| **created > 0) {
+            Some(created) => *created -= 1,
+            None => {
+                if let Some(kin) = kin.filter(|kin| kin.created > kin.opened) {
+                    kin.created -= 1;
+                }
+            }
+        }
     }
 
     /// Containers that came and went before their folder was watched: nobody knows whether they wrote anything.
@@ -231,10 +266,13 @@ impl Opener {
     /// come (nobody watched then, the queue overflowed, somebody put a compressed file there): as many files that are
     /// missing later would pass for those.
     fn forgive_copies(&self) {
+        // Read before the kernel is asked: a copy that is met after that may be one whose plain file it tells of later.
+        let kin = self.folders.values().flat_map(|folder| folder.families.values());
+        let missing = kin.filter_map(|kin| kin.standing.as_ref()).map(|of| (of, of.missing.load(Ordering::Acquire)));
+        let owed: Vec<(&Arc<Standing>, i64)> = missing.filter(|(_, missing)| *missing < 0).collect();
         if self.told.is_empty() && self.watcher.as_ref().is_none_or(|watcher| !watcher.has_more()) {
-            let kin = self.folders.values().flat_map(|folder| folder.families.values());
-            for standing in kin.filter_map(|kin| kin.standing.as_ref()) {
-                standing.missing.fetch_max(0, Ordering::AcqRel);
+            for (standing, missing) in owed {
+                let _ = standing.missing.compare_exchange(missing, 0, Ordering::AcqRel, Ordering::Relaxed);
             }
         }
     }

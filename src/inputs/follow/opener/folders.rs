@@ -16,6 +16,9 @@ use crate::metrics::followed::Generation;
 /// Where new folders do not come to be, the list of them is made so often while one is polled.
 const RELIST: Duration = Duration::from_secs(1);
 
+/// Of folders that are away, so many families are remembered that nobody reads any more.
+const ENDED_MAX: usize = 1000;
+
 /// It may not be watched, nor looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Refused;
@@ -119,9 +122,16 @@ impl Opener {
             }
             return;
         }
-        // What is open is read on, and is no new file if the folder comes back.
+        // What is open is read on, and is no new file if the folder comes back; nor is what was read before its file went.
+        let ended = self.orphans.values().flat_map(BTreeMap::values).filter(|kin| kin.chain.is_none()).count();
+        let mut room = ENDED_MAX.saturating_sub(ended);
+        let mut stays = |kin: &Kin| {
+            let ended = kin.again && room > 0;
+            room -= usize::from(ended && kin.chain.is_none());
+            kin.chain.is_some() || ended
+        };
         let (families, over): (BTreeMap<String, Kin>, BTreeMap<String, Kin>) =
-            folder.families.into_iter().partition(|(_, kin)| kin.chain.is_some());
+            folder.families.into_iter().partition(|(_, kin)| stays(kin));
         over.values().for_each(|kin| self.layout.forget(&kin.family));
         if !families.is_empty() {
             self.orphans.insert(path.to_owned(), families);

@@ -52,6 +52,8 @@ pub(super) struct Kin {
     pub(super) again: bool,
     /// When its base was seen to be the newest one last, in nanoseconds since 1970: what is newer was made after that.
     pub(super) seen: i64,
+    /// The look before found no base, and nothing new.
+    pub(super) away: bool,
     /// Its generations are compressed.
     pub(super) packs: bool,
     /// Its base is a symlink: what happens at its target makes no event here.
@@ -80,6 +82,7 @@ impl Kin {
             left: false,
             again: false,
             seen: 0,
+            away: false,
             packs: false,
         }
     }

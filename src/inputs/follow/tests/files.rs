@@ -227,6 +227,7 @@ fn an_input_that_has_ended_shows_nothing_open_or_held() {
     until("it is looked at", || followed.open_files.load(Ordering::Relaxed) == 1);
     assert_eq!(input.open.load(Ordering::Relaxed), 1);
     followed.in_danger.store(1, Ordering::Relaxed);
+    followed.held_deleted.store(1, Ordering::Relaxed);
     node.end_inputs();
     let gauges = [&input.open, &followed.open_files, &followed.held_deleted, &followed.in_danger];
     assert_eq!(gauges.map(|gauge| gauge.load(Ordering::Relaxed)), [0; 4]);
