@@ -179,7 +179,7 @@ impl Follow {
 
     /// Whether the next byte tells the two apart.
     fn differs(self, other: Follow) -> bool {
-        !self.set.meets(other.set) && !(self.end && other.end)
+        !(self.set.meets(other.set) || self.end && other.end)
     }
 }
 
