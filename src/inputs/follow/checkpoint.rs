@@ -15,9 +15,8 @@
 //! Limits: records of chains not followed for 7 days are dropped at save, and the oldest beyond 100,000.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,6 +27,8 @@ pub use super::stored::{Entry, Key, Place, Saved};
 use super::{clock, disk, progress::Progress, stored};
 use crate::metrics::{Health, Metrics};
 use crate::workers::Workers;
+
+mod lock; // of the data folder
 
 /// The name within the data folder.
 pub const FILE: &str = "checkpoints";
@@ -44,9 +45,6 @@ const KEEP_SECONDS: i64 = 7 * 86_400;
 const SETTLE_IN: Duration = Duration::from_secs(600);
 const RECORDS_MAX: usize = 100_000;
 const CHECK: &str = "checkpoints";
-
-/// How long a start waits for the folder's lock: `longshore audit` holds it for a moment, to see whether a node runs.
-const LOCK_WAIT: Duration = Duration::from_millis(200);
 
 /// Makes what was delivered durable, before a checkpoint says so.
 pub type SyncHook = Box<dyn Fn() -> Unsynced + Send + Sync>;
@@ -142,7 +140,7 @@ impl Checkpoints {
             )
         };
         disk::make_folder(data_dir).map_err(said)?;
-        let lock = lock(data_dir)?;
+        let lock = lock::take(data_dir)?;
         let path = data_dir.join(FILE);
         // A torn tmp file of an earlier life says nothing.
         let _ = disk::remove(&data_dir.join("checkpoints.tmp"));
@@ -524,40 +522,6 @@ impl Saver {
 
 fn seconds_now() -> i64 {
     crate::record::Timestamp::now().0 / 1_000_000_000
-}
-
-fn lock(folder: &Path) -> io::Result<File> {
-    let path = folder.join("lock");
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    let mut options = OpenOptions::new();
-    let mut file =
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(named)?;
-    let until = Instant::now() + LOCK_WAIT;
-    let locked = loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
-                std::thread::sleep(LOCK_WAIT / 20);
-            }
-            locked => break locked,
-        }
-    };
-    match locked {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut pid = String::new();
-            let _ = (&file).take(32).read_to_string(&mut pid);
-            let message = format!(
-                "data folder {} is already used by another longshore (pid {}); stop it, or give this one its own [node] data_dir",
-                folder.display(),
-                pid.trim()
-            );
-            return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
-        }
-        Err(error) => return Err(named(error.into())),
-    }
-    // For people only: the lock is what counts.
-    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-    Ok(file)
 }
 
 fn load(path: &Path) -> io::Result<State> {

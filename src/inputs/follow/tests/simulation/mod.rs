@@ -38,6 +38,7 @@ use crate::record::Tag;
 
 mod cases;
 mod names;
+mod seeds;
 mod writer;
 
 use writer::{BASE, Writer};
@@ -546,82 +547,4 @@ fn counts(run: &Run, writer: &Writer) -> Result<(), String> {
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().build().expect("runs")
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// The seeds that the oracle says something against, or that the engine does not survive.
-fn campaign(seeds: std::ops::Range<u64>, broken: Break) -> Vec<String> {
-    let next = AtomicU64::new(seeds.start);
-    let wrong = Mutex::new(Vec::new());
-    let work = || {
-        let runtime = runtime();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return;
-            }
-            let said = catch_unwind(AssertUnwindSafe(|| run(seed, broken, runtime.handle())));
-            // What panicked has left its hook and its clock behind.
-            disk::set_hook(None);
-            clock::set(None);
-            if let Err(said) = said.unwrap_or_else(|_| Err(format!("seed {seed}: panicked"))) {
-                wrong.lock().expect("no panic").push((seed, said));
-            }
-        }
-    };
-    let threads = number("LONGSHORE_THREADS", THREADS).min(seeds.end - seeds.start);
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-    let mut wrong = wrong.into_inner().expect("no panic");
-    wrong.sort();
-    wrong.into_iter().map(|(_, said)| said).collect()
-}
-
-#[test]
-fn what_was_reachable_is_delivered_whatever_happens_between_two_calls() {
-    let (from, seeds) = match std::env::var("LONGSHORE_SEED").ok().and_then(|text| text.parse().ok()) {
-        Some(seed) => (seed, 1),
-        None => (number("LONGSHORE_SEED_FROM", 0), number("LONGSHORE_SEEDS", 50)),
-    };
-    let wrong = campaign(from..from + seeds, Break::Nothing);
-    println!("simulation: seeds {from} to {}, {} wrong", from + seeds, wrong.len());
-    assert!(wrong.is_empty(), "{} of {seeds} seeds, such as\n{}", wrong.len(), wrong[..wrong.len().min(12)].join("\n"));
-}
-
-/// Seeds that found something once: generations in the wrong order after torn scans, a line lost at a truncation between
-/// two reads, generations that were counted as lost and were not, half a line after a sink had failed, a line twice after two
-/// restarts, a file that was truncated and then read again as what it had been: out of order, or without end.
-const FOUND: &[u64] = &[
-    0, 4, 7, 21, 34, 38, 41, 53, 62, 63, 103, 163, 181, 194, 198, 204, 249, 259, 266, 274, 294, 339, 405, 455, 470,
-    496, 535, 544, 2052, 2792, 2846, 3030, 3046, 3454, 3497, 4074, 5042, 9029, 11_041, 150, 21_807, 30_002, 32_534,
-    32_690, 10_298, 50_430, 63_305, 5444,
-];
-
-fn wrong_of(seeds: &[u64]) -> Vec<String> {
-    seeds.iter().flat_map(|seed| campaign(*seed..*seed + 1, Break::Nothing)).collect()
-}
-
-#[test]
-fn seeds_that_found_something_find_nothing_any_more() {
-    let wrong = wrong_of(FOUND);
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-#[test]
-fn an_opener_that_does_not_open_is_seen() {
-    assert!(!campaign(0..100, Break::Opener).is_empty());
-}
-
-#[test]
-fn a_scan_from_the_oldest_to_the_newest_is_seen() {
-    let is_right = |seed, broken| campaign(seed..seed + 1, broken).is_empty();
-    assert!((0..100).any(|seed| !is_right(seed, Break::Scan) && is_right(seed, Break::Nothing)));
-}
-
-#[test]
-fn a_checkpoint_before_delivery_is_seen() {
-    let is_right = |seed, broken| campaign(seed..seed + 1, broken).is_empty();
-    assert!((0..300).any(|seed| !is_right(seed, Break::Checkpoint) && is_right(seed, Break::Nothing)));
 }

@@ -1,5 +1,5 @@
 //! The opener with the folders and names of real inputs, on the simulation's clock: folders and names that go and come
-//! back, names that only look rotated, and what the kernel refuses.
+//! back, and names that only look rotated.
 
 use std::sync::atomic::AtomicUsize;
 use std::time::SystemTime;
@@ -7,6 +7,8 @@ use std::time::SystemTime;
 use super::*;
 use crate::inputs::{docker, file};
 use crate::metrics::followed::{LostBytes, Watching};
+
+mod refused;
 
 type Make = Box<dyn FnMut(&Path, &Checkpoints) -> Box<dyn Layout>>;
 
@@ -163,6 +165,20 @@ fn config(root: &Path, id: &str, name: &str) {
     let text = format!(r#"{{"ID":"{id}","Name":"/{name}","Config":{{"Image":"img","Labels":{{}}}}}}"#);
     fs::write(root.join(id).join(".tmp"), text).expect("written");
     fs::rename(root.join(id).join(".tmp"), root.join(id).join("config.v2.json")).expect("renamed");
+}
+
+/// Counts the calls of this thread that are asked for, and fails those that `fails` names.
+fn hook(
+    counted: fn(Call<'_>) -> bool,
+    fails: impl Fn(Call<'_>) -> Option<rustix::io::Errno> + 'static,
+) -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&count);
+    disk::set_hook(Some(Box::new(move |call| {
+        counts.fetch_add(usize::from(counted(call)), Ordering::Relaxed);
+        fails(call).map_or(Ok(()), |errno| Err(errno.into()))
+    })));
+    count
 }
 
 fn packed(path: &Path, text: &str) {
@@ -442,245 +458,4 @@ fn a_rotated_name_that_was_a_file_of_its_own_is_none_once_its_file_is_gone() {
     stage.put("x.log", &["3"]);
     assert_eq!(stage.seconds(100), ["3"]);
     assert_eq!(stage.life().opener.families(), 1);
-}
-
-/// Counts the calls of this thread that are asked for, and fails those that `fails` names.
-fn hook(
-    counted: fn(Call<'_>) -> bool,
-    fails: impl Fn(Call<'_>) -> Option<rustix::io::Errno> + 'static,
-) -> Arc<AtomicUsize> {
-    let count = Arc::new(AtomicUsize::new(0));
-    let counts = Arc::clone(&count);
-    disk::set_hook(Some(Box::new(move |call| {
-        counts.fetch_add(usize::from(counted(call)), Ordering::Relaxed);
-        fails(call).map_or(Ok(()), |errno| Err(errno.into()))
-    })));
-    count
-}
-
-#[test]
-fn links_that_lead_nowhere_cost_one_look_each_and_are_forgotten_once_they_are_gone() {
-    const LINKS: usize = 20;
-    let mut stage = Stage::files(&["*.log"], |root| {
-        for n in 0..LINKS {
-            std::os::unix::fs::symlink(root.join("nowhere"), root.join(format!("{n}.log"))).expect("linked");
-        }
-        put(&root.join("a.log"), &["1"]);
-    });
-    assert_eq!(stage.seconds(1), ["1"]);
-    // Between two looks at everything.
-    stage.now += Duration::from_secs(10);
-    stage.after(Duration::from_millis(100));
-    let torn = stage.watching(Watching::TornScan);
-    let calls = hook(|call| matches!(call, Call::List(_) | Call::Stat(_)), |_| None);
-    assert!(stage.seconds(8).is_empty());
-    let calls = calls.load(Ordering::Relaxed);
-    assert!(calls <= 80 * 2 * (LINKS + 1), "{calls} calls in 80 looks at {LINKS} links");
-    for n in 0..LINKS {
-        stage.remove(&format!("{n}.log"));
-    }
-    stage.seconds(25);
-    assert_eq!(stage.life().opener.families(), 1);
-    assert_eq!(stage.watching(Watching::TornScan), torn, "nothing was torn");
-}
-
-#[test]
-fn names_that_come_and_go_leave_nothing_behind() {
-    let mut stage = Stage::files(&["*.log"], |root| put(&root.join("stays.log"), &["1"]));
-    assert_eq!(stage.seconds(1), ["1"]);
-    for n in 0..20 {
-        let name = format!("job {n}.log");
-        stage.put(&name, &["of a job"]);
-        assert_eq!(stage.seconds(1), ["of a job"]);
-        stage.remove(&name);
-    }
-    // One that nobody could see.
-    stage.put("short.log", &["unseen"]);
-    stage.remove("short.log");
-    assert!(stage.seconds(120).is_empty());
-    assert_eq!(stage.life().opener.families(), 1);
-    assert_eq!((stage.watching(Watching::TornScan), stage.generations(Generation::Lost)), (0, 1));
-    stage.put("job 3.log", &["again"]);
-    assert_eq!(stage.seconds(1), ["again"]);
-}
-
-#[test]
-fn a_folder_that_can_not_be_listed_once_forgets_nothing() {
-    let id = "a".repeat(64);
-    for files in [false, true] {
-        let mut stage = if files {
-            Stage::files(&["**/*.log"], |root| put(&root.join("x/a.log"), &["0", "1", "2"]))
-        } else {
-            Stage::containers(&[], |root| container(root, &"a".repeat(64), "web", 0..3))
-        };
-        assert_eq!(stage.seconds(1), ["0", "1", "2"]);
-        for failing in [stage.root.clone(), stage.path("x")] {
-            let failed = Arc::new(AtomicUsize::new(0));
-            let (counts, is_root) = (Arc::clone(&failed), failing == stage.root);
-            hook(
-                |_| false,
-                move |call| {
-                    let fails = matches!(call, Call::List(path) if path == failing);
-                    counts.fetch_add(usize::from(fails), Ordering::Relaxed);
-                    fails.then_some(rustix::io::Errno::MFILE)
-                },
-            );
-            assert!(stage.seconds(11).is_empty());
-            // The folder of a container that is known is not listed.
-            assert!(failed.load(Ordering::Relaxed) > 0 || !files && !is_root, "it was not met");
-            disk::set_hook(None);
-            assert!(stage.seconds(12).is_empty(), "nothing comes again");
-        }
-        if files {
-            stage.put("x/a.log", &["3"]);
-        } else {
-            container(&stage.root, &id, "web", 3..4);
-        }
-        assert_eq!(stage.seconds(1), ["3"]);
-        assert!(stage.seconds(12).is_empty());
-        assert_eq!(stage.said(), "", "and it is said no longer");
-    }
-}
-
-/// Counts how often the tree is walked.
-struct Counting(Box<dyn Layout>, Arc<AtomicUsize>);
-
-impl Layout for Counting {
-    fn folders(&mut self) -> Folders {
-        self.1.fetch_add(1, Ordering::Relaxed);
-        self.0.folders()
-    }
-
-    fn families(&mut self, folder: &Path) -> std::io::Result<Vec<Family>> {
-        self.0.families(folder)
-    }
-
-    fn has_folders(&self, folder: &Path) -> bool {
-        self.0.has_folders(folder)
-    }
-
-    fn forget(&mut self, family: &Family) {
-        self.0.forget(family);
-    }
-
-    fn meaning(&mut self, folder: &Path, name: &str) -> Meaning {
-        self.0.meaning(folder, name)
-    }
-
-    fn about(&mut self, family: &Family) -> Known {
-        self.0.about(family)
-    }
-
-    fn key(&self, family: &Family) -> String {
-        self.0.key(family)
-    }
-
-    fn first(&self, family: &Family) -> First {
-        self.0.first(family)
-    }
-
-    fn denied_hint(&self) -> &'static str {
-        self.0.denied_hint()
-    }
-
-    fn ends_with_folder(&self) -> bool {
-        self.0.ends_with_folder()
-    }
-}
-
-#[test]
-fn a_folder_that_may_not_be_watched_does_not_have_everything_walked_all_the_time() {
-    for (errno, most) in [(rustix::io::Errno::ACCESS, 2), (rustix::io::Errno::NOSPC, 14)] {
-        let walks = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&walks);
-        let refused =
-            move |call: Call<'_>| matches!(call, Call::Watch(path) if path.ends_with("private/deep")).then_some(errno);
-        hook(|_| false, refused);
-        let make: Make = Box::new(move |root, known| {
-            Box::new(Counting(file::tests::layout(root, &["*/deep/*.log"], known), Arc::clone(&counted)))
-        });
-        let mut stage = Stage::with(make, text_rules, |root| {
-            put(&root.join("private/deep/a.log"), &["1"]);
-            put(&root.join("open/deep/a.log"), &["2"]);
-        });
-        let mut came = stage.seconds(1);
-        came.sort();
-        assert_eq!(came, ["1", "2"]);
-        walks.store(0, Ordering::Relaxed);
-        assert!(stage.seconds(10).is_empty());
-        let walks = walks.load(Ordering::Relaxed);
-        assert!((1..=most).contains(&walks), "{walks} walks in ten seconds, {errno:?}");
-        stage.put("private/deep/a.log", &["3"]);
-        assert_eq!(stage.seconds(2), ["3"]);
-    }
-}
-
-#[test]
-fn a_container_that_is_not_excluded_any_more_goes_on_where_it_was_left() {
-    let id = "b".repeat(64);
-    let mut stage = Stage::containers(&["name:sidecar-*"], |root| container(root, &"b".repeat(64), "web", 0..3));
-    assert_eq!(stage.seconds(1), ["0", "1", "2"]);
-    config(&stage.root, &id, "sidecar-x");
-    assert!(stage.seconds(1).is_empty());
-    container(&stage.root, &id, "sidecar-x", 3..5);
-    assert!(stage.seconds(12).is_empty());
-    config(&stage.root, &id, "web");
-    assert_eq!(stage.seconds(1), ["3", "4"]);
-    container(&stage.root, &id, "web", 5..6);
-    assert_eq!(stage.seconds(1), ["5"]);
-}
-
-#[test]
-fn a_folder_in_the_place_of_a_followed_file_is_said_with_its_path() {
-    let mut stage = Stage::files(&["*"], |root| {
-        put(&root.join("a.log"), &["1"]);
-        fs::create_dir(root.join("a folder of somebody's")).expect("made");
-    });
-    assert_eq!(stage.seconds(11), ["1"]);
-    assert_eq!(stage.said(), "");
-    stage.remove("a.log");
-    fs::create_dir(stage.path("a.log")).expect("made");
-    assert!(stage.seconds(12).is_empty());
-    let said = stage.said();
-    assert!(said.contains("1 files can not be read") && said.contains("a.log: is a folder"), "{said}");
-    fs::remove_dir(stage.path("a.log")).expect("removed");
-    stage.put("a.log", &["2"]);
-    assert_eq!(stage.seconds(25), ["2"]);
-    assert_eq!(stage.said(), "");
-}
-
-#[test]
-fn a_configuration_that_stays_broken_is_said_with_its_path_and_the_lines_go_on() {
-    let id = "c".repeat(64);
-    let mut stage = Stage::containers(&[], |root| {
-        container(root, &"c".repeat(64), "web", 0..2);
-        fs::write(root.join("c".repeat(64)).join("config.v2.json"), "{\"Name\":").expect("written");
-    });
-    assert_eq!(stage.seconds(25), ["0", "1"]);
-    let said = stage.said();
-    assert!(said.contains(&format!("{id}/config.v2.json")), "{said:?}");
-    config(&stage.root, &id, "web");
-    stage.seconds(12);
-    assert_eq!(stage.said(), "");
-}
-
-#[test]
-fn a_container_that_came_and_went_before_its_folder_was_watched_is_counted() {
-    let mut stage = Stage::containers(&[], |root| container(root, &"d".repeat(64), "web", 0..1));
-    assert_eq!(stage.seconds(1), ["0"]);
-    let short = "e".repeat(64);
-    container(&stage.root, &short, "short", 0..1);
-    fs::remove_dir_all(stage.path(&short)).expect("removed");
-    fs::create_dir(stage.path("no container")).expect("made");
-    fs::remove_dir(stage.path("no container")).expect("removed");
-    assert!(stage.seconds(1).is_empty());
-    assert_eq!(stage.watching(Watching::GapPossible), 1);
-    // And one that is there is none of those.
-    container(&stage.root, &"f".repeat(64), "next", 1..2);
-    assert_eq!(stage.seconds(1), ["1"]);
-    assert_eq!(stage.watching(Watching::GapPossible), 1);
-    assert_eq!(
-        stage.life().metrics.inputs[0].followed.lost_bytes[LostBytes::Unseen as usize].load(Ordering::Relaxed),
-        0
-    );
 }
