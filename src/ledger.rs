@@ -90,7 +90,8 @@ fn reasons(names: &[&str], counters: &[AtomicU64]) -> Reasons {
 
 fn restore(names: &[&str], counters: &[AtomicU64], from: &Reasons) {
     for (name, counter) in names.iter().zip(counters) {
-        counter.store(from.get(*name).copied().unwrap_or(0), Relaxed);
+        // Never back: while a configuration is replaced, some of them go on.
+        counter.fetch_max(from.get(*name).copied().unwrap_or(0), Relaxed);
     }
 }
 
@@ -169,7 +170,7 @@ impl Ledger {
             restore(LostBytes::NAMES, &input.followed.lost_bytes, &line.lost_bytes);
             for (name, what) in LOST {
                 let count = line.lost_generations.get(name).copied().unwrap_or(0);
-                input.followed.generations[what as usize].store(count, Relaxed);
+                input.followed.generations[what as usize].fetch_max(count, Relaxed);
             }
         }
         for (number, input) in metrics.inputs.iter().enumerate() {

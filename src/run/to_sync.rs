@@ -133,7 +133,8 @@ impl ToSync {
             old.frames = Before::default();
             old.asked.iter_mut().for_each(|asked| asked.frames = Before::default());
         }
-        current.outputs.retain(|old| !old.is_synced());
+        // One that has failed never will be; if it is optional, nothing waits for it.
+        current.outputs.retain(|old| !old.is_synced() && (old.required || old.failed.is_none()));
         (current.settled, current.metrics) = (settled, Some(Arc::clone(metrics)));
         for output in outputs {
             current.last_id += 1;
@@ -263,7 +264,9 @@ impl Current {
                 (None, Some(asked)) => {
                     (Health::Warn, format!("a sync has not returned for {} s", asked.at.elapsed().as_secs()))
                 }
-                (None, None) => continue,
+                (None, None) if output.is_synced() => continue,
+                // It was asked before, and has answered since: for what it had taken then.
+                (None, None) => (Health::Warn, "what it took since its last sync is not on the disk yet".to_owned()),
             };
             let why = format!("sink {}: {why}", output.name);
             for input in output.behind().filter(|_| output.required) {
@@ -400,6 +403,33 @@ mod tests {
             assert!(began.elapsed() < Duration::from_secs(20), "it has returned");
         }
         assert_eq!(bench.check(), Some(Health::Pass));
+    }
+
+    #[test]
+    fn a_late_answer_is_for_what_was_taken_when_it_was_asked() {
+        let bench = Bench::new(true);
+        let told: Vec<Arc<Told>> = bench.told.iter().map(Arc::clone).collect();
+        let first = told[0].hangs.lock().expect("no panic");
+        bench.deliver(0, 0);
+        assert_eq!(bench.unsynced(), ["f"]);
+        // It answers while the other one is waited for, and has taken more by then.
+        let second = told[1].hangs.lock().expect("no panic");
+        bench.deliver(0, 0);
+        bench.deliver(1, 1);
+        drop(first);
+        let began = Instant::now();
+        while told[0].syncs.load(Relaxed) == 0 {
+            assert!(began.elapsed() < Duration::from_secs(20), "it returns");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        bench.to_sync.lock().ask();
+        let answer = bench.to_sync.answers.lock().expect("no panic").recv().expect("the late one");
+        bench.to_sync.lock().note(answer);
+        assert!(bench.to_sync.lock().judge().contains_key("f"), "the second record is in the page cache only");
+        drop(second);
+        while !bench.unsynced().is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(20), "both have returned");
+        }
     }
 
     #[test]

@@ -198,7 +198,9 @@ impl Checkpoints {
 
     /// The chains of an input of which something was saved.
     pub fn keys(&self, input: &str) -> Vec<String> {
-        self.lock().entries.keys().filter(|(known, _)| known == input).map(|(_, key)| key.clone()).collect()
+        let state = self.lock();
+        let keys = [&state.entries, &state.noted, &state.news].into_iter().flat_map(HashMap::keys);
+        keys.filter(|(known, _)| known == input).map(|(_, key)| key.clone()).collect()
     }
 
     /// How many chains have a checkpoint, over all inputs.
