@@ -50,8 +50,9 @@ fn failed_calls_of_the_disk_cost_nothing_that_was_acknowledged() {
         if fault.starts_with("fdatasync") {
             first.wait_for("a failure of the log", |node| node.metric("longshore_buffer_failures_total", &[]) > 0);
         }
-        // It lives, and goes on acknowledging.
-        assert_eq!(first.get("/live").map(|(status, _)| status), Some(200), "{fault}: {}", first.log());
+        // It lives, and goes on acknowledging. (The output's fdatasync may be hit, too: that asks for a restart.)
+        let (status, why) = first.get("/live").expect("it lives");
+        assert!(status == 200 || why.contains("sync failed"), "{fault}: {status} {why}{}", first.log());
         first.wait_for("acks between failures", |_| senders.acked() > acked);
         let acked = senders.acked();
         first.kill();
@@ -186,6 +187,8 @@ fn a_full_disk_stops_acks_turns_readiness_red_and_goes_on_when_there_is_room() {
         assert!(more == acked || works_again(node) > before, "{} records were acknowledged while red", more - acked);
         true
     });
+    // While it is open it has its room.
+    drop(fill);
     fs::remove_file(&filler).expect("it is there");
     let acked = senders.acked();
     node.wait_for("readiness", |node| node.get("/ready").is_some_and(|(status, _)| status == 200));

@@ -62,7 +62,7 @@ fn a_data_folder_that_can_not_be_written_says_whose_it_is_and_what_to_do() {
     let mut node = node(dir.path(), body).under(&other).without_waiting().start();
     assert_eq!(node.wait_exit(Duration::from_secs(30)), 1);
     let log = node.log();
-    assert!(log.contains("belongs to uid 0, longshore runs as 65532") && log.contains("chown 65532"), "{log}");
+    assert!(log.contains("belongs to uid 0, longshore runs as 65532") && log.contains("chown -R 65532"), "{log}");
 }
 
 #[test]
