@@ -14,7 +14,7 @@ use crate::docker_folder::{app_line, config};
 use crate::file_input;
 use crate::harness::containers::Container;
 use crate::harness::engine::has_program;
-use crate::harness::records::{assert_each_once, line_count, lines, records};
+use crate::harness::records::{assert_each_once, line_count, lines, records, records_so_far};
 use crate::harness::{PATIENCE, PROGRAM, Spawned, folder, node, skip};
 
 fn odd(node: &crate::harness::Node, kind: &str) -> u64 {
@@ -57,7 +57,7 @@ fn torn_and_nul_filled_docker_lines_cost_no_neighbour() {
     web.line(&app_line(3), "stdout");
     let out = dir.path().join("out.ndjson");
     let mut node = node(dir.path(), &config(dir.path())).start();
-    node.wait_for("the last record", |_| records(&out).iter().any(|record| record["seq"] == 3));
+    node.wait_for("the last record", |_| records_so_far(&out).iter().any(|record| record["seq"] == 3));
     assert!(odd(&node, "nul_run") >= 1 && odd(&node, "torn_line") >= 1 && odd(&node, "line_not_docker") >= 1);
     node.stop_well();
     let records = records(&out);
@@ -242,7 +242,7 @@ fn a_damaged_gz_generation_gives_its_readable_part_and_is_counted() {
     web.line(&app_line(9_999), "stdout");
     let out = dir.path().join("out.ndjson");
     let mut node = node(dir.path(), &config(dir.path())).start();
-    node.wait_for("the newest record", |_| records(&out).iter().any(|record| record["seq"] == 9_999));
+    node.wait_for("the newest record", |_| records_so_far(&out).iter().any(|record| record["seq"] == 9_999));
     node.wait_for("the count", |node| odd(node, "gz_damaged") >= 1);
     node.stop_well();
     let records = records(&out);

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::docker_folder;
 use crate::forward_input;
 use crate::harness::engine::Engine;
-use crate::harness::records::{Numbers, assert_each_once, at, line_count, records};
+use crate::harness::records::{Numbers, assert_each_once, at, line_count, records, records_so_far};
 use crate::harness::{Node, folder, free_port, node};
 
 /// A program for the containers' awk: `lines` numbered JSON lines.
@@ -84,7 +84,7 @@ fn a_line_of_100_000_bytes_is_joined_from_a_json_file_log_and_from_the_fluentd_d
     }
     let out = dir.path().join("out.ndjson");
     let of = |name: &str| -> Vec<serde_json::Value> {
-        let all = records(&out);
+        let all = records_so_far(&out);
         all.into_iter().filter(|record| at(record, "container.name") == Some(&json!(name))).collect()
     };
     node.wait_for("two lines of each", |_| of(&tailed).len() >= 2 && of(&sent).len() >= 2);
@@ -115,7 +115,7 @@ fn with_request_ack_no_piece_of_a_line_of_100_000_bytes_is_lost() {
     let options = ["--log-driver=fluentd", "--log-opt", &address, "--log-opt", "fluentd-request-ack=true"];
     let container = engine.run(&unique("pieces"), &options, &["sh", "-c", "awk \"$0\"; sleep 600", &awk]);
     let out = dir.path().join("out.ndjson");
-    let ended = || out.exists() && records(&out).iter().any(|record| record["log"] == json!("end"));
+    let ended = || records_so_far(&out).iter().any(|record| record["log"] == json!("end"));
     // The driver sends a piece when the one before is acknowledged, and each ack waits for more of the line in vain.
     node.wait_within(Duration::from_secs(180), "the last line", &mut |_| ended());
     drop(container);
@@ -283,14 +283,14 @@ fn with_async_and_request_ack_no_line_is_lost_while_longshore_stops_is_killed_an
     let before = line_count(&out);
     come(&mut second, before + 200);
     // A line whose ack was under way when longshore stopped is sent again; one that is acknowledged is not.
-    let found = Numbers::of(&records(&out), "tag", "seq");
+    let found = Numbers::of(&records_so_far(&out), "tag", "seq");
     assert!(found.repeats() <= 2, "{:?}", found.duplicates());
     second.kill();
     std::thread::sleep(Duration::from_secs(1));
     let mut third = node(dir.path(), &body).start();
     let expected = BTreeMap::from([(format!("api.{name}"), LINES)]);
     third.wait_within(Duration::from_secs(120), "every line", &mut |_| {
-        Numbers::of(&records(&out), "tag", "seq").missing(&expected).is_empty()
+        Numbers::of(&records_so_far(&out), "tag", "seq").missing(&expected).is_empty()
     });
     drop(container);
     third.assert_ledger_closes();

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::docker_folder::{app_line, config};
 use crate::harness::containers::Container;
-use crate::harness::records::{Numbers, assert_each_once, line_count, records};
+use crate::harness::records::{Numbers, assert_each_once, line_count, records, records_so_far};
 use crate::harness::{folder, node, run_command, skip, told};
 
 /// A small file system in memory, unmounted when dropped.
@@ -90,7 +90,9 @@ fn a_full_disk_under_the_checkpoints_stops_no_reading_and_is_said() {
     let mut second = node(dir.path(), &body).with_node(&data).start();
     (200..210).for_each(|seq| web.line(&app_line(seq), "stdout"));
     let expected = BTreeMap::from([("web".to_owned(), 210)]);
-    second.wait_for("the rest", |_| Numbers::of(&records(&out), "container.name", "seq").missing(&expected).is_empty());
+    second.wait_for("the rest", |_| {
+        Numbers::of(&records_so_far(&out), "container.name", "seq").missing(&expected).is_empty()
+    });
     second.stop_well();
     let repeats = Numbers::of(&records(&out), "container.name", "seq").repeats();
     assert!(repeats <= 200, "no more than what was not saved: {repeats}");

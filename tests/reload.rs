@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::harness::forward::{Client, map, message, option};
 use crate::harness::http::{Answer, Server};
-use crate::harness::records::{Numbers, assert_each_once, records};
+use crate::harness::records::{Numbers, assert_each_once, records, records_so_far};
 use crate::harness::sender::Senders;
 use crate::harness::{Node, folder, free_port, node};
 
@@ -341,7 +341,7 @@ fn a_dead_sink_is_mended_by_a_reload_and_gets_everything_once() {
     let mut sent: BTreeMap<String, u64> = senders.finish();
     sent.insert("file".to_owned(), files.finish());
     node.wait_for("everything in the file", |_| {
-        let found = Numbers::of(&records(&out), "p", "seq");
+        let found = Numbers::of(&records_so_far(&out), "p", "seq");
         found.missing(&sent).is_empty()
     });
     settled(&mut node);
@@ -397,7 +397,7 @@ fn an_input_of_files_that_is_gone_holds_none_of_them_and_is_read_on_when_it_come
     writeln!(file, "{{\"p\":\"file\",\"seq\":1}}").expect("writable");
     node.reload(&(tailed("files", &log) + &rest));
     node.wait_for("the reload", |node| node.reloads("applied") == 2);
-    node.wait_for("what came meanwhile", |_| records(&out).len() == 2);
+    node.wait_for("what came meanwhile", |_| records_so_far(&out).len() == 2);
     settled(&mut node);
     node.stop_well();
     assert_each_once(&records(&out), "p", "seq", &BTreeMap::from([("file".to_owned(), 2)]));

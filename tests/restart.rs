@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::docker_folder::{app_line, config};
 use crate::harness::containers::Container;
-use crate::harness::records::{Numbers, assert_each_once, line_count, records};
+use crate::harness::records::{Numbers, assert_each_once, line_count, records, records_so_far};
 use crate::harness::{Node, folder, node};
 
 /// Rounds of kill -9; `.ci/campaign` asks for more.
@@ -110,7 +110,7 @@ fn kill_9_while_containers_write_and_rotate_loses_nothing() {
     let mut last = node(dir.path(), &config(dir.path())).start();
     last.wait_for("all records", |_| {
         line_count(&out) as u64 >= total
-            && Numbers::of(&records(&out), "container.name", "seq").missing(&expected).is_empty()
+            && Numbers::of(&records_so_far(&out), "container.name", "seq").missing(&expected).is_empty()
     });
     last.stop_well();
     let found = Numbers::of(&records(&out), "container.name", "seq");

@@ -59,6 +59,14 @@ pub fn records(path: &Path) -> Vec<Value> {
     lines(path).iter().map(|line| parse(line)).collect()
 }
 
+/// The records of the whole lines of a file that is being written: a read may see a part of a write.
+pub fn records_so_far(path: &Path) -> Vec<Value> {
+    let bytes = read_output(path);
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let text = std::str::from_utf8(&bytes[..whole]).expect("output is UTF-8");
+    text.lines().map(parse).collect()
+}
+
 /// How many whole lines there are, without looking into them; for waiting.
 pub fn line_count(path: &Path) -> usize {
     let paths = if path.is_dir() { files_under(path) } else { vec![path.to_owned()] };
