@@ -139,7 +139,7 @@ impl Budget {
     /// Tables of an earlier batch, to be emptied, or new ones.
     pub(crate) fn take_tables(&self) -> Tables {
         let mut recycled = self.recycled.lock().unwrap_or_else(PoisonError::into_inner);
-        let tables = recycled.kept.pop().unwrap_or_default();
+        let Some(tables) = recycled.kept.pop() else { return Tables::new() };
         recycled.bytes -= tables.memory();
         tables
     }

@@ -137,7 +137,7 @@ fn set(data: &Path, input: &str, key: &str, file: &Path, offset: Option<u64>) ->
     };
     let done = Place {
         id: held.id,
-        name: held.name.clone(),
+        name: held.name.to_string(),
         head: source::head_of(&held).map_err(named)?,
         tail: identity::tail_of(&log, offset).map_err(named)?,
         offset,

@@ -330,7 +330,7 @@ impl Family {
             Ok(held) => {
                 let id = held.id;
                 // One that is parked and has another name now is about to go.
-                if held.name != name && held.is_parked() {
+                if *held.name != *name && held.is_parked() {
                     let _ = held.file();
                 }
                 pass.met_known |= known.iter().any(|known| known.id == id);
@@ -461,7 +461,7 @@ mod tests {
     }
 
     fn names(scan: &Scan) -> Vec<&str> {
-        scan.fresh.iter().map(|held| held.name.as_str()).collect()
+        scan.fresh.iter().map(|held| &*held.name).collect()
     }
 
     #[test]
@@ -561,7 +561,7 @@ mod tests {
             open(&dir.path().join(name)).expect("opens")
         };
         let [old, x, gz, base, newer] = ["3", "1", "2.gz", "0", "n"].map(held);
-        let ids = |order: &[Arc<Held>]| order.iter().map(|held| held.name.clone()).collect::<Vec<String>>();
+        let ids = |order: &[Arc<Held>]| order.iter().map(|held| held.name.to_string()).collect::<Vec<String>>();
         let passes = || {
             let newest_first = [vec![&base, &x, &old], vec![&newer, &base, &gz, &old]];
             newest_first.map(|pass| pass.into_iter().map(Arc::clone).collect::<Vec<_>>()).to_vec()

@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -100,11 +100,12 @@ impl State {
 #[derive(Debug)]
 pub struct Held {
     state: Mutex<State>,
-    path: PathBuf,
+    /// Its name when it was opened. The opener has a handle on it, too, and lets go of it last.
+    pub path: Arc<Path>,
     /// Who it is.
     pub id: FileId,
     /// Its name when it was opened, without the folder.
-    pub name: String,
+    pub name: Box<str>,
     /// Whether its content is compressed.
     pub gz: bool,
     /// Whoever wrote it was seen to close it: a compressed file should be whole then.
@@ -117,15 +118,20 @@ pub struct Held {
     pub grew: AtomicBool,
 }
 
+/// Bytes up to which glibc frees without a lock (`DEFAULT_MXFAST`). Whoever drops the last handle would hold the allocator's
+/// lock of the opener's thread beyond that, and could be stopped there by the opener itself, which then waits for it.
+const FREED_AT_ONCE: usize = 120;
+const _: () = assert!(size_of::<Held>() + 2 * size_of::<usize>() <= FREED_AT_ONCE);
+
 impl Held {
     /// Holds an open file.
     pub fn new(file: File, id: FileId, path: &Path) -> Arc<Held> {
         static OPENED: AtomicU64 = AtomicU64::new(0);
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name: Box<str> = Box::from(path.file_name().unwrap_or_default().to_string_lossy());
         let gz = name.ends_with(".gz");
         let [closed, doubted, grew] = [false; 3].map(AtomicBool::new);
         let (state, number) = (Mutex::new(State::open(file)), OPENED.fetch_add(1, Relaxed));
-        Arc::new(Held { state, path: path.to_owned(), id, name, gz, closed, number, doubted, grew })
+        Arc::new(Held { state, path: Arc::from(path), id, name, gz, closed, number, doubted, grew })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -173,7 +179,7 @@ impl Held {
         for _ in 0..FIND_TRIES {
             let others = disk::list(folder).map_err(|error| NotFound::in_listing(folder, error))?;
             let others = others.into_iter().map(|name| folder.join(name));
-            for path in std::iter::once(self.path.clone()).chain(others) {
+            for path in std::iter::once(self.path.to_path_buf()).chain(others) {
                 if identity::look_at(&path).is_ok_and(|look| look.id == self.id) {
                     match disk::open(&path) {
                         Ok(file) if identity::look(&file).map_err(NotFound::File)?.id == self.id => return Ok(file),

@@ -38,7 +38,7 @@ mod successor; // of the newest generation, opened at once
 mod waiting; // for a descriptor
 
 use events::Told;
-use kin::{Folder, Kin};
+use kin::{Folder, Kin, Published};
 
 const POLL: Duration = Duration::from_millis(100);
 const RESCAN: Duration = Duration::from_secs(10);
@@ -324,9 +324,9 @@ impl Opener {
             self.wait_for_descriptor(family);
             return;
         }
-        kin.published.retain(|(_, held)| held.strong_count() > 0);
+        kin.published.retain(|one| one.held.strong_count() > 0);
         // Held for the time of the scan: an inode that is let go may be another file's a moment later.
-        let known: Vec<Arc<Held>> = kin.published.iter().filter_map(|(_, held)| held.upgrade()).collect();
+        let known: Vec<Arc<Held>> = kin.published.iter().filter_map(|one| one.held.upgrade()).collect();
         let known: Vec<Arc<Held>> = known.into_iter().filter(|held| !held.is_given_up()).collect();
         let mut scan = family.scan(&known, Opened { away: kin.away, ..opened });
         kin.away = !scan.has_base && scan.fresh.is_empty();
@@ -336,13 +336,13 @@ impl Opener {
         // With a newest one that has lost its name the scan does not know where to end. A container's chain remembers what
         // it read. Of plain files it is what was made since, which a compressed file never tells of itself.
         if kin.again || kin.newest.is_some() && !scan.met_known && !self.layout.ends_with_folder() {
-            scan.fresh.retain(|held| held.name == family.base || !held.gz && held.id.btime > kin.seen);
+            scan.fresh.retain(|held| *held.name == *family.base || !held.gz && held.id.btime > kin.seen);
         }
         let is_first = kin.newest.is_none();
         if is_first {
             // Rotated files that were there before their base are followed by themselves already.
             scan.fresh.retain(|held| {
-                let itself = folder.families.get(&held.name).filter(|_| held.name != family.base);
+                let itself = folder.families.get(&*held.name).filter(|_| *held.name != *family.base);
                 itself.and_then(|kin| kin.newest.as_ref()).is_none_or(|newest| newest.id != held.id)
             });
         }
@@ -397,7 +397,7 @@ impl Opener {
             // Well before the wait is over, should no event tell.
             self.about_again = Some(until - ABOUT_WAIT / 5);
         }
-        kin.published.extend(fresh.iter().map(|held| (held.id, Arc::downgrade(held))));
+        kin.published.extend(fresh.iter().map(Published::of));
         kin.newest = fresh.last().cloned();
         kin.again = false;
         self.outlet.counters().followed.generation(Generation::Opened, fresh.len() as u64);

@@ -209,7 +209,7 @@ impl Inner {
         let size = span.held.look().map_or(0, |look| look.size);
         Some(Place {
             id: span.held.id,
-            name: span.held.name.clone(),
+            name: span.held.name.to_string(),
             head: span.head,
             tail,
             offset,

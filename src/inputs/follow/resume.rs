@@ -89,7 +89,7 @@ mod tests {
     fn place(held: &Arc<Held>, offset: u64) -> Place {
         Place {
             id: held.id,
-            name: held.name.clone(),
+            name: held.name.to_string(),
             head: source::head_of(held).expect("read"),
             tail: identity::tail_of(&held.file().expect("held"), offset).expect("read"),
             offset,

@@ -36,6 +36,8 @@ pub struct Standing {
     pub figures: Arc<ChainFigures>,
     progress: OnceLock<Arc<Progress>>,
     generations: Mutex<VecDeque<Weak<Held>>>,
+    /// Those that were opened since: the opener never waits for somebody who looks through all of them.
+    added: Mutex<Vec<Weak<Held>>>,
     space: Mutex<Option<Space>>,
     /// Generations that were created and could not be opened; the chain counts them as lost unless it meets their
     /// compressed copies. Below 0: so many copies were met before the kernel's word on their plain files was heard,
@@ -57,6 +59,7 @@ impl Standing {
             figures: metrics.inputs[usize::from(input)].followed.chain(key, name),
             progress: OnceLock::new(),
             generations: Mutex::default(),
+            added: Mutex::default(),
             space: Mutex::default(),
             missing: AtomicI64::new(0),
             resting: AtomicBool::new(false),
@@ -77,9 +80,13 @@ impl Standing {
 
     /// Generations were opened, oldest first.
     pub fn add(&self, generations: &[Arc<Held>]) {
-        let mut all = lock(&self.generations);
-        all.retain(|held| held.strong_count() > 0);
-        all.extend(generations.iter().map(Arc::downgrade));
+        let mut added = lock(&self.added);
+        // A chain that always rests when it is looked at is not looked through.
+        if added.len() + generations.len() > added.capacity() {
+            added.retain(|held| held.strong_count() > 0);
+        }
+        added.extend(generations.iter().map(Arc::downgrade));
+        drop(added);
         self.resting.store(false, Ordering::Release);
     }
 
@@ -110,6 +117,8 @@ impl Standing {
     /// What is held of it, oldest first.
     pub fn held(&self) -> Vec<Arc<Held>> {
         let mut all = lock(&self.generations);
+        let added = std::mem::take(&mut *lock(&self.added));
+        all.extend(added);
         all.retain(|held| held.strong_count() > 0);
         all.iter().filter_map(Weak::upgrade).collect()
     }

@@ -115,7 +115,7 @@ impl Chain {
             self.standing.lost(0, LostBytes::Truncated, lost);
             tracing::error!(
                 key = self.key,
-                file = self.source.as_ref().map(|source| source.held.name.as_str()),
+                file = self.source.as_ref().map(|source| &*source.held.name),
                 bytes_lost_at_least = lost,
                 "a file was truncated before what was read of it was delivered; the rest of that is lost"
             );

@@ -175,7 +175,7 @@ mod tests {
 
     fn sorted(mut generations: Vec<Arc<Held>>) -> Vec<String> {
         by_content(&mut generations);
-        generations.iter().map(|held| held.name.clone()).collect()
+        generations.iter().map(|held| held.name.to_string()).collect()
     }
 
     #[test]

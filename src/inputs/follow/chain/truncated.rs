@@ -114,7 +114,7 @@ impl Chain {
         let mut unread: Vec<(i64, Arc<Held>, u64)> = Vec::new();
         for copy in &copies {
             // Beside its plain file a compressed one is still being written.
-            let named = |name: &str| copies.iter().any(|copy| copy.name == name);
+            let named = |name: &str| copies.iter().any(|copy| *copy.name == *name);
             let Ok(look) = copy.look() else { continue };
             if copy.id == source.held.id
                 || copy.name.strip_suffix(".gz").is_some_and(named)

@@ -1,6 +1,7 @@
 //! A watched folder, its families, and what was handed out of each.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use crate::inputs::follow::chain::About;
@@ -33,12 +34,26 @@ impl Folder {
     }
 }
 
+/// A generation that was handed out.
+pub(super) struct Published {
+    pub(super) id: FileId,
+    pub(super) held: Weak<Held>,
+    /// For its memory to be freed by the thread that allocated it: see `FREED_AT_ONCE`.
+    _path: Arc<Path>,
+}
+
+impl Published {
+    pub(super) fn of(held: &Arc<Held>) -> Published {
+        Published { id: held.id, held: Arc::downgrade(held), _path: Arc::clone(&held.path) }
+    }
+}
+
 /// A family and what was handed out of it.
 pub(super) struct Kin {
     pub(super) family: Family,
     pub(super) chain: Option<u64>,
     pub(super) newest: Option<Arc<Held>>,
-    pub(super) published: Vec<(FileId, Weak<Held>)>,
+    pub(super) published: Vec<Published>,
     pub(super) about: Option<About>,
     /// What is known of it is all there is to know.
     pub(super) named: bool,

@@ -38,8 +38,8 @@ impl Opener {
         let usual = kin.chain.is_some() && !kin.left && !kin.link && !kin.again;
         // A date in a name does not say how many came after it.
         let named = created == 1 || !family.dated;
-        kin.published.retain(|(_, held)| held.strong_count() > 0);
-        let known: Vec<FileId> = kin.published.iter().map(|(id, _)| *id).collect();
+        kin.published.retain(|one| one.held.strong_count() > 0);
+        let known: Vec<FileId> = kin.published.iter().map(|one| one.id).collect();
         if !holds || !settled || !usual || !named || held::are_used_up() || self.waiting.contains_key(&path) {
             return Err(opened);
         }
