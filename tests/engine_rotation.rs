@@ -8,6 +8,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::engine::{counter, tail_config, unique};
 use crate::harness::engine::Engine;
 use crate::harness::records::{line_count, records};
@@ -85,9 +87,16 @@ fn kills_while_a_container_writes_and_rotates_lose_nothing_and_what_comes_twice_
     let mut running = node(dir.path(), &body).start();
     let options = ["--log-opt", "max-size=50m", "--log-opt", "max-file=5"];
     let container = engine.run(&name, &options, &["awk", &counter(lines)]);
+    let written = || std::fs::metadata(&out).map_or(0, |file| file.len());
+    // Checkpoints are saved 250 ms after a delivery, plus the time of one sync: 700 ms of output at each kill, on a machine
+    // that does other things beside.
+    let mut allowed = 0;
     for _ in 0..6 {
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(Duration::from_millis(300));
+        let before = written();
+        std::thread::sleep(Duration::from_millis(700));
         running.kill();
+        allowed += written() - before;
         running = node(dir.path(), &body).start();
     }
     assert_eq!(container.wait(), "0");
@@ -105,7 +114,13 @@ fn kills_while_a_container_writes_and_rotates_lose_nothing_and_what_comes_twice_
     }
     let missing: Vec<usize> = ids.iter().enumerate().filter_map(|(seq, id)| id.is_none().then_some(seq)).collect();
     assert!(missing.is_empty(), "{} lines are missing, the first is {:?}", missing.len(), missing.first());
-    println!("{} of {lines} lines came twice", found.len() as u64 - lines);
+    let repeats = found.len() as u64 - lines;
+    println!("{repeats} of {lines} lines came twice");
+    let bytes = repeats * written() / found.len() as u64;
+    assert!(
+        bytes <= allowed,
+        "{repeats} lines of {bytes} bytes came twice, {allowed} were written just before the kills"
+    );
 }
 
 #[test]
@@ -164,13 +179,19 @@ fn a_container_that_is_removed_while_its_lines_are_unread_leaves_them_all() {
     let (name, lines) = (unique("removed"), lines());
     let mut node = node(dir.path(), &config(dir.path(), &engine, &name, "")).start();
     node.wait_for("readiness", |node| node.get("/ready").is_some_and(|(status, _)| status == 200));
-    let container = engine.run(&name, &["--log-opt", "max-size=200m"], &["awk", &counter(lines)]);
+    let script = "echo '{\"seq\":0}'; sleep 5; awk \"$0\"";
+    let container = engine.run(&name, &["--log-opt", "max-size=200m"], &["sh", "-c", script, &counter(lines)]);
+    // All but the first line is written and removed while it can not read.
+    node.wait_for("the first line", |node| node.delivered("out") == 1);
+    node.signal(Signal::STOP);
     assert_eq!(container.wait(), "0");
     engine.docker(&["rm", "-f", &container.id]);
+    node.signal(Signal::CONT);
     let out = dir.path().join("out.ndjson");
-    node.wait_within(PATIENCE * 4, "all lines", &mut |node| node.delivered("out") >= lines);
+    node.wait_within(PATIENCE * 4, "all lines", &mut |node| node.delivered("out") > lines);
     node.stop_well();
-    assert_eq!(numbers(&out, &name).len() as u64, lines);
+    let seqs: Vec<u64> = numbers(&out, &name).into_iter().map(|(seq, _)| seq).collect();
+    assert!(seqs[0] == 0 && seqs[1..].iter().copied().eq(0..lines), "{} lines of {}", seqs.len(), lines + 1);
 }
 
 /// Limits that hold a moment of the output, as `10k/3` or `1m/3/compress`.
@@ -210,13 +231,14 @@ fn what_is_missing_at_limits_that_hold_a_moment_is_counted_and_nothing_else_is()
         assert!(seqs.is_sorted_by(|a, b| a < b), "{limits}: out of order, or twice");
         let missing = lines - seqs.len() as u64;
         println!("rotation {limits} {priority}: {lines} lines, {missing} missing, {lost} generations counted");
-        assert_eq!(
-            missing > 0,
-            lost > 0,
-            "{limits}: {missing} lines are missing, {lost} generations are counted as lost"
+        // A generation has its size, and less than a record more; a record has 125 to 145 bytes. (Of compressed ones each is
+        // there twice, and what is lost of the plain one is not.)
+        let bytes = size.strip_suffix('k').map_or(1_000_000, |_| 10_000);
+        let least = if limits.ends_with("compress") { lost.min(1) } else { lost * (bytes / 145) };
+        let most = lost * (bytes / 125 + 2);
+        assert!(
+            (least..=most).contains(&missing),
+            "{limits}: {missing} lines are missing, {lost} generations are counted as lost: {least} to {most} lines"
         );
-        // A generation has its size and a record more.
-        let bytes = size.strip_suffix('k').map_or(1_000_000, |_| 10_000) + 1_000;
-        assert!(missing <= lost * bytes / 80, "{limits}: {missing} lines are missing, {lost} generations are counted");
     }
 }

@@ -37,7 +37,7 @@ fn campaign(seeds: std::ops::Range<u64>, broken: Break) -> Vec<String> {
 fn what_was_reachable_is_delivered_whatever_happens_between_two_calls() {
     let (from, seeds) = match std::env::var("LONGSHORE_SEED").ok().and_then(|text| text.parse().ok()) {
         Some(seed) => (seed, 1),
-        None => (number("LONGSHORE_SEED_FROM", 0), number("LONGSHORE_SEEDS", 50)),
+        None => (number("LONGSHORE_SEED_FROM", 0), number("LONGSHORE_SEEDS", 3_000)),
     };
     let wrong = campaign(from..from + seeds, Break::Nothing);
     println!("simulation: seeds {from} to {}, {} wrong", from + seeds, wrong.len());
