@@ -71,7 +71,7 @@ impl Replay {
         let metrics = Arc::new(Metrics::new(&[("replay", "replay")], &[(options.name, options.kind)]));
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
         let (give_up, workers) = (Stop::default(), Workers::default());
-        let stops = Stops { read: Stop::default(), give_up: give_up.clone() };
+        let stops = Stops { read: Stop::default(), drain: Stop::default(), give_up: give_up.clone() };
         let handle = delivery::spawn(sink, receiver, Arc::clone(&metrics), 0, stops, None, &workers)
             .map_err(|error| error.to_string())?;
         Ok(Replay {

@@ -10,7 +10,7 @@
 //! Stop (SIGTERM, SIGINT, the end of all inputs, a closed pipe, or a worker that panicked), with one deadline for all:
 //!
 //! 1. inputs stop reading and let go of their outlets; what was read goes on through the steps
-//! 2. so the queues end, and each sink sends what it has, tries again, and ends
+//! 2. so the queues end, and each sink, which is told to drain meanwhile, sends what it has, tries again, and ends
 //! 3. receipts are settled: acks are written, watermarks move
 //! 4. what the checkpoints and cursors rest on is synced, and they are saved a last time, the ledger with them
 //!
@@ -359,6 +359,12 @@ impl Node {
         }
     }
 
+    /// Has the sinks try what waits for a time: they are to end, and an input may wait at a full queue for as long as they
+    /// do.
+    fn drain_sinks(&self) {
+        self.middle.iter().for_each(|middle| middle.drain.set());
+    }
+
     fn handles(&self) -> &[SinkHandle] {
         self.middle.as_ref().map_or(&[], |middle| &middle.handles)
     }
@@ -374,6 +380,7 @@ impl Node {
         self.state.set(Phase::Stopping);
         service::stopping();
         self.stop_inputs();
+        self.drain_sinks();
         let deadline = Instant::now() + self.node.shutdown_timeout;
         let in_flight = self.in_flight();
         if in_flight > 0 && why != Why::Closed {

@@ -122,6 +122,51 @@ fn a_second_signal_cuts_a_long_stop_short_and_the_last_line_says_what_stays_on_t
     assert!(!next.log().contains("a backlog stays"), "{}", next.log());
 }
 
+/// A file whose reader waits at the full queue of a sink that was told to wait for ten minutes, and would be served now.
+fn told_to_wait(dir: &std::path::Path) -> (Node, Server, String) {
+    let line = format!("{}\n", "a line of a file of which no queue holds more than a part ".repeat(4));
+    fs::write(dir.join("a.log"), line.repeat(24_000_000 / line.len())).expect("writable");
+    let server = Server::start(|_, number| match number {
+        0 => Answer(503, vec!["retry-after: 600".to_owned()], ""),
+        _ => Answer::status(200),
+    });
+    let body = format!(
+        "[inputs.files]\ntype = \"file\"\npaths = [{:?}]\n[sinks.central]\ntype = \"http\"\nurl = {:?}\n",
+        dir.join("*.log"),
+        server.url()
+    );
+    let mut node = node(dir, &body).with_node("shutdown_timeout = \"100s\"").start();
+    node.wait_for("a full queue", |node| node.metric("longshore_sink_queued_batches", &[]) == 16);
+    (node, server, body)
+}
+
+#[test]
+fn a_stop_is_heard_by_a_sink_that_was_told_to_wait_while_its_queue_is_full() {
+    let dir = folder();
+    let (mut node, server, _) = told_to_wait(dir.path());
+    node.stop_well();
+    let config = dir.path().join("longshore.toml");
+    let words = ["audit", "--format", "json", "--config", config.to_str().expect("UTF-8")];
+    let audit = crate::harness::run(dir.path(), &words, b"");
+    let audit: serde_json::Value = serde_json::from_slice(&audit.stdout).expect("JSON");
+    let pair = &audit["pairs"][0];
+    assert_eq!((&pair["delivered"], &pair["returned"]), (&pair["routed"], &0.into()), "{}", node.log());
+    assert_eq!(pair["delivered"].as_u64(), Some(server.accepted().len() as u64));
+}
+
+#[test]
+fn a_reload_is_heard_by_a_sink_that_was_told_to_wait_while_its_queue_is_full() {
+    let dir = folder();
+    let (mut node, server, body) = told_to_wait(dir.path());
+    node.reload(&format!("{body}batch = {{ wait = \"100ms\" }}\n"));
+    node.wait_for("the reload", |node| node.reloads("applied") == 1);
+    assert_eq!(node.metric("longshore_returned_total", &[]), 0, "{}", node.log());
+    let received = || node.metric("longshore_input_records_total", &[]);
+    crate::harness::wait_for("all of it", PATIENCE, || node.delivered("central") == received() && received() > 100_000);
+    node.stop_well();
+    assert_eq!(server.accepted().len() as u64, fs::metadata(dir.path().join("a.log")).expect("there").len() / 233);
+}
+
 #[test]
 fn it_works_as_process_1() {
     if !rustix::process::getuid().is_root() || !has_program("unshare") {

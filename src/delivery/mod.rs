@@ -56,6 +56,9 @@ const REFUSED_WARN: u64 = 100;
 pub struct Stops {
     /// "Stop reading", for the whole node: said by a sink whose destination is gone for good, such as a closed pipe.
     pub read: Stop,
+    /// "Drain": the node stops, or this sink is replaced. What waits for a time is tried at once. The end of the queue says
+    /// the same, but is not there as long as an input waits for room in it.
+    pub drain: Stop,
     /// "Give up": the time for draining is over. What is not delivered by then is dropped unsettled.
     pub give_up: Stop,
 }
@@ -243,10 +246,12 @@ impl Delivery {
     async fn run(&mut self) {
         let give_up = self.stops.give_up.clone();
         let mut give_up = pin!(give_up.wait());
+        let drain = self.stops.drain.clone();
+        let (mut drain, mut drains) = (pin!(drain.wait()), false);
         let mut tries: JoinSet<Tried> = JoinSet::new();
         let mut ended = false;
         loop {
-            if self.queue.is_closed() {
+            if drains || self.queue.is_closed() {
                 // Whatever waits, for room or for a time, is tried once more: the node has little time to stop.
                 self.plan.close(Instant::now());
             }
@@ -274,6 +279,7 @@ impl Delivery {
             tokio::select! {
                 biased;
                 () = &mut give_up => break,
+                () = &mut drain, if !drains => drains = true,
                 Some(tried) = tries.join_next(), if !tries.is_empty() => match tried {
                     Ok((request, outcome)) => self.finish(request, outcome),
                     // A bug in a sink: the thread ends as if the panic had been its own.

@@ -30,7 +30,7 @@ impl Bench {
     fn new(sink: Box<dyn Sink>) -> Bench {
         let metrics = Arc::new(Metrics::new(&[("in", "stdin")], &[("out", "test")]));
         let (queue, receiver) = mpsc::channel(8);
-        let stops = Stops { read: Stop::default(), give_up: Stop::default() };
+        let stops = Stops { read: Stop::default(), drain: Stop::default(), give_up: Stop::default() };
         let workers = Workers::default();
         let handle = spawn(sink, receiver, Arc::clone(&metrics), 0, stops.clone(), None, &workers).expect("started");
         Bench { queue: Some(queue), metrics, budget: Budget::new(64 << 20), handle, stops, workers }
@@ -231,6 +231,23 @@ fn a_stop_is_seen_while_there_is_no_room_and_cuts_the_pause_short() {
     until(|| bench.metrics.sinks[0].queued.load(Relaxed) == 2);
     bench.drain();
     assert!(seen.iter().all(|seen| seen.outcomes() == [Outcome::Delivered]));
+}
+
+#[test]
+fn the_word_to_drain_cuts_the_pause_short_though_the_queue_is_full_and_has_senders() {
+    let again = || Err(SendError::Retry { cause: "503".to_owned(), not_before: Some(Duration::from_secs(600)) });
+    let limits = Limits { bytes: 1, at_once: 1, wait: Duration::ZERO, ..LIMITS };
+    let mut bench = Bench::new(Box::new(Script(Arc::new(Mutex::new([again()].into())), limits)));
+    let seen: Vec<_> = (0..10).map(|_| bench.ship(&["1"])).collect();
+    // One waits for its time, one is gathered.
+    until(|| bench.metrics.sinks[0].queued.load(Relaxed) == 8);
+    bench.stops.drain.set();
+    until(|| bench.delivered() == 10);
+    assert!(seen.iter().all(|seen| seen.outcomes() == [Outcome::Delivered]));
+    // Who waited for room is served as well.
+    let last = bench.ship(&["1"]);
+    bench.drain();
+    assert_eq!(last.outcomes(), [Outcome::Delivered]);
 }
 
 #[test]

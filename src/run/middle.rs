@@ -49,6 +49,8 @@ pub(super) struct Middle {
     pub(super) letters: Arc<DeadLetters>,
     /// Their threads.
     pub(super) sinks: Workers,
+    /// "Drain", for the sinks.
+    pub(super) drain: Stop,
     /// "Give up", for the sinks.
     pub(super) give_up: Stop,
 }
@@ -63,7 +65,7 @@ impl Middle {
         ground: &Ground<'_>,
     ) -> io::Result<(Middle, Router)> {
         let Ground { metrics, checkpoints, .. } = ground;
-        let give_up = Stop::default();
+        let (drain, give_up) = (Stop::default(), Stop::default());
         let (mut ways, mut receivers, mut globs) = (Vec::new(), Vec::new(), Vec::new());
         for (number, named) in numbers.iter().zip(&sinks) {
             let (queue, receiver) = mpsc::channel(QUEUE_MAX);
@@ -94,7 +96,7 @@ impl Middle {
         };
         let (mut handles, mut outputs) = (Vec::new(), Vec::new());
         for (port, (named, receiver)) in sinks.into_iter().zip(receivers).enumerate() {
-            let stops = Stops { read: ground.stop.clone(), give_up: give_up.clone() };
+            let stops = Stops { read: ground.stop.clone(), drain: drain.clone(), give_up: give_up.clone() };
             let (feed, letters) = (outbox.feed(port, receiver), Some(Arc::clone(&letters)));
             let (number, required, taken) = (numbers[port], named.required, taken(metrics, numbers[port]));
             let handle = delivery::spawn(named.part, feed, Arc::clone(metrics), number, stops, letters, &workers)
@@ -109,7 +111,7 @@ impl Middle {
         ground.to_sync.follow(outputs, settled, metrics).map_err(stopped)?;
         let watch = outbox.watch();
         let router = Router::to(outbox, globs, Arc::clone(metrics));
-        Ok((Middle { handles, numbers, log, watch, letters, sinks: workers, give_up }, router))
+        Ok((Middle { handles, numbers, log, watch, letters, sinks: workers, drain, give_up }, router))
     }
 
     /// Whether a thread of the sinks, of the disk log or of the dead letters has panicked.

@@ -4,7 +4,7 @@
 //! 1. The file is read and checked as at a start. With a mistake it is refused: nothing has changed. If its text is the
 //!    same, sinks reopen their files, and that is all.
 //! 2. Inputs whose section is gone or different stop reading, and their sockets stay open. The others go on: followed
-//!    files stay open, connections stay connected.
+//!    files stay open, connections stay connected. Sinks are told to drain, and do not wait for their next try.
 //! 3. The gate is shut (`inputs/gate.rs`). What has passed it is delivered, or is in the disk log, or, after
 //!    [`RELOAD_PATIENCE`] and the time to stop at most, is given back to its origin: files are read again from there, a
 //!    sender that waits for an ack sends again.
@@ -212,6 +212,7 @@ impl Node {
         let (stay, leave): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inputs).into_iter().partition(is_same);
         inherited::keep();
         leave.iter().for_each(|input| input.stop.set());
+        self.drain_sinks();
         let began = Instant::now();
         let left = || leave.iter().map(|input| input.workers.running()).sum::<usize>();
         let mut told = self.wait_while(signals, began, || left() > 0).await;
