@@ -85,3 +85,30 @@ fn it_closes_over_dropped_unrouted_refused_and_doubly_sent_records() {
     assert_eq!(server.accepted().len() as u64, sent - refused);
     assert_eq!(crate::harness::records::line_count(&out) as u64, archived);
 }
+
+#[test]
+fn a_file_that_was_taken_while_stopped_is_one_lost_generation_however_often_longshore_is_started() {
+    let dir = folder();
+    fs::write(dir.path().join("app.log.1"), "older\n").expect("writable");
+    // Birth times have ticks.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    fs::write(dir.path().join("app.log"), "one\nunfinished").expect("writable");
+    let body = crate::file_input::config(dir.path(), "text", "");
+    let mut first = node(dir.path(), &body).start();
+    first.wait_for("the whole line", |node| node.delivered("out") == 1);
+    first.stop_well();
+    fs::remove_file(dir.path().join("app.log")).expect("there");
+    for _ in 0..3 {
+        let mut node = node(dir.path(), &body).start();
+        node.wait_for("the word about it", |node| {
+            node.log().contains("no newer one is there: its last lines are lost")
+        });
+        node.stop_well();
+    }
+    let config = dir.path().join("longshore.toml");
+    let words = ["audit", "--format", "json", "--config", config.to_str().expect("UTF-8")];
+    let audit = crate::harness::run(dir.path(), &words, b"");
+    let audit: serde_json::Value = serde_json::from_slice(&audit.stdout).expect("JSON");
+    let input = &audit["inputs"][0];
+    assert_eq!((&input["lost_generations"]["lost"], &input["lost_bytes"]["gone"]), (&1.into(), &10.into()), "{audit}");
+}

@@ -372,8 +372,13 @@ impl Checkpoints {
             if !state.is_live(&key, &progress) {
                 continue;
             }
-            match (saved, state.entries.get_mut(&key)) {
-                (Some(saved), _) => {
+            let entry = state.entries.get_mut(&key);
+            match (saved, entry) {
+                (Some(saved), entry) => {
+                    // That its file counts as lost rests on no output, and the ledger of this save has it.
+                    if let Some(entry) = entry.filter(|entry| saved.lost && saved.done == entry.saved.done) {
+                        entry.saved.lost = true;
+                    }
                     state.news.insert(key, Entry { saved, seen: now });
                 }
                 (None, Some(entry)) => entry.seen = now,
@@ -782,6 +787,33 @@ mod tests {
         assert!(c.save_once().expect("saved"));
         assert_eq!((stored("in", "a"), stored("other", "b")), (2, 2));
         assert_eq!(metrics.checks().remove(CHECK).expect("said").0, Health::Pass);
+    }
+
+    #[test]
+    fn that_a_file_is_lost_is_stored_though_an_output_can_not_be_synced_but_no_newer_place() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let broken = Arc::new(AtomicBool::new(false));
+        let hook = Arc::clone(&broken);
+        let sync: SyncHook = Box::new(move || match hook.load(Ordering::Acquire) {
+            true => [("in".to_owned(), "sink out: no space".to_owned())].into(),
+            false => Unsynced::new(),
+        });
+        let c = Checkpoints::open(dir.path(), sync).expect("free");
+        put(&c, "a", 1);
+        put(&c, "b", 1);
+        c.save().expect("saved");
+        broken.store(true, Ordering::Release);
+        put(&c, "b", 2);
+        for key in ["a", "b"] {
+            let progress = Progress::new(super::super::tracker::Mark::default(), Some(&c));
+            progress.stay(&c.lookup("in", key).expect("known"), true);
+            c.attach("in", key, &progress);
+        }
+        c.save().expect("saved");
+        let all = stored(dir.path()).expect("readable");
+        let of = |key: &str| &all[&("in".to_owned(), key.to_owned())].saved;
+        assert_eq!((of("a").done.offset, of("a").lost), (1, true));
+        assert_eq!((of("b").done.offset, of("b").lost), (1, false));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Inner {
     pub tracker: Tracker,
     /// Whether `saved` would say something new.
     dirty: bool,
+    /// What is stored while there is no file to read, or while `untold`: the file of that place is gone.
+    stays: Option<Saved>,
     /// Until the first range is settled the stored place stays: what it is about is gone, and that is not told yet.
     pub untold: bool,
 }
@@ -52,7 +54,8 @@ pub struct Progress {
 impl Progress {
     /// Progress of a chain whose everything before `mark` was delivered.
     pub fn new(mark: Mark, checkpoints: Option<&Arc<Checkpoints>>) -> Arc<Progress> {
-        let inner = Inner { spans: VecDeque::new(), tracker: Tracker::new(mark), dirty: true, untold: false };
+        let tracker = Tracker::new(mark);
+        let inner = Inner { spans: VecDeque::new(), tracker, dirty: true, stays: None, untold: false };
         let checkpoints = checkpoints.map(Arc::downgrade).unwrap_or_default();
         Arc::new(Progress { inner: Mutex::new(inner), checkpoints })
     }
@@ -60,6 +63,14 @@ impl Progress {
     /// The shared part.
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file of a stored place is gone, and is counted as lost by now. The place stays, with a note of that, until there is
+    /// a file to read and, if `untold`, the first range is settled.
+    pub fn stay(&self, saved: &Saved, untold: bool) {
+        let mut inner = self.lock();
+        inner.stays = Some(Saved { lost: true, ..saved.clone() });
+        (inner.untold, inner.dirty) = (untold, true);
     }
 
     /// Settles a range of the tracker, and tells the checkpoints.
@@ -92,7 +103,7 @@ impl Progress {
     /// Whether everything that was read is delivered, and the stored checkpoint says so (where there is one).
     pub fn is_at_rest(&self) -> bool {
         let inner = self.lock();
-        inner.tracker.is_idle() && (!inner.dirty || self.checkpoints.upgrade().is_none())
+        inner.tracker.is_idle() && !inner.untold && (!inner.dirty || self.checkpoints.upgrade().is_none())
     }
 
     /// Where the first byte lies that is not delivered; `None` before the first file is begun.
@@ -111,17 +122,13 @@ impl Progress {
 
     /// What a checkpoint says of this chain for good.
     pub fn last_saved(&self) -> Option<Saved> {
-        let mut inner = self.lock();
-        if inner.untold { None } else { inner.saved() }
+        self.lock().saved()
     }
 
     /// What a checkpoint says of this chain, if that changed since it was asked last.
     pub fn take_saved(&self) -> Option<Saved> {
         let mut inner = self.lock();
-        if inner.untold || !std::mem::take(&mut inner.dirty) {
-            return None;
-        }
-        inner.saved()
+        std::mem::take(&mut inner.dirty).then(|| inner.saved()).flatten()
     }
 }
 
@@ -165,6 +172,9 @@ impl Inner {
     }
 
     fn saved(&mut self) -> Option<Saved> {
+        if self.untold || self.spans.is_empty() {
+            return self.stays.clone();
+        }
         for span in &mut self.spans {
             if !span.held.gz && (span.head.len as usize) < HEAD_BYTES {
                 // A file that can not be read keeps the mark it has.
@@ -179,7 +189,7 @@ impl Inner {
             }
             _ => None,
         };
-        Some(Saved { done, hold, last: mark.time })
+        Some(Saved { done, hold, last: mark.time, lost: false })
     }
 
     /// Bytes between two positions that are not read again by who begins at the first one: late ones of a file that is older

@@ -47,6 +47,8 @@ pub struct Saved {
     pub hold: Option<(Place, u64)>,
     /// Time of the latest record before `done`, nanoseconds since 1970; 0 where none is known.
     pub last: i64,
+    /// The file was found to be gone, and counts as lost: it is not counted again by who meets this place next.
+    pub lost: bool,
 }
 
 /// An input's name and the chain's key within it (container id or path).
@@ -91,6 +93,9 @@ pub fn write(seq: u64, entries: &HashMap<Key, Entry>, ledger: Option<Value>) -> 
             if let Some((hold, ahead)) = &saved.hold {
                 put_place(out, "hold", hold)?;
                 write!(out, ",\"ahead\":{ahead}")?;
+            }
+            if saved.lost {
+                write!(out, ",\"lost\":true")?;
             }
             write!(out, "}}")
         });
@@ -191,7 +196,8 @@ fn entry(value: &Value) -> Option<(Key, Entry)> {
     };
     // A place that was set by hand knows of no record.
     let last = value["last"].as_i64().unwrap_or(0);
-    let saved = Saved { done: place(&value["done"])?, hold, last };
+    let lost = value["lost"].as_bool().unwrap_or(false);
+    let saved = Saved { done: place(&value["done"])?, hold, last, lost };
     Some((key, Entry { saved, seen: value["seen"].as_i64()? }))
 }
 
@@ -232,7 +238,8 @@ mod tests {
             next: offset.is_multiple_of(2).then_some(FileId { dev: 1, ino: offset, btime: -1 }),
         };
         let hold = (offset > 5).then(|| (Place { offset: 5, ..done.clone() }, offset - 5));
-        (("in".to_owned(), key.to_owned()), Entry { saved: Saved { done, hold, last: -7 }, seen: 1_764_000_000 })
+        let saved = Saved { done, hold, last: -7, lost: offset.is_multiple_of(3) };
+        (("in".to_owned(), key.to_owned()), Entry { saved, seen: 1_764_000_000 })
     }
 
     #[test]

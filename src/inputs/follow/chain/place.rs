@@ -51,7 +51,7 @@ impl Chain {
                 }
                 if start.fate == Fate::Gone {
                     self.gap = Some(self.gap_before(&generations[at], &saved));
-                    self.progress.lock().untold = true;
+                    self.progress.stay(&saved, true);
                 }
                 self.last = saved.last;
                 let hold = (start.replay > 0).then_some(offset);
@@ -103,6 +103,7 @@ impl Chain {
         let unread = saved.done.next.is_none() && saved.done.size > saved.done.offset;
         self.say_fate(if unread { Fate::Gone } else { Fate::GoneComplete }, saved, outlet);
         if unread {
+            self.progress.stay(saved, false);
             tracing::warn!(
                 key = self.key,
                 file = saved.done.name,
@@ -130,6 +131,8 @@ impl Chain {
                     "the file was rewritten while longshore was stopped; it is read from its head"
                 );
             }
+            // Known since an earlier start, and counted there: the ledger is kept.
+            Fate::Gone if saved.lost => {}
             Fate::Gone => {
                 self.tally.odd(Oddity::GenerationGone);
                 self.standing.lost(1, LostBytes::Gone, saved.done.size.saturating_sub(offset));

@@ -162,6 +162,17 @@ fn a_restart_whose_generation_is_gone_reads_what_there_is_after_one_record_that_
     node.hold.store(true, Ordering::Release);
     node.start("docker", &docker.settings());
     let first = node.wait_for(11);
+    let lost = |node: &Node| {
+        let input = &node.metrics.inputs[0];
+        let generations = input.followed.generations[Generation::Lost as usize].load(Ordering::Relaxed);
+        (generations, node.oddity(Oddity::GenerationGone))
+    };
+    assert_eq!(lost(&node), (1, 1));
+    let is_noted = || {
+        let stored = super::super::checkpoint::stored(&docker.data()).expect("readable");
+        stored.values().any(|entry| entry.saved.lost)
+    };
+    until("it is stored that the generation is lost", is_noted);
     node.crash();
     // Nothing was settled: all of it comes again, and the word that something is missing with it.
     let node = Node::at(Some(&docker.data()));
@@ -175,9 +186,9 @@ fn a_restart_whose_generation_is_gone_reads_what_there_is_after_one_record_that_
         "from": "2026-11-24T10:00:00.000000009Z", "to": "2026-11-24T10:00:00.000000020Z", "file": name, "bytes_at_least": 0,
     });
     assert_eq!(gap, expected);
-    assert_eq!(node.oddity(Oddity::GenerationGone), 1);
-    assert_eq!(node.metrics.inputs[0].followed.generations[Generation::Lost as usize].load(Ordering::Relaxed), 1);
+    assert_eq!(lost(&node), (0, 0), "it was counted when it was found");
     node.shut_down();
+    assert!(!is_noted(), "it is told");
     let node = Node::at(Some(&docker.data()));
     node.start("docker", &docker.settings());
     docker.append(&["line 30"]);

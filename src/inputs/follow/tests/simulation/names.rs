@@ -129,6 +129,10 @@ impl Stage {
         self.life().metrics.inputs[0].followed.generations[what as usize].load(Ordering::Relaxed)
     }
 
+    fn lost_bytes(&mut self, why: LostBytes) -> u64 {
+        self.life().metrics.inputs[0].followed.lost_bytes[why as usize].load(Ordering::Relaxed)
+    }
+
     fn said(&mut self) -> String {
         self.life().metrics.checks().remove("input in").map(|(_, reason)| reason).unwrap_or_default()
     }
@@ -398,6 +402,33 @@ fn a_file_that_was_removed_while_stopped_does_not_bring_back_what_was_rotated_be
         let newer = if all.len() > 1 { &["6", "7"][..] } else { &["7"] };
         assert_eq!(came[1..], *newer);
     }
+}
+
+#[test]
+fn a_file_that_is_gone_with_unread_lines_is_lost_once_however_often_longshore_starts_before_another_one_is_there() {
+    let mut stage = Stage::files(&["*.log"], |root| {
+        put(&root.join("x.log.1"), &["1"]);
+        a_tick();
+        fs::write(root.join("x.log"), "2\nunfinished").expect("written");
+    });
+    assert_eq!(stage.seconds(2), ["2"]);
+    stage.stop();
+    stage.remove("x.log");
+    for counted in [1, 0, 0] {
+        stage.start();
+        assert!(stage.seconds(12).is_empty());
+        assert_eq!(stage.generations(Generation::Lost), counted);
+        assert_eq!(stage.lost_bytes(LostBytes::Gone), counted * "unfinished".len() as u64);
+        // Killed.
+        stage.life = None;
+    }
+    stage.start();
+    stage.put("x.log", &["3"]);
+    assert_eq!(stage.seconds(2), ["3"]);
+    assert_eq!(stage.generations(Generation::Lost), 0);
+    stage.stop();
+    let stored = crate::inputs::follow::checkpoint::stored(&stage.dir.path().join("data")).expect("readable");
+    assert!(stored.values().all(|entry| !entry.saved.lost), "the next one is another file");
 }
 
 #[test]
