@@ -204,6 +204,8 @@ impl Ledger {
                 pair.delivered.store(line.delivered, Relaxed);
                 pair.returned.store(line.returned + open.saturating_sub(there), Relaxed);
                 pair.buffered.store(there, Relaxed);
+                // It is in `open`.
+                pair.logged.store(0, Relaxed);
                 restore(RejectReason::NAMES, &pair.rejected, &line.rejected);
                 restore(DropReason::NAMES, &pair.dropped, &line.dropped);
             }
@@ -397,6 +399,18 @@ mod tests {
         assert!(ledger.closes(), "{}", ledger.text());
         let figures = |at: usize| (ledger.pairs[at].routed, ledger.pairs[at].returned, ledger.pairs[at].buffered);
         assert_eq!((figures(0), figures(1), ledger.inputs[0].received), ((90, 15, 25), (95, 0, 45), 105));
+    }
+
+    #[test]
+    fn what_was_in_hand_is_buffered_again_where_a_configuration_is_replaced() {
+        let metrics = metrics();
+        let pair = metrics.pair(0, 0);
+        pair.held.store(0, Relaxed);
+        pair.logged.store(30, Relaxed);
+        assert!(Ledger::of(&metrics).resume(&metrics, &[vec![40]], &[0]).is_empty());
+        let ledger = Ledger::of(&metrics);
+        assert!(ledger.closes(), "{}", ledger.text());
+        assert_eq!((ledger.pairs[0].buffered, ledger.pairs[0].in_flight), (40, 0));
     }
 
     #[test]

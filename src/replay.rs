@@ -72,8 +72,11 @@ impl Replay {
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
         let (give_up, workers) = (Stop::default(), Workers::default());
         let stops = Stops { read: Stop::default(), drain: Stop::default(), give_up: give_up.clone() };
-        let handle = delivery::spawn(sink, receiver, Arc::clone(&metrics), 0, stops, None, &workers)
-            .map_err(|error| error.to_string())?;
+        let opened = delivery::open(sink, receiver, Arc::clone(&metrics), 0, stops, None);
+        let opened = opened.map_err(|error| error.to_string())?;
+        let (handle, begin) = (opened.handle(), Stop::default());
+        begin.set();
+        opened.spawn(begin, &workers).map_err(|error| error.to_string())?;
         Ok(Replay {
             queue: Some(queue),
             metrics,

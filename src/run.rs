@@ -147,7 +147,7 @@ struct Node {
     give_again: Vec<bool>,
     /// Records that were given up at the end and that nobody may give again.
     lost: AtomicU64,
-    /// The saved ledger was gone on with. Before that nothing is saved: what is stored is what is true.
+    /// The saved ledger is gone on with, by sinks that run. Before that nothing is saved: what is stored is what is true.
     resumed: bool,
     /// A reload left nothing that could run.
     broken: bool,
@@ -286,7 +286,6 @@ impl Node {
         for wrong in saved.resume(&metrics, &backlog, &sinks) {
             tracing::error!("the ledger of the last stop and the disk log differ: {wrong}");
         }
-        self.resumed = true;
         let letters = DeadLetters::new(&config.node.data_dir, config.dead_letters, &metrics);
         let ground = Ground {
             metrics: &metrics,
@@ -305,6 +304,7 @@ impl Node {
             }
         })?;
         self.middle = Some(middle);
+        self.resumed = true;
         let passage = Passage { router, letters: Some(letters) };
         let gate = match self.gate.upgrade() {
             Some(gate) => {

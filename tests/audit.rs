@@ -127,10 +127,13 @@ fn a_start_that_fails_leaves_the_ledger_of_the_last_stop() {
     let kept = || ["checkpoints", "checkpoints.bak"].map(|name| fs::read(data.join(name)).expect("there"));
     let before = kept();
     let body = config(&[("apps", free_port())], &dead());
-    // A log that is larger than any disk; and an address that is not ours.
+    let bad = format!("[sinks.bad]\ntype = \"file\"\npath = {:?}\n", dir.path().join("longshore.toml/out.ndjson"));
+    // A log that is larger than any disk; an address that is not ours; and, when the ledger was gone on with, a sink that can
+    // not be opened after one that has a backlog.
     for (body, address, says) in [
         (body.replace("16MiB", "900TiB"), "", "[buffer] size is 989560464998400 bytes, its file system has"),
         (body.clone(), "192.0.2.1:9600", "[telemetry] listen"),
+        (format!("{body}{bad}"), "", "sinks.bad: "),
     ] {
         let start = node(dir.path(), &body).without_waiting();
         let config = start.write_config();

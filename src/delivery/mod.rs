@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
@@ -108,24 +109,39 @@ impl SinkHandle {
     }
 }
 
-/// Opens a sink and starts its loop in a thread of its own. `number` is the sink's index in the metrics. An error means
-/// that it could not be opened; its text says where and what to do. What is refused for good goes to `letters`.
-pub fn spawn(
+/// A sink that is open and takes nothing yet.
+pub struct Opened {
+    delivery: Delivery,
+    runtime: Own,
+}
+
+/// A runtime that may be dropped wherever a start fails, also within another one.
+struct Own(Option<Runtime>);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // Name look-ups run in threads that can not be stopped; nobody waits for them.
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
+    }
+}
+
+/// Opens a sink. `number` is the sink's index in the metrics. An error means that it could not be opened; its text says
+/// where and what to do. What is refused for good goes to `letters`.
+pub fn open(
     mut sink: Box<dyn Sink>,
     queue: impl Into<Feed>,
     metrics: Arc<Metrics>,
     number: usize,
     stops: Stops,
     letters: Option<Arc<DeadLetters>>,
-    workers: &Workers,
-) -> io::Result<SinkHandle> {
+) -> io::Result<Opened> {
     let name = metrics.sinks[number].name.clone();
     sink.start().map_err(|error| io::Error::new(error.kind(), format!("sinks.{name}: {error}")))?;
     let plan = Plan::new(sink.limits(), fastrand::u64(..));
     let handle = SinkHandle { shared: Arc::default(), durable: sink.durable(), metrics: Arc::clone(&metrics), number };
     let check = format!("sink.{name}");
     metrics.check(&check, Health::Pass, "");
-    let mut delivery = Delivery {
+    let delivery = Delivery {
         sink,
         plan,
         queue: queue.into(),
@@ -134,7 +150,7 @@ pub fn spawn(
         stops,
         letters,
         check,
-        handle: handle.clone(),
+        handle,
         failing: None,
         lapses: Lapses::default(),
         unanswered: None,
@@ -145,18 +161,40 @@ pub fn spawn(
         closed: false,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    workers.spawn(&format!("sink-{name}"), move || {
-        let _ending = Ending {
-            shared: Arc::clone(&delivery.handle.shared),
-            metrics: Arc::clone(&delivery.metrics),
-            check: delivery.check.clone(),
-            read: delivery.stops.read.clone(),
-        };
-        runtime.block_on(delivery.run());
-        // Name look-ups run in threads that can not be stopped; nobody waits for them.
-        runtime.shutdown_background();
-    })?;
-    Ok(handle)
+    Ok(Opened { delivery, runtime: Own(Some(runtime)) })
+}
+
+impl Opened {
+    /// The way to it.
+    pub fn handle(&self) -> SinkHandle {
+        self.delivery.handle.clone()
+    }
+
+    /// Starts its loop in a thread of its own, which begins when it is told to.
+    pub fn spawn(self, begin: Stop, workers: &Workers) -> io::Result<()> {
+        let Opened { mut delivery, runtime } = self;
+        let name = format!("sink-{}", delivery.counters().name);
+        workers.spawn(&name, move || {
+            let _ending = Ending {
+                shared: Arc::clone(&delivery.handle.shared),
+                metrics: Arc::clone(&delivery.metrics),
+                check: delivery.check.clone(),
+                read: delivery.stops.read.clone(),
+            };
+            let give_up = delivery.stops.give_up.clone();
+            let work = async {
+                tokio::select! {
+                    biased;
+                    () = begin.wait() => delivery.run().await,
+                    () = give_up.wait() => {}
+                }
+            };
+            if let Some(runtime) = &runtime.0 {
+                runtime.block_on(work);
+            }
+            drop(runtime);
+        })
+    }
 }
 
 /// Marks the end of the loop, however it comes. A sink that died of a bug stops the node: to go on reading for a sink

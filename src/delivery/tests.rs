@@ -32,7 +32,10 @@ impl Bench {
         let (queue, receiver) = mpsc::channel(8);
         let stops = Stops { read: Stop::default(), drain: Stop::default(), give_up: Stop::default() };
         let workers = Workers::default();
-        let handle = spawn(sink, receiver, Arc::clone(&metrics), 0, stops.clone(), None, &workers).expect("started");
+        let opened = open(sink, receiver, Arc::clone(&metrics), 0, stops.clone(), None).expect("opened");
+        let (handle, begin) = (opened.handle(), Stop::default());
+        begin.set();
+        opened.spawn(begin, &workers).expect("started");
         Bench { queue: Some(queue), metrics, budget: Budget::new(64 << 20), handle, stops, workers }
     }
 
@@ -96,6 +99,34 @@ impl Sink for Script {
 
 fn script(outcomes: impl IntoIterator<Item = Result<Reply, SendError>>) -> Box<dyn Sink> {
     Box::new(Script(Arc::new(Mutex::new(outcomes.into_iter().collect())), Limits { wait: Duration::ZERO, ..LIMITS }))
+}
+
+#[test]
+fn one_that_is_not_told_to_begin_takes_nothing() {
+    let metrics = Arc::new(Metrics::new(&[("in", "stdin")], &[("out", "test")]));
+    let (queue, receiver) = mpsc::channel(8);
+    let stops = Stops { read: Stop::default(), drain: Stop::default(), give_up: Stop::default() };
+    let (shipment, seen) = shipment(&Budget::new(1 << 20), &[("t", "1")]);
+    queue.try_send(shipment).expect("room");
+    let workers = Workers::default();
+    let opened = open(script([]), receiver, Arc::clone(&metrics), 0, stops.clone(), None).expect("opened");
+    let handle = opened.handle();
+    opened.spawn(Stop::default(), &workers).expect("started");
+    // What it would do at once.
+    std::thread::sleep(Duration::from_millis(100));
+    stops.give_up.set();
+    assert!(workers.join(Instant::now() + Duration::from_secs(10)) && handle.has_ended());
+    assert_eq!(seen.outcomes(), [Outcome::NotDelivered]);
+}
+
+#[test]
+fn a_start_that_fails_within_another_runtime_drops_what_was_opened() {
+    let metrics = Arc::new(Metrics::new(&[("in", "stdin")], &[("out", "test")]));
+    let (_queue, receiver) = mpsc::channel(8);
+    let stops = Stops { read: Stop::default(), drain: Stop::default(), give_up: Stop::default() };
+    let opened = open(script([]), receiver, metrics, 0, stops, None).expect("opened");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runs");
+    runtime.block_on(async { drop(opened) });
 }
 
 #[test]

@@ -56,7 +56,9 @@ pub(super) struct Middle {
 }
 
 impl Middle {
-    /// Opens the sinks and starts them. After an error nothing of it runs, and log and letters are still open.
+    /// Opens the sinks and starts them, none of them before all are open: a backlog is read at once, and what was delivered
+    /// of it by a start that fails would be delivered again by the next one. After an error nothing of it runs or has run, and
+    /// log and letters are still open.
     pub(super) fn start(
         sinks: Vec<Named<Box<dyn Sink>>>,
         numbers: Vec<usize>,
@@ -88,27 +90,30 @@ impl Middle {
             found.on_first(move || checkpoints.touch(1, false));
             found.defer_all();
         }
-        let workers = Workers::telling(ground.ended);
-        let stopped = |error: io::Error| {
-            give_up.set();
-            workers.join(Instant::now() + super::LET_GO);
-            error
-        };
-        let (mut handles, mut outputs) = (Vec::new(), Vec::new());
+        let (mut handles, mut outputs, mut opened) = (Vec::new(), Vec::new(), Vec::new());
         for (port, (named, receiver)) in sinks.into_iter().zip(receivers).enumerate() {
             let stops = Stops { read: ground.stop.clone(), drain: drain.clone(), give_up: give_up.clone() };
             let (feed, letters) = (outbox.feed(port, receiver), Some(Arc::clone(&letters)));
             let (number, required, taken) = (numbers[port], named.required, taken(metrics, numbers[port]));
-            let handle = delivery::spawn(named.part, feed, Arc::clone(metrics), number, stops, letters, &workers)
-                .map_err(stopped)?;
+            let sink = delivery::open(named.part, feed, Arc::clone(metrics), number, stops, letters)?;
+            let handle = sink.handle();
             match (handle.durable(), &settled) {
                 (Some(durable), _) => outputs.push(Output { number, port, required, durable, taken }),
                 (None, Some(settled)) => settled.at_once(port),
                 (None, None) => {}
             }
             handles.push(handle);
+            opened.push(sink);
         }
-        ground.to_sync.follow(outputs, settled, metrics).map_err(stopped)?;
+        ground.to_sync.follow(outputs, settled, metrics)?;
+        let (workers, begin) = (Workers::telling(ground.ended), Stop::default());
+        for sink in opened {
+            sink.spawn(begin.clone(), &workers).inspect_err(|_| {
+                give_up.set();
+                workers.join(Instant::now() + super::LET_GO);
+            })?;
+        }
+        begin.set();
         let watch = outbox.watch();
         let router = Router::to(outbox, globs, Arc::clone(metrics));
         Ok((Middle { handles, numbers, log, watch, letters, sinks: workers, drain, give_up }, router))
@@ -143,5 +148,86 @@ impl Middle {
                 "the disk log could not be closed in order ({error}); some of what was delivered comes again"
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::inputs::follow::checkpoint::Unsynced;
+    use crate::sinks::request::Request;
+    use crate::sinks::{Limits, Reply, Sending};
+
+    /// Counts the turns of its loop. One that fails can not be opened, and takes its time for that.
+    struct Counts {
+        turns: Arc<AtomicU64>,
+        fails: bool,
+    }
+
+    impl Sink for Counts {
+        fn limits(&self) -> Limits {
+            Limits::LOCAL
+        }
+
+        fn start(&mut self) -> io::Result<()> {
+            if !self.fails {
+                return Ok(());
+            }
+            let until = Instant::now() + Duration::from_secs(1);
+            while self.turns.load(Relaxed) == 0 && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(io::Error::other("no such folder"))
+        }
+
+        fn send(&mut self, _: &mut Request) -> Sending {
+            Box::pin(std::future::ready(Ok(Reply::default())))
+        }
+
+        fn tick(&mut self) -> Option<Duration> {
+            self.turns.fetch_add(1, Relaxed);
+            None
+        }
+    }
+
+    #[test]
+    fn no_sink_begins_before_all_are_open() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let metrics = Arc::new(Metrics::new(&[("in", "test")], &[("a", "test"), ("b", "test")]));
+        let checkpoints = Checkpoints::open(dir.path(), Box::new(Unsynced::new)).expect("free");
+        let (budget, to_sync, ended) = (Budget::new(1 << 20), ToSync::default(), Arc::<Notify>::default());
+        let ground = Ground {
+            metrics: &metrics,
+            budget: &budget,
+            checkpoints: &checkpoints,
+            to_sync: &to_sync,
+            stop: &Stop::default(),
+            ended: &ended,
+        };
+        let start = |fails: bool| {
+            let turns = Arc::<AtomicU64>::default();
+            let sink = |name: &str, fails: bool| Named {
+                name: name.to_owned(),
+                kind: "test",
+                tags: vec!["**".to_owned()],
+                about: Vec::new(),
+                required: true,
+                written: String::new(),
+                part: Box::new(Counts { turns: Arc::clone(&turns), fails }) as Box<dyn Sink>,
+            };
+            let letters = DeadLetters::new(dir.path(), None, &metrics);
+            (Middle::start(vec![sink("a", false), sink("b", fails)], vec![0, 1], None, letters, &ground), turns)
+        };
+        let (started, turns) = start(true);
+        let error = started.err().expect("the second one can not be opened").to_string();
+        assert_eq!((error.as_str(), turns.load(Relaxed)), ("sinks.b: no such folder", 0));
+        let (started, turns) = start(false);
+        let (middle, router) = started.expect("both are there");
+        drop(router);
+        assert!(middle.sinks.join(Instant::now() + Duration::from_secs(20)), "their queues have ended");
+        assert!(turns.load(Relaxed) >= 2);
     }
 }
