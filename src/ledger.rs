@@ -72,6 +72,15 @@ pub struct PairLine {
     pub in_flight: u64,
 }
 
+/// Records that are counted for another input than they were.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moved {
+    /// Of this one from now on.
+    came: u64,
+    /// Of another one.
+    went: u64,
+}
+
 /// Everything at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -112,6 +121,11 @@ impl InputLine {
 }
 
 impl PairLine {
+    /// Without an end.
+    fn open(&self) -> u64 {
+        self.buffered + self.in_flight
+    }
+
     fn ended(&self) -> u64 {
         self.delivered + sum(&self.rejected) + sum(&self.dropped) + self.returned
     }
@@ -173,6 +187,8 @@ impl Ledger {
                 input.followed.generations[what as usize].fetch_max(count, Relaxed);
             }
         }
+        let moved = metrics.sinks.iter().zip(backlog).map(|(sink, known)| self.moved(metrics, &sink.name, known));
+        let moved: Vec<Vec<Moved>> = moved.collect();
         for (number, input) in metrics.inputs.iter().enumerate() {
             let mut unknown = 0;
             for (at, (sink, known)) in metrics.sinks.iter().zip(backlog).enumerate() {
@@ -183,13 +199,9 @@ impl Ledger {
                 let saved = self.pairs.iter().find(|line| line.input == input.name && line.sink == sink.name);
                 let line = saved.cloned().unwrap_or_default();
                 let there = known.get(number).copied().unwrap_or(0);
-                // What the log has of inputs that are configured no longer counts for the first one (`disk_log.rs`), until
-                // their name comes back.
-                let (moved_in, moved_out) = if number == 0 { self.moved(metrics, &sink.name, known) } else { (0, 0) };
-                let open = line.buffered + line.in_flight + moved_in;
-                let moved_out = moved_out.min(open.saturating_sub(there));
-                let open = open - moved_out;
-                if self.stopped && (saved.is_some() || moved_in > 0) && open != there {
+                let Moved { came, went } = moved[at][number];
+                let open = line.open() + came - went;
+                if self.stopped && (saved.is_some() || came > 0) && open != there {
                     wrong.push(format!(
                         "{} -> {}: {open} records were buffered when it stopped, the disk log has {there}",
                         input.name, sink.name
@@ -200,7 +212,7 @@ impl Ledger {
                 if saved.is_some() || self.pairs.is_empty() {
                     unknown = unknown.max(beyond);
                 }
-                pair.routed.store(line.routed + moved_in + beyond - moved_out, Relaxed);
+                pair.routed.store(line.routed + came + beyond - went, Relaxed);
                 pair.delivered.store(line.delivered, Relaxed);
                 pair.returned.store(line.returned + open.saturating_sub(there), Relaxed);
                 pair.buffered.store(there, Relaxed);
@@ -215,15 +227,37 @@ impl Ledger {
         wrong
     }
 
-    /// Open records of a sink that are counted for the first input from now on, since theirs is gone, and those that were
-    /// and are not any longer, since theirs is back.
-    fn moved(&self, metrics: &Metrics, sink: &str, known: &[u64]) -> (u64, u64) {
-        let of_sink = |line: &&PairLine| line.sink == sink;
-        let is_there = |name: &str| metrics.inputs.iter().any(|input| input.name == name);
-        let gone = self.pairs.iter().filter(of_sink).filter(|line| !is_there(&line.input));
-        let is_new = |name: &str| !self.pairs.iter().filter(of_sink).any(|line| line.input == name);
-        let back = metrics.inputs.iter().zip(known).skip(1).filter(|(input, _)| is_new(&input.name));
-        (gone.map(|line| line.buffered + line.in_flight).sum(), back.map(|(_, there)| there).sum())
+    /// By input: open records of a sink that are counted for another one than they were. What the log has of inputs that are
+    /// configured no longer counts for the first one (`disk_log.rs`) until their name comes back, wherever that stands, and
+    /// the first one of now may be another than that of then.
+    fn moved(&self, metrics: &Metrics, sink: &str, known: &[u64]) -> Vec<Moved> {
+        let lines = || self.pairs.iter().filter(|line| line.sink == sink);
+        let place = |line: &PairLine| metrics.inputs.iter().position(|input| input.name == line.input);
+        let there = |at: usize| known.get(at).copied().unwrap_or(0);
+        let (mut had, mut of_gone) = (vec![None; metrics.inputs.len()], 0);
+        for line in lines() {
+            match place(line) {
+                Some(at) => had[at] = Some(line.open()),
+                None => of_gone += line.open(),
+            }
+        }
+        let mut moved = vec![Moved::default(); had.len()];
+        let back: Vec<usize> = (1..had.len()).filter(|at| had[*at].is_none()).collect();
+        for at in &back {
+            let part = there(*at).min(of_gone);
+            moved[*at].came = part;
+            of_gone -= part;
+        }
+        moved.iter_mut().take(1).for_each(|first| first.came = of_gone);
+        let Some(then) = lines().next().and_then(place) else { return moved };
+        let mut left = (had[then].unwrap_or(0) + moved[then].came).saturating_sub(there(then));
+        for at in back.into_iter().chain([0]).filter(|at| *at != then) {
+            let part = there(at).saturating_sub(had[at].unwrap_or(0) + moved[at].came).min(left);
+            moved[at].came += part;
+            moved[then].went += part;
+            left -= part;
+        }
+        moved
     }
 
     /// Whether every equation closes.
@@ -461,6 +495,41 @@ mod tests {
         assert!(saved(30, 5).resume(&other, &[vec![35]], &[0]).is_empty());
         assert!(Ledger::of(&other).closes(), "{}", Ledger::of(&other).text());
         assert_eq!(Ledger::of(&other).inputs[0].received, 0);
+    }
+
+    /// Resumes where these inputs and this backlog of the one sink are there: what is wrong, and by input what was routed,
+    /// returned and is buffered.
+    fn resumed(saved: &Ledger, inputs: &[&str], known: &[u64]) -> (usize, Vec<(u64, u64, u64)>) {
+        let inputs: Vec<(&str, &'static str)> = inputs.iter().map(|name| (*name, "forward")).collect();
+        let metrics = Metrics::new(&inputs, &[("a", "http")]);
+        let wrong = saved.resume(&metrics, &[known.to_vec()], &[0]);
+        let ledger = Ledger::of(&metrics);
+        assert!(ledger.pairs.iter().all(|line| line.left_over() == 0), "{}", ledger.text());
+        (wrong.len(), ledger.pairs.iter().map(|line| (line.routed, line.returned, line.buffered)).collect())
+    }
+
+    #[test]
+    fn an_input_may_come_back_as_the_first_one_and_inputs_may_change_their_places() {
+        let metrics = Metrics::new(&[("new", "forward"), ("more", "forward")], &[("a", "http")]);
+        // Thirty of `old` are counted for `new`; `more` has ten of its own.
+        for (at, (routed, buffered)) in [(130, 35), (100, 10)].into_iter().enumerate() {
+            let pair = metrics.pair(at as u16, 0);
+            pair.routed.store(routed, Relaxed);
+            pair.delivered.store(routed - buffered, Relaxed);
+            pair.buffered.store(buffered, Relaxed);
+        }
+        let saved = Ledger { stopped: true, ..Ledger::of(&metrics) };
+        let (old, new, more) = ((30, 0, 30), (100, 0, 5), (100, 0, 10));
+        assert_eq!(resumed(&saved, &["old", "new", "more"], &[30, 5, 10]), (0, vec![old, new, more]));
+        assert_eq!(resumed(&saved, &["more", "new", "old"], &[10, 5, 30]), (0, vec![more, new, old]));
+        // Still without `old`, whose records now count for `more`.
+        assert_eq!(resumed(&saved, &["more", "new"], &[40, 5]), (0, vec![(130, 0, 40), new]));
+        // `new` is gone in turn, and its records count for `more`.
+        assert_eq!(resumed(&saved, &["more", "old"], &[15, 30]), (0, vec![(105, 0, 15), old]));
+        // What is missing is said all the same.
+        assert_eq!(resumed(&saved, &["old", "new", "more"], &[29, 5, 10]).0, 1);
+        assert_eq!(resumed(&saved, &["more", "new"], &[40, 4]).0, 1);
+        assert_eq!(resumed(&saved, &["more", "old"], &[15, 29]).0, 1);
     }
 
     #[test]

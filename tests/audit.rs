@@ -120,6 +120,26 @@ fn an_input_that_is_gone_from_the_configuration_leaves_it_closed_and_its_records
 }
 
 #[test]
+fn an_input_that_comes_back_as_the_first_one_leaves_it_closed() {
+    let dir = folder();
+    leave_backlog(dir.path(), &["apps", "more"]);
+    let body = config(&[("more", free_port())], &dead());
+    let mut without = node(dir.path(), &body).with_node("shutdown_timeout = \"1s\"").start();
+    assert_eq!(without.stop(), 3, "{}", without.log());
+    let (output, text) = audit(dir.path(), &[]);
+    assert!(output.status.success() && text.contains("buffered 14 "), "{}", told(&output));
+    let server = Server::start(|_, _| Answer::status(200));
+    let start = node(dir.path(), &config(&[("apps", free_port()), ("more", free_port())], &server.url()));
+    start.write_config();
+    let (output, text) = audit(dir.path(), &[]);
+    assert!(output.status.success() && text.matches("buffered 7 ").count() == 2, "{}", told(&output));
+    let mut node = start.start();
+    node.wait_for("both backlogs", |node| node.delivered("central") == 2 * RECORDS);
+    node.stop_well();
+    assert!(!node.log().contains("differ"), "{}", node.log());
+}
+
+#[test]
 fn a_start_that_fails_leaves_the_ledger_of_the_last_stop() {
     let dir = folder();
     leave_backlog(dir.path(), &["apps"]);
