@@ -497,6 +497,23 @@ mod tests {
         assert_eq!(Ledger::of(&other).inputs[0].received, 0);
     }
 
+    #[test]
+    fn what_is_lost_while_a_configuration_is_replaced_stays_counted() {
+        let metrics = fresh();
+        let lose = || {
+            metrics.inputs[0].followed.generation(Generation::Lost, 1);
+            metrics.inputs[0].followed.lost(LostBytes::Gone, 100);
+            metrics.inputs[0].rejected[RejectReason::Refused as usize].fetch_add(1, Relaxed);
+        };
+        lose();
+        let saved = Ledger::of(&metrics);
+        // The inputs run on, and the gate does not hold this.
+        lose();
+        saved.resume(&metrics, &[vec![0], vec![0]], &[0, 1]);
+        let ledger = Ledger::of(&metrics);
+        assert_eq!((ledger.lost(), sum(&ledger.inputs[0].rejected)), ((2, 200), 2));
+    }
+
     /// Resumes where these inputs and this backlog of the one sink are there: what is wrong, and by input what was routed,
     /// returned and is buffered.
     fn resumed(saved: &Ledger, inputs: &[&str], known: &[u64]) -> (usize, Vec<(u64, u64, u64)>) {
