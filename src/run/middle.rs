@@ -105,7 +105,10 @@ impl Middle {
             handles.push(handle);
             opened.push(sink);
         }
-        ground.to_sync.follow(outputs, settled, metrics)?;
+        // Weak: the checkpoints hold who syncs.
+        let weak = Arc::downgrade(checkpoints);
+        let on_late = move || weak.upgrade().iter().for_each(|checkpoints| checkpoints.touch(0, false));
+        ground.to_sync.follow(outputs, settled, metrics, on_late)?;
         let (workers, begin) = (Workers::telling(ground.ended), Stop::default());
         for sink in opened {
             sink.spawn(begin.clone(), &workers).inspect_err(|_| {

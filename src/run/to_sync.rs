@@ -1,7 +1,7 @@
 //! What has to be synced before a checkpoint is saved, and what it means when one output can not be: each has its own fate.
 //!
 //! - Each output is synced by a thread of its own, all at once. One that has not returned after [`PATIENCE`] is waited for no
-//!   longer; what it says later counts then.
+//!   longer; what it says later counts then, and asks for a save by itself.
 //! - After a good sync the frames of the disk log that its sink had taken by then are settled.
 //! - After a failed one nobody knows what is on the disk, now or later ([`Durable::sync`]): its frames stay in the log, the
 //!   inputs that it has taken something of since its last good sync keep their checkpoints, and a restart gives all of that
@@ -77,7 +77,7 @@ struct Watched {
     port: usize,
     required: bool,
     /// Asks its thread, which ends with this.
-    ask: Sender<()>,
+    ask: Sender<Late>,
     /// A sync that is under way.
     asked: Option<Asked>,
     /// Frames that wait for the next one.
@@ -94,8 +94,18 @@ struct Asked {
     at: Instant,
     taken: Vec<u64>,
     frames: Before,
-    /// It was waited for long enough.
-    is_late: bool,
+    late: Late,
+}
+
+/// Whether a sync was waited for long enough. Behind a lock, so that its answer is either taken by who says so, or known to
+/// be late by who gives it.
+#[derive(Clone, Default)]
+struct Late(Arc<Mutex<bool>>);
+
+impl Late {
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Records of each input that a sink has taken.
@@ -117,11 +127,13 @@ impl ToSync {
     }
 
     /// These outputs come next. Of those of before, the ones stay of which not everything is known to be on the disk.
+    /// `on_late` asks for a save, to take an answer that nobody waits for.
     pub(super) fn follow(
         &self,
         outputs: Vec<Output>,
         settled: Option<Settled>,
         metrics: &Arc<Metrics>,
+        on_late: impl Fn() + Clone + Send + 'static,
     ) -> io::Result<()> {
         let mut current = self.lock();
         let current = &mut *current;
@@ -139,12 +151,15 @@ impl ToSync {
         for output in outputs {
             current.last_id += 1;
             let (id, name, tell) = (current.last_id, metrics.sinks[output.number].name.clone(), self.tell.clone());
-            let (ask, asks) = mpsc::channel::<()>();
-            let durable = output.durable;
+            let (ask, asks) = mpsc::channel::<Late>();
+            let (durable, on_late) = (output.durable, on_late.clone());
             self.threads.spawn(&format!("sync-{name}"), move || {
-                while asks.recv().is_ok() {
+                while let Ok(late) = asks.recv() {
                     // Nobody is told at the end of the process.
                     let _ = tell.send(Answer { id, outcome: durable.sync() });
+                    if *late.lock() {
+                        on_late();
+                    }
                 }
             })?;
             current.outputs.push(Watched {
@@ -178,15 +193,16 @@ impl ToSync {
     /// The hook of the checkpoints. Takes as long as the disks do, but no longer than [`PATIENCE`].
     pub(super) fn sync(&self) -> Unsynced {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Ok(answer) = answers.try_recv() {
-            self.lock().note(answer);
-        }
+        let take = || answers.try_iter().for_each(|answer| self.lock().note(answer));
+        take();
         self.lock().ask();
         while self.lock().waits(self.patience) {
             if let Ok(answer) = answers.recv_timeout(LOOK) {
                 self.lock().note(answer);
             }
         }
+        // What came just before it was called late.
+        take();
         self.lock().judge()
     }
 }
@@ -205,9 +221,9 @@ impl Current {
             if output.failed.is_some() {
                 output.frames = Before::default();
             } else if output.asked.is_none() && (!output.is_synced() || !output.frames.is_empty()) {
-                let frames = std::mem::take(&mut output.frames);
-                let asked = Asked { at: Instant::now(), taken: output.taken.clone(), frames, is_late: false };
-                output.asked = output.ask.send(()).is_ok().then_some(asked);
+                let (frames, late) = (std::mem::take(&mut output.frames), Late::default());
+                let asked = Asked { at: Instant::now(), taken: output.taken.clone(), frames, late: late.clone() };
+                output.asked = output.ask.send(late).is_ok().then_some(asked);
             }
         }
     }
@@ -231,17 +247,17 @@ impl Current {
     }
 
     /// Whether a sync is worth waiting for.
-    fn waits(&mut self, patience: Duration) -> bool {
+    fn waits(&self, patience: Duration) -> bool {
         let now = Instant::now();
         let mut waits = false;
-        for output in &mut self.outputs {
-            let Some(asked) = output.asked.as_mut().filter(|asked| !asked.is_late) else { continue };
+        for output in &self.outputs {
+            let Some(asked) = output.asked.as_ref().filter(|asked| !*asked.late.lock()) else { continue };
             let end = asked.at + patience;
             if now < self.until.map_or(end, |until| end.min(until)) {
                 waits = true;
                 continue;
             }
-            asked.is_late = true;
+            *asked.late.lock() = true;
             tracing::warn!(
                 sink = output.name,
                 seconds = asked.at.elapsed().as_secs(),
@@ -321,6 +337,8 @@ mod tests {
         metrics: Arc<Metrics>,
         to_sync: ToSync,
         told: Vec<Arc<Told>>,
+        /// Saves that were asked for.
+        asked: Arc<std::sync::atomic::AtomicU64>,
     }
 
     impl Bench {
@@ -329,7 +347,7 @@ mod tests {
             let metrics = Arc::new(Metrics::new(&[("f", "file"), ("g", "file")], &[("a", "file"), ("b", "file")]));
             let told: Vec<Arc<Told>> = (0..2).map(|_| Arc::default()).collect();
             let to_sync = ToSync { patience: Duration::from_millis(100), ..ToSync::default() };
-            let bench = Bench { metrics, to_sync, told };
+            let bench = Bench { metrics, to_sync, told, asked: Arc::default() };
             bench.follow(last_is_required);
             bench
         }
@@ -343,7 +361,11 @@ mod tests {
                 taken: taken(&self.metrics, port),
             };
             let outputs = self.told.iter().enumerate().map(output).collect();
-            self.to_sync.follow(outputs, None, &self.metrics).expect("threads");
+            let asked = Arc::clone(&self.asked);
+            let on_late = move || {
+                asked.fetch_add(1, Relaxed);
+            };
+            self.to_sync.follow(outputs, None, &self.metrics, on_late).expect("threads");
         }
 
         fn deliver(&self, input: u16, sink: usize) {
@@ -430,6 +452,24 @@ mod tests {
         while !bench.unsynced().is_empty() {
             assert!(began.elapsed() < Duration::from_secs(20), "both have returned");
         }
+    }
+
+    #[test]
+    fn one_that_was_late_asks_for_a_save_when_it_returns_and_one_in_time_does_not() {
+        let bench = Bench::new(false);
+        let hangs = bench.told[1].hangs.lock().expect("no panic");
+        bench.deliver(0, 0);
+        bench.deliver(0, 1);
+        assert_eq!((bench.unsynced(), bench.check()), (vec![], Some(Health::Warn)));
+        assert_eq!(bench.asked.load(Relaxed), 0);
+        drop(hangs);
+        let began = Instant::now();
+        while bench.asked.load(Relaxed) == 0 {
+            assert!(began.elapsed() < Duration::from_secs(20), "it has returned");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!((bench.unsynced(), bench.check()), (vec![], Some(Health::Pass)), "that save takes its answer");
+        assert_eq!(bench.asked.load(Relaxed), 1);
     }
 
     #[test]
