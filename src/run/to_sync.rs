@@ -145,8 +145,7 @@ impl ToSync {
             old.frames = Before::default();
             old.asked.iter_mut().for_each(|asked| asked.frames = Before::default());
         }
-        // One that has failed never will be; if it is optional, nothing waits for it.
-        current.outputs.retain(|old| !old.is_synced() && (old.required || old.failed.is_none()));
+        current.outputs.retain(|old| !old.is_over());
         (current.settled, current.metrics) = (settled, Some(Arc::clone(metrics)));
         for output in outputs {
             current.last_id += 1;
@@ -269,7 +268,7 @@ impl Current {
 
     /// What must not be saved, and how the outputs are.
     fn judge(&mut self) -> Unsynced {
-        self.outputs.retain(|output| !output.has_ended || !output.is_synced());
+        self.outputs.retain(|output| !output.has_ended || !output.is_over());
         let Some(metrics) = &self.metrics else { return Unsynced::new() };
         let mut unsynced = BTreeMap::new();
         let mut worst = (Health::Pass, String::new());
@@ -309,6 +308,12 @@ impl Watched {
 
     fn is_synced(&self) -> bool {
         self.behind().next().is_none()
+    }
+
+    /// Whether nothing waits for it once its sink has ended. One that has failed never will be synced; if it is optional, it
+    /// holds back nothing, and what it lost was said.
+    fn is_over(&self) -> bool {
+        self.is_synced() || !self.required && self.failed.is_some()
     }
 }
 
@@ -479,6 +484,30 @@ mod tests {
         bench.deliver(0, 0);
         bench.deliver(0, 1);
         assert_eq!((bench.unsynced(), bench.check()), (vec![], Some(Health::Warn)));
+    }
+
+    #[test]
+    fn an_optional_one_that_failed_is_let_go_of_by_a_reload() {
+        let bench = Bench::new(false);
+        let outputs = || bench.to_sync.lock().outputs.len();
+        bench.told[1].fails.store(true, Relaxed);
+        bench.deliver(0, 1);
+        assert_eq!((bench.unsynced(), bench.check()), (vec![], Some(Health::Warn)));
+        bench.follow(false);
+        assert_eq!((bench.unsynced(), bench.check(), outputs()), (vec![], Some(Health::Pass), 2));
+        // The next one fails when its sink has ended already.
+        let hangs = bench.told[1].hangs.lock().expect("no panic");
+        bench.deliver(0, 1);
+        assert_eq!((bench.unsynced(), bench.check()), (vec![], Some(Health::Warn)));
+        bench.follow(false);
+        assert_eq!(outputs(), 3, "it may succeed");
+        drop(hangs);
+        let began = Instant::now();
+        while bench.check() != Some(Health::Pass) {
+            assert!(began.elapsed() < Duration::from_secs(20), "the one that failed has ended");
+            assert!(bench.unsynced().is_empty());
+        }
+        assert_eq!(outputs(), 2);
     }
 
     #[test]
