@@ -467,22 +467,24 @@ impl Delivery {
         let was_refusing = self.refused_in_a_row >= REFUSED_WARN;
         self.refused_in_a_row = 0;
         if was_refusing {
-            self.metrics.check(&self.check, Health::Pass, "");
+            self.is_well();
         }
         self.answers();
+    }
+
+    /// Sets the check of a sink that works, as its latest failures have it.
+    fn is_well(&self) {
+        let Lapses { count, cause, .. } = &self.lapses;
+        let text = self.lapses.until().map(|_| format!("it fails now and then, {count} times so far; last: {cause}"));
+        let health = if text.is_some() { Health::Warn } else { Health::Pass };
+        self.metrics.check(&self.check, health, text.unwrap_or_default());
     }
 
     /// The destination answered: whatever failed before works again.
     fn answers(&mut self) {
         if let Some(failing) = self.failing.take() {
             self.counters().failing_since.store(0, Relaxed);
-            if self.lapses.until().is_some() {
-                let Lapses { count, cause, .. } = &self.lapses;
-                let text = format!("it fails now and then, {count} times so far; last: {cause}");
-                self.metrics.check(&self.check, Health::Warn, text);
-            } else {
-                self.metrics.check(&self.check, Health::Pass, "");
-            }
+            self.is_well();
             if failing.said {
                 let seconds = failing.since.elapsed().as_secs();
                 tracing::info!(sink = self.counters().name, seconds, "the sink works again");

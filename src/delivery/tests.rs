@@ -297,6 +297,24 @@ fn a_sink_that_fails_now_and_then_is_degraded_though_it_works() {
 }
 
 #[test]
+fn the_end_of_refusals_does_not_hide_that_a_sink_fails_now_and_then() {
+    let retry = || Err(SendError::Retry { cause: "429".to_owned(), not_before: None });
+    let lapses = (0..LAPSES_WARN).flat_map(|_| [retry(), Ok(Reply::default())]);
+    let refused = (0..REFUSED_WARN).map(|_| Err(SendError::Reject { cause: "400".to_owned() }));
+    let mut bench = Bench::new(script(lapses.chain(refused)));
+    let ended = |bench: &Bench| bench.delivered() + bench.rejected(RejectReason::Refused);
+    for round in 1..=u64::from(LAPSES_WARN) + REFUSED_WARN {
+        bench.ship(&["1"]);
+        until(|| ended(&bench) == round);
+    }
+    until(|| bench.health().1.contains("in a row were rejected"));
+    bench.ship(&["1"]);
+    until(|| bench.delivered() == u64::from(LAPSES_WARN) + 1);
+    bench.drain();
+    assert_eq!(bench.health(), (Health::Warn, "it fails now and then, 3 times so far; last: 429".to_owned()));
+}
+
+#[test]
 fn lapses_are_forgotten_when_none_comes_for_a_while() {
     let (mut lapses, mut now) = (Lapses::default(), Instant::now());
     for count in 1..=5 {
