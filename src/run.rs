@@ -471,8 +471,13 @@ impl Node {
 
     /// A figure that changes when the ledger does.
     fn counted(&self) -> u64 {
-        let received: u64 = self.metrics.inputs.iter().map(|input| input.received.load(Relaxed)).sum();
+        let of_inputs = self.metrics.inputs.iter().map(|input| {
+            let (generations, bytes) = input.followed.all_lost();
+            let rejected: u64 = input.rejected.iter().map(|count| count.load(Relaxed)).sum();
+            input.received.load(Relaxed).wrapping_add(rejected).wrapping_add(generations).wrapping_add(bytes)
+        });
+        let of_inputs = of_inputs.fold(0, u64::wrapping_add);
         let pairs = self.metrics.sinks.iter().flat_map(|sink| &sink.pairs);
-        pairs.fold(received, |sum, pair| sum.wrapping_add(pair.ended()).wrapping_add(pair.routed.load(Relaxed)))
+        pairs.fold(of_inputs, |sum, pair| sum.wrapping_add(pair.ended()).wrapping_add(pair.routed.load(Relaxed)))
     }
 }

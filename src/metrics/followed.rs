@@ -133,6 +133,13 @@ impl ChainFigures {
 }
 
 impl Followed {
+    /// Generations and bytes that were never read, for whatever reason.
+    pub fn all_lost(&self) -> (u64, u64) {
+        let generations =
+            [Generation::Lost, Generation::GivenUp].map(|what| self.generations[what as usize].load(Relaxed));
+        (generations.iter().sum(), self.lost_bytes.iter().map(|bytes| bytes.load(Relaxed)).sum())
+    }
+
     /// Counts generations.
     pub fn generation(&self, what: Generation, by: u64) {
         self.generations[what as usize].fetch_add(by, Relaxed);

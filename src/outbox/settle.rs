@@ -2,7 +2,8 @@
 //! were synced, so that a cursor never runs ahead of what survives a loss of power.
 //!
 //! Limit: what waits for a sync is kept as runs of frames; beyond [`RUNS_MAX`] of them nothing more is noted, and those
-//! frames come again after a restart.
+//! frames come again after a restart. There are three such lists: of what was delivered, of all ports (here); and of what
+//! waits while a sync is under way, and of what that one is for, of each output (`run/to_sync.rs`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::batch::{Outcome, Receipt, Receipts, Waiter};
 use crate::buffer::{Log, Lsn};
 
-/// Runs of settled frames that wait for a sync, at most: 24 MiB.
+/// Runs of settled frames in one list, at most: 24 MiB.
 const RUNS_MAX: usize = 1 << 20;
 
 /// A run of settled frames of one port, both ends included.

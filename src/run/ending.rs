@@ -167,18 +167,39 @@ impl Node {
 mod tests {
     use super::*;
     use crate::config::{self, Overrides};
+    use crate::metrics::followed::{Generation, LostBytes};
     use crate::run::Options;
+
+    /// A node with one input and one sink in this folder.
+    fn start(dir: &std::path::Path) -> (Node, super::super::signals::Signals) {
+        let text = format!(
+            "[node]\ndata_dir = {:?}\n\n[inputs.in]\ntype = \"forward\"\nlisten = [\"tcp://127.0.0.1:0\"]\nack = \"durable\"\n\n[sinks.out]\ntype = \"file\"\npath = {:?}\n\n[telemetry]\nlisten = \"off\"\n",
+            dir.join("data"),
+            dir.join("out.ndjson"),
+        );
+        let config = config::load_text("longshore.toml", &text, &Overrides::default()).expect("valid");
+        Node::start(config, Options::default()).expect("it starts")
+    }
+
+    #[test]
+    fn a_loss_alone_is_a_change_of_the_ledger() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let (node, signals) = start(dir.path());
+        let before = node.counted();
+        node.metrics.inputs[0].followed.generation(Generation::Lost, 1);
+        let lost = node.counted();
+        node.metrics.inputs[0].followed.lost(LostBytes::Gone, 7);
+        let bytes = node.counted();
+        node.metrics.inputs[0].rejected[0].fetch_add(1, Relaxed);
+        assert!(before != lost && lost != bytes && bytes != node.counted());
+        node.stop.set();
+        node.run_and_stop(signals);
+    }
 
     #[test]
     fn what_went_with_its_segment_while_a_sink_had_it_in_hand_is_dropped_and_not_returned() {
         let dir = tempfile::tempdir().expect("a temp dir");
-        let text = format!(
-            "[node]\ndata_dir = {:?}\n\n[inputs.in]\ntype = \"forward\"\nlisten = [\"tcp://127.0.0.1:0\"]\nack = \"durable\"\n\n[sinks.out]\ntype = \"file\"\npath = {:?}\n\n[telemetry]\nlisten = \"off\"\n",
-            dir.path().join("data"),
-            dir.path().join("out.ndjson"),
-        );
-        let config = config::load_text("longshore.toml", &text, &Overrides::default()).expect("valid");
-        let (node, signals) = Node::start(config, Options::default()).expect("it starts");
+        let (node, signals) = start(dir.path());
         // Seven were acked and are in hand; the log has none of them any more.
         let metrics = Arc::clone(&node.metrics);
         let pair = metrics.pair(0, 0);

@@ -781,6 +781,9 @@ mod tests {
             assert_eq!((stored("in", "a"), stored("other", "b")), (1, 2));
         }
         assert_eq!(offset(&c, "a"), Some(2), "who goes on in this run knows better");
+        put(&c, "first", 1);
+        assert!(!c.save_once().expect("saved"));
+        assert!(c.keys("in").contains(&"first".to_owned()), "though nothing of it is stored yet");
         let (health, reason) = metrics.checks().remove(CHECK).expect("said");
         assert!(health == Health::Warn && reason.contains("those of in stay"), "{reason}");
         broken.store(false, Ordering::Release);
