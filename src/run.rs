@@ -422,10 +422,7 @@ impl Node {
                 () = self.stop.wait() => return Why::Closed,
                 () = self.handed.wait() => return Why::HandedOver,
                 _ = look_at_log.tick() => {
-                    if let Some(middle) = &self.middle {
-                        middle.watch.look();
-                        middle.letters.look();
-                    }
+                    self.look();
                     self.state.look();
                 }
                 _ = save_ledger.tick() => {
@@ -440,9 +437,19 @@ impl Node {
         }
     }
 
+    /// Looks at the logs, as is due each [`LOOK_AT_LOG`] for as long as sinks run: what they have had in memory for long is
+    /// kept, and who waits for a log that is no longer half full goes on.
+    fn look(&self) {
+        if let Some(middle) = &self.middle {
+            middle.watch.look();
+            middle.letters.look();
+        }
+    }
+
     /// Until all sinks have ended, the deadline, or a second signal, of which it says `false`.
     async fn drain(&self, signals: &mut Signals, deadline: Instant) -> bool {
         let told_first = Instant::now();
+        let mut look_at_log = tokio::time::interval(LOOK_AT_LOG);
         while self.sinks_running() > 0 && Instant::now() < deadline {
             tokio::select! {
                 told = signals.next() => match told {
@@ -453,6 +460,7 @@ impl Node {
                     Told::Stop(_) | Told::Reload => {}
                 },
                 () = self.ended.notified() => {}
+                _ = look_at_log.tick() => self.look(),
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
         }

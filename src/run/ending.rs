@@ -182,6 +182,23 @@ mod tests {
     }
 
     #[test]
+    fn the_log_is_looked_at_while_sinks_drain() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let (node, mut signals) = start(dir.path());
+        let size = &node.metrics.buffer.size;
+        let runtime = node.runtime.handle().clone();
+        // Its input goes on, so its sink does.
+        let soon = || Instant::now() + Duration::from_millis(700);
+        assert!(runtime.block_on(node.drain(&mut signals, soon())));
+        assert!(size.swap(0, Relaxed) > 0, "at a stop");
+        let until = soon();
+        runtime.block_on(node.wait_while(&mut signals, Instant::now(), || Instant::now() < until));
+        assert!(size.load(Relaxed) > 0, "in a reload");
+        node.stop.set();
+        node.run_and_stop(signals);
+    }
+
+    #[test]
     fn a_loss_alone_is_a_change_of_the_ledger() {
         let dir = tempfile::tempdir().expect("a temp dir");
         let (node, signals) = start(dir.path());

@@ -282,7 +282,7 @@ impl Node {
 
     /// Waits while that is so and no worker has panicked: until the time to stop is over, or [`RELOAD_PATIENCE`] where
     /// nothing is lost by it, or until a word to stop, which is returned.
-    async fn wait_while(
+    pub(super) async fn wait_while(
         &self,
         signals: &mut Signals,
         began: Instant,
@@ -295,6 +295,7 @@ impl Node {
             }
             if looked.elapsed() >= LOOK_AT_LOG {
                 looked = Instant::now();
+                self.look();
                 service::alive();
             }
             tokio::select! {
