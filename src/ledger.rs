@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use serde_json::{Map, Value, json};
 
 use crate::metrics::followed::{Generation, LostBytes};
-use crate::metrics::{DropReason, InputMetrics, Metrics, RejectReason};
+use crate::metrics::{DropReason, InputMetrics, Metrics, Pair, RejectReason};
 
 /// Generations of followed files that count as lost, and where they are counted.
 const LOST: [(&str, Generation); 2] = [("lost", Generation::Lost), ("given_up", Generation::GivenUp)];
@@ -121,6 +121,20 @@ impl InputLine {
 }
 
 impl PairLine {
+    fn of(input: &str, sink: &str, pair: &Pair) -> PairLine {
+        PairLine {
+            input: input.to_owned(),
+            sink: sink.to_owned(),
+            routed: pair.routed.load(Relaxed),
+            delivered: pair.delivered.load(Relaxed),
+            rejected: reasons(RejectReason::NAMES, &pair.rejected),
+            dropped: reasons(DropReason::NAMES, &pair.dropped),
+            returned: pair.returned.load(Relaxed),
+            buffered: pair.buffered.load(Relaxed),
+            in_flight: pair.in_flight(),
+        }
+    }
+
     /// Without an end.
     fn open(&self) -> u64 {
         self.buffered + self.in_flight
@@ -154,17 +168,7 @@ impl Ledger {
         }
         for (_, sink) in metrics.shown_sinks() {
             for (input, pair) in metrics.inputs.iter().zip(&sink.pairs) {
-                ledger.pairs.push(PairLine {
-                    input: input.name.clone(),
-                    sink: sink.name.clone(),
-                    routed: pair.routed.load(Relaxed),
-                    delivered: pair.delivered.load(Relaxed),
-                    rejected: reasons(RejectReason::NAMES, &pair.rejected),
-                    dropped: reasons(DropReason::NAMES, &pair.dropped),
-                    returned: pair.returned.load(Relaxed),
-                    buffered: pair.buffered.load(Relaxed),
-                    in_flight: pair.in_flight(),
-                });
+                ledger.pairs.push(PairLine::of(&input.name, &sink.name, pair));
             }
         }
         ledger
@@ -197,7 +201,8 @@ impl Ledger {
                 }
                 let pair = &sink.pairs[number];
                 let saved = self.pairs.iter().find(|line| line.input == input.name && line.sink == sink.name);
-                let line = saved.cloned().unwrap_or_default();
+                // A sink that was taken out by a reload, and is back, goes on with what it had.
+                let line = saved.cloned().unwrap_or_else(|| PairLine::of(&input.name, &sink.name, pair));
                 let there = known.get(number).copied().unwrap_or(0);
                 let Moved { came, went } = moved[at][number];
                 let open = line.open() + came - went;
@@ -495,6 +500,21 @@ mod tests {
         assert!(saved(30, 5).resume(&other, &[vec![35]], &[0]).is_empty());
         assert!(Ledger::of(&other).closes(), "{}", Ledger::of(&other).text());
         assert_eq!(Ledger::of(&other).inputs[0].received, 0);
+    }
+
+    #[test]
+    fn a_sink_that_is_taken_out_and_put_back_goes_on_with_its_counts() {
+        let metrics = metrics();
+        metrics.pair(0, 1).held.store(0, Relaxed);
+        metrics.pair(0, 1).rejected[RejectReason::Refused as usize].store(30, Relaxed);
+        metrics.keep_sinks(&[0]);
+        let saved = Ledger::of(&metrics);
+        assert_eq!(metrics.sink("b", "http"), Some(1));
+        assert!(saved.resume(&metrics, &[vec![40], vec![0]], &[0, 1]).is_empty());
+        let ledger = Ledger::of(&metrics);
+        assert!(ledger.closes(), "{}", ledger.text());
+        let line = &ledger.pairs[1];
+        assert_eq!((line.routed, line.delivered, sum(&line.rejected), line.returned), (90, 50, 30, 10));
     }
 
     #[test]
