@@ -237,6 +237,14 @@ mod tests {
             checkpoint::Checkpoints::open(dir.path(), Box::new(std::collections::BTreeMap::new)).expect("free");
         assert!(set(dir.path(), "in", "k", &log, None).expect_err("locked").contains("another longshore"));
         assert_eq!(list(dir.path(), true).expect("there").lines().count(), 1);
+        // What is saved beside it stays.
+        let ledger = serde_json::json!({"stopped": true});
+        let told = ledger.clone();
+        running.carry(Box::new(move || told.clone()));
+        running.touch(0, true);
+        running.save().expect("saved");
         drop(running);
+        forget(dir.path(), "in", "k").expect("gone");
+        assert_eq!(checkpoint::stored_ledger(dir.path()).expect("readable"), Some(ledger));
     }
 }

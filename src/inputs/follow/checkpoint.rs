@@ -478,6 +478,9 @@ pub fn edit<T, E>(
     change: impl FnOnce(&mut HashMap<Key, Entry>) -> Result<T, E>,
 ) -> io::Result<Result<T, E>> {
     let checkpoints = Checkpoints::open(data_dir, Box::new(Unsynced::new))?;
+    if let Some(ledger) = checkpoints.take_ledger() {
+        checkpoints.carry(Box::new(move || ledger.clone()));
+    }
     let changed = change(&mut checkpoints.lock().entries);
     if changed.is_ok() {
         checkpoints.save()?;
