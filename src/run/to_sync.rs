@@ -146,6 +146,10 @@ impl ToSync {
             old.asked.iter_mut().for_each(|asked| asked.frames = Before::default());
         }
         current.outputs.retain(|old| !old.is_over());
+        if current.said {
+            // What was said may be true of none of those that are left.
+            on_late();
+        }
         (current.settled, current.metrics) = (settled, Some(Arc::clone(metrics)));
         for output in outputs {
             current.last_id += 1;
