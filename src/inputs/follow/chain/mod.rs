@@ -10,10 +10,11 @@
 //! final, and is a record then. A line whose pieces end with the file may go on in the old one or in the new one: see
 //! `linger.rs`.
 //!
-//! Counters: `line_cut`, `nul_run`, `torn_line`, `gz_damaged`, `file_rewritten`, `generation_gone`.
+//! Counters: `line_cut`, `nul_run`, `torn_line`, `file_rewritten`, `generation_gone`.
 
 mod again; // what was not delivered
 mod copies; // what was read before, under another name
+mod end; // of a generation, for now or for good
 mod fill; // lines, batches, receipts
 mod gap; // what was there and is gone
 mod linger; // renamed files that still grow
@@ -39,8 +40,8 @@ use crate::inputs::follow::source::{self, Found, Source};
 use crate::inputs::follow::standing::Standing;
 use crate::inputs::follow::tracker;
 use crate::inputs::{Ack, Outlet};
+use crate::metrics::Tally;
 use crate::metrics::followed::LostBytes;
-use crate::metrics::{Oddity, Tally};
 use crate::pipeline::{Lane, Pipeline};
 use crate::record::{Origin, Tag, Timestamp};
 
@@ -48,8 +49,6 @@ use crate::record::{Origin, Tag, Timestamp};
 const QUANTUM: usize = 1 << 20;
 /// A renamed file, or one without a name, is at its end when it has not grown for so long.
 const LINGER: Duration = Duration::from_secs(30);
-/// A `.gz` is whole when it has not grown for so long.
-const GZ_QUIET: Duration = Duration::from_secs(1);
 
 /// What is the same for all chains of an input.
 #[derive(Clone, Debug)]
@@ -424,80 +423,6 @@ impl Chain {
         }
     }
 
-    /// The current generation has no more, for now or for good; `n` bytes of an unfinished line are left.
-    fn at_end(&mut self, context: &mut Context<'_>, n: usize) -> Option<Turn> {
-        let source = self.source.as_mut()?;
-        if source.held.gz {
-            if let Some(error) = source.take_damage() {
-                let (held, offset) = (Arc::clone(&source.held), source.offset);
-                if let Some(wait) = gz_growing(&held, &mut self.gz_seen)
-                    && let Ok(again) = Source::open(held, offset)
-                {
-                    // It was said to be closed, but is still growing: from there on once there is more.
-                    self.source = Some(again);
-                    return Some(Turn::Sleep(wait));
-                }
-                self.tally.odd(Oddity::GzDamaged);
-                tracing::warn!(key = self.key, file = source.held.name, offset = source.seen, %error, "a compressed file is damaged; what could be read of it goes on");
-            }
-            self.finish(context, n);
-            return None;
-        }
-        if self.queue.is_empty() {
-            let nameless = !self.rules.docker
-                && clock::since(self.grew) >= LINGER
-                && source.held.look().is_ok_and(|look| look.links == 0);
-            if self.gone && self.rules.docker || nameless || context.outlet.once {
-                self.gone = true;
-                self.finish(context, n);
-                return None;
-            }
-            return Some(Turn::Idle);
-        }
-        // Nobody writes to a copy.
-        if self.rules.docker || context.outlet.once || self.reads_copy() {
-            self.finish(context, n);
-            return None;
-        }
-        // Whoever writes is still at the old file, or at neither, while the new one is empty.
-        let newer_has_data = self.queue.iter().any(|held| held.gz || held.look().is_ok_and(|look| look.size > 0));
-        if newer_has_data {
-            if self.expects_an_end(context.outlet) {
-                return Some(Turn::Sleep(linger::POLL));
-            }
-            if let Some(source) = self.source.take() {
-                let skipping = self.skipping.take();
-                self.lingering.push(linger::Lingering { source, grew: clock::now(), piece: None, skipping });
-            }
-            return None;
-        }
-        if clock::since(self.grew) >= LINGER {
-            self.finish(context, n);
-            return None;
-        }
-        Some(Turn::Sleep(linger::POLL))
-    }
-
-    /// The current generation is final: its unfinished line is a record.
-    fn finish(&mut self, context: &mut Context<'_>, n: usize) {
-        if n > 0 {
-            self.take(context, n, true);
-            // Part of it had been delivered before, and the rest stands elsewhere in the buffer now: once more.
-            if self.source.as_ref().is_some_and(|source| source.offset < source.seen) && !context.outlet.stop.is_set() {
-                return;
-            }
-        }
-        self.skipping = None;
-        self.close(context.outlet);
-        self.copy_ended = self.source.as_ref().filter(|_| self.reads_copy()).and_then(truncated::Ended::of);
-        if let Some(source) = self.source.take() {
-            let end = (source.offset, source.tail());
-            self.remember(&source.held, source.held.gz.then_some(end));
-        }
-        self.standing.completed();
-        self.progress.generation_ended();
-    }
-
     /// Goes on with the next generation. `Some` when it is not ready.
     fn next(&mut self, outlet: &Outlet) -> Option<Turn> {
         if let Some(wait) = self.put_in_order(outlet) {
@@ -505,7 +430,7 @@ impl Chain {
         }
         let next = self.queue.front()?;
         if next.gz
-            && let Some(wait) = gz_wait(next, &mut self.gz_seen)
+            && let Some(wait) = end::gz_wait(next, &mut self.gz_seen)
         {
             return Some(Turn::Sleep(wait));
         }
@@ -569,29 +494,4 @@ impl Chain {
             "files were created and deleted again before they could be opened: their lines are lost; raise the container's max-size or max-file, or give longshore CAP_SYS_NICE"
         );
     }
-}
-
-/// How long to wait for a compressed file that ends too early, if it is not quiet yet.
-fn gz_growing(held: &Held, seen: &mut Option<(u64, Instant)>) -> Option<Duration> {
-    held.closed.store(false, Ordering::Release);
-    gz_wait(held, seen)
-}
-
-/// How long to wait for a compressed file that may still be growing.
-fn gz_wait(held: &Held, seen: &mut Option<(u64, Instant)>) -> Option<Duration> {
-    if held.closed.load(Ordering::Acquire) {
-        return None;
-    }
-    let look = held.look().ok()?;
-    let changed = Duration::from_nanos(u64::try_from(look.mtime).unwrap_or(0));
-    // By its own time first, so that a start does not wait for old files; by ours if the clocks do not agree.
-    if clock::wall().checked_sub(changed).is_some_and(|age| age >= GZ_QUIET) {
-        return None;
-    }
-    match seen {
-        Some((size, since)) if *size == look.size && clock::since(*since) >= GZ_QUIET => return None,
-        Some((size, _)) if *size == look.size => {}
-        _ => *seen = Some((look.size, clock::now())),
-    }
-    Some(linger::POLL)
 }

@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use memchr::memmem;
 
-use super::{Chain, gz_wait};
+use super::Chain;
+use super::end::gz_wait;
 use crate::codec::time::parse_rfc3339;
 use crate::inputs::Outlet;
 use crate::inputs::follow::decode::Format;
