@@ -259,6 +259,17 @@ impl Family {
         numbered.chain(dates).filter_map(|name| open(&self.folder.join(name)).ok()).collect()
     }
 
+    /// Opens the older generations that are asked for, by who they are and how long.
+    pub fn open_those(&self, wanted: impl Fn(FileId, u64) -> bool) -> Vec<Arc<Held>> {
+        let names = disk::list(&self.folder).unwrap_or_default().into_iter();
+        let older = names.filter(|name| name.to_str().is_some_and(|name| name != self.base && self.owns(name)));
+        older
+            .map(|name| self.folder.join(name))
+            .filter(|path| identity::look_at(path).is_ok_and(|look| wanted(look.id, look.size)))
+            .filter_map(|path| open(&path).ok())
+            .collect()
+    }
+
     /// One look from the newest to the oldest. After each file the base is looked at again: as long as it is the same,
     /// no file has shifted, and what was seen is in order.
     fn pass(&self, known: &[Arc<Held>], earlier: &[&Arc<Held>], refused: &mut Vec<(PathBuf, io::Error)>) -> Pass {

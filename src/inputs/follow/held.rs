@@ -45,7 +45,35 @@ fn limit() -> u64 {
 
 /// Whether as many are open as should be.
 pub fn are_scarce() -> bool {
-    open_files() >= limit() / 2
+    is_said() || open_files() >= limit() / 2
+}
+
+#[cfg(not(test))]
+#[inline(always)]
+fn is_said() -> bool {
+    false
+}
+
+#[cfg(test)]
+pub use said::set_scarce;
+
+#[cfg(test)]
+use said::is_said;
+
+#[cfg(test)]
+mod said {
+    use std::cell::Cell;
+
+    thread_local!(static SCARCE: Cell<bool> = const { Cell::new(false) });
+
+    /// Whether descriptors are scarce for this thread, however many are open.
+    pub fn set_scarce(scarce: bool) {
+        SCARCE.set(scarce);
+    }
+
+    pub fn is_said() -> bool {
+        SCARCE.get()
+    }
 }
 
 /// Whether no more may be opened.

@@ -306,8 +306,8 @@ impl Reader {
     /// Closes the files of idle chains, as long as descriptors are scarce.
     fn park(&mut self) {
         let idle = self.seats.values_mut().filter(|seat| seat.watch.is_some());
-        let parked = idle.take_while(|_| held::are_scarce()).filter(|seat| seat.chain.park()).count();
-        self.outlet.counters().followed.watch(Watching::Parked, parked as u64);
+        let parked = idle.take_while(|_| held::are_scarce()).map(|seat| u64::from(seat.chain.park())).sum();
+        self.outlet.counters().followed.watch(Watching::Parked, parked);
     }
 
     fn found(&mut self, number: u64, seed: Seed, first: bool) {
@@ -413,12 +413,14 @@ impl Reader {
                 // What is not delivered may have to be read again.
                 SAFETY_LOOK
             };
+            let look = seat.chain.looks().map_or(look, |due| due.min(look));
             self.sleep(number, now + look);
             return;
         }
         let Some(held) = seat.chain.file() else {
             // Nothing to read at all: the opener will tell.
-            self.sleep(number, now + SAFETY_LOOK);
+            let look = seat.chain.looks().map_or(SAFETY_LOOK, |due| due.min(SAFETY_LOOK));
+            self.sleep(number, now + look);
             return;
         };
         // The link in /proc leads to the file itself, whatever its name is by now.

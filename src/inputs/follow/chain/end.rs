@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Chain, Context, LINGER, Turn, linger, truncated};
-use crate::inputs::follow::clock;
 use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::source::Source;
+use crate::inputs::follow::{clock, held};
 use crate::metrics::Oddity;
 
 /// A `.gz` is whole when it has not grown for so long.
@@ -52,22 +52,26 @@ impl Chain {
             return None;
         }
         // Whoever writes is still at the old file, or at neither, while the new one is empty.
+        let nameless = self.source.as_ref()?.held.look().is_ok_and(|look| look.links == 0);
         let newer_has_data = self.queue.iter().any(|held| held.gz || held.look().is_ok_and(|look| look.size > 0));
-        if newer_has_data {
-            if self.expects_an_end(context.outlet) {
-                return Some(Turn::Sleep(linger::POLL));
-            }
+        let quiet = clock::since(self.grew) >= LINGER;
+        if newer_has_data && self.expects_an_end(context.outlet) {
+            return Some(Turn::Sleep(linger::POLL));
+        }
+        if newer_has_data || quiet && !nameless && held::are_scarce() {
             if let Some(source) = self.source.take() {
+                let grew = if newer_has_data { clock::now() } else { self.grew };
                 let skipping = self.skipping.take();
-                self.lingering.push(linger::Lingering { source, grew: clock::now(), piece: None, skipping });
+                self.lingering.push(linger::Lingering { source, grew, piece: None, skipping });
             }
             return None;
         }
-        if clock::since(self.grew) >= LINGER {
+        if quiet && nameless {
             self.finish(context, n);
             return None;
         }
-        Some(Turn::Sleep(linger::POLL))
+        // Who was never told of the rotation may go on with the old one after days.
+        Some(if quiet { Turn::Idle } else { Turn::Sleep(linger::POLL) })
     }
 
     /// The current generation is final: its unfinished line is a record.

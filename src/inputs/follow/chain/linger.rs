@@ -1,12 +1,18 @@
-//! What comes late to files that were renamed: writers that are not Docker go on until they are told. And files to which
-//! nothing comes: where descriptors are scarce they are closed.
+//! What comes late to files that were renamed: writers that are not Docker go on until they are told, and who never is goes
+//! on for good. And files to which nothing comes: where descriptors are scarce they are closed.
+//!
+//! A renamed file is looked at every 100 ms until it has been quiet for [`LINGER`], then after a [`SHARE`]th of the time for
+//! which it has been quiet, [`EVERY_MAX`] at most. It is let go of when it has no name any more. [`QUIET_MAX`] quiet ones of
+//! a chain are held, and none where descriptors are scarce; the others are *left*: looked for by name after the next
+//! rotation, and read on if they have grown. What is left, grows and has lost its name by then is not seen.
 //!
 //! A CRI runtime that is told to write to a new file may leave a line's first pieces in the old one and go on in the new
 //! one; what it had queued still comes to the old one meanwhile. So a line without its end keeps the new file waiting for
 //! [`PIECE_WAIT`] at most, and is gone on with there if its end does not come by then. Once the new file has begun, pieces
 //! that come late are joined with one another only: as the new file's they would make one of two lines.
 //!
-//! Limit: the rest of a late line that was cut, if it came after a second look, is a record when that look is read again.
+//! Limits: the rest of a late line that was cut, if it came after a second look, is a record when that look is read again.
+//! A start looks at no file that is older than the one of its checkpoint. [`LEFT_MAX`] files are remembered as left.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,6 +21,7 @@ use std::time::{Duration, Instant};
 use super::{Chain, Context, LINGER};
 use crate::inputs::Outlet;
 use crate::inputs::follow::clock;
+use crate::inputs::follow::identity::{FileId, Mark};
 use crate::inputs::follow::source::{self, Found, Source};
 use crate::metrics::followed::LostBytes;
 use crate::pipeline::Lane;
@@ -25,6 +32,20 @@ const PIECE_WAIT: Duration = Duration::from_secs(1);
 /// How often a renamed file is looked at.
 pub(super) const POLL: Duration = Duration::from_millis(100);
 
+/// A quiet one is looked at after such a part of the time for which it has been quiet.
+const SHARE: u32 = 30;
+/// But so often at least.
+const EVERY_MAX: Duration = Duration::from_secs(10);
+/// Quiet ones that a chain holds, at most.
+const QUIET_MAX: usize = 4;
+/// Files that are remembered as left, at most.
+const LEFT_MAX: usize = 64;
+
+/// How often what has been quiet for so long is looked at.
+fn every(quiet: Duration) -> Duration {
+    if quiet < LINGER { POLL } else { (quiet / SHARE).min(EVERY_MAX) }
+}
+
 /// A renamed file that may still grow.
 pub(super) struct Lingering {
     pub(super) source: Source,
@@ -33,6 +54,24 @@ pub(super) struct Lingering {
     pub(super) piece: Option<Instant>,
     /// Where its last line begins, if that was cut and its end is still to come.
     pub(super) skipping: Option<u64>,
+}
+
+impl Lingering {
+    fn is_quiet(&self) -> bool {
+        clock::since(self.grew) >= LINGER
+    }
+
+    fn is_named(&self) -> bool {
+        self.source.held.look().is_ok_and(|look| look.links > 0)
+    }
+}
+
+/// One that is not looked at any more, though it may have a name: who it is, and where it was read to.
+pub(super) struct Left {
+    id: FileId,
+    offset: u64,
+    tail: Mark,
+    skipping: Option<u64>,
 }
 
 /// What was begun in the file that is read, while a lingering one is.
@@ -48,8 +87,10 @@ impl Chain {
         self.lane.is_waiting() && clock::since(self.grew) < PIECE_WAIT
     }
 
-    /// Closes the file that is read, if it is read and delivered to its end and has a name. Says whether it was open.
-    pub(in crate::inputs::follow) fn park(&self) -> bool {
+    /// Leaves quiet renamed files, and closes the file that is read, if it is read and delivered to its end and has a name.
+    /// Says whether it was open.
+    pub(in crate::inputs::follow) fn park(&mut self) -> bool {
+        self.leave_quiet(0);
         let Some(source) = &self.source else { return false };
         let idle = self.queue.is_empty() && self.lingering.is_empty() && self.behind.is_empty() && !source.held.gz;
         let read = |size, links| size == source.offset && source.seen == source.offset && links > 0;
@@ -63,7 +104,8 @@ impl Chain {
     /// Or it was closed for want of descriptors, and is gone.
     pub(super) fn pass_over_given_up(&mut self, outlet: &Outlet) {
         self.close(outlet);
-        if let Some(held) = self.file().filter(|held| held.grew.swap(false, Ordering::Relaxed)) {
+        let held = self.source.as_ref().map(|source| &source.held);
+        if let Some(held) = held.filter(|held| held.grew.swap(false, Ordering::Relaxed)) {
             self.standing.lost(1, LostBytes::Unseen, 0);
             tracing::error!(
                 key = self.key,
@@ -96,15 +138,30 @@ impl Chain {
         skipping
     }
 
+    /// How often an idle chain is to be looked at, whatever its watch tells: it has files that nobody watches.
+    pub(in crate::inputs::follow) fn looks(&self) -> Option<Duration> {
+        let older = (self.source.is_some() && !self.queue.is_empty()).then(|| every(clock::since(self.grew)));
+        older.into_iter().chain(self.lingers()).min()
+    }
+
+    /// How often the renamed files are looked at.
+    fn lingers(&self) -> Option<Duration> {
+        self.lingering.iter().map(|late| every(clock::since(late.grew))).min()
+    }
+
     /// Reads what came late to renamed files. True when there may be more at once.
     pub(super) fn linger(&mut self, context: &mut Context<'_>) -> bool {
-        if self.lingering.is_empty() || clock::since(self.lingered) < POLL || !self.behind.is_empty() {
+        if std::mem::take(&mut self.rotated) && !self.left.is_empty() {
+            self.look_for_left();
+        }
+        let due = |every: Duration| clock::since(self.lingered) >= every;
+        if !self.lingers().is_some_and(due) || !self.behind.is_empty() {
             return false;
         }
         let mut more = false;
         for mut late in std::mem::take(&mut self.lingering) {
             let found = late.source.read(context.buf, self.rules.line_max);
-            let over = clock::since(late.grew) >= LINGER;
+            let over = late.is_quiet();
             let (n, grown) = match found {
                 Ok(Found::Bytes(n)) => (n, true),
                 Ok(Found::End(n)) => (n, false),
@@ -134,13 +191,49 @@ impl Chain {
                 late.grew = clock::now();
                 more |= n >= source::BLOCK;
             }
-            if grown || !over {
+            // Its writer may never have been told of the rotation. Of a file whose base is gone there is none.
+            if grown || !over || !self.gone && late.is_named() {
                 self.lingering.push(late);
             }
         }
+        self.leave_quiet(QUIET_MAX);
         if !more {
             self.lingered = clock::now();
         }
         more
+    }
+
+    /// Leaves the oldest of the quiet ones, but for so many.
+    fn leave_quiet(&mut self, keep: usize) {
+        let quiet = self.lingering.iter().filter(|late| late.is_quiet()).count();
+        let mut over = quiet.saturating_sub(keep);
+        for late in std::mem::take(&mut self.lingering) {
+            if over == 0 || !late.is_quiet() {
+                self.lingering.push(late);
+                continue;
+            }
+            over -= 1;
+            if self.left.len() >= LEFT_MAX {
+                self.left.pop_front();
+            }
+            let (id, offset, tail) = (late.source.held.id, late.source.offset, late.source.tail());
+            self.left.push_back(Left { id, offset, tail, skipping: late.skipping });
+        }
+    }
+
+    /// Reads on what was left and has grown since.
+    fn look_for_left(&mut self) {
+        let left = &self.left;
+        let grown = self.family.open_those(|id, size| left.iter().any(|left| left.id == id && left.offset < size));
+        for held in grown {
+            let Some(at) = self.left.iter().position(|left| left.id == held.id) else { continue };
+            let Some(Left { offset, tail, skipping, .. }) = self.left.remove(at) else { continue };
+            // With other content before the place it is another file, or was written anew.
+            if let Ok(source) = Source::open(held, offset)
+                && source.tail() == tail
+            {
+                self.lingering.push(Lingering { source, grew: clock::now(), piece: None, skipping });
+            }
+        }
     }
 }

@@ -5,10 +5,10 @@
 //! is opened in the tracker with a receipt; the checkpoint follows when the range is settled.
 //!
 //! A Docker generation is final after an end of file that was seen once a newer one exists (Docker closes before it
-//! renames). Other writers go on writing to the renamed file until they are told: it lingers, and what comes late is
-//! read from it until it has not grown for 30 s. An unfinished last line waits in the file until its generation is
-//! final, and is a record then. A line whose pieces end with the file may go on in the old one or in the new one: see
-//! `linger.rs`.
+//! renames). Other writers go on writing to the renamed file until they are told, and some never are: while the newer ones
+//! are empty it is read on; after that it lingers, and what comes late is read from it as long as it has a name. An
+//! unfinished last line waits in the file until its generation is final, or has lingered for 30 s, and is a record then.
+//! A line whose pieces end with the file may go on in the old one or in the new one: see `linger.rs`.
 //!
 //! Counters: `line_cut`, `nul_run`, `torn_line`, `file_rewritten`, `generation_gone`.
 
@@ -47,7 +47,7 @@ use crate::record::{Origin, Tag, Timestamp};
 
 /// Bytes that one chain reads before the others have their turn.
 const QUANTUM: usize = 1 << 20;
-/// A renamed file, or one without a name, is at its end when it has not grown for so long.
+/// A file without a name is at its end when it has not grown for so long; one that was renamed is quiet then.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// What is the same for all chains of an input.
@@ -174,6 +174,10 @@ pub struct Chain {
     gone: bool,
     lingering: Vec<linger::Lingering>,
     lingered: Instant,
+    /// Renamed files that are not looked at any more.
+    left: VecDeque<linger::Left>,
+    /// There are newer generations since they were looked for.
+    rotated: bool,
     read_before: VecDeque<copies::ReadBefore>,
     gz_seen: Option<(u64, Instant)>,
     grew: Instant,
@@ -227,6 +231,8 @@ impl Chain {
             gone: false,
             lingering: Vec::new(),
             lingered: now,
+            left: VecDeque::new(),
+            rotated: false,
             read_before: VecDeque::new(),
             gz_seen: None,
             grew: now,
@@ -267,13 +273,16 @@ impl Chain {
         self.position
     }
 
-    /// The file that grows next, for a watch.
+    /// The file that grows next, for a watch. While an older one is read whose writer may still go over to it, that is the
+    /// newest; the older one is looked at ([`Chain::looks`]).
     pub fn file(&self) -> Option<&Arc<Held>> {
-        self.source.as_ref().map(|source| &source.held)
+        let source = self.source.as_ref()?;
+        Some(self.queue.back().filter(|newest| !newest.is_given_up()).unwrap_or(&source.held))
     }
 
     /// Newer generations were found.
     pub fn push(&mut self, generations: Vec<Arc<Held>>) {
+        self.rotated |= !generations.is_empty();
         self.queue.extend(generations);
         // A file of that name came back.
         self.gone &= self.rules.docker || self.queue.is_empty();
@@ -355,7 +364,7 @@ impl Chain {
         self.close(context.outlet);
         let turn = match turn {
             Turn::Idle | Turn::Sleep(_) if late => Turn::Again,
-            Turn::Idle if !self.lingering.is_empty() => Turn::Sleep(linger::POLL),
+            Turn::Idle if self.looks() == Some(linger::POLL) => Turn::Sleep(linger::POLL),
             turn => turn,
         };
         let mut inner = self.progress.lock();

@@ -4,6 +4,7 @@
 use std::time::SystemTime;
 
 use super::*;
+use crate::inputs::follow::held;
 
 /// An engine that nobody disturbs.
 struct Still {
@@ -62,6 +63,14 @@ impl Still {
         (0..seconds * 10).flat_map(|_| self.after(Duration::from_millis(100))).collect()
     }
 
+    /// How many files of its folder are open, by the end of their names.
+    fn open(&self, end: &str) -> usize {
+        let open =
+            fs::read_dir("/proc/self/fd").expect("there").filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        let ours = open.filter(|path| path.starts_with(&self.folder) && path != &self.folder);
+        ours.filter(|path| path.to_string_lossy().ends_with(end)).count()
+    }
+
     fn oddity(&self, what: Oddity) -> u64 {
         self.life.metrics.inputs[0].oddities[what as usize].load(Ordering::Relaxed)
     }
@@ -70,6 +79,7 @@ impl Still {
 impl Drop for Still {
     fn drop(&mut self) {
         clock::set(None);
+        held::set_scarce(false);
     }
 }
 
@@ -373,4 +383,76 @@ fn a_line_that_was_cut_at_the_end_of_a_renamed_file_costs_no_line_of_the_new_one
     assert_eq!(still.for_seconds(3), ["third"]);
     old.write_all(("the rest\n".to_owned() + &cri("F", "late")).as_bytes()).expect("written");
     assert_eq!(still.for_seconds(1), ["late"]);
+}
+
+fn text_rules() -> Rules {
+    Rules { format: Format::Text, docker: false, ..docker_rules() }
+}
+
+fn append(path: &Path, line: &str) {
+    let file = OpenOptions::new().append(true).open(path);
+    file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes())).expect("written");
+}
+
+#[test]
+fn a_writer_that_is_never_told_of_the_rotation_is_read_on_after_pauses_of_any_length() {
+    let (mut still, mut old, base) = renamed_under(text_rules(), "0\n");
+    assert_eq!(still.for_seconds(1), ["0"]);
+    File::create(&base).expect("made");
+    for n in 1..4 {
+        assert!(still.for_seconds(60 * n).is_empty());
+        writeln!(old, "{n}").expect("written");
+        assert_eq!(still.for_seconds(11), [n.to_string()]);
+    }
+    // Once more renamed, and the new one is as empty.
+    shift(&still.folder);
+    File::create(&base).expect("made");
+    assert!(still.for_seconds(60).is_empty());
+    writeln!(old, "4").expect("written");
+    assert_eq!(still.for_seconds(11), ["4"]);
+    // It is told at last, or another one begins: the new one is not waited for.
+    assert!(still.for_seconds(600).is_empty());
+    append(&base, "5");
+    assert_eq!(still.for_seconds(1), ["5"]);
+    assert!(still.for_seconds(600).is_empty());
+    writeln!(old, "6").expect("written");
+    assert_eq!(still.for_seconds(11), ["6"]);
+    append(&base, "7");
+    assert_eq!(still.for_seconds(1), ["7"]);
+    // What has no name any more is let go of.
+    fs::remove_file(still.folder.join(format!("{BASE}.2"))).expect("there");
+    writeln!(old, "8").expect("written");
+    drop(old);
+    assert_eq!(still.open(" (deleted)"), 1);
+    assert_eq!(still.for_seconds(50), ["8"]);
+    assert_eq!(still.open(" (deleted)"), 0);
+}
+
+#[test]
+fn quiet_renamed_files_are_held_up_to_a_limit_and_the_others_are_read_on_after_the_next_rotation() {
+    for scarce in [false, true] {
+        let mut still = Still::new(text_rules(), |folder, _| fs::write(folder.join(BASE), "0\n").expect("written"));
+        assert_eq!(still.for_seconds(1), ["0"]);
+        let (base, folder) = (still.folder.join(BASE), still.folder.clone());
+        // The first one is the oldest, and never renamed again.
+        let older = |n: u64| folder.join(format!("{BASE}.{}", 20 - n));
+        for n in 1..9 {
+            fs::rename(&base, older(n)).expect("renamed");
+            fs::write(&base, format!("{n}\n")).expect("written");
+            assert_eq!(still.for_seconds(1), [n.to_string()]);
+        }
+        held::set_scarce(scarce);
+        assert!(still.for_seconds(45).is_empty());
+        assert_eq!(still.open(""), if scarce { 1 } else { 1 + 4 });
+        append(&older(1), "late");
+        append(&older(8), "later");
+        let came = still.for_seconds(15);
+        assert_eq!(came, if scarce { vec![] } else { vec!["later"] });
+        fs::rename(&base, older(9)).expect("renamed");
+        fs::write(&base, "9\n").expect("written");
+        let mut came = still.for_seconds(2);
+        came.sort();
+        assert_eq!(came, if scarce { vec!["9", "late", "later"] } else { vec!["9", "late"] });
+        assert!(still.for_seconds(45).is_empty());
+    }
 }
