@@ -19,7 +19,7 @@ catalogue! {
         Opened = "opened",
         /// It was read to its end.
         Completed = "completed",
-        /// It was created and gone before it could be opened, or was gone after a restart.
+        /// It was created and gone before it could be opened, was gone after a restart, or could not be read.
         Lost = "lost",
         /// It had been deleted, and was given up for the limit of held deleted files.
         GivenUp = "given_up",
@@ -37,6 +37,8 @@ catalogue! {
         Unseen = "unseen",
         /// Deleted, and given up for the limit of held deleted files.
         GivenUp = "given_up",
+        /// The disk or the network did not give it, and a newer generation waited.
+        Unreadable = "unreadable",
     }
 }
 

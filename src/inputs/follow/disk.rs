@@ -55,6 +55,18 @@ fn before(_: Call<'_>) -> io::Result<()> {
 #[cfg(test)]
 pub use hook::{before, set_hook};
 
+/// How much of it a disk gives.
+#[cfg(not(test))]
+#[inline(always)]
+fn readable(_: &File, len: usize, _: u64) -> io::Result<usize> {
+    Ok(len)
+}
+
+#[cfg(test)]
+use bad::readable;
+#[cfg(test)]
+pub use bad::{Bad, set_bad};
+
 const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
 /// Looks at an open file.
@@ -86,10 +98,22 @@ pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)
 }
 
+/// Whether an error is the kernel's: what a file holds is not at fault.
+pub fn is_of_kernel(error: &io::Error) -> bool {
+    error.raw_os_error().is_some()
+}
+
+/// What is held of a file on a network file system will never be read again: its server has deleted or replaced it, or does
+/// not know it any more.
+pub fn is_stale(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::STALE.raw_os_error())
+}
+
 /// Reads at an offset, once: perhaps less than there is.
 pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     before(Call::Read)?;
-    file.read_at(buf, offset)
+    let readable = readable(file, buf.len(), offset)?;
+    file.read_at(&mut buf[..readable], offset)
 }
 
 /// The names in a folder. Half of them are worse than an error.
@@ -196,5 +220,42 @@ mod hook {
         let said = hook(call);
         HOOK.set(Some(hook));
         said
+    }
+}
+
+/// A disk that does not give all of a file.
+#[cfg(test)]
+mod bad {
+    use std::cell::RefCell;
+    use std::fs::{self, File};
+    use std::os::fd::AsRawFd;
+
+    use super::{Errno, io};
+
+    /// Files whose name ends like this can not be read from there on: a read that begins before that is short.
+    #[derive(Clone, Copy)]
+    pub struct Bad {
+        pub name: &'static str,
+        pub from: u64,
+        pub errno: Errno,
+    }
+
+    thread_local!(static BAD: RefCell<Option<Bad>> = const { RefCell::new(None) });
+
+    /// What this thread can not read.
+    pub fn set_bad(bad: Option<Bad>) {
+        BAD.set(bad);
+    }
+
+    pub fn readable(file: &File, len: usize, offset: u64) -> io::Result<usize> {
+        let Some(bad) = BAD.with_borrow(|bad| *bad) else { return Ok(len) };
+        let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        if !path.to_string_lossy().ends_with(bad.name) {
+            return Ok(len);
+        }
+        match usize::try_from(bad.from.saturating_sub(offset)) {
+            Ok(0) => Err(bad.errno.into()),
+            left => Ok(left.map_or(len, |left| left.min(len))),
+        }
     }
 }

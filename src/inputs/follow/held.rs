@@ -221,6 +221,17 @@ impl Held {
         Err(NotFound::File(io::Error::new(io::ErrorKind::NotFound, gone)))
     }
 
+    /// What is held of it went stale: opens it again by a name that it has in its folder. Says whether it has one.
+    pub fn reopen(&self) -> bool {
+        let Ok(file) = self.find() else { return false };
+        let mut state = self.lock();
+        let held = matches!(&*state, State::Open(_));
+        if held {
+            state.close(State::open(file));
+        }
+        held
+    }
+
     /// Looks at it.
     ///
     /// # Errors

@@ -3,13 +3,14 @@
 //! The same file (device, inode, birth time) with the same content before the place is sure. The same content under
 //! another identity is a copy, a restored backup, another device number after a reboot, or the generation compressed
 //! meanwhile. The same file with other content was rewritten in place: from its start. Nothing of that: the generation
-//! is gone, and the oldest one that is there is read from its head.
+//! is gone, and the oldest one that is there is read from its head. A file that can not be read now is the one that it was,
+//! if its birth time is.
 
 use std::sync::Arc;
 
 use super::checkpoint::{Place, Saved};
 use super::generations::Held;
-use super::source::has_marks;
+use super::source::{has_marks, shows_marks};
 
 /// What became of a stored place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,11 @@ pub fn find(generations: &[Arc<Held>], saved: &Saved) -> Start {
 
 fn locate(generations: &[Arc<Held>], place: &Place) -> Option<usize> {
     let fits = |held: &Arc<Held>| has_marks(held, place.head, place.tail, place.offset);
-    let same = generations.iter().position(|held| held.id == place.id && fits(held));
+    let may_be = |held: &Arc<Held>| {
+        shows_marks(held, place.head, place.tail, place.offset)
+            .unwrap_or_else(|_| held.id.btime != 0 && !held.is_given_up())
+    };
+    let same = generations.iter().position(|held| held.id == place.id && may_be(held));
     same.or_else(|| {
         // By content alone: only if there is content to go by. The newest first, for its tail is nearest.
         let known = place.head.is_known() && (place.tail.is_known() || place.offset == 0);

@@ -42,6 +42,8 @@ struct Gz {
     ended: bool,
     /// Why it ended early.
     damage: Option<io::Error>,
+    /// The disk did not give the next bytes: the decoder is to be made anew.
+    broken: bool,
 }
 
 struct Pread {
@@ -70,17 +72,14 @@ pub enum Found {
 
 impl Source {
     /// Reads `held` from `offset` on. For a compressed file everything before it is decoded and skipped.
+    ///
+    /// # Errors
+    /// What lies before the offset can not be read. (What is damaged is no error.)
     pub fn open(held: Arc<Held>, offset: u64) -> io::Result<Source> {
         let mut source =
             Source { held, offset, seen: offset, tail: [0; TAIL_BYTES], tail_len: 0, gz: None, left: false };
         if source.held.gz {
-            let mut gz = Gz { decoder: decoder(&source.held), pending: Vec::new(), ended: false, damage: None };
-            let skipped = io::copy(&mut (&mut gz.decoder).take(offset), &mut io::sink());
-            if !matches!(skipped, Ok(n) if n == offset) {
-                gz.ended = true;
-                gz.damage = Some(skipped.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
-            }
-            source.gz = Some(gz);
+            source.gz = Some(Gz::open(&source.held, offset)?);
         } else {
             let len = offset.min(TAIL_BYTES as u64) as usize;
             let got = identity::read_at(&*source.held.file()?, &mut source.tail[..len], offset - len as u64)?;
@@ -118,7 +117,7 @@ impl Source {
         // Room for what is known to be there, a block more, and never more than one line needs.
         let room = (pending + BLOCK).min(line_max + BLOCK);
         if let Some(gz) = &mut self.gz {
-            return Ok(match gz.read(room, &mut self.seen) {
+            return Ok(match gz.read(&self.held, room, &mut self.seen)? {
                 Found::End(n) if left => Found::Bytes(n),
                 found => found,
             });
@@ -178,12 +177,34 @@ impl Source {
 }
 
 impl Gz {
-    fn read(&mut self, room: usize, seen: &mut u64) -> Found {
+    fn open(held: &Arc<Held>, offset: u64) -> io::Result<Gz> {
+        let mut decoder = decoder(held);
+        let damage = match io::copy(&mut (&mut decoder).take(offset), &mut io::sink()) {
+            Ok(n) if n == offset => None,
+            Ok(_) => Some(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) if disk::is_of_kernel(&error) => return Err(error),
+            Err(error) => Some(error),
+        };
+        Ok(Gz { decoder, pending: Vec::new(), ended: damage.is_some(), damage, broken: false })
+    }
+
+    fn read(&mut self, held: &Arc<Held>, room: usize, seen: &mut u64) -> io::Result<Found> {
+        if self.broken {
+            let Gz { decoder, ended, damage, .. } = Gz::open(held, *seen)?;
+            (self.decoder, self.ended, self.damage, self.broken) = (decoder, ended, damage, false);
+        }
         let before = self.pending.len();
         if !self.ended && before < room {
             let mut limited = (&mut self.decoder).take((room - before) as u64);
             match limited.read_to_end(&mut self.pending) {
                 Ok(got) => self.ended = got < room - before,
+                Err(error) if disk::is_of_kernel(&error) => {
+                    self.broken = true;
+                    // What was decoded by then comes first.
+                    if self.pending.len() == before {
+                        return Err(error);
+                    }
+                }
                 // What was decoded before the damage stays.
                 Err(error) => {
                     self.ended = true;
@@ -192,7 +213,7 @@ impl Gz {
             }
         }
         *seen += (self.pending.len() - before) as u64;
-        if self.pending.len() > before { Found::Bytes(self.pending.len()) } else { Found::End(before) }
+        Ok(if self.pending.len() > before { Found::Bytes(self.pending.len()) } else { Found::End(before) })
     }
 }
 
@@ -252,22 +273,30 @@ pub fn is_whole(held: &Arc<Held>) -> bool {
     matches!(decoder.read(&mut first), Ok(1)) && io::copy(&mut decoder, &mut io::sink()).is_ok()
 }
 
-/// Whether the content of `held` has these marks: `head` at its start, `tail` before `offset`.
+/// Whether the content of `held` has these marks: `head` at its start, `tail` before `offset`. What can not be read has none.
 pub fn has_marks(held: &Arc<Held>, head: Mark, tail: Mark, offset: u64) -> bool {
+    shows_marks(held, head, tail, offset).unwrap_or(false)
+}
+
+/// The same.
+///
+/// # Errors
+/// A plain file can not be read.
+pub fn shows_marks(held: &Arc<Held>, head: Mark, tail: Mark, offset: u64) -> io::Result<bool> {
     if !held.gz {
-        let Ok(file) = held.file() else { return false };
+        let file = held.file()?;
         let mut bytes = [0; HEAD_BYTES];
         let len = (head.len as usize).min(HEAD_BYTES);
-        let head_is = identity::read_at(&file, &mut bytes[..len], 0).is_ok_and(|got| Mark::of(&bytes[..got]) == head);
-        let long_enough = identity::look(&file).is_ok_and(|look| look.size >= offset);
-        let tail_is = !tail.is_known() || mark_before(&file, offset, tail.len) == Some(tail);
-        return (head_is || !head.is_known()) && long_enough && tail_is;
+        let got = identity::read_at(&file, &mut bytes[..len], 0)?;
+        let head_is = !head.is_known() || Mark::of(&bytes[..got]) == head;
+        let long_enough = identity::look(&file)?.size >= offset;
+        return Ok(head_is && long_enough && (!tail.is_known() || mark_before(&file, offset, tail.len)? == Some(tail)));
     }
     let mut decoder = decoder(held);
     let mut bytes = Vec::with_capacity(HEAD_BYTES);
     let got = (&mut decoder).take(u64::from(head.len).min(HEAD_BYTES as u64)).read_to_end(&mut bytes);
     if got.is_err() || Mark::of(&bytes) != head {
-        return false;
+        return Ok(false);
     }
     // Most files are no match, and are left above. Decode up to the tail, keeping its last bytes.
     let mut last = bytes;
@@ -280,7 +309,7 @@ pub fn has_marks(held: &Arc<Held>, head: Mark, tail: Mark, offset: u64) -> bool 
     while at < offset {
         let want = block.len().min(usize::try_from(offset - at).unwrap_or(usize::MAX));
         match decoder.read(&mut block[..want]) {
-            Ok(0) | Err(_) => return false,
+            Ok(0) | Err(_) => return Ok(false),
             Ok(n) => {
                 last.extend_from_slice(&block[..n]);
                 last.drain(..last.len().saturating_sub(TAIL_BYTES));
@@ -289,15 +318,15 @@ pub fn has_marks(held: &Arc<Held>, head: Mark, tail: Mark, offset: u64) -> bool 
         }
     }
     let from = last.len().saturating_sub(tail.len as usize);
-    !tail.is_known() || Mark::of(&last[from..]) == tail
+    Ok(!tail.is_known() || Mark::of(&last[from..]) == tail)
 }
 
-fn mark_before(file: &std::fs::File, offset: u64, len: u32) -> Option<Mark> {
+fn mark_before(file: &std::fs::File, offset: u64, len: u32) -> io::Result<Option<Mark>> {
     let mut bytes = [0; TAIL_BYTES];
     let len = (len as usize).min(TAIL_BYTES);
-    let start = offset.checked_sub(len as u64)?;
-    let got = identity::read_at(file, &mut bytes[..len], start).ok()?;
-    (got == len).then(|| Mark::of(&bytes[..len]))
+    let Some(start) = offset.checked_sub(len as u64) else { return Ok(None) };
+    let got = identity::read_at(file, &mut bytes[..len], start)?;
+    Ok((got == len).then(|| Mark::of(&bytes[..len])))
 }
 
 #[cfg(test)]
@@ -388,5 +417,40 @@ mod tests {
         let mut buf = Vec::new();
         assert_eq!(s.read(&mut buf, 1 << 20).expect("read"), Found::Bytes(11_000));
         assert!(s.take_damage().is_some() && s.take_damage().is_none());
+    }
+
+    #[test]
+    fn a_compressed_file_that_the_disk_does_not_give_is_not_damaged_and_is_read_on_when_it_does() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let content: Vec<u8> = (0..200_000u32).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
+        let packed = gz(&content);
+        fs::write(dir.path().join("a.gz"), &packed).expect("written");
+        let bad = disk::Bad { name: "a.gz", from: packed.len() as u64 / 2, errno: rustix::io::Errno::IO };
+        disk::set_bad(Some(bad));
+        let mut s = Source::open(held(&dir.path().join("a.gz")), 0).expect("opens");
+        let (mut buf, mut out, mut failed) = (Vec::new(), Vec::new(), 0);
+        loop {
+            match s.read(&mut buf, 1 << 20) {
+                Ok(Found::Bytes(n)) => {
+                    out.extend_from_slice(s.data(&buf, n));
+                    s.consume(&buf, n);
+                }
+                Ok(_) => break,
+                Err(error) => {
+                    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+                    failed += 1;
+                    if failed == 3 {
+                        disk::set_bad(None);
+                    }
+                    assert!(failed < 10, "it can be read now");
+                }
+            }
+        }
+        disk::set_bad(None);
+        assert!(failed == 3 && s.take_damage().is_none());
+        assert!(out == content);
+        disk::set_bad(Some(bad));
+        assert!(Source::open(held(&dir.path().join("a.gz")), content.len() as u64).is_err());
+        disk::set_bad(None);
     }
 }

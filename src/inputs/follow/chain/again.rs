@@ -6,11 +6,13 @@
 //!
 //! What came late to a renamed file was joined by itself when it was read (see `linger.rs`), and is so again.
 //!
-//! Counters: lost bytes `truncated` and `given_up`.
+//! Counters: lost bytes `truncated`.
 
+use std::io;
 use std::sync::Arc;
 
 use super::Chain;
+use super::unreadable::Unopened;
 use crate::inputs::Outlet;
 use crate::inputs::follow::identity::Mark;
 use crate::inputs::follow::progress::Span;
@@ -51,6 +53,8 @@ impl Chain {
         self.filling = None;
         self.lane = outlet.lane(self.rules.format.join_rule());
         (self.aside, self.skipping) = (None, None);
+        // What was not begun comes after what was.
+        self.queue_unopened();
         let mut inner = self.progress.lock();
         let mark = inner.tracker.mark();
         inner.tracker.reset();
@@ -131,7 +135,14 @@ impl Chain {
         }
         self.again.head = span.head;
         self.unnamed = true;
+        self.source = None;
         let offset = span.from + (position - span.start);
+        // An error is met, and said, where it is tried again.
+        let _ = self.open_again(outlet, span, offset);
+    }
+
+    /// Opens what is read again.
+    pub(super) fn open_again(&mut self, outlet: &Outlet, span: Span, offset: u64) -> io::Result<()> {
         match Source::open(Arc::clone(&span.held), offset) {
             Ok(mut source) => {
                 // Looked at after what lies before the offset: that is the span's, if its head is.
@@ -145,14 +156,11 @@ impl Chain {
                     true => self.leave_behind(outlet),
                     false => {}
                 }
+                Ok(())
             }
             Err(error) => {
-                let end = self.behind.front().map_or(span.start, |next| next.start);
-                self.standing.lost(0, LostBytes::GivenUp, end.saturating_sub(position));
-                tracing::error!(key = self.key, file = span.held.name, %error, "a file can not be read again; what was not delivered of it is lost");
-                self.source = None;
-                self.not_read_again();
-                self.next_behind(outlet);
+                self.unopened = Some(Unopened { held: Arc::clone(&span.held), offset, again: Some(span) });
+                Err(error)
             }
         }
     }

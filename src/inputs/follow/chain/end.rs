@@ -62,7 +62,7 @@ impl Chain {
             if let Some(source) = self.source.take() {
                 let grew = if newer_has_data { clock::now() } else { self.grew };
                 let skipping = self.skipping.take();
-                self.lingering.push(linger::Lingering { source, grew, piece: None, skipping });
+                self.lingering.push(linger::Lingering::new(source, grew, skipping));
             }
             return None;
         }

@@ -14,11 +14,12 @@
 //! Limits: the rest of a late line that was cut, if it came after a second look, is a record when that look is read again.
 //! A start looks at no file that is older than the one of its checkpoint. [`LEFT_MAX`] files are remembered as left.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Chain, Context, LINGER};
+use super::{Chain, Context, LINGER, unreadable};
 use crate::inputs::Outlet;
 use crate::inputs::follow::clock;
 use crate::inputs::follow::identity::{FileId, Mark};
@@ -54,9 +55,15 @@ pub(super) struct Lingering {
     pub(super) piece: Option<Instant>,
     /// Where its last line begins, if that was cut and its end is still to come.
     pub(super) skipping: Option<u64>,
+    /// Since when it can not be read.
+    pub(super) failing: Option<Instant>,
 }
 
 impl Lingering {
+    pub(super) fn new(source: Source, grew: Instant, skipping: Option<u64>) -> Lingering {
+        Lingering { source, grew, piece: None, skipping, failing: None }
+    }
+
     fn is_quiet(&self) -> bool {
         clock::since(self.grew) >= LINGER
     }
@@ -113,8 +120,19 @@ impl Chain {
                 "a file that was closed to make room for others grew, and was gone before it could be opened again: raise LimitNOFILE"
             );
         }
-        self.skipping = None;
-        self.source = None;
+        if self.unopened.as_ref().is_some_and(|unopened| unopened.again.is_some()) {
+            let lost = self.undelivered();
+            self.standing.lost(0, LostBytes::GivenUp, lost);
+            let file = self.current().map(|held| &*held.name);
+            tracing::error!(
+                key = self.key,
+                file,
+                bytes_lost_at_least = lost,
+                "a file was given up and can not be read again; what was not delivered of it is lost"
+            );
+        }
+        (self.source, self.unopened) = (None, None);
+        (self.failing, self.skipping) = (None, None);
         self.not_read_again();
         self.next_behind(outlet);
         // Nothing will come under that name; if something does, it is a chain again.
@@ -165,9 +183,19 @@ impl Chain {
             let (n, grown) = match found {
                 Ok(Found::Bytes(n)) => (n, true),
                 Ok(Found::End(n)) => (n, false),
-                // Rewritten after it was renamed, or unreadable: nothing of ours.
+                Err(error) if !late.source.held.is_given_up() => {
+                    let since = *late.failing.get_or_insert_with(clock::now);
+                    if unreadable::is_over(since, &error, &late.source.held) {
+                        self.lose_late(&late, &error);
+                    } else {
+                        self.lingering.push(late);
+                    }
+                    continue;
+                }
+                // Rewritten after it was renamed: nothing of ours.
                 Ok(Found::Rewritten) | Err(_) => continue,
             };
+            late.failing = None;
             // The pieces of a line are taken together, if the next one comes soon.
             let piece = n < source::BLOCK && self.rules.format.ends_in_pieces(late.source.data(context.buf, n));
             late.piece = late.piece.filter(|_| piece).or(piece.then(clock::now));
@@ -203,6 +231,17 @@ impl Chain {
         more
     }
 
+    /// A renamed file can not be read any more. If it has nothing new, nothing is lost.
+    fn lose_late(&self, late: &Lingering, error: &io::Error) {
+        let held = &late.source.held;
+        let lost = unreadable::unread(held, late.source.offset);
+        if lost > 0 {
+            self.standing.lost(1, LostBytes::Unreadable, lost);
+            let path = held.path.display();
+            tracing::error!(key = self.key, %path, bytes_lost_at_least = lost, %error, "what came late to a renamed file can not be read and is lost; see the kernel's log and check the disk or the mount");
+        }
+    }
+
     /// Leaves the oldest of the quiet ones, but for so many.
     fn leave_quiet(&mut self, keep: usize) {
         let quiet = self.lingering.iter().filter(|late| late.is_quiet()).count();
@@ -232,7 +271,7 @@ impl Chain {
             if let Ok(source) = Source::open(held, offset)
                 && source.tail() == tail
             {
-                self.lingering.push(Lingering { source, grew: clock::now(), piece: None, skipping });
+                self.lingering.push(Lingering::new(source, clock::now(), skipping));
             }
         }
     }

@@ -21,6 +21,7 @@ mod linger; // renamed files that still grow
 mod order; // what was opened while names shifted
 mod place; // where to start, and where to go back to
 mod truncated; // copies of a file that was truncated
+mod unreadable; // what the disk does not give
 
 use std::collections::VecDeque;
 use std::io;
@@ -150,6 +151,8 @@ pub struct Chain {
     /// Newer generations, oldest first.
     queue: VecDeque<Arc<Held>>,
     source: Option<Source>,
+    /// Without a source: what is to be one, and could not be opened.
+    unopened: Option<unreadable::Unopened>,
     /// Position of the source's offset.
     position: u64,
     /// Up to here rows were delivered before: they are made for the join only.
@@ -182,7 +185,8 @@ pub struct Chain {
     gz_seen: Option<(u64, Instant)>,
     grew: Instant,
     not_before: Option<Instant>,
-    refused: bool,
+    /// Since when reading fails.
+    failing: Option<Instant>,
     /// Time of the latest record that was read.
     last: i64,
     gap: Option<gap::Gap>,
@@ -216,6 +220,7 @@ impl Chain {
             aside: None,
             queue: VecDeque::new(),
             source: None,
+            unopened: None,
             position: 0,
             replay_until: 0,
             ranged: 0,
@@ -237,7 +242,7 @@ impl Chain {
             gz_seen: None,
             grew: now,
             not_before: seed.not_before,
-            refused: false,
+            failing: None,
             last: 0,
             gap: None,
             truncated: None,
@@ -300,23 +305,6 @@ impl Chain {
         self.not_before = None;
     }
 
-    /// Goes on with `held` at `offset`, as a new span.
-    fn open(&mut self, held: Arc<Held>, offset: u64) {
-        self.again.head = Mark::default();
-        match Source::open(Arc::clone(&held), offset) {
-            Ok(source) => {
-                let head = if offset > 0 { source::head_of(&held).unwrap_or_default() } else { Mark::default() };
-                self.span(&held, offset, head, false);
-                self.source = Some(source);
-                self.grew = clock::now();
-            }
-            Err(error) => {
-                tracing::error!(key = self.key, file = held.name, %error, "a file can not be read; the chain goes on with the next one");
-                self.source = None;
-            }
-        }
-    }
-
     /// Reads for one quantum at most.
     pub fn turn(&mut self, context: &mut Context<'_>) -> Turn {
         if let Some(until) = self.not_before {
@@ -339,7 +327,7 @@ impl Chain {
             if context.outlet.stop.is_set() {
                 break Turn::Sleep(LINGER);
             }
-            if self.source.as_ref().is_some_and(|source| source.held.is_given_up()) {
+            if self.current().is_some_and(|held| held.is_given_up()) {
                 self.pass_over_given_up(context.outlet);
             }
             match self.step(context) {
@@ -349,14 +337,10 @@ impl Chain {
                 Err(error) if context.outlet.once => {
                     tracing::error!(key = self.key, %error, "reading failed; the rest of the file is left out");
                     self.close(context.outlet);
-                    self.source = None;
+                    (self.source, self.unopened) = (None, None);
                 }
-                Err(error) => {
-                    if !std::mem::replace(&mut self.refused, true) {
-                        tracing::error!(key = self.key, %error, "reading failed; tried again every second");
-                    }
-                    break Turn::Sleep(Duration::from_secs(1));
-                }
+                Err(error) if self.is_unreadable(&error) => self.pass_over_unreadable(context.outlet, &error),
+                Err(_) => break Turn::Sleep(unreadable::AGAIN),
             }
         };
         self.count_missing();
@@ -376,6 +360,9 @@ impl Chain {
 
     /// One read, or one move to another file. `Some` ends the turn.
     fn step(&mut self, context: &mut Context<'_>) -> io::Result<Option<Turn>> {
+        if let Some(unopened) = self.unopened.take() {
+            self.open_now(context.outlet, unopened)?;
+        }
         let Some(source) = &mut self.source else {
             return Ok(self.next(context.outlet).or_else(|| self.at_rest(context)));
         };
@@ -398,7 +385,7 @@ impl Chain {
         }
         match found {
             Found::Bytes(n) => {
-                self.refused = false;
+                self.failing = None;
                 self.grew = clock::now();
                 let before = self.position;
                 if self.behind.is_empty() {
@@ -414,7 +401,12 @@ impl Chain {
                 self.leave_behind(context.outlet);
                 Ok(None)
             }
-            Found::End(n) => Ok(self.at_end(context, n)),
+            // Or it is as far as the disk gives it.
+            Found::End(_) if self.is_at_its_end() && self.has_more()? => Ok(None),
+            Found::End(n) => {
+                self.failing = None;
+                Ok(self.at_end(context, n))
+            }
             Found::Rewritten => {
                 self.rewritten();
                 Ok(None)

@@ -4,7 +4,9 @@
 use std::time::SystemTime;
 
 use super::*;
+use crate::inputs::follow::disk::Bad;
 use crate::inputs::follow::held;
+use crate::metrics::followed::LostBytes;
 
 /// An engine that nobody disturbs.
 struct Still {
@@ -79,6 +81,7 @@ impl Still {
 impl Drop for Still {
     fn drop(&mut self) {
         clock::set(None);
+        disk::set_bad(None);
         held::set_scarce(false);
     }
 }
@@ -454,5 +457,34 @@ fn quiet_renamed_files_are_held_up_to_a_limit_and_the_others_are_read_on_after_t
         came.sort();
         assert_eq!(came, if scarce { vec!["9", "late", "later"] } else { vec!["9", "late"] });
         assert!(still.for_seconds(45).is_empty());
+    }
+}
+
+#[test]
+fn what_is_to_be_read_again_and_can_not_be_is_waited_for_and_passed_over_when_there_is_something_newer() {
+    for rotates in [false, true] {
+        let mut still = Still::new(text_rules(), |folder, _| fs::write(folder.join(BASE), "1\n").expect("written"));
+        assert_eq!(still.for_seconds(1), ["1"]);
+        let base = still.folder.join(BASE);
+        append(&base, "2");
+        still.refuses = true;
+        assert_eq!(still.after(Duration::from_millis(100)), ["2"]);
+        still.refuses = false;
+        let name = if rotates { "c-json.log.1" } else { BASE };
+        disk::set_bad(Some(Bad { name, from: 0, errno: rustix::io::Errno::IO }));
+        if rotates {
+            shift(&still.folder);
+            fs::write(&base, "3\n").expect("written");
+        }
+        assert!(still.for_seconds(25).is_empty());
+        if rotates {
+            assert_eq!(still.for_seconds(15), ["3"]);
+        } else {
+            assert!(still.for_seconds(15).is_empty());
+            disk::set_bad(None);
+            assert_eq!(still.for_seconds(2), ["2"]);
+        }
+        let lost = &still.life.metrics.inputs[0].followed.lost_bytes[LostBytes::Unreadable as usize];
+        assert_eq!(lost.load(Ordering::Relaxed), if rotates { 2 } else { 0 });
     }
 }

@@ -145,6 +145,7 @@ fn a_tick() {
 impl Drop for Stage {
     fn drop(&mut self) {
         disk::set_hook(None);
+        disk::set_bad(None);
         clock::set(None);
     }
 }

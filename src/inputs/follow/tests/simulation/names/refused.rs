@@ -1,6 +1,9 @@
 //! What the kernel refuses, links that lead nowhere, and names that are gone: what they cost and what stays of them.
 
+use rustix::io::Errno;
+
 use super::*;
+use crate::inputs::follow::disk::Bad;
 
 #[test]
 fn links_that_lead_nowhere_cost_one_look_each_and_are_forgotten_once_they_are_gone() {
@@ -66,7 +69,7 @@ fn a_folder_that_can_not_be_listed_once_forgets_nothing() {
                 move |call| {
                     let fails = matches!(call, Call::List(path) if path == failing);
                     counts.fetch_add(usize::from(fails), Ordering::Relaxed);
-                    fails.then_some(rustix::io::Errno::MFILE)
+                    fails.then_some(Errno::MFILE)
                 },
             );
             assert!(stage.seconds(11).is_empty());
@@ -134,7 +137,7 @@ impl Layout for Counting {
 
 #[test]
 fn a_folder_that_may_not_be_watched_does_not_have_everything_walked_all_the_time() {
-    for (errno, most) in [(rustix::io::Errno::ACCESS, 2), (rustix::io::Errno::NOSPC, 14)] {
+    for (errno, most) in [(Errno::ACCESS, 2), (Errno::NOSPC, 14)] {
         let walks = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&walks);
         let refused =
@@ -227,4 +230,79 @@ fn a_container_that_came_and_went_before_its_folder_was_watched_is_counted() {
         stage.life().metrics.inputs[0].followed.lost_bytes[LostBytes::Unseen as usize].load(Ordering::Relaxed),
         0
     );
+}
+
+impl Stage {
+    /// A file with two lines that were read and two that were not is renamed, and another one is in its place.
+    fn rotated(&mut self, bad: Bad) {
+        disk::set_bad(Some(bad));
+        self.put("x.log", &["3", "4"]);
+        self.rename("x.log", "x.log.1");
+        self.put("x.log", &["5"]);
+    }
+
+    fn unreadable(&mut self) -> (u64, u64) {
+        (self.generations(Generation::Lost), self.lost_bytes(LostBytes::Unreadable))
+    }
+}
+
+fn two_lines() -> Stage {
+    let mut stage = Stage::files(&["*.log"], |root| put(&root.join("x.log"), &["1", "2"]));
+    assert_eq!(stage.seconds(1), ["1", "2"]);
+    stage
+}
+
+#[test]
+fn a_generation_that_the_disk_does_not_give_holds_newer_ones_up_for_half_a_minute_and_is_counted() {
+    // All of it, or what lies behind its third line: a read that meets that is short.
+    for (from, first, lost) in [(0, &[][..], 4), (6, &["3"], 2)] {
+        let mut stage = two_lines();
+        stage.rotated(Bad { name: "x.log.1", from, errno: Errno::IO });
+        assert_eq!(stage.seconds(28), first);
+        assert_eq!(stage.unreadable(), (0, 0));
+        assert_eq!(stage.seconds(4), ["5"]);
+        assert_eq!(stage.unreadable(), (1, lost));
+        stage.put("x.log", &["6"]);
+        assert_eq!(stage.seconds(1), ["6"]);
+    }
+    // What passes costs nothing.
+    let mut stage = two_lines();
+    stage.rotated(Bad { name: "x.log.1", from: 0, errno: Errno::IO });
+    assert!(stage.seconds(20).is_empty());
+    disk::set_bad(None);
+    assert_eq!(stage.seconds(2), ["3", "4", "5"]);
+    assert_eq!(stage.unreadable(), (0, 0));
+}
+
+#[test]
+fn a_generation_that_went_stale_is_opened_again_by_its_name_or_given_up_at_once() {
+    let mut stage = two_lines();
+    stage.rotated(Bad { name: "x.log.1 (deleted)", from: 0, errno: Errno::STALE });
+    stage.remove("x.log.1");
+    assert_eq!(stage.seconds(3), ["5"]);
+    assert_eq!(stage.unreadable(), (1, 4));
+    let opened = hook(|call| matches!(call, Call::Open(path) if path.ends_with("x.log")), |_| None);
+    disk::set_bad(Some(Bad { name: "x.log", from: 0, errno: Errno::STALE }));
+    stage.put("x.log", &["6"]);
+    assert!(stage.seconds(3).is_empty());
+    assert!(opened.load(Ordering::Relaxed) > 0, "it has a name");
+    disk::set_bad(None);
+    assert_eq!(stage.seconds(2), ["6"]);
+}
+
+#[test]
+fn a_start_waits_for_a_file_that_can_not_be_read_and_goes_on_in_it() {
+    for passes in [true, false] {
+        let mut stage = two_lines();
+        stage.stop();
+        stage.rotated(Bad { name: "x.log.1", from: 0, errno: Errno::IO });
+        stage.start();
+        assert!(stage.seconds(20).is_empty());
+        if passes {
+            disk::set_bad(None);
+        }
+        assert_eq!(stage.seconds(20), if passes { &["3", "4", "5"][..] } else { &["5"] });
+        assert_eq!(stage.unreadable(), if passes { (0, 0) } else { (1, 4) });
+        assert_eq!(stage.oddity(Oddity::FileRewritten), 0);
+    }
 }

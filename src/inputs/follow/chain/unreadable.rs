@@ -1,0 +1,152 @@
+//! Files that the disk or the network does not give. That may pass, so it is tried again every second; meanwhile what is
+//! newer waits and is held. Once there is something newer, a file that could not be read for [`PATIENCE`] is given up, with
+//! its rest counted as lost. What went stale (ESTALE) is opened again by its name; if it has none any more, it is given up
+//! at once.
+//!
+//! A read that ends at a bad block is short, as one at the end of a file is. So before a file is called final it is looked
+//! whether it has more ([`Chain::has_more`]).
+//!
+//! Limit: how long a compressed file is is not known; of one that was begun no bytes are counted.
+//!
+//! Counters: generations `lost`, lost bytes `unreadable`.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Chain;
+use crate::inputs::Outlet;
+use crate::inputs::follow::generations::Held;
+use crate::inputs::follow::identity::{self, Mark};
+use crate::inputs::follow::progress::Span;
+use crate::inputs::follow::source::{self, Source};
+use crate::inputs::follow::{clock, disk};
+use crate::metrics::followed::LostBytes;
+
+/// How long until the next try.
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
+/// For so long what is newer waits.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is to be read next, and could not be opened.
+pub(super) struct Unopened {
+    pub(super) held: Arc<Held>,
+    pub(super) offset: u64,
+    /// It was read before.
+    pub(super) again: Option<Span>,
+}
+
+/// Whether what fails since then with that error is waited for no longer.
+pub(super) fn is_over(since: Instant, error: &io::Error, held: &Held) -> bool {
+    let stale = disk::is_stale(error);
+    clock::since(since) >= PATIENCE || stale && !held.reopen()
+}
+
+impl Chain {
+    /// The file that is read, or is to be.
+    pub(super) fn current(&self) -> Option<&Arc<Held>> {
+        let source = self.source.as_ref().map(|source| &source.held);
+        source.or_else(|| self.unopened.as_ref().map(|unopened| &unopened.held))
+    }
+
+    /// Goes on with `held` at `offset`, as a new span.
+    pub(super) fn open(&mut self, held: Arc<Held>, offset: u64) {
+        self.source = None;
+        // An error is met, and said, where it is tried again.
+        let _ = self.open_new(held, offset);
+    }
+
+    fn open_new(&mut self, held: Arc<Held>, offset: u64) -> io::Result<()> {
+        self.again.head = Mark::default();
+        match Source::open(Arc::clone(&held), offset) {
+            Ok(source) => {
+                let head = if offset > 0 { source::head_of(&held).unwrap_or_default() } else { Mark::default() };
+                self.span(&held, offset, head, false);
+                self.source = Some(source);
+                self.grew = clock::now();
+                Ok(())
+            }
+            Err(error) => {
+                self.unopened = Some(Unopened { held, offset, again: None });
+                Err(error)
+            }
+        }
+    }
+
+    /// Tries again what could not be opened.
+    pub(super) fn open_now(&mut self, outlet: &Outlet, unopened: Unopened) -> io::Result<()> {
+        let Unopened { held, offset, again } = unopened;
+        match again {
+            Some(span) => self.open_again(outlet, span, offset),
+            None => self.open_new(held, offset),
+        }
+    }
+
+    /// What could not be opened yet waits behind what is read again.
+    pub(super) fn queue_unopened(&mut self) {
+        if let Some(Unopened { held, again: None, .. }) = self.unopened.take() {
+            self.queue.push_front(held);
+        }
+    }
+
+    /// Whether the end of the file that is read is its last one.
+    pub(super) fn is_at_its_end(&self) -> bool {
+        self.gone || !self.queue.is_empty()
+    }
+
+    /// Whether a plain file has more than the last read found.
+    pub(super) fn has_more(&self) -> io::Result<bool> {
+        let Some(source) = self.source.as_ref().filter(|source| !source.held.gz) else { return Ok(false) };
+        if source.held.look()?.size <= source.seen {
+            return Ok(false);
+        }
+        Ok(identity::read_at(&*source.held.file()?, &mut [0], source.seen)? > 0)
+    }
+
+    /// Whether a file that can not be read is to be passed over.
+    pub(super) fn is_unreadable(&mut self, error: &io::Error) -> bool {
+        let Some(held) = self.current().filter(|held| !held.is_given_up()).map(Arc::clone) else { return false };
+        let first = self.failing.is_none();
+        let since = *self.failing.get_or_insert_with(clock::now);
+        let newer = self.is_at_its_end() || !self.behind.is_empty();
+        if is_over(since, error, &held) && newer {
+            return true;
+        }
+        if first {
+            tracing::error!(key = self.key, path = %held.path.display(), %error, "reading failed; tried again every second");
+        }
+        false
+    }
+
+    /// Gives up a file that can not be read.
+    pub(super) fn pass_over_unreadable(&mut self, outlet: &Outlet, error: &io::Error) {
+        self.close(outlet);
+        let source = self.source.take().map(|source| (source.held, source.offset));
+        let unopened = self.unopened.take().map(|unopened| (unopened.held, unopened.offset));
+        let Some((held, offset)) = source.or(unopened) else { return };
+        let lost = unread(&held, offset).max(self.undelivered());
+        self.standing.lost(1, LostBytes::Unreadable, lost);
+        tracing::error!(
+            key = self.key,
+            path = %held.path.display(),
+            offset,
+            bytes_lost_at_least = lost,
+            %error,
+            "a file can not be read and newer ones wait, so they are gone on with and its rest is lost; see the kernel's log and check the disk or the mount"
+        );
+        (self.failing, self.skipping) = (None, None);
+        self.not_read_again();
+        self.next_behind(outlet);
+    }
+
+    /// Bytes of what is read again up to where something else begins.
+    pub(super) fn undelivered(&self) -> u64 {
+        self.behind.front().map_or(self.again.until, |next| next.start).saturating_sub(self.position)
+    }
+}
+
+/// Bytes of a file from an offset on, as far as they are known.
+pub(super) fn unread(held: &Held, offset: u64) -> u64 {
+    let size = held.look().map_or(0, |look| look.size);
+    if held.gz && offset > 0 { 0 } else { size.saturating_sub(offset) }
+}
