@@ -25,6 +25,7 @@ use super::generations::Held;
 use super::held;
 use super::inotify::{self, Bell, Watcher};
 use super::progress::Progress;
+use super::source::Decoders;
 use super::startup::Startup;
 use crate::inputs::Outlet;
 use crate::metrics::followed::{ChainFigures, Watching};
@@ -132,6 +133,7 @@ pub struct Reader {
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     watched: HashMap<i32, u64>,
     buf: Vec<u8>,
+    decoders: Decoders,
     startup: Arc<Startup>,
     /// No more news will come.
     listed: bool,
@@ -158,6 +160,7 @@ impl Reader {
             timers: BinaryHeap::new(),
             watched: HashMap::new(),
             buf: Vec::new(),
+            decoders: Decoders::default(),
             startup,
             listed: false,
         }
@@ -167,6 +170,12 @@ impl Reader {
     pub fn without_watcher(mut self) -> Reader {
         self.watcher = None;
         self
+    }
+
+    /// So many decoders it has now.
+    #[cfg(test)]
+    pub(super) fn decoders(&self) -> usize {
+        self.decoders.open()
     }
 
     /// Reads until the word to stop, or until all that was listed is read.
@@ -354,7 +363,8 @@ impl Reader {
     fn turn(&mut self, number: u64) {
         let Some(seat) = self.seats.get_mut(&number) else { return };
         let before = seat.chain.position();
-        let turn = seat.chain.turn(&mut Context { outlet: &self.outlet, buf: &mut self.buf });
+        let mut context = Context { outlet: &self.outlet, buf: &mut self.buf, decoders: &self.decoders };
+        let turn = seat.chain.turn(&mut context);
         let now = clock::now();
         if seat.chain.position() != before {
             seat.chain.standing().resting.store(false, Release);

@@ -6,7 +6,8 @@
 //! memory: it is read again when there is more of it.
 //!
 //! Limits: the buffer grows up to one line of the largest allowed length, and shrinks again. A compressed file is
-//! decoded as a stream, so a decompression bomb costs time but no memory.
+//! decoded as a stream, so a decompression bomb costs time but no memory. A decoder takes some 80 KiB, which no permit pays
+//! for, and the unfinished line; a reader has [`DECODERS_MAX`] of them.
 
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
@@ -20,6 +21,32 @@ use super::identity::{self, HEAD_BYTES, Mark, TAIL_BYTES};
 /// Bytes of one read. More gains nothing (measured: no faster past 64 KiB), less costs calls.
 pub const BLOCK: usize = 256 << 10;
 
+/// Bytes that are decoded at a time, unless a line is longer.
+const DECODED: usize = 64 << 10;
+/// Decoders of a reader at a time.
+pub const DECODERS_MAX: usize = 16;
+
+/// The decoders of one reader. (Not those of several: a reader whose sink is dead would keep all of them.)
+#[derive(Debug, Default)]
+pub struct Decoders(Arc<()>);
+
+/// The right to one decoder.
+pub struct Seat {
+    _counts: Arc<()>,
+}
+
+impl Decoders {
+    /// One more, if there may be one.
+    pub fn take(&self) -> Option<Seat> {
+        (self.open() < DECODERS_MAX).then(|| Seat { _counts: Arc::clone(&self.0) })
+    }
+
+    /// How many there are.
+    pub fn open(&self) -> usize {
+        Arc::strong_count(&self.0) - 1
+    }
+}
+
 /// One generation being read.
 pub struct Source {
     /// The file.
@@ -31,6 +58,8 @@ pub struct Source {
     tail: [u8; TAIL_BYTES],
     tail_len: usize,
     gz: Option<Gz>,
+    /// Of a compressed file.
+    _seat: Option<Seat>,
     /// Bytes were left on purpose: the next read finds them even if there are no more.
     left: bool,
 }
@@ -76,8 +105,8 @@ impl Source {
     /// # Errors
     /// What lies before the offset can not be read. (What is damaged is no error.)
     pub fn open(held: Arc<Held>, offset: u64) -> io::Result<Source> {
-        let mut source =
-            Source { held, offset, seen: offset, tail: [0; TAIL_BYTES], tail_len: 0, gz: None, left: false };
+        let (tail, tail_len) = ([0; TAIL_BYTES], 0);
+        let mut source = Source { held, offset, seen: offset, tail, tail_len, gz: None, _seat: None, left: false };
         if source.held.gz {
             source.gz = Some(Gz::open(&source.held, offset)?);
         } else {
@@ -87,6 +116,21 @@ impl Source {
             source.tail_len = if got == len { len } else { TAIL_BYTES.min(len) };
         }
         Ok(source)
+    }
+
+    /// The same with the seat of a decoder, which goes back with it.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn open_with(held: Arc<Held>, offset: u64, seat: Option<Seat>) -> io::Result<Source> {
+        Ok(Source { _seat: seat, ..Source::open(held, offset)? })
+    }
+
+    /// Nothing is read for a while: keeps no more memory than it needs for what it has.
+    pub fn rest(&mut self) {
+        if let Some(gz) = &mut self.gz {
+            gz.pending.shrink_to_fit();
+        }
     }
 
     /// The mark of the content before the offset, as far as it was read here.
@@ -117,6 +161,8 @@ impl Source {
         // Room for what is known to be there, a block more, and never more than one line needs.
         let room = (pending + BLOCK).min(line_max + BLOCK);
         if let Some(gz) = &mut self.gz {
+            // A long line is looked at each time: twice as much of it.
+            let room = (pending + DECODED.max(pending)).min(line_max + BLOCK);
             return Ok(match gz.read(&self.held, room, &mut self.seen)? {
                 Found::End(n) if left => Found::Bytes(n),
                 found => found,
@@ -404,6 +450,32 @@ mod tests {
             s.consume(&buf, n);
         }
         assert!(out == content[100_000..]);
+    }
+
+    #[test]
+    fn a_decoder_at_rest_keeps_an_unfinished_line_and_no_room_for_more_and_there_are_only_so_many() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let content = [b"x\n".repeat(100_000), b"y".repeat(200_000)].concat();
+        fs::write(dir.path().join("a.gz"), gz(&content)).expect("written");
+        let decoders = Decoders::default();
+        let mut all: Vec<Seat> = std::iter::from_fn(|| decoders.take()).collect();
+        assert_eq!((all.len(), decoders.open()), (DECODERS_MAX, DECODERS_MAX));
+        let mut s = Source::open_with(held(&dir.path().join("a.gz")), 0, all.pop()).expect("opens");
+        assert!(decoders.take().is_none());
+        let mut buf = Vec::new();
+        let kept = |s: &Source| s.gz.as_ref().map_or(0, |gz| gz.pending.capacity());
+        let mut read = 0;
+        while let Found::Bytes(n) = s.read(&mut buf, 1 << 20).expect("read") {
+            assert!(kept(&s) <= 512 << 10, "{}", kept(&s));
+            let whole = s.data(&buf, n).iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            s.consume(&buf, whole);
+            s.rest();
+            assert_eq!(kept(&s), n - whole);
+            read += whole;
+        }
+        assert_eq!((read, kept(&s)), (200_000, 200_000));
+        drop(s);
+        assert_eq!(decoders.open(), DECODERS_MAX - 1);
     }
 
     #[test]

@@ -12,11 +12,11 @@ use std::io;
 use std::sync::Arc;
 
 use super::Chain;
-use super::unreadable::Unopened;
+use super::unreadable::{Kind, Unopened};
 use crate::inputs::Outlet;
 use crate::inputs::follow::identity::Mark;
 use crate::inputs::follow::progress::Span;
-use crate::inputs::follow::source::{self, Found, Source};
+use crate::inputs::follow::source::{self, Found, Seat, Source};
 use crate::metrics::followed::LostBytes;
 
 /// What is known of what is read again.
@@ -137,13 +137,23 @@ impl Chain {
         self.unnamed = true;
         self.source = None;
         let offset = span.from + (position - span.start);
+        if span.held.gz {
+            self.unopened = Some(Unopened { held: Arc::clone(&span.held), offset, kind: Kind::Again(span) });
+            return;
+        }
         // An error is met, and said, where it is tried again.
-        let _ = self.open_again(outlet, span, offset);
+        let _ = self.open_again(outlet, span, offset, None);
     }
 
     /// Opens what is read again.
-    pub(super) fn open_again(&mut self, outlet: &Outlet, span: Span, offset: u64) -> io::Result<()> {
-        match Source::open(Arc::clone(&span.held), offset) {
+    pub(super) fn open_again(
+        &mut self,
+        outlet: &Outlet,
+        span: Span,
+        offset: u64,
+        seat: Option<Seat>,
+    ) -> io::Result<()> {
+        match Source::open_with(Arc::clone(&span.held), offset, seat) {
             Ok(mut source) => {
                 // Looked at after what lies before the offset: that is the span's, if its head is.
                 let gone = offset > 0 && !source::has_marks(&span.held, span.head, Mark::default(), 0);
@@ -159,7 +169,7 @@ impl Chain {
                 Ok(())
             }
             Err(error) => {
-                self.unopened = Some(Unopened { held: Arc::clone(&span.held), offset, again: Some(span) });
+                self.unopened = Some(Unopened { held: Arc::clone(&span.held), offset, kind: Kind::Again(span) });
                 Err(error)
             }
         }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::unreadable::{Kind, Unopened};
 use super::{Chain, Context, LINGER, Turn, linger, truncated};
 use crate::inputs::follow::generations::Held;
-use crate::inputs::follow::source::Source;
 use crate::inputs::follow::{clock, held};
 use crate::metrics::Oddity;
 
@@ -22,11 +22,11 @@ impl Chain {
         if source.held.gz {
             if let Some(error) = source.take_damage() {
                 let (held, offset) = (Arc::clone(&source.held), source.offset);
-                if let Some(wait) = gz_growing(&held, &mut self.gz_seen)
-                    && let Ok(again) = Source::open(held, offset)
-                {
-                    // It was said to be closed, but is still growing: from there on once there is more.
-                    self.source = Some(again);
+                if let Some(wait) = gz_growing(&held, &mut self.gz_seen) {
+                    // It was said to be closed, but is still growing: from there on once there is more. Meanwhile others
+                    // may have the decoder.
+                    self.source = None;
+                    self.unopened = Some(Unopened { held, offset, kind: Kind::Same });
                     return Some(Turn::Sleep(wait));
                 }
                 self.tally.odd(Oddity::GzDamaged);

@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Chain, Context, LINGER, unreadable};
+use super::unreadable::{self, Kind};
+use super::{Chain, Context, LINGER};
 use crate::inputs::Outlet;
 use crate::inputs::follow::clock;
 use crate::inputs::follow::identity::{FileId, Mark};
@@ -120,7 +121,7 @@ impl Chain {
                 "a file that was closed to make room for others grew, and was gone before it could be opened again: raise LimitNOFILE"
             );
         }
-        if self.unopened.as_ref().is_some_and(|unopened| unopened.again.is_some()) {
+        if self.unopened.as_ref().is_some_and(|unopened| matches!(unopened.kind, Kind::Again(_))) {
             let lost = self.undelivered();
             self.standing.lost(0, LostBytes::GivenUp, lost);
             let file = self.current().map(|held| &*held.name);

@@ -37,7 +37,7 @@ use crate::inputs::follow::decode::Format;
 use crate::inputs::follow::generations::{Family, Held};
 use crate::inputs::follow::identity::{FileId, HEAD_BYTES, Mark};
 use crate::inputs::follow::progress::{Progress, Span};
-use crate::inputs::follow::source::{self, Found, Source};
+use crate::inputs::follow::source::{self, Decoders, Found, Source};
 use crate::inputs::follow::standing::Standing;
 use crate::inputs::follow::tracker;
 use crate::inputs::{Ack, Outlet};
@@ -128,6 +128,8 @@ pub struct Context<'a> {
     pub outlet: &'a Outlet,
     /// The reader's buffer.
     pub buf: &'a mut Vec<u8>,
+    /// Its decoders.
+    pub decoders: &'a Decoders,
 }
 
 /// Bytes at the start, for the first message.
@@ -346,6 +348,9 @@ impl Chain {
         self.count_missing();
         let late = self.linger(context);
         self.close(context.outlet);
+        if let Some(source) = &mut self.source {
+            source.rest();
+        }
         let turn = match turn {
             Turn::Idle | Turn::Sleep(_) if late => Turn::Again,
             Turn::Idle if self.looks() == Some(linger::POLL) => Turn::Sleep(linger::POLL),
@@ -360,13 +365,15 @@ impl Chain {
 
     /// One read, or one move to another file. `Some` ends the turn.
     fn step(&mut self, context: &mut Context<'_>) -> io::Result<Option<Turn>> {
-        if let Some(unopened) = self.unopened.take() {
-            self.open_now(context.outlet, unopened)?;
+        if let Some(unopened) = self.unopened.take()
+            && let Some(turn) = self.open_now(context, unopened)?
+        {
+            return Ok(Some(turn));
         }
         let Some(source) = &mut self.source else {
             return Ok(self.next(context.outlet).or_else(|| self.at_rest(context)));
         };
-        let room = (source.seen - source.offset) as usize + source::BLOCK;
+        let (room, plain) = ((source.seen - source.offset) as usize + source::BLOCK, !source.held.gz);
         let looked = clock::wall();
         let found = source.read(context.buf, self.rules.line_max)?;
         let found = self.again.checked(source, context.buf, found);
@@ -393,7 +400,8 @@ impl Chain {
                 }
                 self.take(context, n, false);
                 // Only an unfinished line grew: wait for the rest instead of reading it again and again.
-                let waits = self.position == before && n < room && self.queue.is_empty() && self.behind.is_empty();
+                let waits =
+                    plain && self.position == before && n < room && self.queue.is_empty() && self.behind.is_empty();
                 Ok(waits.then_some(Turn::Idle))
             }
             // What is read again ended before, or is gone meanwhile.

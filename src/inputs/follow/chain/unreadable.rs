@@ -14,12 +14,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Chain;
+use super::{Chain, Context, Turn, linger};
 use crate::inputs::Outlet;
 use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::identity::{self, Mark};
 use crate::inputs::follow::progress::Span;
-use crate::inputs::follow::source::{self, Source};
+use crate::inputs::follow::source::{self, Seat, Source};
 use crate::inputs::follow::{clock, disk};
 use crate::metrics::followed::LostBytes;
 
@@ -28,12 +28,21 @@ pub(super) const AGAIN: Duration = Duration::from_secs(1);
 /// For so long what is newer waits.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is to be read next, and could not be opened.
+/// What is to be read next, and is not open: it could not be opened, or waits for a decoder.
 pub(super) struct Unopened {
     pub(super) held: Arc<Held>,
     pub(super) offset: u64,
-    /// It was read before.
-    pub(super) again: Option<Span>,
+    pub(super) kind: Kind,
+}
+
+/// What it is.
+pub(super) enum Kind {
+    /// It begins a new span.
+    New,
+    /// It is read again.
+    Again(Span),
+    /// It was read just now.
+    Same,
 }
 
 /// Whether what fails since then with that error is waited for no longer.
@@ -52,13 +61,17 @@ impl Chain {
     /// Goes on with `held` at `offset`, as a new span.
     pub(super) fn open(&mut self, held: Arc<Held>, offset: u64) {
         self.source = None;
+        if held.gz {
+            self.unopened = Some(Unopened { held, offset, kind: Kind::New });
+            return;
+        }
         // An error is met, and said, where it is tried again.
-        let _ = self.open_new(held, offset);
+        let _ = self.open_new(held, offset, None);
     }
 
-    fn open_new(&mut self, held: Arc<Held>, offset: u64) -> io::Result<()> {
+    fn open_new(&mut self, held: Arc<Held>, offset: u64, seat: Option<Seat>) -> io::Result<()> {
         self.again.head = Mark::default();
-        match Source::open(Arc::clone(&held), offset) {
+        match Source::open_with(Arc::clone(&held), offset, seat) {
             Ok(source) => {
                 let head = if offset > 0 { source::head_of(&held).unwrap_or_default() } else { Mark::default() };
                 self.span(&held, offset, head, false);
@@ -67,24 +80,37 @@ impl Chain {
                 Ok(())
             }
             Err(error) => {
-                self.unopened = Some(Unopened { held, offset, again: None });
+                self.unopened = Some(Unopened { held, offset, kind: Kind::New });
                 Err(error)
             }
         }
     }
 
-    /// Tries again what could not be opened.
-    pub(super) fn open_now(&mut self, outlet: &Outlet, unopened: Unopened) -> io::Result<()> {
-        let Unopened { held, offset, again } = unopened;
-        match again {
-            Some(span) => self.open_again(outlet, span, offset),
-            None => self.open_new(held, offset),
+    /// Opens what is not open. `Some`: it has to wait for a decoder.
+    pub(super) fn open_now(&mut self, context: &Context<'_>, next: Unopened) -> io::Result<Option<Turn>> {
+        let seat = next.held.gz.then(|| context.decoders.take());
+        if matches!(seat, Some(None)) {
+            self.unopened = Some(next);
+            return Ok(Some(Turn::Sleep(linger::POLL)));
         }
+        let (Unopened { held, offset, kind }, seat) = (next, seat.flatten());
+        match kind {
+            Kind::New => self.open_new(held, offset, seat)?,
+            Kind::Again(span) => self.open_again(context.outlet, span, offset, seat)?,
+            Kind::Same => match Source::open_with(Arc::clone(&held), offset, seat) {
+                Ok(source) => self.source = Some(source),
+                Err(error) => {
+                    self.unopened = Some(Unopened { held, offset, kind: Kind::Same });
+                    return Err(error);
+                }
+            },
+        }
+        Ok(None)
     }
 
     /// What could not be opened yet waits behind what is read again.
     pub(super) fn queue_unopened(&mut self) {
-        if let Some(Unopened { held, again: None, .. }) = self.unopened.take() {
+        if let Some(Unopened { held, kind: Kind::New, .. }) = self.unopened.take() {
             self.queue.push_front(held);
         }
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::SystemTime;
 
 use super::*;
+use crate::inputs::follow::source;
 use crate::inputs::{docker, file};
 use crate::metrics::followed::{LostBytes, Watching};
 
@@ -490,4 +491,36 @@ fn a_rotated_name_that_was_a_file_of_its_own_is_none_once_its_file_is_gone() {
     stage.put("x.log", &["3"]);
     assert_eq!(stage.seconds(100), ["3"]);
     assert_eq!(stage.life().opener.families(), 1);
+}
+
+#[test]
+fn containers_that_all_stand_in_compressed_files_have_a_few_decoders_at_a_time_and_all_their_lines_come() {
+    const CONTAINERS: usize = source::DECODERS_MAX + 8;
+    // More than one turn reads.
+    const LINES: u64 = 80;
+    let mut stage = Stage::containers(&[], |root| {
+        for n in 0..CONTAINERS {
+            let id = format!("{n:064x}");
+            container(root, &id, "web", LINES..LINES + 1);
+            let text: String = (0..LINES).map(|n| record_at(&format!("{}{n}\\n", "x".repeat(16_000)), n)).collect();
+            packed(&root.join(&id).join(format!("{id}-json.log.1.gz")), &text);
+        }
+    });
+    // The compressed files have been quiet for long enough.
+    stage.now += Duration::from_secs(2);
+    let (mut most, mut came) = (0, 0);
+    for _ in 0..200 * CONTAINERS {
+        stage.now += Duration::from_millis(5);
+        clock::set(Some((*START + stage.now, stage.wall + stage.now)));
+        let life = stage.life();
+        life.reader.step();
+        most = most.max(life.reader.decoders());
+        while let Ok(shipment) = life.queue.try_recv() {
+            came += shipment.batch.len();
+            shipment.receipts.settle(Outcome::Delivered);
+        }
+    }
+    assert_eq!(most, source::DECODERS_MAX);
+    assert_eq!(came, CONTAINERS * (LINES as usize + 1));
+    assert_eq!(stage.life().reader.decoders(), 0);
 }
