@@ -246,7 +246,7 @@ impl Node {
             return (Err(std::io::Error::other(text)), told);
         }
         for input in &leave {
-            for check in ["input", "rotation", "held deleted files"] {
+            for check in ["input", "rotation", "held deleted files", "descriptors"] {
                 self.metrics.uncheck(&format!("{check} {}", input.name));
             }
             self.metrics.inputs.iter().filter(|of| of.name == input.name).for_each(|of| of.held.forget());

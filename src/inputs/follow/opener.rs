@@ -94,6 +94,8 @@ pub struct Opener {
     was_there: bool,
     waited: Instant,
     said_waiting: bool,
+    /// Since when some family waits.
+    waits_since: Option<Instant>,
     tail: bool,
     /// Metadata may come late: look again until then.
     about_again: Option<Instant>,
@@ -165,6 +167,7 @@ impl Opener {
             was_there: false,
             waited: clock::now(),
             said_waiting: false,
+            waits_since: None,
             tail: setup.tail,
             about_again: None,
             startup: setup.startup,

@@ -2,7 +2,8 @@
 //!
 //! A copy is known by its head and by its end, which holds a time: programs start many a file with the same lines.
 //! Compressed copies are held while they have a name, so that their inodes are not used again and the opener need not
-//! show them each time. Limits: [`READ_MAX`] generations are remembered, [`COPIES_MAX`] held.
+//! show them each time. Where descriptors are scarce none is: marks and birth time tell it, should it be met again.
+//! Limits: [`READ_MAX`] generations are remembered, [`COPIES_MAX`] held.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +13,7 @@ use super::{Chain, linger};
 use crate::inputs::follow::clock;
 use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::identity::{self, FileId, HEAD_BYTES, Mark};
-use crate::inputs::follow::source;
+use crate::inputs::follow::{held as files, source};
 
 const READ_MAX: usize = 1024;
 const COPIES_MAX: usize = 128;
@@ -25,6 +26,13 @@ pub(super) struct ReadBefore {
     end: Option<(u64, Mark)>,
     /// A compressed one is held.
     copy: Option<Arc<Held>>,
+}
+
+impl ReadBefore {
+    /// Whether it is known without being held: its inode may be another file's by then.
+    fn is_known_closed(&self) -> bool {
+        self.id.btime != 0 || self.end.is_some()
+    }
 }
 
 impl Chain {
@@ -59,13 +67,28 @@ impl Chain {
 
     /// The compressed copy of what was read before.
     pub(super) fn hold_copy(&mut self, held: Arc<Held>) {
-        if held.gz && !self.read_before.iter().any(|read| read.copy.as_ref().is_some_and(|copy| copy.id == held.id)) {
-            let head = source::head_of(&held).unwrap_or_default();
-            self.add(ReadBefore { id: held.id, head, end: None, copy: Some(held) });
+        if !held.gz {
+            return;
         }
+        if let Some(read) = self.read_before.iter_mut().find(|read| read.id == held.id) {
+            if !files::are_scarce() {
+                read.copy.get_or_insert(held);
+            }
+            return;
+        }
+        let head = source::head_of(&held).unwrap_or_default();
+        self.add(ReadBefore { id: held.id, head, end: None, copy: Some(held) });
     }
 
-    fn add(&mut self, read: ReadBefore) {
+    /// Closes the copies that are held.
+    pub(super) fn let_go_of_copies(&mut self) {
+        self.read_before.iter_mut().filter(|read| read.is_known_closed()).for_each(|read| read.copy = None);
+    }
+
+    fn add(&mut self, mut read: ReadBefore) {
+        if files::are_scarce() && read.is_known_closed() {
+            read.copy = None;
+        }
         if self.read_before.len() >= READ_MAX {
             self.read_before.pop_front();
         }

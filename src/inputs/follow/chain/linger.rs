@@ -95,9 +95,10 @@ impl Chain {
         self.lane.is_waiting() && clock::since(self.grew) < PIECE_WAIT
     }
 
-    /// Leaves quiet renamed files, and closes the file that is read, if it is read and delivered to its end and has a name.
-    /// Says whether it was open.
+    /// Lets go of compressed copies, leaves quiet renamed files, and closes the file that is read, if it is read and
+    /// delivered to its end and has a name. Says whether that was open.
     pub(in crate::inputs::follow) fn park(&mut self) -> bool {
+        self.let_go_of_copies();
         self.leave_quiet(0);
         let Some(source) = &self.source else { return false };
         let idle = self.queue.is_empty() && self.lingering.is_empty() && self.behind.is_empty() && !source.held.gz;

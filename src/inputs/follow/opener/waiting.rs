@@ -1,10 +1,16 @@
-//! Families that wait for a descriptor: where there are more files than `LimitNOFILE` allows.
+//! Families that wait for a descriptor: where there are more files than `LimitNOFILE` allows. Who waits for [`WAITED`] is a
+//! health check: all that is open has something to read, or is not delivered.
 
 use std::sync::atomic::Ordering::Release;
+use std::time::Duration;
 
 use super::Opener;
 use crate::inputs::follow::generations::Family;
 use crate::inputs::follow::{clock, held};
+use crate::metrics::Health;
+
+/// So long some family may wait until it is worth a word.
+const WAITED: Duration = Duration::from_secs(10);
 
 impl Opener {
     /// Remembers a family that can not be opened for want of descriptors.
@@ -49,5 +55,25 @@ impl Opener {
             self.look(family);
         }
         self.was_there = false;
+        self.tell_waiting();
+    }
+
+    fn tell_waiting(&mut self) {
+        let (metrics, name) = (&self.outlet.metrics, format!("descriptors {}", self.input));
+        let Some(first) = self.waiting.keys().next().filter(|_| held::are_scarce()) else {
+            self.waits_since = None;
+            metrics.uncheck(&name);
+            return;
+        };
+        if clock::since(*self.waits_since.get_or_insert_with(clock::now)) < WAITED {
+            return;
+        }
+        let reason = format!(
+            "{} names wait for a descriptor, such as {}: {} files are open, and none of them is idle and delivered; see whether a sink is slow or failing, and raise LimitNOFILE (systemd) or --ulimit nofile (Docker)",
+            self.waiting.len(),
+            first.display(),
+            held::open_files()
+        );
+        metrics.check(&name, Health::Warn, reason);
     }
 }

@@ -488,3 +488,40 @@ fn what_is_to_be_read_again_and_can_not_be_is_waited_for_and_passed_over_when_th
         assert_eq!(lost.load(Ordering::Relaxed), if rotates { 2 } else { 0 });
     }
 }
+
+#[test]
+fn compressed_copies_are_closed_where_descriptors_are_scarce_and_not_read_again() {
+    let mut still = Still::new(docker_rules(), |folder, _| create(folder, 0));
+    assert_eq!(still.for_seconds(1), ["0"]);
+    // As Docker does it: right after a line, and with a copy of all of it.
+    let rotate = |still: &mut Still, n: u64| {
+        let (folder, last) = (still.folder.clone(), 10 * n - 1);
+        let name = |n: u64, gz: &str| folder.join(format!("{BASE}.{n}{gz}"));
+        let mut base = OpenOptions::new().append(true).open(folder.join(BASE)).expect("there");
+        base.write_all(record(last).as_bytes()).expect("written");
+        assert_eq!(still.after(Duration::from_millis(10)), [last.to_string()]);
+        (1..9).rev().for_each(|n| drop(fs::rename(name(n, ".gz"), name(n + 1, ".gz"))));
+        shift(&folder);
+        create(&folder, 10 * n);
+        let mut encoder = GzEncoder::new(File::create(name(1, ".gz")).expect("made"), Compression::fast());
+        let text = record(10 * n - 10) + &record(last);
+        encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish().map(drop)).expect("written");
+        fs::remove_file(name(1, "")).expect("there");
+        assert_eq!(still.for_seconds(13), [(10 * n).to_string()]);
+    };
+    (1..5).for_each(|n| rotate(&mut still, n));
+    let open = still.open(".gz");
+    assert!(open >= 3, "{open}: what is not held need not be closed");
+    held::set_scarce(true);
+    assert!(still.for_seconds(61).is_empty());
+    assert_eq!(still.open(".gz"), 0);
+    (5..8).for_each(|n| rotate(&mut still, n));
+    assert!(still.for_seconds(61).is_empty());
+    assert_eq!(still.open(".gz"), 0);
+    // Met again, they are known: without a base all that is there is looked at.
+    held::set_scarce(false);
+    fs::remove_file(still.folder.join(BASE)).expect("there");
+    assert!(still.for_seconds(25).is_empty());
+    create(&still.folder, 80);
+    assert_eq!(still.for_seconds(13), ["80"]);
+}

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::SystemTime;
 
 use super::*;
-use crate::inputs::follow::source;
+use crate::inputs::follow::{held, source};
 use crate::inputs::{docker, file};
 use crate::metrics::followed::{LostBytes, Watching};
 
@@ -147,6 +147,7 @@ impl Drop for Stage {
     fn drop(&mut self) {
         disk::set_hook(None);
         disk::set_bad(None);
+        held::set_scarce(false);
         clock::set(None);
     }
 }

@@ -306,3 +306,19 @@ fn a_start_waits_for_a_file_that_can_not_be_read_and_goes_on_in_it() {
         assert_eq!(stage.oddity(Oddity::FileRewritten), 0);
     }
 }
+
+#[test]
+fn who_waits_for_a_descriptor_for_ten_seconds_is_a_health_check() {
+    let mut stage = Stage::files(&["*.log"], |root| put(&root.join("a.log"), &["1"]));
+    assert_eq!(stage.seconds(1), ["1"]);
+    let told = |stage: &mut Stage| stage.life().metrics.checks().remove("descriptors in");
+    held::set_scarce(true);
+    stage.put("b.log", &["2"]);
+    assert!(stage.seconds(9).is_empty() && told(&mut stage).is_none());
+    assert!(stage.seconds(3).is_empty());
+    let (health, reason) = told(&mut stage).expect("told");
+    assert!(health == Health::Warn && reason.contains("b.log") && reason.contains("LimitNOFILE"), "{reason}");
+    held::set_scarce(false);
+    assert_eq!(stage.seconds(1), ["2"]);
+    assert_eq!(told(&mut stage), None);
+}
