@@ -28,6 +28,7 @@ use super::{clock, disk, progress::Progress, stored};
 use crate::metrics::{Health, Metrics};
 use crate::workers::Workers;
 
+mod closing; // of chains with batches under way
 mod lock; // of the data folder
 
 /// The name within the data folder.
@@ -82,6 +83,7 @@ struct State {
     noted: HashMap<Key, Entry>,
     /// Strong: a chain's receipts may settle after its reader has ended.
     live: HashMap<Key, Arc<Progress>>,
+    closing: Vec<closing::Closing>,
     seq: u64,
     dirty: bool,
     urgent: bool,
@@ -100,14 +102,6 @@ struct State {
 impl State {
     fn is_live(&self, key: &Key, progress: &Arc<Progress>) -> bool {
         self.live.get(key).is_some_and(|live| Arc::ptr_eq(live, progress))
-    }
-
-    fn close(&mut self, key: Key, saved: Option<Saved>) {
-        self.live.remove(&key);
-        if let Some(saved) = saved {
-            self.news.insert(key, Entry { saved, seen: seconds_now() });
-        }
-        self.dirty = true;
     }
 }
 
@@ -185,8 +179,12 @@ impl Checkpoints {
     /// How far a chain was delivered, as far as is known.
     pub fn lookup(&self, input: &str, key: &str) -> Option<Saved> {
         let (state, key) = (self.lock(), (input.to_owned(), key.to_owned()));
+        let closing = state.closing.iter().rfind(|closing| closing.key == key);
+        let closing = closing.map(|closing| Arc::clone(&closing.progress));
         let found = [&state.news, &state.noted, &state.entries].into_iter().find_map(|of| of.get(&key));
-        found.map(|entry| entry.saved.clone())
+        let found = found.map(|entry| entry.saved.clone());
+        drop(state);
+        closing.and_then(|progress| progress.last_saved()).or(found)
     }
 
     /// Whether anything of an input was ever saved: then this is not its first start.
@@ -215,8 +213,9 @@ impl Checkpoints {
 
     /// From now on the chain's progress is saved.
     pub fn attach(&self, input: &str, key: &str, progress: &Arc<Progress>) {
-        let mut state = self.lock();
-        state.live.insert((input.to_owned(), key.to_owned()), Arc::clone(progress));
+        let (mut state, key) = (self.lock(), (input.to_owned(), key.to_owned()));
+        state.forget_closing(&key);
+        state.live.insert(key, Arc::clone(progress));
         state.dirty = true;
         self.wake.notify_all();
     }
@@ -227,6 +226,7 @@ impl Checkpoints {
         let mut state = self.lock();
         if state.is_live(&key, progress) {
             state.live.remove(&key);
+            state.forget_closing(&key);
             let State { entries, news, noted, .. } = &mut *state;
             [entries, news, noted].into_iter().for_each(|of| drop(of.remove(&key)));
             state.dirty = true;
@@ -234,13 +234,16 @@ impl Checkpoints {
         }
     }
 
-    /// The chain is at its end, and may go on at another start: its record stays, its files are let go of.
+    /// The chain is at its end, and may go on at another start: its record stays, its files are let go of once what is under
+    /// way has come to its end.
     pub fn close(&self, input: &str, key: &str, progress: &Arc<Progress>) {
         let key = (input.to_owned(), key.to_owned());
+        // In this order: what ends in between is in it.
+        let under_way = progress.is_under_way();
         let saved = progress.last_saved();
         let mut state = self.lock();
         if state.is_live(&key, progress) {
-            state.close(key, saved);
+            state.close(key, progress, under_way, saved);
             self.wake.notify_all();
         }
     }
@@ -356,24 +359,28 @@ impl Checkpoints {
         let live: Vec<(Key, Arc<Progress>)> = {
             let mut state = self.lock();
             (state.dirty, state.urgent, state.many, state.moved, state.bytes) = (false, false, false, None, 0);
-            state.live.iter().map(|(key, progress)| (key.clone(), Arc::clone(progress))).collect()
+            let closing = state.closing.iter().map(|closing| (&closing.key, &closing.progress));
+            state.live.iter().chain(closing).map(|(key, progress)| (key.clone(), Arc::clone(progress))).collect()
         };
-        let news: Vec<(Key, Arc<Progress>, Option<Saved>)> = live
+        let news: Vec<(Key, Arc<Progress>, bool, Option<Saved>)> = live
             .into_iter()
             .map(|(key, progress)| {
+                let under_way = progress.is_under_way();
                 let saved = progress.take_saved();
-                (key, progress, saved)
+                (key, progress, under_way, saved)
             })
             .collect();
         let now = seconds_now();
         let mut state = self.lock();
-        for (key, progress, saved) in news {
+        for (key, progress, under_way, saved) in news {
             // A chain that was forgotten meanwhile stays forgotten, and another one in its place has a place of its own.
-            if !state.is_live(&key, &progress) {
+            if !state.is_known(&key, &progress) {
                 continue;
             }
-            let entry = state.entries.get_mut(&key);
-            match (saved, entry) {
+            if !under_way {
+                state.closing.retain(|closing| !Arc::ptr_eq(&closing.progress, &progress));
+            }
+            match (saved, state.entries.get_mut(&key)) {
                 (Some(saved), entry) => {
                     // That its file counts as lost rests on no output, and the ledger of this save has it.
                     if let Some(entry) = entry.filter(|entry| saved.lost && saved.done == entry.saved.done) {

@@ -18,6 +18,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::chain::{About, First, Seed};
+use super::checkpoint::Checkpoints;
 use super::generations::{Family, Held, Opened};
 use super::inotify::{self, Bell, Watcher};
 use super::keeper::Chains;
@@ -325,6 +326,12 @@ impl Opener {
         let can_wait = folder.watch.is_some() && !self.outlet.once;
         if held::are_used_up() || kin.newest.is_none() && can_wait && held::are_scarce() {
             self.wait_for_descriptor(family);
+            return;
+        }
+        // Where it goes on is known once what is under way of it has come to its end.
+        let closing = |checkpoints: &Arc<Checkpoints>| checkpoints.is_closing(&self.input, &self.layout.key(&family));
+        if kin.newest.is_none() && self.outlet.checkpoints.as_ref().is_some_and(closing) {
+            self.wait(family);
             return;
         }
         kin.published.retain(|one| one.held.strong_count() > 0);

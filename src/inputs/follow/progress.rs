@@ -106,6 +106,11 @@ impl Progress {
         inner.tracker.is_idle() && !inner.untold && (!inner.dirty || self.checkpoints.upgrade().is_none())
     }
 
+    /// Whether the fate of something that was read is not known yet.
+    pub fn is_under_way(&self) -> bool {
+        self.lock().tracker.is_under_way()
+    }
+
     /// Where the first byte lies that is not delivered; `None` before the first file is begun.
     pub fn undelivered(&self) -> Option<Undelivered> {
         let inner = self.lock();

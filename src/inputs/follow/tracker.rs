@@ -101,6 +101,11 @@ impl Tracker {
         self.ranges.is_empty()
     }
 
+    /// Whether something is in flight whose fate is not known yet.
+    pub fn is_under_way(&self) -> bool {
+        self.ranges.iter().any(|range| range.state == State::InFlight)
+    }
+
     /// Forgets what is in flight: it will be read again from the mark.
     pub fn reset(&mut self) {
         self.first += self.ranges.len() as u64;

@@ -70,8 +70,8 @@ impl Stage {
         self.life.as_mut().expect("runs")
     }
 
-    /// Lets time pass, gives everybody a turn, and takes the lines that came.
-    fn after(&mut self, time: Duration) -> Vec<String> {
+    /// Lets time pass, and gives everybody a turn.
+    fn turns(&mut self, time: Duration) {
         self.now += time;
         clock::set(Some((*START + self.now, self.wall + self.now)));
         let life = self.life();
@@ -82,6 +82,12 @@ impl Stage {
                 break;
             }
         }
+    }
+
+    /// The same, and takes the lines that came.
+    fn after(&mut self, time: Duration) -> Vec<String> {
+        self.turns(time);
+        let life = self.life();
         let mut came = Vec::new();
         while let Ok(shipment) = life.queue.try_recv() {
             let batch = &shipment.batch;

@@ -178,6 +178,46 @@ fn a_container_that_is_not_excluded_any_more_goes_on_where_it_was_left() {
 }
 
 #[test]
+fn what_is_under_way_when_a_container_is_left_does_not_come_again_when_it_is_followed_again_or_after_a_restart() {
+    let id = "b".repeat(64);
+    for restarts in [false, true] {
+        for in_time in [false, true] {
+            let mut stage =
+                Stage::containers(&["name:sidecar-*"], |root| container(root, &"b".repeat(64), "web", 0..1));
+            assert_eq!(stage.seconds(1), ["0"]);
+            container(&stage.root, &id, "web", 1..3);
+            stage.turns(Duration::from_millis(100));
+            let held: Vec<Shipment> = std::iter::from_fn(|| stage.life().queue.try_recv().ok()).collect();
+            assert_eq!(held.iter().map(|shipment| shipment.batch.len()).sum::<usize>(), 2);
+            config(&stage.root, &id, "sidecar-x");
+            assert!(stage.seconds(1).is_empty());
+            let settle = || held.into_iter().for_each(|shipment| shipment.receipts.settle(Outcome::Delivered));
+            if in_time {
+                settle();
+                assert!(stage.seconds(1).is_empty());
+                if restarts {
+                    stage.stop();
+                    stage.start();
+                }
+                config(&stage.root, &id, "web");
+            } else {
+                // It waits for what is under way.
+                config(&stage.root, &id, "web");
+                assert!(stage.seconds(5).is_empty());
+                settle();
+                if restarts {
+                    stage.stop();
+                    stage.start();
+                }
+            }
+            assert!(stage.seconds(3).is_empty(), "nothing comes again");
+            container(&stage.root, &id, "web", 3..4);
+            assert_eq!(stage.seconds(1), ["3"]);
+        }
+    }
+}
+
+#[test]
 fn a_folder_in_the_place_of_a_followed_file_is_said_with_its_path() {
     let mut stage = Stage::files(&["*"], |root| {
         put(&root.join("a.log"), &["1"]);
