@@ -620,7 +620,8 @@ mod tests {
         let mark = super::super::tracker::Mark { done: 4, ..Default::default() };
         let progress = Progress::new(mark, Some(&checkpoints));
         let head = super::super::identity::Mark::of(b"one\ntwo\n");
-        let span = super::super::progress::Span { start: 0, from: 0, held: Arc::clone(&held), head, late: false };
+        let (held_too, named) = (Arc::clone(&held), held.id);
+        let span = super::super::progress::Span { start: 0, from: 0, held: held_too, named, head, late: false };
         progress.lock().spans.push_back(span);
         checkpoints.attach("in", "a", &progress);
         checkpoints.save().expect("saved");
@@ -667,7 +668,8 @@ mod tests {
             let mark = super::super::tracker::Mark { done: 4, ..Default::default() };
             let progress = Progress::new(mark, Some(&checkpoints));
             let head = super::super::identity::Mark::of(b"one\ntwo\n");
-            let span = super::super::progress::Span { start: 0, from: 0, held: Arc::clone(&held), head, late: false };
+            let (held_too, named) = (Arc::clone(&held), held.id);
+            let span = super::super::progress::Span { start: 0, from: 0, held: held_too, named, head, late: false };
             progress.lock().spans.push_back(span);
             checkpoints.attach(input, "a", &progress);
             held

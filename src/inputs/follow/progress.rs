@@ -22,6 +22,8 @@ pub struct Span {
     pub from: u64,
     /// The file.
     pub held: Arc<Held>,
+    /// After which file its records are named: itself, or the one that it is the copy of.
+    pub named: FileId,
     /// Its head, as far as it is known.
     pub head: identity::Mark,
     /// What came to a renamed file while the next one was read already.
@@ -230,6 +232,7 @@ impl Inner {
             offset,
             size,
             next: older.then(|| self.spans[at].held.id),
+            named: Some(span.named).filter(|named| *named != span.held.id),
         })
     }
 }
@@ -268,6 +271,7 @@ mod tests {
                 start,
                 from,
                 held: Arc::clone(held),
+                named: held.id,
                 head: identity::Mark::default(),
                 late,
             }));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::checkpoint::{Place, Saved};
 use super::generations::Held;
+use super::identity::FileId;
 use super::source::{has_marks, shows_marks};
 
 /// What became of a stored place.
@@ -37,6 +38,8 @@ pub struct Start {
     pub replay: u64,
     /// What became of the stored place.
     pub fate: Fate,
+    /// After which file the records of this one were named before.
+    pub named: Option<FileId>,
 }
 
 /// Finds the start of a chain that has a checkpoint. `generations` are those that exist, oldest first.
@@ -44,23 +47,33 @@ pub fn find(generations: &[Arc<Held>], saved: &Saved) -> Start {
     if let Some((hold, ahead)) = &saved.hold
         && let Some(at) = locate(generations, hold)
     {
-        return Start { at, offset: hold.offset, replay: *ahead, fate: Fate::Found };
+        return Start { at, offset: hold.offset, replay: *ahead, fate: Fate::Found, named: Some(name_of(hold)) };
     }
     if let Some(at) = locate(generations, &saved.done) {
-        return Start { at, offset: saved.done.offset, replay: 0, fate: Fate::Found };
+        let named = Some(name_of(&saved.done));
+        return Start { at, offset: saved.done.offset, replay: 0, fate: Fate::Found, named };
     }
     // Without a birth time it may be another file's inode by now.
     let next = saved.done.next.filter(|next| next.btime != 0);
     if let Some(at) = generations.iter().position(|held| Some(held.id) == next) {
-        return Start { at, offset: 0, replay: 0, fate: Fate::Found };
+        return from_head(at, Fate::Found);
     }
     let same_file = |held: &Arc<Held>| held.id == saved.done.id;
     if let Some(at) = generations.iter().position(same_file) {
-        return Start { at, offset: 0, replay: 0, fate: Fate::Rewritten };
+        return from_head(at, Fate::Rewritten);
     }
     let copied = saved.done.next.is_some() && generations.iter().any(|held| held.gz);
     let fate = if copied { Fate::GoneComplete } else { Fate::Gone };
-    Start { at: 0, offset: 0, replay: 0, fate }
+    from_head(0, fate)
+}
+
+fn from_head(at: usize, fate: Fate) -> Start {
+    Start { at, offset: 0, replay: 0, fate, named: None }
+}
+
+/// After which file its records are named.
+fn name_of(place: &Place) -> FileId {
+    place.named.unwrap_or(place.id)
 }
 
 fn locate(generations: &[Arc<Held>], place: &Place) -> Option<usize> {
@@ -82,7 +95,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::super::identity::{self, FileId};
+    use super::super::identity;
     use super::super::{generations, source};
     use super::*;
 
@@ -98,8 +111,7 @@ mod tests {
             head: source::head_of(held).expect("read"),
             tail: identity::tail_of(&held.file().expect("held"), offset).expect("read"),
             offset,
-            size: 0,
-            next: None,
+            ..Place::default()
         }
     }
 
@@ -135,12 +147,15 @@ mod tests {
         let gone = held(dir.path(), "a", b"one\n");
         let rest = [held(dir.path(), "b", b"two\n"), held(dir.path(), "c", b"three\n")];
         let mut stored = place(&gone, 4);
-        assert_eq!(find(&rest, &stored.clone().into()), Start { at: 0, offset: 0, replay: 0, fate: Fate::Gone });
+        assert_eq!(find(&rest, &stored.clone().into()), from_head(0, Fate::Gone));
         stored.next = Some(FileId::default());
         assert_eq!(find(&rest, &stored.clone().into()).fate, Fate::Gone, "the next one is gone, too");
         stored.next = Some(rest[1].id);
-        let start = Start { at: 1, offset: 0, replay: 0, fate: Fate::Found };
-        assert_eq!(find(&rest, &stored.clone().into()), start, "what was before the next one was read");
+        assert_eq!(
+            find(&rest, &stored.clone().into()),
+            from_head(1, Fate::Found),
+            "what was before the next one was read"
+        );
         let packed = [held(dir.path(), "c.gz", b"")];
         stored.next = Some(FileId::default());
         assert_eq!(find(&packed, &stored.into()).fate, Fate::GoneComplete, "the next one may have been compressed");

@@ -36,6 +36,8 @@ pub struct Place {
     pub size: u64,
     /// The place is the file's end, and a newer generation follows, of which nothing is known but who it is.
     pub next: Option<FileId>,
+    /// Its records are named after another file: it is the copy of that.
+    pub named: Option<FileId>,
 }
 
 /// How far one chain was delivered.
@@ -139,9 +141,18 @@ fn put_place(out: &mut Vec<u8>, name: &str, place: &Place) -> io::Result<()> {
         tail.hash,
     )?;
     match place.next {
-        Some(next) => write!(out, "{{\"dev\":{},\"ino\":{},\"btime\":{}}}}}", next.dev, next.ino, next.btime),
-        None => write!(out, "null}}"),
+        Some(next) => put_id(out, next)?,
+        None => write!(out, "null")?,
     }
+    if let Some(named) = place.named {
+        write!(out, ",\"named\":")?;
+        put_id(out, named)?;
+    }
+    write!(out, "}}")
+}
+
+fn put_id(out: &mut Vec<u8>, id: FileId) -> io::Result<()> {
+    write!(out, "{{\"dev\":{},\"ino\":{},\"btime\":{}}}", id.dev, id.ino, id.btime)
 }
 
 /// Reads what is whole.
@@ -206,9 +217,9 @@ fn place(value: &Value) -> Option<Place> {
     let id = |value: &Value| {
         Some(FileId { dev: value["dev"].as_u64()?, ino: value["ino"].as_u64()?, btime: value["btime"].as_i64()? })
     };
-    let next = match &value["next"] {
-        Value::Null => None,
-        next => Some(id(next)?),
+    let some_id = |value: &Value| match value {
+        Value::Null => Some(None),
+        value => Some(Some(id(value)?)),
     };
     Some(Place {
         id: id(value)?,
@@ -217,7 +228,8 @@ fn place(value: &Value) -> Option<Place> {
         tail: mark(&value["tail"])?,
         offset: value["offset"].as_u64()?,
         size: value["size"].as_u64()?,
-        next,
+        next: some_id(&value["next"])?,
+        named: some_id(&value["named"])?,
     })
 }
 
@@ -236,6 +248,7 @@ mod tests {
             offset,
             size: offset + 9,
             next: offset.is_multiple_of(2).then_some(FileId { dev: 1, ino: offset, btime: -1 }),
+            named: offset.is_multiple_of(3).then_some(FileId { dev: 2, ino: offset, btime: 7 }),
         };
         let hold = (offset > 5).then(|| (Place { offset: 5, ..done.clone() }, offset - 5));
         let saved = Saved { done, hold, last: -7, lost: offset.is_multiple_of(3) };

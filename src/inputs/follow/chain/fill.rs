@@ -146,7 +146,7 @@ impl Chain {
     fn ids_from(&self, position: u64) -> Option<IdRun> {
         let inner = self.progress.lock();
         let span = inner.span_of(position)?;
-        let id = span.held.id;
+        let id = span.named;
         let parts = [self.rules.input.as_bytes(), self.key.as_bytes()];
         let file = [id.dev.to_le_bytes(), id.ino.to_le_bytes(), id.btime.to_le_bytes()];
         let prefix = prefix_of(&[parts[0], parts[1], &file.concat()]);

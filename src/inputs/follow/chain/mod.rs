@@ -204,6 +204,8 @@ pub struct Chain {
     /// The one that was read last: its head, and the mark before the offset where it ended.
     copy_ended: Option<truncated::Ended>,
     standing: Arc<Standing>,
+    /// A file that a checkpoint's place was found in, and the one after which its records are named.
+    copy_of: Option<(FileId, FileId)>,
     /// The newest of what it was made with, and [`Seed::stand_ins`] that are left.
     stand_ins: (u64, u64),
     family: Family,
@@ -252,6 +254,7 @@ impl Chain {
             copies_read: VecDeque::new(),
             copies_sought: 0,
             copy_ended: None,
+            copy_of: None,
             stand_ins: (seed.generations.iter().map(|held| held.number).max().unwrap_or(0), seed.stand_ins),
             standing: seed.standing,
             family: seed.family,

@@ -9,7 +9,7 @@ use super::{Chain, First, Opening};
 use crate::inputs::Outlet;
 use crate::inputs::follow::checkpoint::Saved;
 use crate::inputs::follow::generations::Held;
-use crate::inputs::follow::identity::{self, Mark};
+use crate::inputs::follow::identity::{self, FileId, Mark};
 use crate::inputs::follow::progress::Span;
 use crate::inputs::follow::resume::{self, Fate};
 use crate::inputs::follow::tracker;
@@ -43,6 +43,9 @@ impl Chain {
                     return Opening { done: opening.bytes, ..opening };
                 }
                 self.say_fate(start.fate, &saved, outlet);
+                // Compressed meanwhile: its records keep their names. (Those of a file that was truncated are its own.)
+                let is_gone = |named: &FileId| generations.iter().all(|held| held.id != *named);
+                self.copy_of = start.named.filter(is_gone).map(|named| (generations[start.at].id, named));
                 if matches!(start.fate, Fate::Found | Fate::Rewritten) || first == First::Oldest {
                     (at, offset) = (start.at, start.offset);
                 }
@@ -142,7 +145,8 @@ impl Chain {
 
     /// From the position on it is `held` that is read, from that offset.
     pub(super) fn span(&mut self, held: &Arc<Held>, from: u64, head: Mark, late: bool) {
-        let span = Span { start: self.position, from, held: Arc::clone(held), head, late };
+        let named = self.copy_of.filter(|(copy, _)| *copy == held.id).map_or(held.id, |(_, named)| named);
+        let span = Span { start: self.position, from, held: Arc::clone(held), named, head, late };
         self.unnamed = true;
         self.progress.lock().spans.push_back(span);
     }

@@ -77,3 +77,38 @@ fn the_unfinished_last_line_of_a_generation_comes_again_too_when_it_was_not_deli
     assert_eq!(all[11..22], first);
     assert_eq!(all[22..], lines(10..11));
 }
+
+#[test]
+fn what_comes_again_from_a_generation_that_was_compressed_meanwhile_has_the_id_that_it_had() {
+    let docker = Docker::new();
+    docker.append(&lines(0..10));
+    let node = Node::at(Some(&docker.data()));
+    node.start("docker", &docker.settings());
+    node.wait_for(10);
+    node.shut_down();
+    docker.append(&lines(10..20));
+    // It arrives, and nobody says so.
+    let came = |ready: &dyn Fn() -> bool| {
+        let node = Node::at(Some(&docker.data()));
+        node.hold.store(true, Ordering::Release);
+        node.start("docker", &docker.settings());
+        node.wait_for(10);
+        until("ready", ready);
+        let ids: Vec<(String, RecordId)> = node.all()[..10].iter().map(|of| (of.log.clone(), of.id)).collect();
+        node.crash();
+        ids
+    };
+    let first = came(&|| true);
+    assert_eq!(first.iter().map(|(log, _)| log.clone()).collect::<Vec<_>>(), lines(10..20));
+    docker.rotate(3);
+    docker.compress(1);
+    docker.append(&lines(20..21));
+    // Once by the plain file's checkpoint, and once by the copy's own.
+    let is_saved = || {
+        let stored = crate::inputs::follow::checkpoint::stored(&docker.data()).expect("readable");
+        stored.values().all(|entry| entry.saved.done.named.is_some() && entry.saved.done.name.ends_with(".gz"))
+    };
+    assert!(!is_saved());
+    assert_eq!(came(&is_saved), first);
+    assert_eq!(came(&|| true), first);
+}

@@ -22,6 +22,7 @@ use crate::metrics::{Health, Metrics, Oddity};
 use crate::pipeline::Pipeline;
 use crate::pipeline::route::{Port, Router};
 use crate::record::TagGlob;
+use crate::record_id::RecordId;
 use crate::settings::{Doc, Section};
 use crate::workers::{Stop, Workers};
 
@@ -34,12 +35,13 @@ mod simulation;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-/// A record as it arrived: tag, container name, and `log` (or the first field).
+/// A record as it arrived: tag, container name, `log` (or the first field), and id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrived {
     tag: String,
     name: String,
     log: String,
+    id: RecordId,
 }
 
 /// A node with one input and one sink, which takes everything unless it is told not to.
@@ -129,7 +131,8 @@ impl Node {
                     let log = log.unwrap_or_else(|| batch.bytes(field.value).into());
                     let log = String::from_utf8_lossy(&log).into_owned();
                     let tag = batch.tag_of(at).as_str().to_owned();
-                    arrived.lock().expect("no panic").push(Arrived { tag, name: name.clone(), log });
+                    let (name, id) = (name.clone(), batch.id_of(at));
+                    arrived.lock().expect("no panic").push(Arrived { tag, name, log, id });
                 }
                 if hold.load(Ordering::Acquire) {
                     held.lock().expect("no panic").push(shipment);
