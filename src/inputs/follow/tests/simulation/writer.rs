@@ -199,13 +199,16 @@ impl Writer {
                 }
             }
             Step::Create => {
-                self.file = Some(File::create(self.folder.join(BASE)).expect("created"));
+                let file = File::create(self.folder.join(BASE)).expect("created");
+                self.date(&file);
+                self.file = Some(file);
                 self.names.insert(BASE.to_owned(), self.generations.len());
                 self.generations.push(Generation::default());
             }
             Step::Truncate => {
                 let file = File::options().append(true).open(self.folder.join(BASE)).expect("there");
                 file.set_len(0).expect("truncated");
+                self.date(&file);
                 self.file = Some(file);
                 // Nobody can know what of it was read by then: the simulation looks at the order only.
                 let at = self.names[BASE];
@@ -245,9 +248,17 @@ impl Writer {
     }
 
     fn write(&mut self, text: &str) {
-        self.file.as_mut().expect("created").write_all(text.as_bytes()).expect("written");
+        let mut file = self.file.as_ref().expect("created");
+        file.write_all(text.as_bytes()).expect("written");
+        self.date(file);
         let at = self.names[BASE];
         self.generations[at].bytes.extend_from_slice(text.as_bytes());
+    }
+
+    /// A file was changed at the simulation's time: that of the kernel is hardly later than when it began, and would make
+    /// each plain file older than each compressed one.
+    fn date(&self, file: &File) {
+        file.set_modified(self.wall + self.now).expect("set");
     }
 
     fn begin_rotation(&mut self) {
@@ -291,7 +302,7 @@ impl Writer {
             }
         };
         file.write_all(bytes).expect("written");
-        file.set_modified(self.wall + self.now).expect("set");
+        self.date(&file);
         if parts < 2 {
             self.packed = Some((file, parts + 1));
         }
