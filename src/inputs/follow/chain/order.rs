@@ -4,7 +4,8 @@
 //! meanwhile and is there twice, or what was opened as the oldest was made after the newest. So those files are put in the
 //! order of what they hold: the latest `time` of their last records. The records of a container are written in the order of
 //! their times, but for pieces of a long line, which have the time of the first; hence the latest, and not the last. A
-//! compressed file has the time of its plain one and comes next to it, where it is met as its copy.
+//! compressed file has the time of its plain one and comes next to it, where it is met as its copy. One that is not whole and
+//! has the beginning of a plain one is left out: that will be its copy.
 //!
 //! The pieces of a line may lie in several generations, which then have the same latest time. The one that also has
 //! earlier records is the older one. Where all are pieces of that line it is the one whose file was finished first: each is
@@ -56,7 +57,7 @@ impl Chain {
     }
 
     /// Sorts generations, if their order is in doubt. Returns how many doubtful ones had nothing to go by.
-    pub(super) fn sort(&self, generations: &mut [Arc<Held>]) -> u64 {
+    pub(super) fn sort(&self, generations: &mut Vec<Arc<Held>>) -> u64 {
         let doubted = generations.iter().filter(|held| held.doubted.swap(false, Relaxed)).count() as u64;
         if doubted == 0 || generations.len() < 2 {
             return 0;
@@ -64,6 +65,7 @@ impl Chain {
         if !self.rules.docker {
             return doubted;
         }
+        leave_out_unfinished(generations);
         by_content(generations)
     }
 
@@ -90,6 +92,18 @@ impl Chain {
             Format::Text | Format::Json => None,
         }
     }
+}
+
+/// Leaves out compressed files that are not whole and have the beginning of a plain one. Where names are certain the plain one
+/// wins as well.
+fn leave_out_unfinished(generations: &mut Vec<Arc<Held>>) {
+    let plain: Vec<Arc<Held>> = generations.iter().filter(|held| !held.gz).map(Arc::clone).collect();
+    let is_begun = |start: &[u8]| {
+        let begins = |plain: &Arc<Held>| source::start_of(plain, start.len()).is_ok_and(|of| of == start);
+        !start.is_empty() && plain.iter().any(begins)
+    };
+    let is_copy = |held: &Arc<Held>| source::start_of(held, WINDOW).is_ok_and(|start| is_begun(&start));
+    generations.retain(|held| !held.gz || source::is_whole(held) || !is_copy(held));
 }
 
 /// Sorts generations of a container by what they hold. Returns how many had nothing to go by.
@@ -208,5 +222,31 @@ mod tests {
         copy.finish().expect("written");
         let copy = generations::open(&dir.path().join("p.gz")).expect("opens");
         assert_eq!(sorted(vec![next, copy, plain]), ["p", "p.gz", "q"]);
+    }
+
+    #[test]
+    fn a_copy_that_is_not_whole_is_left_out_beside_its_plain_file_only() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        // Lines that do not pack well, so that half of the bytes are some of them.
+        let name = |n: u32| n.wrapping_mul(2_654_435_761).to_string().repeat(40);
+        let text: String =
+            (0..50).map(|n| format!("{{\"log\":\"{}\",\"time\":\"2026-11-24T10:00:{n:02}Z\"}}\n", name(n))).collect();
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text.as_bytes()).expect("in memory");
+        let packed = encoder.finish().expect("in memory");
+        let put = |name: &str, bytes: &[u8]| {
+            std::fs::write(dir.path().join(name), bytes).expect("written");
+            generations::open(&dir.path().join(name)).expect("opens")
+        };
+        let (plain, other) = (put("p", text.as_bytes()), held(dir.path(), "o", &[55], 10));
+        let (half, whole) = (put("h.gz", &packed[..packed.len() / 2]), put("w.gz", &packed));
+        assert!(!source::start_of(&half, WINDOW).expect("read").is_empty());
+        let left = |all: &[&Arc<Held>]| {
+            let mut all: Vec<Arc<Held>> = all.iter().map(|held| Arc::clone(held)).collect();
+            leave_out_unfinished(&mut all);
+            all.iter().map(|held| held.name.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(left(&[&half, &whole, &plain, &other]), ["w.gz", "p", "o"]);
+        assert_eq!(left(&[&half, &other]), ["h.gz", "o"]);
     }
 }
