@@ -167,10 +167,10 @@ impl Inner {
     pub fn prune(&mut self) {
         let mark = self.tracker.mark();
         let needed = mark.hold.unwrap_or(mark.done).min(mark.done);
-        // The span before `needed` stays too while the next one has no content to be recognised by.
-        while self.spans.len() > 1 && self.spans[1].start <= needed && self.spans[1].head.is_known() {
-            self.spans.pop_front();
-        }
+        // The span before `needed` stays too while none that follows has content to be recognised by.
+        let begun = |span: &Span| span.start <= needed && span.head.is_known();
+        let first = self.spans.iter().rposition(begun).unwrap_or(0);
+        self.spans.drain(..first);
     }
 
     /// Whether a file is part of what was not delivered yet.
@@ -255,6 +255,31 @@ impl Waiter for RangeWaiter {
 mod tests {
     use super::*;
     use crate::inputs::follow::generations;
+
+    #[test]
+    fn an_empty_file_between_two_others_does_not_hold_what_was_delivered_before_it() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let held = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).expect("written");
+            generations::open(&dir.path().join(name)).expect("opens")
+        };
+        let (old, empty, new) = (held("o", "one\n"), held("e", ""), held("n", "two\n"));
+        let progress = Progress::new(Mark { done: 4, ..Mark::default() }, None);
+        let add = |held: &Arc<Held>, start, head| {
+            let (held, named) = (Arc::clone(held), held.id);
+            let mut inner = progress.lock();
+            inner.spans.push_back(Span { start, from: 0, held, named, head, late: false });
+            inner.prune();
+            inner.spans.iter().map(|span| span.held.name.to_string()).collect::<Vec<_>>()
+        };
+        add(&old, 0, identity::Mark::of(b"one\n"));
+        assert_eq!(add(&empty, 4, identity::Mark::default()), ["o", "e"]);
+        assert_eq!(add(&new, 4, identity::Mark::default()), ["o", "e", "n"], "nothing to be recognised by");
+        progress.lock().spans[2].head = identity::Mark::of(b"two\n");
+        progress.lock().prune();
+        assert_eq!(add(&empty, 8, identity::Mark::default()), ["n", "e"]);
+        assert_eq!(Arc::strong_count(&old), 1);
+    }
 
     #[test]
     fn late_bytes_count_as_read_ahead_only_where_their_file_is_read_again() {
