@@ -1,6 +1,7 @@
 //! Content under another name: generations that were read before and come again compressed.
 //!
-//! A copy is known by its head and by its end, which holds a time: programs start many a file with the same lines.
+//! A copy is known by its head and by its end, which holds a time: programs start many a file with the same lines. One that
+//! is not whole, though it has not grown for a second, is known by its first line.
 //! Compressed copies are held while they have a name, so that their inodes are not used again and the opener need not
 //! show them each time. Where descriptors are scarce none is: marks and birth time tell it, should it be met again.
 //! Limits: [`READ_MAX`] generations are remembered, [`COPIES_MAX`] held.
@@ -22,6 +23,8 @@ const COPIES_MAX: usize = 128;
 pub(super) struct ReadBefore {
     id: FileId,
     head: Mark,
+    /// Its first line, if that is no longer than the head.
+    first: Mark,
     /// Its length and end; not always known of a compressed one, which keeps its inode.
     end: Option<(u64, Mark)>,
     /// A compressed one is held.
@@ -46,7 +49,8 @@ impl Chain {
         let of_plain =
             || (!held.gz).then(|| Some((size, identity::tail_of(&*held.file().ok()?, size).ok()?))).flatten();
         let end = end.or_else(of_plain);
-        self.add(ReadBefore { id: held.id, head, end, copy: held.gz.then(|| Arc::clone(held)) });
+        let copy = held.gz.then(|| Arc::clone(held));
+        self.add(ReadBefore { id: held.id, head, first: first_line(held), end, copy });
     }
 
     /// A generation is begun that was not read before. If it is compressed, its plain file may be one that was told of and
@@ -77,7 +81,7 @@ impl Chain {
             return;
         }
         let head = source::head_of(&held).unwrap_or_default();
-        self.add(ReadBefore { id: held.id, head, end: None, copy: Some(held) });
+        self.add(ReadBefore { id: held.id, head, first: Mark::default(), end: None, copy: Some(held) });
     }
 
     /// Closes the copies that are held.
@@ -116,8 +120,20 @@ impl Chain {
         if alike.any(|read| read.id == held.id || read.end.is_some_and(|end| same_end(held, head, end))) {
             return Some(true);
         }
-        if some && growing() && !source::is_whole(held) { None } else { Some(false) }
+        if some && growing() && !source::is_whole(held) {
+            return None;
+        }
+        // Its writer may pause for longer than a file grows.
+        let first = if held.gz { first_line(held) } else { Mark::default() };
+        let begun = first.is_known() && self.read_before.iter().any(|read| read.first == first);
+        Some(begun && !source::is_whole(held))
     }
+}
+
+/// The mark of a generation's first line, which has a time; not known if it is longer than the head.
+fn first_line(held: &Arc<Held>) -> Mark {
+    let start = source::start_of(held, HEAD_BYTES).unwrap_or_default();
+    memchr::memchr(b'\n', &start).map_or(Mark::default(), |end| Mark::of(&start[..end]))
 }
 
 fn same_end(held: &Arc<Held>, head: Mark, (len, tail): (u64, Mark)) -> bool {

@@ -525,3 +525,28 @@ fn compressed_copies_are_closed_where_descriptors_are_scarce_and_not_read_again(
     create(&still.folder, 80);
     assert_eq!(still.for_seconds(13), ["80"]);
 }
+
+#[test]
+fn a_compressed_copy_whose_writer_pauses_for_long_is_not_read_as_a_damaged_file() {
+    // Lines that do not pack well, so that half of the bytes are some of them.
+    let text: String = (0..50u64)
+        .map(|n| record_at(&format!("{n} {}\\n", n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string().repeat(20)), n))
+        .collect();
+    let mut still = Still::new(docker_rules(), |folder, _| fs::write(folder.join(BASE), &text).expect("written"));
+    assert_eq!(still.for_seconds(1).len(), 50);
+    shift(&still.folder);
+    create(&still.folder, 50);
+    assert_eq!(still.for_seconds(1), ["50"]);
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text.as_bytes()).expect("in memory");
+    let packed = encoder.finish().expect("in memory");
+    let half = File::create(still.folder.join(format!("{BASE}.1.gz"))).expect("made");
+    (&half).write_all(&packed[..packed.len() / 2]).expect("written");
+    fs::remove_file(still.folder.join(format!("{BASE}.1"))).expect("there");
+    assert!(still.for_seconds(5).is_empty());
+    // Without a base all that is there is looked at.
+    fs::remove_file(still.folder.join(BASE)).expect("there");
+    assert!(still.for_seconds(25).is_empty());
+    create(&still.folder, 51);
+    assert_eq!(still.for_seconds(5), ["51"]);
+}
