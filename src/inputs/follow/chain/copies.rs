@@ -104,7 +104,14 @@ impl Chain {
             left -= usize::from(keep);
             keep
         };
-        self.read_before.retain(|read| read.copy.as_ref().is_none_or(&mut keep));
+        self.read_before.retain_mut(|read| {
+            let kept = read.copy.as_ref().is_none_or(&mut keep);
+            if !kept {
+                read.copy = None;
+            }
+            // Where names had just shifted, its plain file may still wait to be read.
+            kept || read.end.is_some()
+        });
     }
 
     /// Whether a generation is one that was read before, perhaps compressed meanwhile. `None`: it is still growing, so
