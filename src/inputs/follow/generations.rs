@@ -259,14 +259,19 @@ impl Family {
         numbered.chain(dates).filter_map(|name| open(&self.folder.join(name)).ok()).collect()
     }
 
-    /// Opens the older generations that are asked for, by who they are and how long.
-    pub fn open_those(&self, wanted: impl Fn(FileId, u64) -> bool) -> Vec<Arc<Held>> {
-        let names = disk::list(&self.folder).unwrap_or_default().into_iter();
+    /// Opens the older generations that are asked for, by who they are and how long. Those that can not be opened are
+    /// errors, and so is a folder that can not be listed.
+    pub fn open_those(&self, wanted: impl Fn(FileId, u64) -> bool) -> Vec<io::Result<Arc<Held>>> {
+        let names = match disk::list(&self.folder) {
+            Ok(names) => names.into_iter(),
+            Err(error) => return vec![Err(error)],
+        };
         let older = names.filter(|name| name.to_str().is_some_and(|name| name != self.base && self.owns(name)));
         older
             .map(|name| self.folder.join(name))
             .filter(|path| identity::look_at(path).is_ok_and(|look| wanted(look.id, look.size)))
-            .filter_map(|path| open(&path).ok())
+            .map(|path| open(&path))
+            .filter(|opened| !opened.as_ref().is_err_and(disk::is_absent))
             .collect()
     }
 

@@ -178,6 +178,12 @@ impl Reader {
         self.decoders.open()
     }
 
+    /// All that are left.
+    #[cfg(test)]
+    pub(super) fn take_decoders(&self) -> Vec<super::source::Seat> {
+        std::iter::from_fn(|| self.decoders.take()).collect()
+    }
+
     /// Reads until the word to stop, or until all that was listed is read.
     pub fn run(mut self) {
         self.read();

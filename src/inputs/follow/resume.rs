@@ -93,9 +93,10 @@ fn locate(generations: &[Arc<Held>], place: &Place) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write;
     use std::path::Path;
 
-    use super::super::identity;
+    use super::super::{disk, identity};
     use super::super::{generations, source};
     use super::*;
 
@@ -159,6 +160,24 @@ mod tests {
         let packed = [held(dir.path(), "c.gz", b"")];
         stored.next = Some(FileId::default());
         assert_eq!(find(&packed, &stored.into()).fate, Fate::GoneComplete, "the next one may have been compressed");
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_read_now_is_the_one_that_it_was() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(b"one\ntwo\n").expect("in memory");
+        let packed = held(dir.path(), "a.gz", &packed.finish().expect("in memory"));
+        let plain = held(dir.path(), "a", b"one\ntwo\n");
+        for (name, held) in [("/a.gz", &packed), ("/a", &plain)] {
+            let mut stored = Place { id: held.id, ..place(&plain, 4) };
+            stored.next = None;
+            assert_eq!(find(std::slice::from_ref(held), &stored.clone().into()).fate, Fate::Found);
+            disk::set_bad(Some(disk::Bad { name, from: 0, errno: rustix::io::Errno::IO }));
+            let start = find(std::slice::from_ref(held), &stored.into());
+            disk::set_bad(None);
+            assert_eq!((start.at, start.offset, start.fate), (0, 4, Fate::Found), "{name}");
+        }
     }
 
     impl From<Place> for Saved {

@@ -327,7 +327,7 @@ pub fn has_marks(held: &Arc<Held>, head: Mark, tail: Mark, offset: u64) -> bool 
 /// The same.
 ///
 /// # Errors
-/// A plain file can not be read.
+/// The file can not be read. (What is damaged is no error.)
 pub fn shows_marks(held: &Arc<Held>, head: Mark, tail: Mark, offset: u64) -> io::Result<bool> {
     if !held.gz {
         let file = held.file()?;
@@ -341,8 +341,10 @@ pub fn shows_marks(held: &Arc<Held>, head: Mark, tail: Mark, offset: u64) -> io:
     let mut decoder = decoder(held);
     let mut bytes = Vec::with_capacity(HEAD_BYTES);
     let got = (&mut decoder).take(u64::from(head.len).min(HEAD_BYTES as u64)).read_to_end(&mut bytes);
-    if got.is_err() || Mark::of(&bytes) != head {
-        return Ok(false);
+    match got {
+        Ok(_) if Mark::of(&bytes) == head => {}
+        Err(error) if disk::is_of_kernel(&error) => return Err(error),
+        _ => return Ok(false),
     }
     // Most files are no match, and are left above. Decode up to the tail, keeping its last bytes.
     let mut last = bytes;
@@ -355,6 +357,7 @@ pub fn shows_marks(held: &Arc<Held>, head: Mark, tail: Mark, offset: u64) -> io:
     while at < offset {
         let want = block.len().min(usize::try_from(offset - at).unwrap_or(usize::MAX));
         match decoder.read(&mut block[..want]) {
+            Err(error) if disk::is_of_kernel(&error) => return Err(error),
             Ok(0) | Err(_) => return Ok(false),
             Ok(n) => {
                 last.extend_from_slice(&block[..n]);

@@ -117,8 +117,8 @@ impl Standing {
     /// What is held of it, oldest first.
     pub fn held(&self) -> Vec<Arc<Held>> {
         let mut all = lock(&self.generations);
-        let added = std::mem::take(&mut *lock(&self.added));
-        all.extend(added);
+        // Its memory stays the opener's.
+        all.extend(lock(&self.added).drain(..));
         all.retain(|held| held.strong_count() > 0);
         all.iter().filter_map(Weak::upgrade).collect()
     }

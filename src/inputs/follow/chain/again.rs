@@ -153,10 +153,13 @@ impl Chain {
         offset: u64,
         seat: Option<Seat>,
     ) -> io::Result<()> {
-        match Source::open_with(Arc::clone(&span.held), offset, seat) {
-            Ok(mut source) => {
-                // Looked at after what lies before the offset: that is the span's, if its head is.
-                let gone = offset > 0 && !source::has_marks(&span.held, span.head, Mark::default(), 0);
+        let opened = Source::open_with(Arc::clone(&span.held), offset, seat).and_then(|source| {
+            // Looked at after what lies before the offset: that is the span's, if its head is.
+            let gone = offset > 0 && !source::shows_marks(&span.held, span.head, Mark::default(), 0)?;
+            Ok((source, gone))
+        });
+        match opened {
+            Ok((mut source, gone)) => {
                 if gone {
                     source.forget();
                 }
@@ -179,6 +182,8 @@ impl Chain {
     pub(super) fn not_read_again(&mut self) {
         if self.behind.is_empty() {
             self.position = self.position.max(self.replay_until);
+            // Nor is what comes next what was read.
+            self.again.until = self.position;
         }
     }
 }

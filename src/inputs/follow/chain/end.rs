@@ -36,10 +36,7 @@ impl Chain {
             return None;
         }
         if self.queue.is_empty() {
-            let nameless = !self.rules.docker
-                && clock::since(self.grew) >= LINGER
-                && source.held.look().is_ok_and(|look| look.links == 0);
-            if self.gone && self.rules.docker || nameless || context.outlet.once {
+            if self.gone && self.rules.docker || self.is_nameless() || context.outlet.once {
                 self.gone = true;
                 self.finish(context, n);
                 return None;

@@ -22,9 +22,10 @@ use std::time::{Duration, Instant};
 use super::unreadable::{self, Kind};
 use super::{Chain, Context, LINGER};
 use crate::inputs::Outlet;
-use crate::inputs::follow::clock;
+use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::identity::{FileId, Mark};
 use crate::inputs::follow::source::{self, Found, Source};
+use crate::inputs::follow::{clock, held};
 use crate::metrics::followed::LostBytes;
 use crate::pipeline::Lane;
 
@@ -138,7 +139,7 @@ impl Chain {
         self.not_read_again();
         self.next_behind(outlet);
         // Nothing will come under that name; if something does, it is a chain again.
-        self.gone |= !self.rules.docker && self.source.is_none() && self.queue.is_empty();
+        self.gone |= !self.rules.docker && self.current().is_none() && self.queue.is_empty();
     }
 
     /// Puts aside what was begun in the file that is read: something late comes in between, which has a cut line of its own.
@@ -171,11 +172,16 @@ impl Chain {
 
     /// Reads what came late to renamed files. True when there may be more at once.
     pub(super) fn linger(&mut self, context: &mut Context<'_>) -> bool {
-        if std::mem::take(&mut self.rotated) && !self.left.is_empty() {
+        if self.left.is_empty() {
+            (self.rotated, self.sought) = (false, None);
+        }
+        if self.rotated && self.sought.is_none_or(|(_, last)| clock::since(last) >= unreadable::AGAIN) {
             self.look_for_left();
         }
         let due = |every: Duration| clock::since(self.lingered) >= every;
-        if !self.lingers().is_some_and(due) || !self.behind.is_empty() {
+        // What is read again, or was read just now, has its positions already.
+        let reopens = self.unopened.as_ref().is_some_and(|unopened| !matches!(unopened.kind, Kind::New));
+        if !self.lingers().is_some_and(due) || !self.behind.is_empty() || reopens {
             return false;
         }
         let mut more = false;
@@ -226,18 +232,18 @@ impl Chain {
                 self.lingering.push(late);
             }
         }
-        self.leave_quiet(QUIET_MAX);
+        self.leave_quiet(if held::are_scarce() { 0 } else { QUIET_MAX });
         if !more {
             self.lingered = clock::now();
         }
         more
     }
 
-    /// A renamed file can not be read any more. If it has nothing new, nothing is lost.
+    /// A renamed file can not be read any more. If it is known to have nothing new, nothing is lost.
     fn lose_late(&self, late: &Lingering, error: &io::Error) {
         let held = &late.source.held;
         let lost = unreadable::unread(held, late.source.offset);
-        if lost > 0 {
+        if lost > 0 || held.look().is_err() {
             self.standing.lost(1, LostBytes::Unreadable, lost);
             let path = held.path.display();
             tracing::error!(key = self.key, %path, bytes_lost_at_least = lost, %error, "what came late to a renamed file can not be read and is lost; see the kernel's log and check the disk or the mount");
@@ -262,19 +268,51 @@ impl Chain {
         }
     }
 
-    /// Reads on what was left and has grown since.
+    /// Reads on what was left and has grown since. What can not be opened is tried again every second for a while, and after
+    /// the next rotation.
     fn look_for_left(&mut self) {
         let left = &self.left;
-        let grown = self.family.open_those(|id, size| left.iter().any(|left| left.id == id && left.offset < size));
-        for held in grown {
-            let Some(at) = self.left.iter().position(|left| left.id == held.id) else { continue };
-            let Some(Left { offset, tail, skipping, .. }) = self.left.remove(at) else { continue };
-            // With other content before the place it is another file, or was written anew.
-            if let Ok(source) = Source::open(held, offset)
-                && source.tail() == tail
-            {
-                self.lingering.push(Lingering::new(source, clock::now(), skipping));
+        let wanted = |id, size| left.iter().any(|left| left.id == id && left.offset < size);
+        let mut failed = None;
+        for opened in self.family.open_those(wanted) {
+            let left = &self.left;
+            let at = |held: &Held| left.iter().position(|left| left.id == held.id);
+            let opened = opened.and_then(|held| {
+                let Some(at) = at(&held) else { return Ok(None) };
+                Source::open(held, left[at].offset).map(|source| Some((at, source)))
+            });
+            match opened {
+                Ok(None) => {}
+                Ok(Some((at, source))) => {
+                    let Some(Left { tail, skipping, .. }) = self.left.remove(at) else { continue };
+                    // With other content before the place it is another file, or was written anew.
+                    if source.tail() == tail {
+                        self.standing.add(std::slice::from_ref(&source.held));
+                        self.lingering.push(Lingering::new(source, clock::now(), skipping));
+                    }
+                }
+                Err(error) => failed = Some(error),
             }
+        }
+        let Some(error) = failed else {
+            (self.rotated, self.sought) = (false, None);
+            return;
+        };
+        let first = self.sought.is_none();
+        let since = self.sought.map_or(clock::now(), |(since, _)| since);
+        self.sought = Some((since, clock::now()));
+        let over = clock::since(since) >= unreadable::PATIENCE;
+        if over {
+            (self.rotated, self.sought) = (false, None);
+        }
+        if first || over {
+            tracing::error!(
+                key = self.key,
+                folder = %self.family.folder.display(),
+                %error,
+                over,
+                "a renamed file can not be looked at for late lines; tried again every second for half a minute, and after the next rotation"
+            );
         }
     }
 }

@@ -7,7 +7,8 @@
 //! A Docker generation is final after an end of file that was seen once a newer one exists (Docker closes before it
 //! renames). Other writers go on writing to the renamed file until they are told, and some never are: while the newer ones
 //! are empty it is read on; after that it lingers, and what comes late is read from it as long as it has a name. An
-//! unfinished last line waits in the file until its generation is final, or has lingered for 30 s, and is a record then.
+//! unfinished last line waits in the file until its generation is final, or has lingered for 30 s, and is a record then:
+//! while all newer ones are empty it waits without end.
 //! A line whose pieces end with the file may go on in the old one or in the new one: see `linger.rs`.
 //!
 //! Counters: `line_cut`, `nul_run`, `torn_line`, `file_rewritten`, `generation_gone`.
@@ -32,7 +33,6 @@ use std::time::{Duration, Instant};
 use crate::batch::Batch;
 use crate::codec::docker_json::LogForm;
 use crate::inputs::follow::checkpoint::Saved;
-use crate::inputs::follow::clock;
 use crate::inputs::follow::decode::Format;
 use crate::inputs::follow::generations::{Family, Held};
 use crate::inputs::follow::identity::{FileId, HEAD_BYTES, Mark};
@@ -40,6 +40,7 @@ use crate::inputs::follow::progress::{Progress, Span};
 use crate::inputs::follow::source::{self, Decoders, Found, Source};
 use crate::inputs::follow::standing::Standing;
 use crate::inputs::follow::tracker;
+use crate::inputs::follow::{clock, held};
 use crate::inputs::{Ack, Outlet};
 use crate::metrics::Tally;
 use crate::metrics::followed::LostBytes;
@@ -155,6 +156,8 @@ pub struct Chain {
     source: Option<Source>,
     /// Without a source: what is to be one, and could not be opened.
     unopened: Option<unreadable::Unopened>,
+    /// Those of the queue that were taken from it once, and where they are to be begun.
+    begun: Vec<(FileId, u64)>,
     /// Position of the source's offset.
     position: u64,
     /// Up to here rows were delivered before: they are made for the join only.
@@ -183,6 +186,8 @@ pub struct Chain {
     left: VecDeque<linger::Left>,
     /// There are newer generations since they were looked for.
     rotated: bool,
+    /// Since when they can not be looked for, and when that was tried last.
+    sought: Option<(Instant, Instant)>,
     read_before: VecDeque<copies::ReadBefore>,
     gz_seen: Option<(u64, Instant)>,
     grew: Instant,
@@ -225,6 +230,7 @@ impl Chain {
             queue: VecDeque::new(),
             source: None,
             unopened: None,
+            begun: Vec::new(),
             position: 0,
             replay_until: 0,
             ranged: 0,
@@ -242,6 +248,7 @@ impl Chain {
             lingered: now,
             left: VecDeque::new(),
             rotated: false,
+            sought: None,
             read_before: VecDeque::new(),
             gz_seen: None,
             grew: now,
@@ -354,6 +361,10 @@ impl Chain {
         if let Some(source) = &mut self.source {
             source.rest();
         }
+        // Not only those that are watched and idle can do without.
+        if held::are_scarce() {
+            self.let_go_of_copies();
+        }
         let turn = match turn {
             Turn::Idle | Turn::Sleep(_) if late => Turn::Again,
             Turn::Idle if self.looks() == Some(linger::POLL) => Turn::Sleep(linger::POLL),
@@ -368,10 +379,9 @@ impl Chain {
 
     /// One read, or one move to another file. `Some` ends the turn.
     fn step(&mut self, context: &mut Context<'_>) -> io::Result<Option<Turn>> {
-        if let Some(unopened) = self.unopened.take()
-            && let Some(turn) = self.open_now(context, unopened)?
-        {
-            return Ok(Some(turn));
+        if let Some(unopened) = self.unopened.take() {
+            // What it was may be gone, and another one in its place, not open either.
+            return self.open_now(context, unopened);
         }
         let Some(source) = &mut self.source else {
             return Ok(self.next(context.outlet).or_else(|| self.at_rest(context)));
@@ -412,8 +422,8 @@ impl Chain {
                 self.leave_behind(context.outlet);
                 Ok(None)
             }
-            // Or it is as far as the disk gives it.
-            Found::End(_) if self.is_at_its_end() && self.has_more()? => Ok(None),
+            // Or it is as far as the disk gives it. (The others have their turn: it may be so for long.)
+            Found::End(_) if self.has_more()? => Ok(Some(Turn::Again)),
             Found::End(n) => {
                 self.failing = None;
                 Ok(self.at_end(context, n))
@@ -451,6 +461,7 @@ impl Chain {
             Some(false) => {}
             // The compressed copy of what was read already, or what the opener could not place.
             Some(true) => {
+                self.begun(next.id);
                 self.queue.pop_front();
                 self.hold_copy(next);
                 self.gz_seen = None;
@@ -463,6 +474,7 @@ impl Chain {
             }
         }
         self.gz_seen = None;
+        let begun = self.begun(next.id);
         if self.truncated == Some(next.id)
             && let Some(offset) = self.read_as_copy(&next)
         {
@@ -471,9 +483,11 @@ impl Chain {
             self.open(next, offset);
             return Some(Turn::Again);
         }
-        self.stand_in(&next);
+        if begun.is_none() {
+            self.stand_in(&next);
+        }
         let next = self.queue.pop_front()?;
-        self.open(next, 0);
+        self.open(next, begun.unwrap_or(0));
         Some(Turn::Again)
     }
 

@@ -1,10 +1,10 @@
 //! Files that the disk or the network does not give. That may pass, so it is tried again every second; meanwhile what is
-//! newer waits and is held. Once there is something newer, a file that could not be read for [`PATIENCE`] is given up, with
-//! its rest counted as lost. What went stale (ESTALE) is opened again by its name; if it has none any more, it is given up
+//! newer waits and is held. Once there is something newer, or it has no name any more, a file that could not be read for
+//! [`PATIENCE`] is given up, with its rest counted as lost. What went stale (ESTALE) is opened again by its name; if it has none any more, it is given up
 //! at once.
 //!
-//! A read that ends at a bad block is short, as one at the end of a file is. So before a file is called final it is looked
-//! whether it has more ([`Chain::has_more`]).
+//! A read that ends at a bad block is short, as one at the end of a file is. So at each end it is looked whether the file has
+//! more ([`Chain::has_more`]).
 //!
 //! Limit: how long a compressed file is is not known; of one that was begun no bytes are counted.
 //!
@@ -14,10 +14,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Chain, Context, Turn, linger};
+use super::{Chain, Context, LINGER, Turn, linger};
 use crate::inputs::Outlet;
 use crate::inputs::follow::generations::Held;
-use crate::inputs::follow::identity::{self, Mark};
+use crate::inputs::follow::identity::{self, FileId, Mark};
 use crate::inputs::follow::progress::Span;
 use crate::inputs::follow::source::{self, Seat, Source};
 use crate::inputs::follow::{clock, disk};
@@ -26,7 +26,7 @@ use crate::metrics::followed::LostBytes;
 /// How long until the next try.
 pub(super) const AGAIN: Duration = Duration::from_secs(1);
 /// For so long what is newer waits.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is to be read next, and is not open: it could not be opened, or waits for a decoder.
 pub(super) struct Unopened {
@@ -110,14 +110,25 @@ impl Chain {
 
     /// What could not be opened yet waits behind what is read again.
     pub(super) fn queue_unopened(&mut self) {
-        if let Some(Unopened { held, kind: Kind::New, .. }) = self.unopened.take() {
+        if let Some(Unopened { held, offset, kind: Kind::New }) = self.unopened.take() {
+            let queue = &self.queue;
+            self.begun.retain(|(id, _)| *id != held.id && queue.iter().any(|held| held.id == *id));
+            self.begun.push((held.id, offset));
             self.queue.push_front(held);
         }
     }
 
-    /// Whether the end of the file that is read is its last one.
-    pub(super) fn is_at_its_end(&self) -> bool {
-        self.gone || !self.queue.is_empty()
+    /// Where to go on in one that was taken from the queue before.
+    pub(super) fn begun(&mut self, id: FileId) -> Option<u64> {
+        let at = self.begun.iter().position(|(begun, _)| *begun == id)?;
+        Some(self.begun.swap_remove(at).1)
+    }
+
+    /// Whether nothing comes any more to the file that is read: it has no name, and was quiet for long.
+    pub(super) fn is_nameless(&self) -> bool {
+        !self.rules.docker
+            && clock::since(self.grew) >= LINGER
+            && self.current().is_some_and(|held| held.look().is_ok_and(|look| look.links == 0))
     }
 
     /// Whether a plain file has more than the last read found.
@@ -134,8 +145,8 @@ impl Chain {
         let Some(held) = self.current().filter(|held| !held.is_given_up()).map(Arc::clone) else { return false };
         let first = self.failing.is_none();
         let since = *self.failing.get_or_insert_with(clock::now);
-        let newer = self.is_at_its_end() || !self.behind.is_empty();
-        if is_over(since, error, &held) && newer {
+        let newer = self.gone || !self.queue.is_empty() || !self.behind.is_empty();
+        if is_over(since, error, &held) && (newer || self.is_nameless()) {
             return true;
         }
         if first {
@@ -147,22 +158,31 @@ impl Chain {
     /// Gives up a file that can not be read.
     pub(super) fn pass_over_unreadable(&mut self, outlet: &Outlet, error: &io::Error) {
         self.close(outlet);
+        let nameless = self.behind.is_empty() && self.is_nameless();
         let source = self.source.take().map(|source| (source.held, source.offset));
         let unopened = self.unopened.take().map(|unopened| (unopened.held, unopened.offset));
         let Some((held, offset)) = source.or(unopened) else { return };
-        let lost = unread(&held, offset).max(self.undelivered());
-        self.standing.lost(1, LostBytes::Unreadable, lost);
+        // While what came after it is read again, only what lies before that: the rest was read, or is met there.
+        let again = self.behind.iter().any(|span| span.held.id == held.id);
+        let own = if self.behind.is_empty() { unread(&held, offset) } else { 0 };
+        let lost = own.max(self.undelivered());
+        self.standing.lost(u64::from(!again), LostBytes::Unreadable, lost);
         tracing::error!(
             key = self.key,
             path = %held.path.display(),
             offset,
             bytes_lost_at_least = lost,
             %error,
-            "a file can not be read and newer ones wait, so they are gone on with and its rest is lost; see the kernel's log and check the disk or the mount"
+            "a file can not be read, and newer ones wait or it has no name any more: they are gone on with and its rest is lost; see the kernel's log and check the disk or the mount"
         );
         (self.failing, self.skipping) = (None, None);
         self.not_read_again();
+        // What comes next would go on with its pieces.
+        if lost > 0 && self.position >= self.ranged {
+            self.flush_lane(outlet);
+        }
         self.next_behind(outlet);
+        self.gone |= nameless && self.queue.is_empty();
     }
 
     /// Bytes of what is read again up to where something else begins.

@@ -1,7 +1,8 @@
 //! Chains that nobody reads any more and that have batches under way: what is delivered of those counts, or it would come
 //! again with whoever goes on with them. Their files are held until then.
 //!
-//! Limit: who wants to go on with one waits for [`WAIT_MAX`]; after that what is under way then comes twice.
+//! Limit: who wants to go on with one waits for [`WAIT_MAX`]; after that what is under way then comes twice. Until the
+//! chain's reader has left it, which it does once its sinks take something, one waits without that.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,9 +47,13 @@ impl State {
 }
 
 impl Checkpoints {
-    /// Whether batches of a chain that was closed are under way still: soon it is known how far it got.
+    /// Whether batches of a chain that was closed are under way still: soon it is known how far it got. Or its reader has
+    /// not heard yet that it is to be closed: it waits for its sinks.
     pub fn is_closing(&self, input: &str, key: &str) -> bool {
         let state = self.lock();
+        if state.live.contains_key(&(input.to_owned(), key.to_owned())) {
+            return true;
+        }
         let mut of_it = state.closing.iter().filter(|closing| closing.key.0 == input && closing.key.1 == key);
         of_it.any(|closing| clock::since(closing.since) < WAIT_MAX && closing.progress.is_under_way())
     }

@@ -9,6 +9,7 @@ use crate::inputs::follow::{held, source};
 use crate::inputs::{docker, file};
 use crate::metrics::followed::{LostBytes, Watching};
 
+mod faults;
 mod refused;
 
 type Make = Box<dyn FnMut(&Path, &Checkpoints) -> Box<dyn Layout>>;

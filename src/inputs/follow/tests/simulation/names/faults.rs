@@ -1,0 +1,223 @@
+//! Faults that come together: disks that do not give what is read again, what came late or what a rotation left, and sinks
+//! that fail or stand still meanwhile.
+
+use rustix::io::Errno;
+
+use super::*;
+use crate::inputs::follow::disk::Bad;
+
+impl Stage {
+    /// The same as [`Stage::seconds`] with a sink that settles nothing.
+    fn unsettled(&mut self, seconds: u32) -> Vec<Shipment> {
+        let mut came = Vec::new();
+        for _ in 0..seconds * 10 {
+            self.turns(Duration::from_millis(100));
+            came.extend(std::iter::from_fn(|| self.life().queue.try_recv().ok()));
+        }
+        came
+    }
+
+    fn unread(&mut self) -> (u64, u64) {
+        (self.generations(Generation::Lost), self.lost_bytes(LostBytes::Unreadable))
+    }
+
+    /// Descriptors of this stage's file of that name.
+    fn open(&self, name: &str) -> usize {
+        let path = self.path(name);
+        let links =
+            fs::read_dir("/proc/self/fd").expect("there").filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        links.filter(|link| *link == path).count()
+    }
+}
+
+fn rows(shipments: &[Shipment]) -> usize {
+    shipments.iter().map(|shipment| shipment.batch.len()).sum()
+}
+
+fn one_file(lines: &'static [&'static str]) -> Stage {
+    Stage::files(&["*.log"], |root| put(&root.join("x.log"), lines))
+}
+
+#[test]
+fn a_compressed_generation_that_is_begun_a_second_time_stands_in_for_one_lost_one_only() {
+    let id = "a".repeat(64);
+    let mut stage = Stage::containers(&[], |root| container(root, &"a".repeat(64), "web", 0..2));
+    let log = format!("{id}/{id}-json.log");
+    let [first, second, third] = [1, 2, 3].map(|n| format!("{log}.{n}"));
+    let lost = stage.unsettled(1);
+    assert_eq!(rows(&lost), 2);
+    // One is compressed before anybody looks.
+    stage.rename(&log, &second);
+    File::create(stage.path(&log)).expect("made");
+    stage.remove(&log);
+    let text: String = (2..4).map(|n| record_at(&format!("{n}\\n"), n)).collect();
+    packed(&stage.path(&format!("{first}.gz")), &text);
+    container(&stage.root, &id, "web", 4..5);
+    // It waits for a decoder when what was read before it is to be read again.
+    let all = stage.life().reader.take_decoders();
+    assert!(stage.unsettled(3).is_empty());
+    drop(lost);
+    assert_eq!(stage.seconds(2), ["0", "1"]);
+    drop(all);
+    assert_eq!(stage.seconds(2), ["2", "3", "4"]);
+    assert_eq!(stage.generations(Generation::Lost), 0);
+    // Another one is lost.
+    stage.rename(&log, &third);
+    File::create(stage.path(&log)).expect("made");
+    stage.remove(&log);
+    container(&stage.root, &id, "web", 5..6);
+    assert_eq!(stage.seconds(1), ["5"]);
+    assert_eq!(stage.generations(Generation::Lost), 1);
+}
+
+#[test]
+fn what_comes_late_while_a_file_can_not_be_read_again_does_not_take_its_place() {
+    let mut stage = one_file(&["1"]);
+    assert_eq!(stage.seconds(1), ["1"]);
+    stage.rename("x.log", "x.log.1");
+    stage.put("x.log", &["a longer line", "2"]);
+    assert_eq!(stage.seconds(1), ["a longer line", "2"]);
+    stage.put("x.log", &["3"]);
+    let lost = stage.unsettled(1);
+    assert_eq!(rows(&lost), 1);
+    disk::set_bad(Some(Bad { name: "x.log", from: 0, errno: Errno::IO }));
+    drop(lost);
+    assert!(stage.seconds(2).is_empty());
+    stage.put("x.log.1", &["late"]);
+    let mut came = stage.seconds(2);
+    disk::set_bad(None);
+    came.extend(stage.seconds(3));
+    came.sort();
+    assert_eq!(came, ["3", "late"]);
+    stage.stop();
+    stage.put("x.log", &["4"]);
+    stage.start();
+    assert_eq!(stage.seconds(2), ["4"]);
+    assert_eq!(stage.oddity(Oddity::FileRewritten), 0);
+}
+
+#[test]
+fn quiet_renamed_files_are_closed_where_descriptors_are_scarce_also_while_the_newest_is_written() {
+    let mut stage = one_file(&["1"]);
+    assert_eq!(stage.seconds(1), ["1"]);
+    stage.rename("x.log", "x.log.1");
+    let write = |stage: &mut Stage, seconds| {
+        for _ in 0..seconds * 10 {
+            stage.put("x.log", &["more"]);
+            assert_eq!(stage.after(Duration::from_millis(100)), ["more"]);
+        }
+    };
+    write(&mut stage, 40);
+    assert_eq!(stage.open("x.log.1"), 1);
+    held::set_scarce(true);
+    write(&mut stage, 5);
+    assert_eq!(stage.open("x.log.1"), 0);
+}
+
+#[test]
+fn what_can_not_be_looked_at_after_a_rotation_is_looked_at_again() {
+    let mut stage = one_file(&["1"]);
+    assert_eq!(stage.seconds(1), ["1"]);
+    stage.rename("x.log", "x.log.1");
+    stage.put("x.log", &["2"]);
+    assert_eq!(stage.seconds(40), ["2"]);
+    held::set_scarce(true);
+    stage.seconds(20);
+    assert_eq!(stage.open("x.log.1"), 0);
+    held::set_scarce(false);
+    stage.put("x.log.1", &["late"]);
+    stage.rename("x.log.1", "x.log.2");
+    stage.rename("x.log", "x.log.1");
+    stage.put("x.log", &["3"]);
+    let refused = |call: Call<'_>| matches!(call, Call::Open(path) if path.ends_with("x.log.2"));
+    let refusals = hook(refused, move |call| refused(call).then_some(Errno::IO));
+    assert_eq!(stage.seconds(4), ["3"]);
+    assert!((1..=5).contains(&refusals.load(Ordering::Relaxed)), "{refusals:?}");
+    disk::set_hook(None);
+    assert_eq!(stage.seconds(3), ["late"]);
+}
+
+#[test]
+fn what_lies_behind_a_bad_block_of_the_newest_file_has_failed_before_a_newer_one_is_there() {
+    let mut stage = one_file(&["1", "2"]);
+    assert_eq!(stage.seconds(1), ["1", "2"]);
+    disk::set_bad(Some(Bad { name: "x.log", from: 6, errno: Errno::IO }));
+    stage.put("x.log", &["3", "4"]);
+    assert_eq!(stage.seconds(40), ["3"]);
+    assert_eq!(stage.unread(), (0, 0));
+    disk::set_bad(Some(Bad { name: "x.log.1", from: 6, errno: Errno::IO }));
+    stage.rename("x.log", "x.log.1");
+    stage.put("x.log", &["5"]);
+    assert_eq!(stage.seconds(3), ["5"]);
+    assert_eq!(stage.unread(), (1, 2));
+}
+
+#[test]
+fn a_removed_file_that_ends_with_a_bad_block_is_counted() {
+    let mut stage = one_file(&["1", "2"]);
+    assert_eq!(stage.seconds(1), ["1", "2"]);
+    disk::set_bad(Some(Bad { name: "x.log (deleted)", from: 6, errno: Errno::IO }));
+    stage.put("x.log", &["3", "4"]);
+    stage.remove("x.log");
+    assert_eq!(stage.seconds(100), ["3"]);
+    assert_eq!(stage.unread(), (1, 2));
+    assert_eq!(stage.life().opener.families(), 0);
+    stage.put("x.log", &["5"]);
+    assert_eq!(stage.seconds(1), ["5"]);
+}
+
+#[test]
+fn a_generation_with_late_lines_that_can_not_be_read_again_is_counted_once() {
+    let mut stage = one_file(&["1", "2"]);
+    let mut lost = stage.unsettled(1);
+    stage.rename("x.log", "x.log.1");
+    stage.put("x.log", &["3"]);
+    lost.extend(stage.unsettled(1));
+    stage.put("x.log.1", &["4"]);
+    lost.extend(stage.unsettled(2));
+    assert_eq!(rows(&lost), 4);
+    disk::set_bad(Some(Bad { name: "x.log.1", from: 0, errno: Errno::IO }));
+    drop(lost);
+    assert_eq!(stage.seconds(80), ["3"]);
+    assert_eq!(stage.unread(), (1, 6));
+}
+
+#[test]
+fn pieces_before_a_bad_block_are_not_joined_with_those_of_the_next_file() {
+    let rules = || Rules { format: Format::Cri, ..text_rules() };
+    let make: Make = Box::new(|root, known| file::tests::layout(root, &["*.log"], known));
+    let line = |kind: &str, text: &str| format!("2026-11-24T10:00:00Z stdout {kind} {text}");
+    let mut stage = Stage::with(make, rules, |root| put(&root.join("x.log"), &[&line("F", "1")]));
+    assert_eq!(stage.seconds(1).len(), 1);
+    let piece = line("P", "ab");
+    let from = fs::metadata(stage.path("x.log")).expect("there").len() + piece.len() as u64 + 1;
+    disk::set_bad(Some(Bad { name: "x.log.1", from, errno: Errno::IO }));
+    stage.put("x.log", &[&piece, &line("F", "lost")]);
+    stage.rename("x.log", "x.log.1");
+    stage.put("x.log", &[&line("F", "cd")]);
+    assert_eq!(stage.seconds(40), ["ab", "cd"]);
+}
+
+#[test]
+fn a_container_that_is_followed_again_before_its_reader_has_left_it_does_not_come_twice() {
+    let id = "b".repeat(64);
+    let mut stage = Stage::containers(&["name:sidecar-*"], |root| container(root, &"b".repeat(64), "web", 0..1));
+    assert_eq!(stage.seconds(1), ["0"]);
+    container(&stage.root, &id, "web", 1..3);
+    let held = stage.unsettled(1);
+    assert_eq!(rows(&held), 2);
+    // Its reader waits for the sinks.
+    for name in ["sidecar-x", "web"] {
+        config(&stage.root, &id, name);
+        for _ in 0..10 {
+            stage.now += Duration::from_millis(100);
+            clock::set(Some((*START + stage.now, stage.wall + stage.now)));
+            stage.life().opener.step();
+        }
+    }
+    assert!(stage.seconds(2).is_empty(), "nothing comes again");
+    held.into_iter().for_each(|shipment| shipment.receipts.settle(Outcome::Delivered));
+    assert!(stage.seconds(2).is_empty());
+    container(&stage.root, &id, "web", 3..4);
+    assert_eq!(stage.seconds(1), ["3"]);
+}
