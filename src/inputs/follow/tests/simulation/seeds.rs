@@ -77,5 +77,6 @@ fn a_scan_from_the_oldest_to_the_newest_is_seen() {
 #[test]
 fn a_checkpoint_before_delivery_is_seen() {
     let is_right = |seed, broken| campaign(seed..seed + 1, broken).is_empty();
-    assert!((0..300).any(|seed| !is_right(seed, Break::Checkpoint) && is_right(seed, Break::Nothing)));
+    // It takes a crash between a save and the delivery of what it covers, of lines that are nowhere else by then.
+    assert!((0..3_000).any(|seed| !is_right(seed, Break::Checkpoint) && is_right(seed, Break::Nothing)));
 }
