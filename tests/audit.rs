@@ -42,8 +42,7 @@ fn leave_backlog(dir: &Path, names: &[&str]) {
 }
 
 fn audit(dir: &Path, more: &[&str]) -> (Output, String) {
-    let config = dir.join("longshore.toml");
-    let output = run(dir, &[&["audit", "--config", config.to_str().expect("UTF-8")], more].concat(), b"");
+    let output = crate::harness::audit(dir, more);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     (output, text)
 }

@@ -105,10 +105,7 @@ fn a_file_that_was_taken_while_stopped_is_one_lost_generation_however_often_long
         });
         node.stop_well();
     }
-    let config = dir.path().join("longshore.toml");
-    let words = ["audit", "--format", "json", "--config", config.to_str().expect("UTF-8")];
-    let audit = crate::harness::run(dir.path(), &words, b"");
-    let audit: serde_json::Value = serde_json::from_slice(&audit.stdout).expect("JSON");
+    let audit = crate::harness::audited(dir.path());
     let input = &audit["inputs"][0];
     assert_eq!((&input["lost_generations"]["lost"], &input["lost_bytes"]["gone"]), (&1.into(), &10.into()), "{audit}");
 }

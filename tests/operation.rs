@@ -145,10 +145,7 @@ fn a_stop_is_heard_by_a_sink_that_was_told_to_wait_while_its_queue_is_full() {
     let dir = folder();
     let (mut node, server, _) = told_to_wait(dir.path());
     node.stop_well();
-    let config = dir.path().join("longshore.toml");
-    let words = ["audit", "--format", "json", "--config", config.to_str().expect("UTF-8")];
-    let audit = crate::harness::run(dir.path(), &words, b"");
-    let audit: serde_json::Value = serde_json::from_slice(&audit.stdout).expect("JSON");
+    let audit = crate::harness::audited(dir.path());
     let pair = &audit["pairs"][0];
     assert_eq!((&pair["delivered"], &pair["returned"]), (&pair["routed"], &0.into()), "{}", node.log());
     assert_eq!(pair["delivered"].as_u64(), Some(server.accepted().len() as u64));

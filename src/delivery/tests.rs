@@ -252,11 +252,16 @@ fn a_fault_is_an_alert_at_once_and_loses_nothing_at_the_end() {
     assert_eq!(bench.health().0, Health::Pass);
 }
 
+/// One request of one record at a time, and the first answer asks for a pause of ten minutes.
+fn told_to_wait() -> Bench {
+    let again = Err(SendError::Retry { cause: "503".to_owned(), not_before: Some(Duration::from_secs(600)) });
+    let limits = Limits { bytes: 1, at_once: 1, wait: Duration::ZERO, ..LIMITS };
+    Bench::new(Box::new(Script(Arc::new(Mutex::new([again].into())), limits)))
+}
+
 #[test]
 fn a_stop_is_seen_while_there_is_no_room_and_cuts_the_pause_short() {
-    let again = || Err(SendError::Retry { cause: "503".to_owned(), not_before: Some(Duration::from_secs(600)) });
-    let limits = Limits { bytes: 1, at_once: 1, wait: Duration::ZERO, ..LIMITS };
-    let mut bench = Bench::new(Box::new(Script(Arc::new(Mutex::new([again()].into())), limits)));
+    let mut bench = told_to_wait();
     let seen: Vec<_> = (0..4).map(|_| bench.ship(&["1"])).collect();
     // One waits for its time, one is gathered, two are in the queue, which nobody looks at.
     until(|| bench.metrics.sinks[0].queued.load(Relaxed) == 2);
@@ -266,9 +271,7 @@ fn a_stop_is_seen_while_there_is_no_room_and_cuts_the_pause_short() {
 
 #[test]
 fn the_word_to_drain_cuts_the_pause_short_though_the_queue_is_full_and_has_senders() {
-    let again = || Err(SendError::Retry { cause: "503".to_owned(), not_before: Some(Duration::from_secs(600)) });
-    let limits = Limits { bytes: 1, at_once: 1, wait: Duration::ZERO, ..LIMITS };
-    let mut bench = Bench::new(Box::new(Script(Arc::new(Mutex::new([again()].into())), limits)));
+    let mut bench = told_to_wait();
     let seen: Vec<_> = (0..10).map(|_| bench.ship(&["1"])).collect();
     // One waits for its time, one is gathered.
     until(|| bench.metrics.sinks[0].queued.load(Relaxed) == 8);

@@ -327,10 +327,7 @@ impl Node {
         assert_eq!(code, 0, "exit code of a stop by SIGTERM; its log:\n{}", self.log());
         assert!(!self.log().contains("panicked"), "a thread panicked:\n{}", self.log());
         if self.auditable {
-            let folder = self.config.parent().expect("it lies in the test's folder");
-            let words = ["audit", "--config", self.config.to_str().expect("UTF-8")];
-            let output = run(folder, &words, b"");
-            assert!(output.status.success(), "the audit does not close: {}", told(&output));
+            audit_closes(self.config.parent().expect("it lies in the test's folder"));
         }
     }
 
@@ -457,10 +454,20 @@ pub fn run_command(command: &mut Command, input: &[u8]) -> Output {
     output
 }
 
+/// `longshore audit` of the node whose configuration lies in that folder.
+pub fn audit(dir: &Path, more: &[&str]) -> Output {
+    let config = dir.join("longshore.toml");
+    run(dir, &[&["audit", "--config", config.to_str().expect("UTF-8")], more].concat(), b"")
+}
+
+/// The same as JSON.
+pub fn audited(dir: &Path) -> serde_json::Value {
+    serde_json::from_slice(&audit(dir, &["--format", "json"]).stdout).expect("JSON")
+}
+
 /// `longshore audit` of the node whose folder that is, running or not: it must close.
 pub fn audit_closes(dir: &Path) {
-    let config = dir.join("longshore.toml");
-    let output = run(dir, &["audit", "--config", config.to_str().expect("UTF-8")], b"");
+    let output = audit(dir, &[]);
     assert!(output.status.success(), "the audit does not close: {}", told(&output));
 }
 

@@ -762,16 +762,22 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_input_whose_output_can_not_be_synced_keeps_its_checkpoints_and_the_others_go_on() {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let metrics = Arc::new(Metrics::new(&[("in", "test"), ("other", "test")], &[("out", "test")]));
+    /// A hook of which the outputs of `in` can not be synced while the first is set.
+    fn breakable() -> (Arc<AtomicBool>, SyncHook) {
         let broken = Arc::new(AtomicBool::new(false));
         let hook = Arc::clone(&broken);
         let sync: SyncHook = Box::new(move || match hook.load(Ordering::Acquire) {
             true => [("in".to_owned(), "sink out: no space".to_owned())].into(),
             false => Unsynced::new(),
         });
+        (broken, sync)
+    }
+
+    #[test]
+    fn an_input_whose_output_can_not_be_synced_keeps_its_checkpoints_and_the_others_go_on() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let metrics = Arc::new(Metrics::new(&[("in", "test"), ("other", "test")], &[("out", "test")]));
+        let (broken, sync) = breakable();
         let c = Checkpoints::open(dir.path(), sync).expect("free");
         c.report_to(Arc::clone(&metrics));
         let put_both = |offset| {
@@ -807,12 +813,7 @@ mod tests {
     #[test]
     fn that_a_file_is_lost_is_stored_though_an_output_can_not_be_synced_but_no_newer_place() {
         let dir = tempfile::tempdir().expect("a temp dir");
-        let broken = Arc::new(AtomicBool::new(false));
-        let hook = Arc::clone(&broken);
-        let sync: SyncHook = Box::new(move || match hook.load(Ordering::Acquire) {
-            true => [("in".to_owned(), "sink out: no space".to_owned())].into(),
-            false => Unsynced::new(),
-        });
+        let (broken, sync) = breakable();
         let c = Checkpoints::open(dir.path(), sync).expect("free");
         put(&c, "a", 1);
         put(&c, "b", 1);
