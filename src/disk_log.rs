@@ -16,24 +16,23 @@ pub const BUFFER: &str = "buffer";
 /// The disk log's size where nothing is configured; a quarter of the file system where that is less.
 const BUFFER_SIZE: u64 = 1 << 30;
 
-/// What the log has for each sink, by input, both by their numbers in the metrics; `numbers` are those of its readers.
+/// What the log has for each sink, by input, both by their numbers in the metrics, and at the end of inputs that are
+/// configured no longer; `numbers` are those of its readers.
 pub fn by_number(readers: &[Backlog], metrics: &Metrics, numbers: &[usize]) -> Vec<Vec<u64>> {
-    let mut all = vec![vec![0; metrics.inputs.len()]; metrics.sinks.len()];
+    let inputs = metrics.inputs.len();
+    let mut all = vec![vec![0; inputs + 1]; metrics.sinks.len()];
     for (number, backlog) in numbers.iter().zip(readers) {
         let records = &mut all[*number];
-        for (to, from) in records.iter_mut().zip(&backlog.by_source) {
+        for (to, from) in records[..inputs].iter_mut().zip(&backlog.by_source) {
             *to = from.records;
         }
-        // Of inputs that are configured no longer: counted for the first one, as `outbox/feed.rs` does it.
         let known: u64 = records.iter().sum();
-        if let Some(first) = records.first_mut() {
-            *first += backlog.total.records.saturating_sub(known);
-        }
+        records[inputs] = backlog.total.records.saturating_sub(known);
     }
     all
 }
 
-/// What the disk log of a stopped node has for each sink, by input, both by their place in the configuration. Writes nothing.
+/// What the disk log of a stopped node has, as [`by_number`] has it, by their place in the configuration. Writes nothing.
 pub fn count(config: &Config, metrics: &Metrics) -> io::Result<Vec<Vec<u64>>> {
     let dir = config.node.data_dir.join(BUFFER);
     let sinks: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
@@ -45,18 +44,17 @@ pub fn count(config: &Config, metrics: &Metrics) -> io::Result<Vec<Vec<u64>>> {
     Ok(by_number(&found.unwrap_or_default(), metrics, &numbers))
 }
 
-/// Opens the disk log if there is one, or if there has to be one. With it: what it has for each sink, by input, both by
-/// their numbers in the metrics. `numbers` are those of the configured sinks.
+/// Opens the disk log if there is one, or if there has to be one. With it: what it has, as [`by_number`] has it. `numbers`
+/// are those of the configured sinks.
 pub fn open(
     config: &Config,
     metrics: &Arc<Metrics>,
     numbers: &[usize],
 ) -> io::Result<(Option<Arc<Log>>, Vec<Vec<u64>>)> {
     let dir = config.node.data_dir.join(BUFFER);
-    let nothing = vec![vec![0; metrics.inputs.len()]; metrics.sinks.len()];
     let wanted = config.inputs.iter().any(|input| input.part.is_durable()) || config.sinks.len() > 1;
     if !wanted && !dir.exists() {
-        return Ok((None, nothing));
+        return Ok((None, by_number(&[], metrics, &[])));
     }
     let size = config.buffer.size.unwrap_or_else(|| default_size(&config.node.data_dir));
     let settings = buffer::Settings {

@@ -109,6 +109,12 @@ fn lost_generations(input: &InputMetrics) -> Reasons {
     counts.into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
+/// What counts for input `at` of so many, given what the disk log has by input and, at the end, of none of them.
+fn there(known: &[u64], at: usize, inputs: usize) -> u64 {
+    let own = known.get(at).copied().unwrap_or(0);
+    if at == 0 { own + known.get(inputs).copied().unwrap_or(0) } else { own }
+}
+
 fn sum(reasons: &Reasons) -> u64 {
     reasons.values().sum()
 }
@@ -174,9 +180,9 @@ impl Ledger {
         ledger
     }
 
-    /// Puts a saved ledger into fresh counters. `backlog` is what the disk log has, by sink and input; the counters of
-    /// sinks whose numbers are not among `sinks` stay. Returns what did not fit although the node had stopped in order:
-    /// one line for each pair.
+    /// Puts a saved ledger into fresh counters. `backlog` is what the disk log has, by sink and input, and at the end what it
+    /// has of inputs that are configured no longer, which counts for the first one; the counters of sinks whose numbers are
+    /// not among `sinks` stay. Returns what did not fit although the node had stopped in order: one line for each pair.
     pub fn resume(&self, metrics: &Metrics, backlog: &[Vec<u64>], sinks: &[usize]) -> Vec<String> {
         let mut wrong = Vec::new();
         for line in &self.inputs {
@@ -203,7 +209,7 @@ impl Ledger {
                 let saved = self.pairs.iter().find(|line| line.input == input.name && line.sink == sink.name);
                 // A sink that was taken out by a reload, and is back, goes on with what it had.
                 let line = saved.cloned().unwrap_or_else(|| PairLine::of(&input.name, &sink.name, pair));
-                let there = known.get(number).copied().unwrap_or(0);
+                let there = there(known, number, metrics.inputs.len());
                 let Moved { came, went } = moved[at][number];
                 let open = line.open() + came - went;
                 if self.stopped && (saved.is_some() || came > 0) && open != there {
@@ -238,8 +244,9 @@ impl Ledger {
     fn moved(&self, metrics: &Metrics, sink: &str, known: &[u64]) -> Vec<Moved> {
         let lines = || self.pairs.iter().filter(|line| line.sink == sink);
         let place = |line: &PairLine| metrics.inputs.iter().position(|input| input.name == line.input);
-        let there = |at: usize| known.get(at).copied().unwrap_or(0);
-        let (mut had, mut of_gone) = (vec![None; metrics.inputs.len()], 0);
+        let inputs = metrics.inputs.len();
+        let there = |at: usize| there(known, at, inputs);
+        let (mut had, mut of_gone) = (vec![None; inputs], 0);
         for line in lines() {
             match place(line) {
                 Some(at) => had[at] = Some(line.open()),
@@ -257,7 +264,10 @@ impl Ledger {
         let Some(then) = lines().next().and_then(place) else { return moved };
         let mut left = (had[then].unwrap_or(0) + moved[then].came).saturating_sub(there(then));
         for at in back.into_iter().chain([0]).filter(|at| *at != then) {
-            let part = there(at).saturating_sub(had[at].unwrap_or(0) + moved[at].came).min(left);
+            // Of one that was there, what it has more now came after the ledger was saved, but for what is of those that are gone.
+            let most = if had[at].is_some() { known.get(inputs).copied().unwrap_or(0) } else { u64::MAX };
+            let more = there(at).saturating_sub(had[at].unwrap_or(0) + moved[at].came);
+            let part = more.min(most.saturating_sub(moved[at].came)).min(left);
             moved[at].came += part;
             moved[then].went += part;
             left -= part;
@@ -478,14 +488,14 @@ mod tests {
     #[test]
     fn the_backlog_of_an_input_that_is_gone_counts_for_the_first_one_until_it_is_back() {
         let without = Metrics::new(&[("new", "forward")], &[("a", "http")]);
-        assert!(saved(30, 5).resume(&without, &[vec![35]], &[0]).is_empty());
+        assert!(saved(30, 5).resume(&without, &[vec![5, 30]], &[0]).is_empty());
         let mut ledger = Ledger::of(&without);
         assert!(ledger.closes(), "{}", ledger.text());
         let figures = |line: &PairLine| (line.routed, line.delivered, line.returned, line.buffered);
         assert_eq!((figures(&ledger.pairs[0]), ledger.inputs[0].received), ((130, 95, 0, 35), 100));
         // And a record that is missing is said all the same.
         assert_eq!(
-            saved(30, 5).resume(&Metrics::new(&[("new", "forward")], &[("a", "http")]), &[vec![34]], &[0]).len(),
+            saved(30, 5).resume(&Metrics::new(&[("new", "forward")], &[("a", "http")]), &[vec![5, 29]], &[0]).len(),
             1
         );
         // It comes back before its records are delivered.
@@ -497,7 +507,7 @@ mod tests {
         assert_eq!((figures(&ledger.pairs[0]), figures(&ledger.pairs[1])), ((100, 95, 0, 5), (30, 0, 0, 30)));
         // Where no input of before is left.
         let other = Metrics::new(&[("other", "forward")], &[("a", "http")]);
-        assert!(saved(30, 5).resume(&other, &[vec![35]], &[0]).is_empty());
+        assert!(saved(30, 5).resume(&other, &[vec![0, 35]], &[0]).is_empty());
         assert!(Ledger::of(&other).closes(), "{}", Ledger::of(&other).text());
         assert_eq!(Ledger::of(&other).inputs[0].received, 0);
     }
@@ -534,8 +544,8 @@ mod tests {
         assert_eq!((ledger.lost(), sum(&ledger.inputs[0].rejected)), ((2, 200), 2));
     }
 
-    /// Resumes where these inputs and this backlog of the one sink are there: what is wrong, and by input what was routed,
-    /// returned and is buffered.
+    /// Resumes where these inputs and this backlog of the one sink are there (at the end of inputs that are gone): what is
+    /// wrong, and by input what was routed, returned and is buffered.
     fn resumed(saved: &Ledger, inputs: &[&str], known: &[u64]) -> (usize, Vec<(u64, u64, u64)>) {
         let inputs: Vec<(&str, &'static str)> = inputs.iter().map(|name| (*name, "forward")).collect();
         let metrics = Metrics::new(&inputs, &[("a", "http")]);
@@ -560,13 +570,25 @@ mod tests {
         assert_eq!(resumed(&saved, &["old", "new", "more"], &[30, 5, 10]), (0, vec![old, new, more]));
         assert_eq!(resumed(&saved, &["more", "new", "old"], &[10, 5, 30]), (0, vec![more, new, old]));
         // Still without `old`, whose records now count for `more`.
-        assert_eq!(resumed(&saved, &["more", "new"], &[40, 5]), (0, vec![(130, 0, 40), new]));
+        assert_eq!(resumed(&saved, &["more", "new"], &[10, 5, 30]), (0, vec![(130, 0, 40), new]));
         // `new` is gone in turn, and its records count for `more`.
-        assert_eq!(resumed(&saved, &["more", "old"], &[15, 30]), (0, vec![(105, 0, 15), old]));
+        assert_eq!(resumed(&saved, &["more", "old"], &[10, 30, 5]), (0, vec![(105, 0, 15), old]));
         // What is missing is said all the same.
         assert_eq!(resumed(&saved, &["old", "new", "more"], &[29, 5, 10]).0, 1);
-        assert_eq!(resumed(&saved, &["more", "new"], &[40, 4]).0, 1);
-        assert_eq!(resumed(&saved, &["more", "old"], &[15, 29]).0, 1);
+        assert_eq!(resumed(&saved, &["more", "new"], &[10, 4, 30]).0, 1);
+        assert_eq!(resumed(&saved, &["more", "old"], &[10, 29, 5]).0, 1);
+    }
+
+    #[test]
+    fn after_a_kill_inputs_in_another_order_keep_their_own_counts() {
+        let saved = Ledger { stopped: false, ..saved(100, 10) };
+        // Since it was saved, 40 of `old` were delivered and 40 came to `new`: neither is the other's.
+        let (old, new) = ((100, 40, 60), (140, 0, 50));
+        assert_eq!(resumed(&saved, &["old", "new"], &[60, 50]), (0, vec![old, new]));
+        assert_eq!(resumed(&saved, &["new", "old"], &[50, 60]), (0, vec![new, old]));
+        // 30 of the 100 are of an input that is gone still, and count for the first one now.
+        let (old, new) = ((70, 40, 30), (170, 0, 80));
+        assert_eq!(resumed(&saved, &["new", "old"], &[50, 30, 30]), (0, vec![new, old]));
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::Output;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::harness::engine::has_program;
 use crate::harness::forward::{Client, map, message, option};
 use crate::harness::http::{Answer, Server};
 use crate::harness::records::files_under;
+use crate::harness::sender::Senders;
 use crate::harness::{PATIENCE, audit_closes, folder, free_port, node, run, skip, told};
 
 const RECORDS: u64 = 7;
@@ -136,6 +137,39 @@ fn an_input_that_comes_back_as_the_first_one_leaves_it_closed() {
     node.wait_for("both backlogs", |node| node.delivered("central") == 2 * RECORDS);
     node.stop_well();
     assert!(!node.log().contains("differ"), "{}", node.log());
+}
+
+#[test]
+fn after_kills_inputs_in_another_order_keep_their_own_counts() {
+    let dir = folder();
+    let (names, ports) = (["apps", "more"], [free_port(), free_port()]);
+    let senders = ports.map(|port| Senders::start(port, 2, Duration::from_millis(2)));
+    let server = Server::start(|_, _| Answer::status(200));
+    for round in 0..6 {
+        let acked = senders.each_ref().map(Senders::acked);
+        let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        let body = config(&order.map(|at| (names[at], ports[at])), &server.url());
+        let mut first = node(dir.path(), &body).start();
+        first.wait_for("acks of both", |_| {
+            acked.iter().zip(&senders).all(|(before, senders)| senders.acked() > before + 1_000)
+        });
+        // Not the same moment of the 250 ms between two saves of the ledger each time.
+        std::thread::sleep(Duration::from_millis(100 + round * 97 % 250));
+        first.kill();
+        let order = [order[1], order[0]];
+        node(dir.path(), &config(&order.map(|at| (names[at], ports[at])), &server.url())).write_config();
+        audit_closes(dir.path());
+        // Everything that an input passes on is for the one sink.
+        let ledger = crate::harness::audited(dir.path());
+        for (input, pair) in order.iter().zip(ledger["pairs"].as_array().expect("a list")) {
+            let of = ledger["inputs"].as_array().expect("a list").iter().find(|line| line["input"] == names[*input]);
+            assert_eq!(of.expect("it is there")["passed"], pair["routed"], "round {round}: {ledger:#}");
+        }
+    }
+    let mut last = node(dir.path(), &config(&[0, 1].map(|at| (names[at], ports[at])), &server.url())).start();
+    senders.into_iter().for_each(|senders| drop(senders.finish()));
+    last.wait_for("an empty backlog", |node| node.undelivered(&[]) == 0);
+    last.stop_well();
 }
 
 #[test]
