@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use memchr::memmem;
 
 use crate::harness::forward::{Client, encode, map, option, packed};
-use crate::harness::{Node, audit_closes, folder, free_port, node};
+use crate::harness::{Node, audit_closes, folder, free_port, node, skip};
 
 const MEMORY: &str = "memory = \"48MiB\"\nshutdown_timeout = \"1s\"";
 const PEAK_MAX: u64 = 64 << 20;
@@ -137,6 +137,10 @@ fn a_backlog_beyond_all_memory_is_kept_and_drained_within_it() {
     let dir = folder();
     let port = free_port();
     let cgroup = Cgroup::make();
+    if cgroup.is_none() {
+        // What it holds by itself is measured all the same.
+        skip("no cgroup of 64 MiB: needs root and a cgroup file system that may be written to");
+    }
     let join = cgroup.as_ref().map(|group| format!("echo $$ >{}/cgroup.procs && exec \"$@\"", group.folder.display()));
     let wrapper: Vec<&str> = join.iter().flat_map(|join| ["sh", "-c", join.as_str(), "sh"]).collect();
     let body = |sink: &str| {
