@@ -1,6 +1,6 @@
 //! Tests of the `http` sink, its settings and its TLS, against a real server on loopback.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -108,6 +108,38 @@ fn a_real_answer_of_each_class_means_what_it_should() {
     assert!(matches!(&outcome, Err(SendError::Pause { cause }) if cause.contains("not followed")), "{outcome:?}");
     assert_eq!(requests, 1);
     assert!(matches!(class("202 Accepted", "").0, Ok(Reply { .. })));
+}
+
+#[test]
+fn the_status_decides_for_all_records_whatever_the_body_says_or_lacks() {
+    let items = r#"{"errors":true,"items":[{"create":{"status":429}},{"create":{"status":400}}]}"#;
+    let taken = |status, body: &'static str| {
+        let server = Server::new(move |_, _| answer(status, "", body));
+        let reply = send(good(&url(&server)), &["1", "2"]).expect("taken");
+        (reply.marks.len(), server.seen().len())
+    };
+    assert_eq!(taken("200 OK", items), (0, 1));
+    assert_eq!(taken("207 Multi-Status", items), (0, 1));
+    // Cut in the middle of the answer's body: that it was taken was said before. In the middle of its head: nothing was said.
+    let cut = |answer: &'static str| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("url = \"http://{}\"", listener.local_addr().expect("an address"));
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            assert!(stream.read(&mut [0; 16 << 10]).expect("readable") > 0, "a request");
+            stream.write_all(answer.as_bytes()).expect("written");
+            stream.shutdown(std::net::Shutdown::Write).expect("it is open");
+            // Until the other side closes: bytes that nobody reads would reset the connection.
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let outcome = send(good(&url), &["1"]);
+        server.join().expect("it does not panic");
+        outcome
+    };
+    let outcome = cut("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"ok");
+    assert!(outcome.is_ok(), "{outcome:?}");
+    let outcome = cut("HTTP/1.1 200 OK\r\ncontent-le");
+    assert!(matches!(&outcome, Err(SendError::Retry { .. })), "{outcome:?}");
 }
 
 #[test]
