@@ -1,7 +1,7 @@
 //! Crashes after every call, with every residue; failing calls; and mistakes that these tests must find.
 //!
 //! In some runs the first reader has few frames and settles few, so that segments before and behind stay for it while
-//! others go.
+//! others go. In some one reader is optional: what it has not settled goes where the other needs the room.
 //!
 //! The oracle: what was acked and not settled is read again, byte for byte, by every reader that it is for, in order;
 //! nothing else but frames that were appended is read; no damage is seen; the backlog that is told is what is read; no
@@ -29,15 +29,50 @@ use super::{Damage, Full, Lsn};
 const READERS: usize = 2;
 pub const LIMITS: Limits = Limits { size: 160 << 10, segment: 24 << 10, step: 8 << 10, payload: 12 << 10 };
 
-pub fn options(full: Full, jump: u64) -> Options {
+/// What may be given up when there is no room.
+#[derive(Clone, Copy)]
+pub struct Terms {
+    full: Full,
+    /// Bits of readers by their place.
+    optional: u64,
+}
+
+impl Terms {
+    pub const BLOCK: Terms = Terms { full: Full::Block, optional: 0 };
+
+    fn of(seed: u64) -> Terms {
+        let full = if drops(seed) { Full::DropOldest } else { Full::Block };
+        Terms { full, optional: if seed.is_multiple_of(3) { 1 << (seed / 3 % READERS as u64) } else { 0 } }
+    }
+
+    /// Whether that reader may lose something to others.
+    fn gives_up(self, reader: usize) -> bool {
+        self.full == Full::DropOldest || self.is_optional(reader)
+    }
+
+    fn is_optional(self, reader: usize) -> bool {
+        self.optional >> reader & 1 == 1
+    }
+}
+
+/// How often something happened that the runs are there for.
+#[derive(Default)]
+struct Met {
+    /// A segment went while an older one stayed.
+    holes: AtomicU64,
+    /// A commit made an optional reader give something up, and no other one.
+    given_up: AtomicU64,
+}
+
+pub fn options(terms: Terms, jump: u64) -> Options {
     Options {
         limits: LIMITS,
-        full,
+        full: terms.full,
         keep_ms: 0,
         readers: vec!["a".to_owned(), "b".to_owned()],
         sources: vec!["x".to_owned(), "y".to_owned()],
         id: [9; 16],
-        optional: 0,
+        optional: terms.optional,
         hold_removed: false,
         jump,
     }
@@ -49,17 +84,17 @@ pub struct Promise {
     pub frames: BTreeMap<Lsn, (u64, u32, Vec<u8>)>,
     pub acked: BTreeSet<Lsn>,
     pub settled: [BTreeSet<Lsn>; READERS],
-    /// With `drop_oldest`: what the books gave up.
+    /// The books, where readers may give something up.
     pub given_up: Option<Arc<Mutex<Books>>>,
 }
 
-pub fn open(io: &Arc<SimFs>, full: Full, jump: u64) -> Core<SimFs> {
+pub fn open(io: &Arc<SimFs>, terms: Terms, jump: u64) -> Core<SimFs> {
     let recovery = recover(&**io).expect("recovery succeeds");
     // A segment that was being made may be left without its header.
     let damage = Damage { segment_headers: 0, unreadable_segments: 0, ..recovery.damage.clone() };
     assert!(damage.is_none(), "{damage:?}");
     let strangers = recovery.strangers.clone();
-    let mut core = Core::new(Arc::clone(io), recovery, &options(full, jump)).expect("it opens");
+    let mut core = Core::new(Arc::clone(io), recovery, &options(terms, jump)).expect("it opens");
     core.prepare(&strangers, 0).expect("a good disk");
     core
 }
@@ -81,11 +116,11 @@ pub fn read_all(io: &SimFs, core: &Core<SimFs>, reader: usize) -> Vec<(Lsn, u32,
 }
 
 /// Opens a crashed disk and compares it with what was promised.
-fn check(state: State, promise: &Promise, full: Full, rng: &mut Rng) {
+fn check(state: State, promise: &Promise, terms: Terms, rng: &mut Rng) {
     let io = Arc::new(SimFs::new(state, Lie::None));
     // Numbers are left out as the program does it: at random, since two starts may find the same. Of more than there, so that
     // none is met by chance in a campaign of ten million states (of 2^32, one was by seed 1968).
-    let core = open(&io, full, (1 << 16) + rng.u64(..1 << 48));
+    let core = open(&io, terms, (1 << 16) + rng.u64(..1 << 48));
     let next = lock(core.shared()).next;
     assert!(promise.frames.range(next..next + 4096).next().is_none(), "number {next} again");
     for reader in 0..READERS {
@@ -101,10 +136,11 @@ fn check(state: State, promise: &Promise, full: Full, rng: &mut Rng) {
         let sum: u64 = read.iter().map(|(_, records, _)| u64::from(*records)).sum();
         assert_eq!(told.records, sum, "the backlog of reader {reader}");
         let read: BTreeSet<Lsn> = read.into_iter().map(|(lsn, ..)| lsn).collect();
-        let given_up = promise.given_up.as_ref().map_or(0, |books| lock(books).readers[reader].settled);
+        let books = promise.given_up.as_ref().filter(|_| terms.gives_up(reader));
+        let given_up = books.map_or(0, |books| lock(books).readers[reader].settled);
         for lsn in promise.acked.iter().filter(|lsn| **lsn > given_up && !promise.settled[reader].contains(lsn)) {
             let wanted = promise.frames[lsn].0 >> reader & 1 == 1;
-            assert!(!wanted || read.contains(lsn), "reader {reader} lost frame {lsn}");
+            assert!(!wanted || read.contains(lsn), "reader {reader} lost frame {lsn}, it had {given_up}");
         }
     }
     if rng.u8(..16) == 0 {
@@ -117,7 +153,7 @@ fn check(state: State, promise: &Promise, full: Full, rng: &mut Rng) {
                 drop(core);
                 let again = io.state().crashed(Residue::None, rng);
                 let io = Arc::new(SimFs::new(again, Lie::None));
-                let core = open(&io, full, 100);
+                let core = open(&io, terms, 100);
                 let last = read_all(&io, &core, 1).pop().expect("the new one");
                 assert_eq!((last.0, last.2.as_slice()), (lsn, b"after the crash".as_slice()));
             }
@@ -147,25 +183,24 @@ pub fn add(core: &mut Core<SimFs>, group: &mut Group, bits: u64, payload: Vec<u8
     lsn
 }
 
-/// One run of a node: appends, commits, reads, settles, saves, restarts. Gives how many crash states were looked at; counts
-/// in `holes` how often a segment went while an older one stayed.
-fn run(seed: u64, lie: Lie, faults: u32, steps: usize, holes: &AtomicU64) -> u64 {
+/// One run of a node: appends, commits, reads, settles, saves, restarts. Gives how many crash states were looked at.
+fn run(seed: u64, lie: Lie, faults: u32, steps: usize, met: &Met) -> u64 {
     let mut rng = Rng::with_seed(seed);
-    let full = if drops(seed) { Full::DropOldest } else { Full::Block };
+    let terms = Terms::of(seed);
     let io = Arc::new(SimFs::new(State::default(), lie));
     let promise = Arc::new(Mutex::new(Promise::default()));
     let states = Arc::new(Mutex::new(0));
-    let mut core = open(&io, full, 100);
+    let mut core = open(&io, terms, 100);
     let watch = |core: &Core<SimFs>, rng: &mut Rng| {
         let (promise, states, mut rng) = (Arc::clone(&promise), Arc::clone(&states), rng.fork());
-        if full == Full::DropOldest {
+        if (0..READERS).any(|reader| terms.gives_up(reader)) {
             promise.lock().expect("no panic").given_up = Some(Arc::clone(core.shared()));
         }
         io.on_change(Box::new(move |state| {
             let promise = promise.lock().expect("no panic").clone();
             for residue in RESIDUES {
                 *states.lock().expect("no panic") += 1;
-                check(state.crashed(residue, &mut rng), &promise, full, &mut rng);
+                check(state.crashed(residue, &mut rng), &promise, terms, &mut rng);
             }
         }));
     };
@@ -180,7 +215,7 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize, holes: &AtomicU64) -> u64
         // The newest one may have been empty, and taken back after a failed write.
         seen.pop_last();
         if seen.difference(&there).any(|gone| there.first().is_some_and(|oldest| oldest < gone)) {
-            holes.fetch_add(1, Relaxed);
+            met.holes.fetch_add(1, Relaxed);
         }
         seen.clone_from(&there);
         io.fail(rng.fork(), faults);
@@ -196,7 +231,7 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize, holes: &AtomicU64) -> u64
                     lsns.push(add(&mut core, &mut group, bits, payload, &mut promise.lock().expect("no panic")));
                     // A reader that keeps up gets it from memory, and may be done before the commit.
                     for reader in (0..READERS).filter(|reader| bits >> reader & 1 == 1) {
-                        if full == Full::Block && (rng.u8(..4) == 0 || few && reader == 1) {
+                        if terms.full == Full::Block && (rng.u8(..4) == 0 || few && reader == 1) {
                             promise.lock().expect("no panic").settled[reader].insert(lsns[lsns.len() - 1]);
                             lock(core.shared()).settle(reader, lsns[lsns.len() - 1]);
                         }
@@ -225,6 +260,9 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize, holes: &AtomicU64) -> u64
                     }
                 }
                 promise.lock().expect("no panic").acked.extend(&lsns);
+                let losses = core.take_losses();
+                assert!(losses.iter().all(|given| terms.gives_up(given.reader)), "{losses:?}");
+                met.given_up.fetch_add(u64::from(terms.full == Full::Block && !losses.is_empty()), Relaxed);
             }
             5..=7 => {
                 let reader = rng.usize(..READERS);
@@ -259,7 +297,7 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize, holes: &AtomicU64) -> u64
                     core.seal();
                 }
                 drop(core);
-                core = open(&io, full, (1 << 16) + rng.u64(..1 << 48));
+                core = open(&io, terms, (1 << 16) + rng.u64(..1 << 48));
                 watch(&core, &mut rng);
                 walks = (0..READERS).map(|reader| Walk::new(reader, core.seed())).collect();
                 (after, in_hand) = ([0; READERS], Default::default());
@@ -282,19 +320,21 @@ fn drops(seed: u64) -> bool {
 fn runs(what: &str, default: u64, faults: u32) {
     let from = setting("LONGSHORE_SEED", 1);
     let count = setting("LONGSHORE_SEEDS", default);
-    let (mut states, holes) = (0, AtomicU64::new(0));
+    let (mut states, met) = (0, Met::default());
     for seed in from..from + count {
-        match catch_unwind(AssertUnwindSafe(|| run(seed, Lie::None, faults, 60, &holes))) {
+        match catch_unwind(AssertUnwindSafe(|| run(seed, Lie::None, faults, 60, &met))) {
             Ok(some) => states += some,
             Err(_) => panic!("{what}: seed {seed} (LONGSHORE_SEED={seed} LONGSHORE_SEEDS=1)"),
         }
     }
-    let holes = holes.load(Relaxed);
+    let (holes, given_up) = (met.holes.load(Relaxed), met.given_up.load(Relaxed));
     println!(
-        "{what}: seeds {from} to {}, {states} crash states, {holes} segments gone before older ones",
+        "{what}: seeds {from} to {}, {states} crash states, {holes} segments gone before older ones, {given_up} times something \
+         of an optional reader",
         from + count - 1
     );
     assert!(holes > 0 || count < default, "no segment has gone before an older one");
+    assert!(given_up > 0 || count < default, "no optional reader had to give anything up");
 }
 
 #[test]
@@ -312,7 +352,7 @@ fn runs_with_failing_calls_that_found_mistakes_find_none() {
     // Two failed syncs of a cursor and a power cut; an old segment that stays since it can not be unlinked, and a new one
     // without its header.
     for seed in [346, 373] {
-        assert!(run(seed, Lie::None, 12, 60, &AtomicU64::new(0)) > 0);
+        assert!(run(seed, Lie::None, 12, 60, &Met::default()) > 0);
     }
 }
 
@@ -346,7 +386,7 @@ fn a_segment_that_can_not_grow_ends_and_the_same_frames_go_into_a_new_one() {
     let mut kinds = BTreeSet::new();
     for seed in 0..20 {
         let io = Arc::new(SimFs::new(State::default(), Lie::None));
-        let mut core = open(&io, Full::Block, 100);
+        let mut core = open(&io, Terms::BLOCK, 100);
         let mut group = Group::default();
         add(&mut core, &mut group, 3, vec![1; 10], &mut Promise::default());
         core.commit(&mut group, 0).expect("a good disk");
@@ -368,7 +408,7 @@ fn a_segment_that_can_not_grow_ends_and_the_same_frames_go_into_a_new_one() {
 #[test]
 fn a_clock_that_stepped_back_takes_no_segment_before_older_ones() {
     let io = Arc::new(SimFs::new(State::default(), Lie::None));
-    let mut core = open(&io, Full::Block, 100);
+    let mut core = open(&io, Terms::BLOCK, 100);
     for byte in [1, 2] {
         let mut group = Group::default();
         let lsn = add(&mut core, &mut group, 3, vec![byte; 10], &mut Promise::default());
@@ -384,7 +424,7 @@ fn a_clock_that_stepped_back_takes_no_segment_before_older_ones() {
 fn a_reader_that_has_to_wait_reads_no_payload() {
     const LARGE: usize = 1 << 20;
     let io = Arc::new(SimFs::new(State::default(), Lie::None));
-    let options = Options { limits: Limits::of(64 << 20), ..options(Full::Block, 100) };
+    let options = Options { limits: Limits::of(64 << 20), ..options(Terms::BLOCK, 100) };
     let mut core = Core::new(Arc::clone(&io), recover(&*io).expect("an empty disk"), &options).expect("it opens");
     core.prepare(&[], 0).expect("a good disk");
     let bit = lock(core.shared()).readers[0].bit;
@@ -409,8 +449,7 @@ fn a_reader_that_has_to_wait_reads_no_payload() {
 
 /// Whether some seed whose run is right without the mistake is wrong with it. What panics is not printed.
 fn is_found(lie: Lie, faults: u32) -> bool {
-    let is_right =
-        |seed, lie| catch_unwind(AssertUnwindSafe(|| run(seed, lie, faults, 60, &AtomicU64::new(0)))).is_ok();
+    let is_right = |seed, lie| catch_unwind(AssertUnwindSafe(|| run(seed, lie, faults, 60, &Met::default()))).is_ok();
     (1..=40).filter(|seed| !drops(*seed)).any(|seed| !is_right(seed, lie) && is_right(seed, Lie::None))
 }
 

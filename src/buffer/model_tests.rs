@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::Full;
 use super::core::{Core, Fail, lock};
-use super::crash_tests::{Promise, add, open, read_all};
+use super::crash_tests::{Promise, Terms, add, open, read_all};
 use super::group::Group;
 use super::read::{Step, Walk};
 use super::sim::{Lie, SimFs, State};
@@ -68,7 +67,7 @@ struct Run {
 impl Run {
     fn new() -> Run {
         let io = Arc::new(SimFs::new(State::default(), Lie::None));
-        let core = open(&io, Full::Block, 100);
+        let core = open(&io, Terms::BLOCK, 100);
         let walks = (0..READERS).map(|reader| Walk::new(reader, core.seed())).collect();
         let queues = (0..READERS).map(|_| Queue::default()).collect();
         Run { io, core, walks, queues, all: Promise::default(), made: 0 }
@@ -130,7 +129,7 @@ impl Run {
             self.core.save_cursors().expect("a good disk");
             self.core.seal();
         }
-        self.core = open(&self.io, Full::Block, 100);
+        self.core = open(&self.io, Terms::BLOCK, 100);
         for reader in 0..READERS {
             self.walks[reader] = Walk::new(reader, self.core.seed());
             let settled = lock(self.core.shared()).readers[reader].settled;

@@ -8,9 +8,8 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 
-use super::Full;
 use super::core::{Core, Fail, lock};
-use super::crash_tests::{Promise, add, open, options};
+use super::crash_tests::{Promise, Terms, add, open, options};
 use super::frame::{self, Header, Seed};
 use super::group::Group;
 use super::io::{Disk, Io};
@@ -121,7 +120,7 @@ fn ten_thousand_segments_beyond_2_to_the_40_are_opened_by_one_read_each() {
     let recovery = recover(&*io).expect("recovered");
     assert_eq!(io.writes.load(Relaxed), 0, "recovery writes nothing");
     let strangers = recovery.strangers.clone();
-    let core = Core::new(Arc::clone(&io), recovery, &options(Full::Block, 100)).expect("opened");
+    let core = Core::new(Arc::clone(&io), recovery, &options(Terms::BLOCK, 100)).expect("opened");
     assert!(strangers.is_empty());
     let mut walk = Walk::new(0, core.seed());
     let Step::Frame(head, bytes) = walk.next(&*io, core.shared(), 0) else { panic!("the oldest frame") };
@@ -225,7 +224,7 @@ fn apply(io: &SimFs, harm: &Harm) {
 /// A log of some segments with a backlog for both readers.
 fn good() -> (State, Promise) {
     let io = Arc::new(SimFs::new(State::default(), Lie::None));
-    let mut core = open(&io, Full::Block, 100);
+    let mut core = open(&io, Terms::BLOCK, 100);
     let mut promise = Promise::default();
     for n in 0..30u8 {
         let mut group = Group::default();
@@ -255,7 +254,7 @@ proptest! {
             panic!("refused");
         };
         let strangers = recovery.strangers.clone();
-        let mut core = Core::new(Arc::clone(&io), recovery, &options(Full::Block, 1 << 20)).expect("it opens");
+        let mut core = Core::new(Arc::clone(&io), recovery, &options(Terms::BLOCK, 1 << 20)).expect("it opens");
         core.prepare(&strangers, 0).expect("a good disk");
         let mut told: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
         for reader in 0..2 {
