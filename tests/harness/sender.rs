@@ -2,11 +2,11 @@
 //! with the same id, until its ack has come, over connections that end whenever the program does. They remember what was
 //! acknowledged, which is what must never be missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -15,11 +15,14 @@ use super::forward::{ack_of, entries, event_time, map, option, packed};
 /// Records of one chunk.
 pub const CHUNK: u64 = 50;
 
+/// Chunks that had to be sent again: the sender's name and the chunk's number.
+pub type Resent = Arc<Mutex<BTreeSet<(String, u64)>>>;
+
 /// Running senders.
 pub struct Senders {
     stop: Arc<AtomicBool>,
     acked: Arc<AtomicU64>,
-    resent: Arc<AtomicU64>,
+    resent: Resent,
     threads: Vec<JoinHandle<(String, u64)>>,
 }
 
@@ -56,9 +59,14 @@ impl Senders {
         self.acked.load(Ordering::Relaxed)
     }
 
-    /// Chunks that had to be sent again.
-    pub fn resent(&self) -> u64 {
-        self.resent.load(Ordering::Relaxed)
+    /// How many chunks had to be sent again.
+    pub fn resent(&self) -> usize {
+        self.resent.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Which they are, also after the end.
+    pub fn resent_chunks(&self) -> Resent {
+        Arc::clone(&self.resent)
     }
 
     /// Has each end with the chunk at hand acknowledged; how many records each has sent, all of them acknowledged.
@@ -74,7 +82,7 @@ struct Sender {
     stream: Option<TcpStream>,
     stop: Arc<AtomicBool>,
     acked: Arc<AtomicU64>,
-    resent: Arc<AtomicU64>,
+    resent: Resent,
 }
 
 impl Sender {
@@ -92,7 +100,8 @@ impl Sender {
             thread::sleep(Duration::from_millis(20));
         }
         if tries > 0 {
-            self.resent.fetch_add(1, Ordering::Relaxed);
+            let chunk = (self.name.clone(), chunk);
+            self.resent.lock().unwrap_or_else(PoisonError::into_inner).insert(chunk);
         }
         self.acked.fetch_add(CHUNK, Ordering::Relaxed);
     }
