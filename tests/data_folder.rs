@@ -269,6 +269,12 @@ fn the_folder_of_the_first_format_is_read_and_gone_on_with() {
     assert!(!out.exists() || fs::read(&out).expect("readable").is_empty(), "`copy` had all of it");
 }
 
+/// The one line that a start which failed says.
+fn last_word(log: &str, says: &[&str]) {
+    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("longshore: ")).collect();
+    assert!(lines.len() == 1 && says.iter().all(|word| lines[0].contains(word)), "{log}");
+}
+
 /// A start that fails: exit code 1, and one line that says all of it.
 fn refused(change: impl FnOnce(&Path), says: &[&str]) {
     let dir = folder();
@@ -284,12 +290,10 @@ fn refused(change: impl FnOnce(&Path), says: &[&str]) {
     let body = config(free_port(), "http://127.0.0.1:1/");
     let mut node = node(dir.path(), &body).without_waiting().start();
     assert_eq!(node.wait_exit(PATIENCE), 1, "{}", node.log());
-    let log = node.log();
-    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("longshore: ")).collect();
-    assert!(lines.len() == 1 && says.iter().all(|word| lines[0].contains(word)), "{log}");
+    last_word(&node.log(), says);
     assert!(before == kept(), "nothing is changed by a start that is refused");
     // Put right again.
-    copy(&backlog().dir.path().join("data/buffer"), &data.join("buffer"));
+    copy(&backlog().dir.path().join("data"), &data);
     audit_closes(dir.path());
 }
 
@@ -315,6 +319,15 @@ fn a_folder_of_a_newer_version_is_refused_in_one_line_and_left_alone() {
         });
     };
     refused(newer_segment, &[".seg", "newer version of longshore"]);
+    let newer_checkpoints = |data: &Path| {
+        edit(&data.join("checkpoints"), |bytes| {
+            let text = String::from_utf8(bytes.clone()).expect("text");
+            let (first, rest) = text.split_once('\n').expect("lines");
+            let first = first[9..].replacen("\"version\":1", "\"version\":2", 1);
+            *bytes = format!("{:08x} {first}\n{rest}", crc32c::crc32c(first.as_bytes())).into_bytes();
+        });
+    };
+    refused(newer_checkpoints, &["checkpoints: version 2, this longshore knows 1", "move the file away"]);
 }
 
 #[test]
@@ -329,8 +342,7 @@ fn a_second_process_on_the_folder_is_refused_and_the_first_goes_on() {
     let body = config(free_port(), &server.url());
     let mut second = node(second_dir.path(), &body).with_node(&of_first).without_waiting().start();
     assert_eq!(second.wait_exit(PATIENCE), 1, "{}", second.log());
-    let log = second.log();
-    assert!(log.contains("another longshore") && log.contains("data_dir"), "{log}");
+    last_word(&second.log(), &["another longshore", "data_dir"]);
     first.wait_for("everything", |node| node.delivered("central") == total());
     first.stop_well();
     audit_closes(dir.path());
