@@ -1,6 +1,7 @@
 //! Disks that fail under the disk log: errors of single calls (injected by strace), a file system that is full. What was
 //! acknowledged stays, nothing more is acknowledged meanwhile, readiness says so, and it goes on by itself afterwards.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -14,9 +15,71 @@ use crate::harness::records::{Numbers, records};
 use crate::harness::sender::Senders;
 use crate::harness::{Node, audit_closes, folder, free_port, node, run, skip};
 
-fn assert_all_there(dir: &Path, sent: &std::collections::BTreeMap<String, u64>) {
+fn assert_all_there(dir: &Path, sent: &BTreeMap<String, u64>) {
     let found = Numbers::of(&records(&dir.join("out.ndjson")), "p", "seq");
     assert!(found.missing(sent).is_empty(), "acknowledged and not there: {:?}", found.missing(sent));
+}
+
+/// The calls in the output of `strace -f`, where one that others came in between is on two lines.
+fn calls_in(text: &str) -> Vec<String> {
+    let (mut begun, mut calls) = (BTreeMap::new(), Vec::new());
+    for line in text.lines() {
+        let thread = line.split(' ').next().unwrap_or_default();
+        if let Some(call) = line.strip_suffix("<unfinished ...>") {
+            begun.insert(thread, call);
+        } else if let Some((_, end)) = line.split_once(" resumed>") {
+            calls.push(format!("{}{end}", begun.remove(thread).unwrap_or_default()));
+        } else {
+            calls.push(line.to_owned());
+        }
+    }
+    calls
+}
+
+/// Runs a node under load while some of these calls fail so, and kills it; then without faults. Gives what strace saw of the
+/// calls, which were to reach a file of that name. `counts`: the log counts them as failures of its disk.
+fn with_failing(calls: &str, error: &str, when: &str, file: &str, counts: bool) -> Vec<String> {
+    let fault = format!("{calls}:error={error}:when={when}");
+    let dir = folder();
+    let port = free_port();
+    let (trace, inject) = (format!("trace={calls}"), format!("inject={fault}"));
+    let seen = dir.path().join("calls");
+    let to = seen.to_str().expect("UTF-8");
+    // With the names of descriptors; of a rename the names are all that there is.
+    let strace = ["strace", "-D", "-f", "-y", "-qq", "-o", to, "-e", &trace, "-e", &inject];
+    let mut first = node(dir.path(), &config(dir.path(), port)).under(&strace).start();
+    let senders = Senders::start(port, 2, Duration::from_millis(20));
+    let seen = || -> Vec<String> {
+        let text = fs::read_to_string(&seen).unwrap_or_default();
+        calls_in(&text).into_iter().filter(|call| call.contains(file)).collect()
+    };
+    let is_injected = |line: &String| line.contains("(INJECTED)");
+    // Calls that succeed after one that failed: it goes on.
+    first.wait_for(&format!("{fault}: a call for {file} that fails, and ten that do not"), |_| {
+        seen().iter().skip_while(|line| !is_injected(line)).filter(|line| !is_injected(line)).count() >= 10
+    });
+    let acked = senders.acked();
+    first.wait_for(&format!("{fault}: acks between failures"), |_| senders.acked() > acked);
+    // It lives. (The output's fdatasync may be hit, too: that asks for a restart.)
+    let (status, why) = first.get("/live").expect("it lives");
+    assert!(status == 200 || why.contains("sync failed"), "{fault}: {status} {why}{}", first.log());
+    let failures = |node: &Node| node.metric("longshore_buffer_failures_total", &[]);
+    if counts {
+        first.wait_for(&format!("{fault}: a failure of the log"), |node| failures(node) > 0);
+    } else {
+        assert_eq!(failures(&first), 0, "{fault}");
+    }
+    let acked = senders.acked();
+    first.kill();
+    // And without faults: everything goes on from what is on the disk, whatever that is.
+    let mut second = node(dir.path(), &config(dir.path(), port)).start();
+    second.wait_for("the senders to go on", |_| senders.acked() > acked);
+    let sent = senders.finish();
+    second.wait_for("an empty backlog", |node| node.undelivered(&[]) == 0);
+    second.stop_well();
+    audit_closes(dir.path());
+    assert_all_there(dir.path(), &sent);
+    seen()
 }
 
 #[test]
@@ -24,48 +87,30 @@ fn failed_calls_of_the_disk_cost_nothing_that_was_acknowledged() {
     if !has_program("strace") {
         return skip("needs strace");
     }
-    // The counter is per thread, so each is hit, the log's among them; `+` repeats it.
+    const WRITES: &str = "pwrite64,pwritev,pwritev2";
+    const RENAMES: &str = "rename,renameat,renameat2";
+    // The counter is per thread, so each is hit, the log's among them; `+` repeats it. Whether the log counts a failure: an
+    // interrupted write is simply gone on with, an interrupted sync is not believed.
     let faults = [
-        "fdatasync:error=EIO:when=3+9",
-        "fdatasync:error=ENOSPC:when=4+7",
-        "pwrite64:error=EIO:when=2+6",
-        "pwrite64:error=ENOSPC:when=3+8",
-        "pwrite64:error=EINTR:when=2+3",
-        "rename,renameat,renameat2:error=EIO:when=2+3",
+        ("fdatasync", "EIO", "3+9", ".seg", true),
+        ("fdatasync", "ENOSPC", "4+7", ".seg", true),
+        ("fdatasync", "EINTR", "3+5", ".seg", true),
+        (WRITES, "EIO", "2+6", ".seg", true),
+        (WRITES, "ENOSPC", "3+8", ".seg", true),
+        (WRITES, "EINTR", "2+3", ".seg", false),
+        (RENAMES, "EIO", "2+3", "checkpoints", false),
+        (RENAMES, "ENOSPC", "2+3", "checkpoints", false),
+        (RENAMES, "EINTR", "2+3", "checkpoints", false),
     ];
-    for fault in faults {
-        let dir = folder();
-        let port = free_port();
-        let (calls, _) = fault.split_once(':').expect("calls and what they answer");
-        let (trace, inject) = (format!("trace={calls}"), format!("inject={fault}"));
-        let seen = dir.path().join("calls");
-        let to = seen.to_str().expect("UTF-8");
-        let strace = ["strace", "-D", "-f", "-qq", "-o", to, "-e", &trace, "-e", &inject];
-        let mut first = node(dir.path(), &config(dir.path(), port)).under(&strace).start();
-        let senders = Senders::start(port, 2, Duration::from_millis(20));
-        std::thread::sleep(Duration::from_millis(1_500));
-        let acked = senders.acked();
-        let hit = || fs::read_to_string(&seen).unwrap_or_default().matches("(INJECTED)").count();
-        first.wait_for("a call that fails", |_| hit() > 0);
-        if fault.starts_with("fdatasync") {
-            first.wait_for("a failure of the log", |node| node.metric("longshore_buffer_failures_total", &[]) > 0);
+    for (calls, error, when, file, counts) in faults {
+        let seen = with_failing(calls, error, when, file, counts);
+        let failed = seen.iter().position(|line| line.contains("(INJECTED)")).expect("it was waited for");
+        if file == ".seg" {
+            // A segment is never touched again after a call that counts as failed, and else gone on with.
+            let segment = seen[failed].split(['<', '>']).find(|part| part.ends_with(file)).expect("its name");
+            let again = seen[failed + 1..].iter().find(|line| line.contains(segment));
+            assert_eq!(again.is_none(), counts, "{calls} {error}: {} and then {again:?}", seen[failed]);
         }
-        // It lives, and goes on acknowledging. (The output's fdatasync may be hit, too: that asks for a restart.)
-        let (status, why) = first.get("/live").expect("it lives");
-        assert!(status == 200 || why.contains("sync failed"), "{fault}: {status} {why}{}", first.log());
-        first.wait_for("acks between failures", |_| senders.acked() > acked);
-        let acked = senders.acked();
-        first.kill();
-        // And without faults: everything goes on from what is on the disk, whatever that is.
-        let mut second = node(dir.path(), &config(dir.path(), port)).start();
-        second.wait_for("the senders to go on", |_| senders.acked() > acked);
-        let sent = senders.finish();
-        second.wait_for("an empty backlog", |node| {
-            node.metric("longshore_buffered", &[]) + node.metric("longshore_in_flight", &[]) == 0
-        });
-        second.stop_well();
-        audit_closes(dir.path());
-        assert_all_there(dir.path(), &sent);
     }
 }
 
