@@ -119,6 +119,9 @@ pub struct Core<I: Io> {
     recovered: Lsn,
     /// [`Self::learn`] has looked at those up to this one.
     learned: Option<Name>,
+    /// The last segment of a failed try that could not be unlinked. The next try is later in the order of names too, whatever
+    /// became of earlier ones meanwhile: recovery reads a segment up to where the next one begins.
+    left: Option<Name>,
 }
 
 /// How a log is opened; what [`super::Settings`] comes down to.
@@ -194,6 +197,7 @@ impl<I: Io> Core<I> {
             unreadable: 0,
             recovered: next,
             learned: None,
+            left: None,
         })
     }
 
@@ -321,8 +325,9 @@ impl<I: Io> Core<I> {
 
     /// Makes a segment.
     fn begin(&mut self, first: Lsn, len: u64, now_ms: u64) -> Result<(), Fail> {
+        let take = self.left.filter(|left| left.first == first).map_or(0, |left| TAKES_MAX.min(left.take + 1));
         let mut header =
-            SegmentHeader { id: self.meta.id, first, take: 0, created_ms: now_ms, totals: self.books().totals.clone() };
+            SegmentHeader { id: self.meta.id, first, take, created_ms: now_ms, totals: self.books().totals.clone() };
         let header_len = header.encode().len() as u64;
         let bytes = (header_len + len).next_multiple_of(self.limits.step);
         self.make_room(bytes, now_ms)?;
@@ -340,7 +345,9 @@ impl<I: Io> Core<I> {
         let made = self.io.fallocate(&file, bytes).and_then(|()| self.io.write_at(&file, &header.encode(), 0));
         if let Err(error) = made {
             // Nothing was committed in it. If it stays, it is empty, and found as such.
-            let _ = self.io.unlink(&name.text());
+            if self.io.unlink(&name.text()).is_err() {
+                self.left = Some(name);
+            }
             return Err(error.into());
         }
         self.folder_dirty = true;
@@ -367,8 +374,13 @@ impl<I: Io> Core<I> {
             return;
         }
         let last = self.books().segments.back().cloned().expect("the active one");
-        if last.end == u64::from(last.header_len) && self.io.unlink(&last.name.text()).is_ok() {
+        if last.end > u64::from(last.header_len) {
+            return;
+        }
+        if self.io.unlink(&last.name.text()).is_ok() {
             self.books().segments.pop_back();
+        } else {
+            self.left = Some(last.name);
         }
     }
 

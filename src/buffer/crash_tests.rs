@@ -1,7 +1,7 @@
 //! Crashes after every call, with every residue; failing calls; and mistakes that these tests must find.
 //!
 //! In some runs the first reader has few frames and settles few, so that segments before and behind stay for it while
-//! others go. In some one reader is optional: what it has not settled goes where the other needs the room.
+//! others go. In some one reader is optional, and settles little: what it has goes where the other needs the room.
 //!
 //! The oracle: what was acked and not settled is read again, byte for byte, by every reader that it is for, in order;
 //! nothing else but frames that were appended is read; no damage is seen; the backlog that is told is what is read; no
@@ -231,7 +231,8 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize, met: &Met) -> u64 {
                     lsns.push(add(&mut core, &mut group, bits, payload, &mut promise.lock().expect("no panic")));
                     // A reader that keeps up gets it from memory, and may be done before the commit.
                     for reader in (0..READERS).filter(|reader| bits >> reader & 1 == 1) {
-                        if terms.full == Full::Block && (rng.u8(..4) == 0 || few && reader == 1) {
+                        let idle = terms.is_optional(reader) && rng.u8(..4) > 0;
+                        if terms.full == Full::Block && !idle && (rng.u8(..4) == 0 || few && reader == 1) {
                             promise.lock().expect("no panic").settled[reader].insert(lsns[lsns.len() - 1]);
                             lock(core.shared()).settle(reader, lsns[lsns.len() - 1]);
                         }
@@ -241,8 +242,9 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize, met: &Met) -> u64 {
                     match core.commit(&mut group, 0) {
                         Ok(()) => break,
                         Err(Fail::Full) => {
-                            // As a slow reader does in the end.
-                            for reader in usize::from(few && tries % 4 < 3)..READERS {
+                            // As a slow reader does in the end. Nobody waits for an optional one.
+                            let first = usize::from(few && tries % 4 < 3);
+                            for reader in (first..READERS).filter(|reader| !terms.is_optional(*reader)) {
                                 let committed = lock(core.shared()).committed;
                                 let mut promise = promise.lock().expect("no panic");
                                 let all: Vec<Lsn> = promise.frames.range(..=committed).map(|(lsn, _)| *lsn).collect();
@@ -279,7 +281,7 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize, met: &Met) -> u64 {
             }
             8..=9 => {
                 let reader = if few && rng.u8(..8) > 0 { 1 } else { rng.usize(..READERS) };
-                if !in_hand[reader].is_empty() {
+                if !in_hand[reader].is_empty() && !(terms.is_optional(reader) && rng.u8(..4) > 0) {
                     let at = rng.usize(..in_hand[reader].len());
                     let lsn = in_hand[reader].swap_remove(at);
                     promise.lock().expect("no panic").settled[reader].insert(lsn);
@@ -350,8 +352,8 @@ fn what_was_acked_survives_failing_calls_and_a_crash_after_any_of_them() {
 #[test]
 fn runs_with_failing_calls_that_found_mistakes_find_none() {
     // Two failed syncs of a cursor and a power cut; an old segment that stays since it can not be unlinked, and a new one
-    // without its header.
-    for seed in [346, 373] {
+    // without its header. Two tries at one segment that could not be unlinked, and a third under the name of the first.
+    for seed in [346, 373, 120] {
         assert!(run(seed, Lie::None, 12, 60, &Met::default()) > 0);
     }
 }
