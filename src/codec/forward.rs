@@ -25,6 +25,7 @@ pub mod ack; // read by a sender
 mod as_json; // records for those who write JSON
 mod blob;
 mod caught; // the bytes of what is refused
+mod docker; // the records of its driver
 pub mod encode;
 mod entries;
 mod entry;

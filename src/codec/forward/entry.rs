@@ -1,27 +1,20 @@
 //! One entry `[time, record]`: bytes to a row, in one pass that checks the structure and pushes the spans; the record's
 //! bytes are copied into the arena once.
 //!
-//! Also here: the nested form `[[time, metadata], record]` of Fluent Bit (metadata is not kept, which is counted), a
-//! whole batch in the place of an entry (`[tag, [entries...]]`, Fluent Bit on Windows), and the shape of Docker's
-//! fluentd driver: `container_id`, `container_name` and `source` become the row's origin and stream.
+//! Also here: the nested form `[[time, metadata], record]` of Fluent Bit (metadata is not kept, which is counted), and a
+//! whole batch in the place of an entry (`[tag, [entries...]]`, Fluent Bit on Windows).
 //! Counters: `nested_batch`, `group_marker`, `metadata_dropped`, `key_not_text`, `duplicate_key`.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use crate::batch::{Batch, RowHead, own_flag_of};
 use crate::codec::msgpack::{self, Fault, Head};
 use crate::metrics::{Oddity, RejectReason};
-use crate::record::{Container, Field, Form, Origin, Span, Stream, Timestamp};
+use crate::record::{Field, Form, Span, Timestamp};
 
 use super::as_json::{self, AsJson};
+use super::docker::{Containers, DockerFields};
 use super::time::{self, When};
-
-/// Containers remembered by one connection; Docker itself uses one connection for each.
-const CONTAINERS_MAX: usize = 64;
-/// Bytes of a container's id (64 hex digits) and name; a record that says more is no record of Docker's.
-const CONTAINER_ID_MAX: usize = 128;
-const CONTAINER_NAME_MAX: usize = 1024;
 
 /// Keys of one record that are compared with each other, at most: each against all before it, in the worst case.
 pub(super) const KEYS_COMPARED: usize = 64;
@@ -60,24 +53,6 @@ impl From<Fault> for Taken {
     }
 }
 
-/// A container that the connection has sent records of.
-#[derive(Debug)]
-struct Known {
-    id: Vec<u8>,
-    name: Vec<u8>,
-    /// Shared by all its records, of whatever batch.
-    origin: Arc<Origin>,
-}
-
-/// The fields of Docker's driver among those of a record, as indices.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct DockerFields {
-    id: Option<u32>,
-    name: Option<u32>,
-    source: Option<u32>,
-    log: Option<u32>,
-}
-
 /// A record that is whole, and whose fields are pushed.
 #[derive(Debug)]
 struct Walked {
@@ -101,8 +76,7 @@ pub(super) struct Filler {
     pub(super) entry_max: usize,
     /// Where the last record that became a row ended, in the window it was in.
     pub(super) record_end: usize,
-    known: Vec<Known>,
-    next: usize,
+    pub(super) containers: Containers,
     /// Writes records as JSON; `None` where somebody wants them as they came.
     as_json: Option<Box<AsJson>>,
 }
@@ -115,8 +89,7 @@ impl Filler {
             tag_max: limits.tag_max,
             entry_max: limits.entry_max,
             record_end: 0,
-            known: Vec::new(),
-            next: 0,
+            containers: Containers::default(),
             as_json: None,
         }
     }
@@ -342,80 +315,6 @@ impl Filler {
         self.push_row(mark, walked.docker, own, head, batch);
     }
 
-    /// Closes a record whose fields are those after `mark`, in the shape of a json-file line if it is one of Docker's.
-    /// `own` is what [`Batch::own_flags`] says of them.
-    pub(super) fn push_row(
-        &mut self,
-        mark: usize,
-        docker: DockerFields,
-        own: u16,
-        mut head: RowHead,
-        batch: &mut Batch,
-    ) {
-        if let (Some(id), Some(name), Some(source), Some(_)) = (docker.id, docker.name, docker.source, docker.log) {
-            let (stream, place) = self.dockerise(mark, [id, name, source].map(|at| at as usize), batch);
-            head.stream = stream;
-            // The fields that it took away stand in nobody's way.
-            batch.push_flagged_row(mark, own, head);
-            if place > 0 {
-                batch.row_mut(batch.len() - 1).set_place(place);
-            }
-            return;
-        }
-        batch.push_flagged_row(mark, own, head);
-    }
-
-    /// Gives the open fields after `mark` the shape of a json-file line. Leaves them alone if they are not what
-    /// Docker writes (a label of the same name may have replaced a value).
-    fn dockerise(&mut self, mark: usize, at: [usize; 3], batch: &mut Batch) -> (Stream, u8) {
-        let [id, name, source] = at.map(|at| batch.open_fields(mark)[at]);
-        if [id, name, source].iter().any(|field| field.form != Form::Text) {
-            return (Stream::None, 0);
-        }
-        let stream = Stream::from_name(batch.bytes(source.value));
-        if stream == Stream::None {
-            return (stream, 0);
-        }
-        let Some(place) = self.container(id.value, name.value, batch) else { return (Stream::None, 0) };
-        let fields = batch.open_fields(mark);
-        let mut kept = 0;
-        for index in 0..fields.len() {
-            if !at.contains(&index) {
-                fields[kept] = fields[index];
-                kept += 1;
-            }
-        }
-        batch.rewind_fields(mark + kept);
-        (stream, place)
-    }
-
-    /// The container's place in this batch. `None` if it is none that Docker would name.
-    fn container(&mut self, id: Span, name: Span, batch: &mut Batch) -> Option<u8> {
-        let (id, name) = (batch.bytes(id), batch.bytes(name));
-        let at = match self.known.iter().position(|known| known.id == id && known.name == name) {
-            Some(at) => at,
-            None => {
-                if id.is_empty() || id.len() > CONTAINER_ID_MAX || name.len() > CONTAINER_NAME_MAX {
-                    return None;
-                }
-                let text = |bytes| std::str::from_utf8(bytes).ok().map(str::to_owned);
-                let bare = text(name.strip_prefix(b"/").unwrap_or(name))?;
-                let container = Container { id: text(id)?, name: bare, ..Container::default() };
-                let origin = Origin { container: Some(container), ..Origin::clone(&batch.origin) };
-                let known = Known { id: id.to_vec(), name: name.to_vec(), origin: Arc::new(origin) };
-                if self.known.len() < CONTAINERS_MAX {
-                    self.known.push(known);
-                    self.known.len() - 1
-                } else {
-                    self.next = (self.next + 1) % CONTAINERS_MAX;
-                    self.known[self.next] = known;
-                    self.next
-                }
-            }
-        };
-        batch.place_of(&self.known[at].origin)
-    }
-
     /// Whether the entry of `count` values that begins with the text at `tag` is a batch: `[tag, [entries...]]`.
     fn nested(&self, window: &[u8], tag: Range<usize>, count: usize) -> Result<Option<Taken>, Fault> {
         match msgpack::head(window.get(tag.end..).unwrap_or_default())? {
@@ -449,25 +348,6 @@ impl Filler {
                 batch.tally.oddities = before;
                 fault.into()
             }
-        }
-    }
-}
-
-impl DockerFields {
-    /// The fields but `log` of a record that has all of them.
-    pub(super) fn names(&self) -> impl Iterator<Item = usize> + use<> {
-        let all = [self.id, self.name, self.source, self.log];
-        let all = if all.contains(&None) { [None; 4] } else { all };
-        all.into_iter().take(3).flatten().map(|at| at as usize)
-    }
-
-    pub(super) fn note(&mut self, key: &[u8], index: u32) {
-        match key {
-            b"log" => self.log = Some(index),
-            b"source" => self.source = Some(index),
-            b"container_id" => self.id = Some(index),
-            b"container_name" => self.name = Some(index),
-            _ => (),
         }
     }
 }

@@ -7,7 +7,8 @@ use crate::codec::json::{self, JsonError};
 use crate::metrics::{Oddity, RejectReason};
 use crate::record::{Form, Timestamp};
 
-use super::entry::{DockerFields, Filler, KEYS_COMPARED};
+use super::docker::DockerFields;
+use super::entry::{Filler, KEYS_COMPARED};
 
 impl Filler {
     /// Makes a row of a record whose grammar was checked.
