@@ -206,6 +206,12 @@ impl Decoder {
         self.filler.set_as_json(yes);
     }
 
+    /// Whether `log` of Docker's records is taken apart as JSON where it is an object: for a caller whose first step does so, in
+    /// all records, and who runs that step on the rest.
+    pub fn set_takes_apart(&mut self, yes: bool) {
+        self.filler.set_takes_apart(yes);
+    }
+
     /// Frames above `bytes` are decoded as they arrive from now on: for a caller that is short of memory.
     pub fn set_whole_max(&mut self, bytes: usize) {
         if self.limits.whole_max != bytes {

@@ -18,6 +18,7 @@ use crate::batch::{
     Added, Batch, NO_CONTAINER, NO_FILE, NO_TAG, NO_TIME, OWN_CONTAINER, OWN_FILE, OWN_STREAM, OWN_TAG, OWN_TIME, Row,
     TAGS_MAX,
 };
+use crate::codec::json::index::{DEPTH_MAX, Run, Scanner};
 use crate::codec::json::page::Page;
 use crate::codec::json::{self, block};
 use crate::codec::time;
@@ -310,10 +311,17 @@ fn members<'a>(arena: &'a [u8], fields: &[Field]) -> &'a [u8] {
     &arena[first.key.at as usize - 1..last.end() as usize]
 }
 
-/// Whether the fields stand in the arena as members of one object, in order, and nothing else does between them.
+/// Whether the run of the fields, read as an object, has these members and is on one line.
 fn is_one_run(arena: &[u8], fields: &[Field]) -> bool {
-    let ends: Option<Vec<_>> = fields.iter().map(|field| as_written(arena, field)).collect();
-    ends.is_some_and(|ends| !ends.is_empty() && ends.windows(2).all(|two| follows(arena, two[0].1, two[1].0)))
+    let text = [b"{", members(arena, fields), b"}"].concat();
+    let from = fields.first().map_or(0, |first| first.key.at.wrapping_sub(2));
+    let mut left = fields.iter();
+    let mut same = true;
+    let seen = Scanner::new(&text, text.len()).object(DEPTH_MAX, |member| {
+        let at = |run: Run| from.wrapping_add(run.from as u32);
+        same &= left.next().is_some_and(|field| (field.key.at, field.value.at) == (at(member.key), at(member.value)));
+    });
+    same && left.next().is_none() && seen.is_ok_and(|seen| !seen.breaks)
 }
 
 /// Whether nothing but a comma, or a comma and a space, is between two fields.
@@ -381,7 +389,7 @@ pub fn fuzz_one(data: &[u8]) {
         fields += 1;
     }
     let object = batch.push_bytes(rest);
-    if json::push_members(&mut batch, object, json::index::DEPTH_MAX).is_ok() {
+    if json::push_members(&mut batch, object, DEPTH_MAX).is_ok() {
         fields = 0;
     }
     let time_text = if data.len().is_multiple_of(2) { batch.push_bytes(rest) } else { Span::default() };

@@ -74,11 +74,6 @@ impl Outlet {
         self.gate.pipeline().join_limits()
     }
 
-    /// Whether records go to encoders of JSON alone, and no step looks at them before.
-    pub fn is_only_for_json(&self) -> bool {
-        self.gate.pipeline().is_only_for_json()
-    }
-
     /// An empty batch of this input that may hold `bytes`; waits for memory.
     pub async fn batch(&self, bytes: usize, origin: &Arc<Origin>) -> Batch {
         let permit = match self.budget.try_acquire(bytes) {

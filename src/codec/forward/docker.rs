@@ -1,12 +1,14 @@
 //! The shape of Docker's fluentd driver: of a record that has `container_id`, `container_name`, `source` and `log`, the first
-//! three become the row's origin and stream, so that it is what the same line of a json-file is.
+//! three become the row's origin and stream, so that it is what the same line of a json-file is. Where the first step takes
+//! `log` apart as JSON, a record without other fields is that object at once ([`Filler::take_apart`]).
 //!
 //! Limits: [`CONTAINERS_MAX`] containers remembered by a connection; [`CONTAINER_ID_MAX`] and [`CONTAINER_NAME_MAX`] bytes.
 
 use std::sync::Arc;
 
 use crate::batch::{Batch, RowHead};
-use crate::record::{Container, Form, Origin, Stream};
+use crate::codec::json;
+use crate::record::{Container, Field, Form, Origin, Stream};
 
 use super::entry::Filler;
 
@@ -92,6 +94,48 @@ impl Filler {
             return;
         }
         batch.push_flagged_row(mark, own, head);
+    }
+
+    /// Makes a row of a record that is nothing but the driver's four fields, if `log` is a JSON object and the first step would
+    /// replace it by its members: only the object goes to the arena, and a sink copies its members in one piece
+    /// (message-file: INSTR instructions a record). The fields after `mark` are the record's, whose spans count on
+    /// `record` being put at the arena's end. `false` for any other record, which is as it was then.
+    pub(super) fn take_apart(
+        &mut self,
+        record: &[u8],
+        mark: usize,
+        docker: DockerFields,
+        mut head: RowHead,
+        batch: &mut Batch,
+    ) -> bool {
+        let DockerFields { id: Some(id), name: Some(name), source: Some(source), log: Some(log) } = docker else {
+            return false;
+        };
+        let Ok(fields) = <[Field; 4]>::try_from(batch.fields_after(mark)) else { return false };
+        let base = batch.arena().len();
+        let [id, name, source, log] = [id, name, source, log].map(|index| {
+            let Field { value, form, .. } = fields[index as usize];
+            let at = value.at as usize - base;
+            (form == Form::Text).then(|| &record[at..at + value.len as usize]).unwrap_or_default()
+        });
+        head.stream = Stream::from_name(source);
+        if !log.starts_with(b"{") || head.stream == Stream::None {
+            return false;
+        }
+        let origin = self.containers.origin(id, name, &batch.origin);
+        let Some(place) = origin.and_then(|origin| batch.place_of(origin)) else { return false };
+        batch.rewind_fields(mark);
+        let object = batch.push_bytes(log);
+        let Some(own) = json::push_log(batch, object) else {
+            batch.rewind_bytes(object);
+            fields.iter().for_each(|field| batch.push_field(*field));
+            return false;
+        };
+        batch.push_row_taken_apart(mark, own, head);
+        if place > 0 {
+            batch.row_mut(batch.len() - 1).set_place(place);
+        }
+        true
     }
 
     /// Gives the open fields after `mark` the shape of a json-file line. Leaves them alone if they are not what

@@ -77,6 +77,8 @@ pub(super) struct Filler {
     /// Where the last record that became a row ended, in the window it was in.
     pub(super) record_end: usize,
     pub(super) containers: Containers,
+    /// The first step takes `log` apart as JSON.
+    takes_apart: bool,
     /// Writes records as JSON; `None` where somebody wants them as they came.
     as_json: Option<Box<AsJson>>,
 }
@@ -90,6 +92,7 @@ impl Filler {
             entry_max: limits.entry_max,
             record_end: 0,
             containers: Containers::default(),
+            takes_apart: false,
             as_json: None,
         }
     }
@@ -99,6 +102,11 @@ impl Filler {
         if yes != self.as_json.is_some() {
             self.as_json = yes.then(Box::default);
         }
+    }
+
+    /// Whether the first step takes `log` apart as JSON, in all records.
+    pub(super) fn set_takes_apart(&mut self, yes: bool) {
+        self.takes_apart = yes;
     }
 
     /// Takes the entry that `window` begins with.
@@ -303,6 +311,10 @@ impl Filler {
 
     /// Makes a row of the walked record that `record` begins with.
     fn commit(&mut self, record: &[u8], mark: usize, walked: &Walked, head: RowHead, batch: &mut Batch) {
+        let is_plain = walked.twice == 0 && !walked.odd_keys;
+        if self.takes_apart && is_plain && self.take_apart(record, mark, walked.docker, head, batch) {
+            return;
+        }
         batch.push_bytes(&record[..walked.end]);
         let mut own = walked.own;
         if walked.twice > 0 {

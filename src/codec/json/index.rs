@@ -68,7 +68,18 @@ impl<'a> Scanner<'a> {
 
     #[inline(always)]
     fn space(&mut self, at: usize) -> usize {
-        if self.byte(at) > b' ' { at } else { self.space_run(at) }
+        self.token(at).0
+    }
+
+    /// The first byte that is no white space from `at` on: its place, and it.
+    #[inline(always)]
+    fn token(&mut self, at: usize) -> (usize, u8) {
+        let byte = self.byte(at);
+        if byte > b' ' {
+            return (at, byte);
+        }
+        let at = self.space_run(at);
+        (at, self.byte(at))
     }
 
     fn space_run(&mut self, mut at: usize) -> usize {
@@ -109,12 +120,12 @@ impl<'a> Scanner<'a> {
         mut member: impl FnMut(Member),
     ) -> Result<usize, JsonError> {
         let depth_max = depth_max.clamp(1, DEPTH_MAX);
-        let mut at = self.space(0);
-        if self.byte(at) != b'{' {
+        let (mut at, mut byte) = self.token(0);
+        if byte != b'{' {
             return Err(JsonError::NotAnObject);
         }
-        at = self.space(at + 1);
-        if self.byte(at) == b'}' {
+        (at, byte) = self.token(at + 1);
+        if byte == b'}' {
             at += 1;
         } else {
             loop {
@@ -129,8 +140,8 @@ impl<'a> Scanner<'a> {
                     _ => (Run { from: at, to: self.scalar(at)? }, false),
                 };
                 member(Member { key, key_escaped, value, is_string });
-                at = self.space(value.to + usize::from(is_string));
-                match self.byte(at) {
+                (at, byte) = self.token(value.to + usize::from(is_string));
+                match byte {
                     b',' => at = self.space(at + 1),
                     b'}' => {
                         at += 1;
@@ -150,8 +161,8 @@ impl<'a> Scanner<'a> {
             return Err(JsonError::Broken(at));
         }
         let (end, escaped) = self.string(at + 1)?;
-        let colon = self.space(end + 1);
-        if self.byte(colon) != b':' {
+        let (colon, byte) = self.token(end + 1);
+        if byte != b':' {
             return Err(JsonError::Broken(colon));
         }
         Ok((Run { from: at + 1, to: end }, escaped, self.space(colon + 1)))
@@ -286,8 +297,9 @@ impl<'a> Scanner<'a> {
                 if depth == 0 {
                     return Ok(at);
                 }
-                at = self.space(at);
-                match (self.byte(at), open & 1 == 1) {
+                let byte;
+                (at, byte) = self.token(at);
+                match (byte, open & 1 == 1) {
                     (b',', true) => {
                         let next = self.space(at + 1);
                         at = self.key(next)?.2;

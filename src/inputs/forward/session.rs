@@ -19,7 +19,7 @@ use crate::batch::{Batch, Receipt};
 use crate::codec::forward::{Decoder, LostReason, Need, Step};
 use crate::inputs::Ack;
 use crate::metrics::Oddity;
-use crate::pipeline::{JoinRule, Lane};
+use crate::pipeline::{JoinRule, Lane, Pipeline};
 use crate::record::{Origin, Timestamp};
 use crate::record_id::{IdRun, prefix_of};
 
@@ -103,6 +103,8 @@ struct Work {
     named: usize,
     /// Scraps of the batch that wait with a receipt.
     refused: usize,
+    /// Those that the batch at hand was read for.
+    steps: Option<Arc<Pipeline>>,
 }
 
 impl Session {
@@ -129,6 +131,7 @@ impl Session {
             need: None,
             named: 0,
             refused: 0,
+            steps: None,
         };
         let end = self.read(&mut work).await;
         let is_cut = matches!(end, End::Closed | End::Stop | End::Fault(Oddity::FrameStalled, _));
@@ -343,7 +346,7 @@ impl Session {
         let mut now = Timestamp::now();
         let mut taken = 0;
         // Since the last time a reload may have put steps, or other sinks, behind the gate.
-        work.decoder.set_as_json(self.connection.outlet.is_only_for_json());
+        self.read_for_steps(work);
         if resumes {
             let end;
             (batch, end) = self.decode(work, batch, now).await;
@@ -520,8 +523,16 @@ impl Session {
             Batch::new(permit, outlet.input, Arc::clone(&work.origin))
         });
         // The one before may have waited at the gate for a reload, with other steps or sinks behind it since.
-        work.decoder.set_as_json(outlet.is_only_for_json());
+        self.read_for_steps(work);
         batch
+    }
+
+    /// Has the records of a new batch read in the way that suits the steps and sinks behind the gate.
+    fn read_for_steps(&self, work: &mut Work) {
+        let steps = self.connection.outlet.gate.pipeline();
+        work.decoder.set_as_json(steps.is_only_for_json());
+        work.decoder.set_takes_apart(steps.takes_log_apart());
+        work.steps = Some(steps);
     }
 
     /// Ships a batch that has anything to say.
@@ -549,7 +560,9 @@ impl Session {
             batch.ids.push(IdRun { from: named as u32, prefix: fastrand::u64(..), first: 0 });
         }
         batch.number_rows();
-        self.connection.outlet.apply(&mut work.lane, &mut batch);
+        // A reload may have put others behind the gate since, which would not know what was done as one of these.
+        let steps = work.steps.take().unwrap_or_else(|| self.connection.outlet.gate.pipeline());
+        steps.apply(&mut work.lane, &mut batch, Timestamp::now());
         batch.durable = self.connection.shared.settings.ack == Ack::Durable;
         self.connection.outlet.send(batch).await;
     }

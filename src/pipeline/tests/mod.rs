@@ -1,6 +1,7 @@
 //! Tests of the steps, from the text of a configuration to JSON lines, and what they share.
 
 mod conditions;
+mod driver;
 mod join;
 mod mistakes;
 mod nested;

@@ -1,0 +1,143 @@
+//! Records of Docker's fluentd driver, from frames to JSON lines: whether `log` is taken apart while they are read or by the
+//! step afterwards, the lines and what is counted are the same.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::codec::forward::{Decoder, Limits, Step};
+
+const STEPS: &str = r#"{ join = "docker_partial" }, { parse = "json" }"#;
+
+/// A record of the driver, and what else it has.
+type Record = (Vec<u8>, Vec<(&'static str, &'static str)>);
+
+/// A message of the driver: its tag, its time, and a map of texts.
+fn frame((log, more): &Record) -> Vec<u8> {
+    let own: [(&str, &[u8]); 4] =
+        [("container_id", b"4f5c"), ("container_name", b"/web"), ("source", b"stderr"), ("log", log)];
+    let pairs: Vec<_> = own.into_iter().chain(more.iter().map(|(key, value)| (*key, value.as_bytes()))).collect();
+    let mut out = vec![0x93, 0xaa];
+    out.extend_from_slice(b"docker.web");
+    out.extend_from_slice(&[0xce, 0x65, 0x53, 0xf1, 0x00, 0x80 | pairs.len() as u8]);
+    for text in pairs.into_iter().flat_map(|(key, value)| [key.as_bytes(), value]) {
+        out.push(0xda);
+        out.extend_from_slice(&(text.len() as u16).to_be_bytes());
+        out.extend_from_slice(text);
+    }
+    out
+}
+
+/// What comes of batches of records: lines, what was odd, and how many batches were taken apart as a whole.
+fn records(batches: &[&[Record]], apart: bool) -> (Vec<String>, Vec<Vec<u32>>, usize) {
+    let pipeline = pipeline(STEPS);
+    assert!(pipeline.takes_log_apart());
+    let mut lane = pipeline.lane(JoinRule::Forward);
+    let mut decoder = Decoder::new(Limits::default(), true);
+    decoder.set_takes_apart(apart);
+    let (mut out, mut oddities, mut whole) = (Vec::new(), Vec::new(), 0);
+    for records in batches {
+        let mut batch = empty();
+        batch.permit_mut().grow(1 << 20);
+        let bytes: Vec<u8> = records.iter().flat_map(frame).collect();
+        assert_eq!(decoder.decode(&bytes, &mut batch, NOW), (bytes.len(), Step::NeedMore));
+        assert_eq!(batch.len(), records.len());
+        pipeline.apply(&mut lane, &mut batch, NOW);
+        whole += usize::from(batch.is_whole());
+        out.extend(lines(&batch, Added::ALL));
+        oddities.push(batch.tally.oddities.to_vec());
+    }
+    (out, oddities, whole)
+}
+
+fn record(log: &str) -> Record {
+    (log.as_bytes().to_vec(), vec![])
+}
+
+#[test]
+fn objects_are_taken_apart_while_they_are_read() {
+    let objects = [
+        r#"{"a":1}"#,
+        r#" {"b" : "x\"y\\z\u00e9" , "c":[1, {"d":null}] } "#,
+        r#"{"time":"now","tag":1,"stream":2,"container":{},"file":"f"}"#,
+        r#"{"a":1,"a":2,"k\"ey":"é😀"}"#,
+        "{\"tab\":\t1,\"container_id\":\"x\",\"source\":\"y\"}",
+    ];
+    let objects: Vec<Record> = objects.into_iter().map(|text| record(text.trim_start())).collect();
+    let (lines, oddities, whole) = records(&[&objects], true);
+    let (by_step, odd_by_step, _) = records(&[&objects], false);
+    assert_eq!((whole, oddities), (1, odd_by_step));
+    // Blanks between tokens, which the step leaves out, are as they were written.
+    let values = |lines: &[String]| -> Vec<serde_json::Value> {
+        lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    assert_eq!(values(&lines), values(&by_step));
+    assert!(lines[0].starts_with(r#"{"a":1,"stream":"stderr","time":"#), "{}", lines[0]);
+    assert!(
+        lines[0].contains(r#""container":{"id":"4f5c","name":"web"},"file":"/var/log/x","tag":"docker.web""#),
+        "{}",
+        lines[0]
+    );
+}
+
+#[test]
+fn what_a_step_has_to_judge_is_left_to_it() {
+    let deep = format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200));
+    let texts = [
+        r#"{"log":"inner"}"#,
+        r#"{"partial_id":"x","partial_message":"true","partial_last":"true","log":"y"}"#,
+        r#"{"partial_id":"x","partial_message":true}"#,
+        "{}",
+        "{\"a\":\n1}",
+        r#"{"a":1"#,
+        r#"{"a":1} x"#,
+        "[1]",
+        "",
+        "plain",
+        &deep,
+    ];
+    for text in texts {
+        let one = [record(text)];
+        let (lines, oddities, _) = records(&[&one], false);
+        let (own_lines, own_oddities, whole) = records(&[&one], true);
+        assert_eq!((own_lines, own_oddities, whole), (lines, oddities, 0), "{text}");
+    }
+}
+
+fn any_record() -> impl Strategy<Value = Record> {
+    const TEXTS: [&[u8]; 10] = [
+        br#"{"level":"info","n":5,"o":{"p":[1,2]},"msg":"a \"b\" c"}"#,
+        br#"{"log":"inner","n":1}"#,
+        br#"{"partial_id":"1","partial_message":"true","n":1}"#,
+        br#"{"a": 1, "b": [true, null]}"#,
+        b"{\"a\":\r\n1}",
+        b"{\"a\":\"\xff\"}",
+        b"{",
+        b"plain text",
+        br#"{"a":"#,
+        br#"1}"#,
+    ];
+    const MORE: [&[(&str, &str)]; 6] = [
+        &[],
+        &[],
+        &[],
+        &[("level", "a label")],
+        &[("partial_message", "true"), ("partial_id", "1"), ("partial_ordinal", "1"), ("partial_last", "false")],
+        &[("partial_message", "true"), ("partial_id", "1"), ("partial_ordinal", "2"), ("partial_last", "true")],
+    ];
+    (proptest::sample::select(&TEXTS[..]), proptest::sample::select(&MORE[..]))
+        .prop_map(|(log, more)| (log.to_vec(), more.to_vec()))
+}
+
+proptest! {
+    #[test]
+    fn the_records_are_the_same_either_way(
+        first in proptest::collection::vec(any_record(), 0..6),
+        second in proptest::collection::vec(any_record(), 0..6),
+    ) {
+        let batches = [&first[..], &second[..]];
+        let (lines, oddities, _) = records(&batches, false);
+        let (own_lines, own_oddities, _) = records(&batches, true);
+        prop_assert_eq!(own_lines, lines);
+        prop_assert_eq!(own_oddities, oddities);
+    }
+}
