@@ -144,7 +144,9 @@ impl Joiner {
     /// Joins the pieces of `batch` whose tag `wants` has (one bit a tag).
     pub fn apply(&mut self, rule: JoinRule, limits: Limits, batch: &mut Batch, wants: u64, now: Timestamp) {
         self.limits = limits;
-        if self.waiting.is_empty() && !(0..batch.len()).any(|at| is_piece(rule, batch, at)) {
+        // No piece of a line is taken apart before it is joined.
+        let is_any = || !batch.is_taken_apart() && (0..batch.len()).any(|at| is_piece(rule, batch, at));
+        if self.waiting.is_empty() && !is_any() {
             return;
         }
         if let Some(first) = self.hold().filter(|first| *first < batch.base) {
