@@ -104,7 +104,7 @@ impl Default for Followed {
 pub struct ChainFigures {
     /// Container name, or the file's path.
     pub name: Mutex<String>,
-    /// Bytes that are not delivered yet (of compressed files: as they are on disk).
+    /// Bytes that are not delivered yet (what is unread of compressed files: as they are on disk).
     pub backlog: AtomicU64,
     /// Milliseconds that the oldest of them have waited.
     pub age: AtomicU64,

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::generations::Held;
 use super::held;
 use super::inotify::{self, Bell};
+use super::progress::Undelivered;
 use super::standing::{SMALL, Standing, horizon, kept};
 use crate::inputs::Outlet;
 use crate::metrics::Health;
@@ -71,6 +72,21 @@ struct Danger {
     backlog: u64,
 }
 
+/// A deleted file that is held.
+struct Deleted {
+    held: Arc<Held>,
+    /// On the disk.
+    bytes: u64,
+    standing: Arc<Standing>,
+    /// The highest number of its chain's files up to it: a scan opens the newest first.
+    number: u64,
+}
+
+/// Where a file is among those of its chain, oldest first.
+fn position(all: &[Arc<Held>], held: &Arc<Held>) -> Option<usize> {
+    all.iter().position(|one| Arc::ptr_eq(one, held))
+}
+
 impl Keeper {
     /// A keeper of these chains; `limit` is for bytes of deleted files.
     pub fn new(outlet: Outlet, input: &str, chains: Arc<Chains>, limit: Option<u64>) -> Keeper {
@@ -96,7 +112,7 @@ impl Keeper {
     /// One look at everything.
     pub fn look(&mut self, now: Instant) {
         let mut danger: Option<Danger> = None;
-        let mut deleted: Vec<(Arc<Held>, u64, Arc<Standing>)> = Vec::new();
+        let mut deleted = Vec::new();
         let (mut open, mut near) = (0, 0);
         for standing in self.chains.all() {
             let figures = &standing.figures;
@@ -111,11 +127,13 @@ impl Keeper {
             let held = standing.held();
             open += (held.len() as u64).saturating_sub(1);
             self.measure(&standing, &held, now);
+            let mut number = 0;
             for held in held {
+                number = held.number.max(number);
                 if let Ok(look) = held.look()
                     && look.links == 0
                 {
-                    deleted.push((held, look.disk, Arc::clone(&standing)));
+                    deleted.push(Deleted { held, bytes: look.disk, standing: Arc::clone(&standing), number });
                 }
             }
             let left = Duration::from_millis(figures.horizon.load(Relaxed));
@@ -134,24 +152,24 @@ impl Keeper {
     /// Backlog, age and horizon of one chain.
     fn measure(&self, standing: &Standing, held: &[Arc<Held>], now: Instant) {
         let figures = &standing.figures;
+        // In this order: what is delivered was read.
         let place = standing.progress().and_then(|progress| progress.undelivered());
-        let (at, offset, done) = match &place {
-            Some(place) => {
-                let at = held.iter().position(|held| Arc::ptr_eq(held, &place.held));
-                (at.unwrap_or(0), if at.is_some() && !place.held.gz { place.offset } else { 0 }, place.done)
-            }
-            None => (0, 0, 0),
-        };
-        let unread = held.get(at..).unwrap_or_default();
+        let read = standing.progress().and_then(|progress| progress.unread());
+        let at = |place: &Undelivered| position(held, &place.held);
+        let from = |place: &Option<Undelivered>| &held[place.as_ref().and_then(at).unwrap_or(0)..];
+        let done = place.as_ref().map_or(0, |place| place.done);
+        let on_its_way = read.as_ref().map_or(0, |read| read.done.saturating_sub(done));
+        let (undelivered, unread) = (from(&place), from(&read));
+        let offset = read.as_ref().filter(|read| at(read).is_some() && !read.held.gz).map_or(0, |read| read.offset);
         let sizes: Vec<u64> = unread.iter().map(|held| held.look().map_or(0, |look| look.size)).collect();
         let settled = place.as_ref().is_some_and(|place| place.idle) && standing.resting.load(Acquire);
-        let backlog = if settled { 0 } else { sizes.iter().sum::<u64>().saturating_sub(offset) };
+        let backlog = if settled { 0 } else { on_its_way + sizes.iter().sum::<u64>().saturating_sub(offset) };
         let mut pace = standing.pace.lock().unwrap_or_else(PoisonError::into_inner);
         let age = pace.look(done + backlog, done, now);
         let space = standing.space();
         let left = space.filter(|_| backlog > 0).and_then(|space| {
-            let plain = unread.first().is_some_and(|first| !first.gz);
-            let newer = unread.iter().skip(1).filter(|held| !plain || !held.gz).count() as u64;
+            let plain = undelivered.first().is_some_and(|first| !first.gz);
+            let newer = undelivered.iter().skip(1).filter(|held| !plain || !held.gz).count() as u64;
             horizon(space, newer, sizes.last().copied().unwrap_or(0), pace.rate())
         });
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(ChainFigures::SAFE);
@@ -200,18 +218,18 @@ impl Keeper {
     }
 
     /// Deleted files and their bytes on disk: gives the oldest up until the rest is within the limit.
-    fn keep_within(&mut self, mut deleted: Vec<(Arc<Held>, u64, Arc<Standing>)>, now: Instant) {
-        let mut sum: u64 = deleted.iter().map(|(_, bytes, _)| bytes).sum();
-        if let Some((held, ..)) = deleted.first()
+    fn keep_within(&mut self, mut deleted: Vec<Deleted>, now: Instant) {
+        let mut sum: u64 = deleted.iter().map(|deleted| deleted.bytes).sum();
+        if let Some(first) = deleted.first()
             && self.limit.is_none()
         {
-            self.limit = held.disk_total().map(|total| (total / SHARE).min(HELD_DELETED_MAX));
+            self.limit = first.held.disk_total().map(|total| (total / SHARE).min(HELD_DELETED_MAX));
         }
         let limit = self.limit.unwrap_or(HELD_DELETED_MAX);
         self.followed().held_deleted_max.store(limit, Relaxed);
         if sum > limit {
-            deleted.sort_by_key(|(held, ..)| held.number);
-            for (held, bytes, standing) in &deleted {
+            deleted.sort_by_key(|deleted| deleted.number);
+            for Deleted { held, bytes, standing, .. } in &deleted {
                 if sum <= limit {
                     break;
                 }
@@ -256,10 +274,11 @@ impl Keeper {
         }
         // What was read is in memory; should that not be delivered, it can not be read again and is counted then.
         let place = standing.progress().and_then(|progress| progress.unread());
+        let all = standing.held();
         let unread = match place {
             Some(place) if Arc::ptr_eq(&place.held, held) => size.saturating_sub(place.offset),
             // What is older than the file being read was read.
-            Some(place) if held.number < place.held.number => 0,
+            Some(place) if position(&all, held) < position(&all, &place.held) => 0,
             _ => size,
         };
         if unread == 0 {

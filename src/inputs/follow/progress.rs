@@ -121,10 +121,14 @@ impl Progress {
         inner.undelivered_at(done, idle)
     }
 
-    /// The same for the first byte that is not read.
+    /// The same for the first byte that is not read, of the newest file that is. (What comes late to a renamed one is read
+    /// beside that.)
     pub fn unread(&self) -> Option<Undelivered> {
         let inner = self.lock();
-        inner.undelivered_at(inner.tracker.end(), inner.tracker.is_idle())
+        let (end, idle) = (inner.tracker.end(), inner.tracker.is_idle());
+        let at = inner.spans.iter().rposition(|span| !span.late && span.start <= end);
+        let read = at.and_then(|at| inner.spans.get(at + 1)).map_or(end, |next| next.start.min(end));
+        Some(Undelivered { done: end, ..inner.undelivered_at(read, idle)? })
     }
 
     /// What a checkpoint says of this chain for good.

@@ -26,6 +26,8 @@ use super::held;
 use super::inotify::{self, Bell, Watcher};
 use super::progress::Progress;
 use super::source::Decoders;
+#[cfg(test)]
+use super::standing::Standing;
 use super::startup::Startup;
 use crate::inputs::Outlet;
 use crate::metrics::followed::{ChainFigures, Watching};
@@ -176,6 +178,12 @@ impl Reader {
     #[cfg(test)]
     pub(super) fn decoders(&self) -> usize {
         self.decoders.open()
+    }
+
+    /// How one of its chains stands.
+    #[cfg(test)]
+    pub(super) fn standing(&self, chain: u64) -> &Standing {
+        self.seats[&chain].chain.standing()
     }
 
     /// All that are left.

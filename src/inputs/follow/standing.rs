@@ -90,6 +90,12 @@ impl Standing {
         self.resting.store(false, Ordering::Release);
     }
 
+    /// An older generation was opened again: it lies before all that are held.
+    pub fn add_older(&self, held: &Arc<Held>) {
+        lock(&self.generations).push_front(Arc::downgrade(held));
+        self.resting.store(false, Ordering::Release);
+    }
+
     /// The reader has the chain.
     pub fn follow(&self, progress: &Arc<Progress>) {
         // A chain has one reader in its life.

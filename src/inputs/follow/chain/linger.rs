@@ -287,7 +287,7 @@ impl Chain {
                     let Some(Left { tail, skipping, .. }) = self.left.remove(at) else { continue };
                     // With other content before the place it is another file, or was written anew.
                     if source.tail() == tail {
-                        self.standing.add(std::slice::from_ref(&source.held));
+                        self.standing.add_older(&source.held);
                         self.lingering.push(Lingering::new(source, clock::now(), skipping));
                     }
                 }

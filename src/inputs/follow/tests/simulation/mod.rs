@@ -29,6 +29,7 @@ use crate::inputs::Ack;
 use crate::inputs::follow::chain::{About, First, Rules};
 use crate::inputs::follow::disk::{self, Call};
 use crate::inputs::follow::generations::{self, Family};
+use crate::inputs::follow::keeper::Keeper;
 use crate::inputs::follow::layout::{Folders, Known, Layout, Meaning};
 use crate::inputs::follow::{checkpoint::Saver, clock, decode::Format, inotify::Bell, startup::Startup};
 use crate::inputs::follow::{opener::Opener, opener::Setup, reader::Line, reader::Reader, reader::Step};
@@ -161,6 +162,7 @@ struct Life {
     from: usize,
     opener: Opener,
     reader: Reader,
+    keeper: Keeper,
     checkpoints: Arc<Checkpoints>,
     saver: Saver,
     queue: mpsc::Receiver<Shipment>,
@@ -171,6 +173,9 @@ struct Life {
     /// By arrival: the last line of each batch, and whether it was settled.
     batches: Vec<(Option<u64>, bool)>,
 }
+
+/// Bytes of deleted files, where somebody lets the keeper look: two blocks.
+const DELETED_MAX: u64 = 2 << 12;
 
 fn docker_rules() -> Rules {
     Rules { input: "in".to_owned(), format: Format::Docker, line_max: 1 << 20, docker: true, ack: Ack::Delivered }
@@ -202,6 +207,8 @@ fn begin_with(
         checkpoints: Some(Arc::clone(&checkpoints)),
     };
     let startup = Arc::new(Startup::new("in", "containers"));
+    let chains = Arc::default();
+    let keeper = Keeper::new(outlet.clone(), "in", Arc::clone(&chains), Some(DELETED_MAX));
     let (news, heard) = std::sync::mpsc::channel();
     let line = Line { news, park: Arc::default(), bell: Arc::new(Bell::new()?), ended: Arc::default() };
     let reader = Reader::new(outlet.clone(), Arc::new(rules), heard, line.clone(), Arc::clone(&startup));
@@ -213,7 +220,7 @@ fn begin_with(
         bell: Arc::new(Bell::new()?),
         tail: false,
         startup,
-        chains: Arc::default(),
+        chains,
         hurry: false,
     };
     let mut opener = Opener::new(setup, true);
@@ -226,6 +233,7 @@ fn begin_with(
         from: 0,
         opener,
         reader,
+        keeper,
         checkpoints,
         saver,
         queue,

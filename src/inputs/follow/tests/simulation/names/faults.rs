@@ -17,6 +17,24 @@ impl Stage {
         came
     }
 
+    /// The opener alone has its turns.
+    fn opens(&mut self, seconds: u32) {
+        for _ in 0..seconds * 10 {
+            self.now += Duration::from_millis(100);
+            clock::set(Some((*START + self.now, self.wall + self.now)));
+            self.life().opener.step();
+        }
+    }
+
+    fn keep(&mut self) {
+        self.life().keeper.look(clock::now());
+    }
+
+    /// Of the first chain, as the keeper saw it last.
+    fn backlog(&mut self) -> u64 {
+        self.life().reader.standing(0).figures.backlog.load(Ordering::Relaxed)
+    }
+
     fn unread(&mut self) -> (u64, u64) {
         (self.generations(Generation::Lost), self.lost_bytes(LostBytes::Unreadable))
     }
@@ -209,15 +227,70 @@ fn a_container_that_is_followed_again_before_its_reader_has_left_it_does_not_com
     // Its reader waits for the sinks.
     for name in ["sidecar-x", "web"] {
         config(&stage.root, &id, name);
-        for _ in 0..10 {
-            stage.now += Duration::from_millis(100);
-            clock::set(Some((*START + stage.now, stage.wall + stage.now)));
-            stage.life().opener.step();
-        }
+        stage.opens(1);
     }
     assert!(stage.seconds(2).is_empty(), "nothing comes again");
     held.into_iter().for_each(|shipment| shipment.receipts.settle(Outcome::Delivered));
     assert!(stage.seconds(2).is_empty());
     container(&stage.root, &id, "web", 3..4);
     assert_eq!(stage.seconds(1), ["3"]);
+}
+
+#[test]
+fn what_comes_late_to_a_file_that_was_left_is_no_more_than_itself_in_the_backlog() {
+    let mut stage = left();
+    stage.put("x.log.1", &["late"]);
+    stage.rename("x.log.1", "x.log.2");
+    stage.rename("x.log", "x.log.1");
+    stage.put("x.log", &["3", "4"]);
+    assert_eq!(stage.seconds(1), ["late", "3", "4"]);
+    let mut held = Vec::new();
+    for (name, line, backlog) in [("x.log", "5", "5\n"), ("x.log.2", "later", "5\nlater\n")] {
+        stage.put(name, &[line]);
+        held.extend(stage.unsettled(1));
+        stage.keep();
+        assert_eq!(stage.backlog(), backlog.len() as u64);
+    }
+    // The first of these was delivered, and the late one is the oldest.
+    held.remove(0).receipts.settle(Outcome::Delivered);
+    stage.put("x.log", &["6"]);
+    stage.keep();
+    assert_eq!(stage.backlog(), "later\n6\n".len() as u64);
+}
+
+/// A renamed file that was left, and another one in its place.
+fn left() -> Stage {
+    let mut stage = one_file(&["1"]);
+    assert_eq!(stage.seconds(1), ["1"]);
+    stage.rename("x.log", "x.log.1");
+    stage.put("x.log", &["2"]);
+    assert_eq!(stage.seconds(40), ["2"]);
+    held::set_scarce(true);
+    stage.seconds(20);
+    assert_eq!(stage.open("x.log.1"), 0);
+    held::set_scarce(false);
+    stage
+}
+
+#[test]
+fn deleted_files_that_were_there_at_the_start_are_given_up_oldest_first_and_counted() {
+    let id = "b".repeat(64);
+    let names = ["", ".1", ".2"].map(|end| format!("{id}/{id}-json.log{end}"));
+    let mut stage = Stage::containers(&[], |root| {
+        let id = "b".repeat(64);
+        for (n, end) in [(0, ".2"), (1, ".1"), (2, "")] {
+            container(root, &id, "web", n..n + 1);
+            let log = root.join(&id).join(format!("{id}-json.log"));
+            fs::rename(&log, format!("{}{end}", log.display())).expect("renamed");
+        }
+    });
+    // What is newer waits for the oldest.
+    disk::set_bad(Some(Bad { name: "-json.log.2 (deleted)", from: 0, errno: Errno::IO }));
+    names.iter().for_each(|name| stage.remove(name));
+    assert!(stage.seconds(2).is_empty());
+    stage.keep();
+    disk::set_bad(None);
+    assert_eq!(stage.seconds(3), ["1", "2"]);
+    assert_eq!(stage.generations(Generation::GivenUp), 1);
+    assert_eq!(stage.lost_bytes(LostBytes::GivenUp), record_at("0\\n", 0).len() as u64);
 }
