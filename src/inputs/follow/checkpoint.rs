@@ -84,6 +84,8 @@ struct State {
     /// Strong: a chain's receipts may settle after its reader has ended.
     live: HashMap<Key, Arc<Progress>>,
     closing: Vec<closing::Closing>,
+    /// Live chains that somebody else waits to go on with, and since when.
+    wanted: HashMap<Key, Instant>,
     seq: u64,
     dirty: bool,
     urgent: bool,
@@ -215,20 +217,24 @@ impl Checkpoints {
     pub fn attach(&self, input: &str, key: &str, progress: &Arc<Progress>) {
         let (mut state, key) = (self.lock(), (input.to_owned(), key.to_owned()));
         state.forget_closing(&key);
+        state.wanted.remove(&key);
         state.live.insert(key, Arc::clone(progress));
         state.dirty = true;
         self.wake.notify_all();
     }
 
-    /// The chain is at its end for good: its record goes, unless another chain has that key by now.
+    /// The chain is at its end for good: its record goes, unless another chain has that key by now, or is to have it.
     pub fn forget(&self, input: &str, key: &str, progress: &Arc<Progress>) {
-        let key = (input.to_owned(), key.to_owned());
+        let whole = (input.to_owned(), key.to_owned());
         let mut state = self.lock();
-        if state.is_live(&key, progress) {
-            state.live.remove(&key);
-            state.forget_closing(&key);
+        if state.wanted.contains_key(&whole) {
+            drop(state);
+            self.close(input, key, progress);
+        } else if state.is_live(&whole, progress) {
+            state.live.remove(&whole);
+            state.forget_closing(&whole);
             let State { entries, news, noted, .. } = &mut *state;
-            [entries, news, noted].into_iter().for_each(|of| drop(of.remove(&key)));
+            [entries, news, noted].into_iter().for_each(|of| drop(of.remove(&whole)));
             state.dirty = true;
             self.wake.notify_all();
         }

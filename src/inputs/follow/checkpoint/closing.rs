@@ -1,8 +1,9 @@
 //! Chains that nobody reads any more and that have batches under way: what is delivered of those counts, or it would come
 //! again with whoever goes on with them. Their files are held until then.
 //!
-//! Limit: who wants to go on with one waits for [`WAIT_MAX`]; after that what is under way then comes twice. Until the
-//! chain's reader has left it, which it does once its sinks take something, one waits without that.
+//! Limit: who wants to go on with one waits for [`WAIT_MAX`]; after that what is under way then comes twice. For so long one
+//! also waits for a reader to leave its chain, which it does once its sinks take something, or to come to its end: what is
+//! rotated away meanwhile is not held.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ impl State {
     /// Nobody reads that chain any more.
     pub(super) fn close(&mut self, key: Key, progress: &Arc<Progress>, under_way: bool, saved: Option<Saved>) {
         self.live.remove(&key);
+        self.wanted.remove(&key);
         if let Some(saved) = saved {
             self.news.insert(key.clone(), Entry { saved, seen: seconds_now() });
         }
@@ -48,11 +50,11 @@ impl State {
 
 impl Checkpoints {
     /// Whether batches of a chain that was closed are under way still: soon it is known how far it got. Or its reader has
-    /// not heard yet that it is to be closed: it waits for its sinks.
+    /// not left it yet. Asked by who wants to go on with it: its record stays, whatever becomes of it.
     pub fn is_closing(&self, input: &str, key: &str) -> bool {
-        let state = self.lock();
-        if state.live.contains_key(&(input.to_owned(), key.to_owned())) {
-            return true;
+        let (mut state, live) = (self.lock(), (input.to_owned(), key.to_owned()));
+        if state.live.contains_key(&live) {
+            return clock::since(*state.wanted.entry(live).or_insert_with(clock::now)) < WAIT_MAX;
         }
         let mut of_it = state.closing.iter().filter(|closing| closing.key.0 == input && closing.key.1 == key);
         of_it.any(|closing| clock::since(closing.since) < WAIT_MAX && closing.progress.is_under_way())

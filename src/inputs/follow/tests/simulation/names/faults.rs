@@ -237,6 +237,49 @@ fn a_container_that_is_followed_again_before_its_reader_has_left_it_does_not_com
 }
 
 #[test]
+fn a_container_that_is_followed_again_under_a_dead_sink_is_opened_after_a_while() {
+    let id = "b".repeat(64);
+    let mut stage = Stage::containers(&["name:sidecar-*"], |root| container(root, &"b".repeat(64), "web", 0..1));
+    assert_eq!(stage.seconds(1), ["0"]);
+    container(&stage.root, &id, "web", 1..3);
+    let lost = stage.unsettled(1);
+    assert_eq!(rows(&lost), 2);
+    let log = format!("{id}/{id}-json.log");
+    let held = stage.open(&log);
+    for name in ["sidecar-x", "web"] {
+        config(&stage.root, &id, name);
+        stage.opens(1);
+    }
+    assert_eq!(stage.open(&log), held, "its reader may leave it soon");
+    stage.opens(11);
+    assert_eq!(stage.open(&log), held + 1);
+    drop(lost);
+    assert_eq!(stage.seconds(2), ["1", "2"]);
+}
+
+#[test]
+fn a_container_whose_folder_is_away_for_a_moment_under_a_slow_sink_does_not_come_again() {
+    let id = "b".repeat(64);
+    let mut stage = Stage::containers(&[], |root| container(root, &"b".repeat(64), "web", 0..2));
+    assert_eq!(stage.seconds(1), ["0", "1"]);
+    container(&stage.root, &id, "web", 2..4);
+    let late = stage.unsettled(1);
+    assert_eq!(rows(&late), 2);
+    let (folder, aside) = (stage.path(&id), stage.dir.path().join("aside"));
+    for (from, to) in [(&folder, &aside), (&aside, &folder)] {
+        fs::rename(from, to).expect("renamed");
+        assert!(stage.unsettled(2).is_empty());
+    }
+    late.into_iter().for_each(|shipment| shipment.receipts.settle(Outcome::Delivered));
+    assert!(stage.seconds(2).is_empty(), "nothing comes again");
+    container(&stage.root, &id, "web", 4..5);
+    assert_eq!(stage.seconds(1), ["4"]);
+    stage.stop();
+    stage.start();
+    assert!(stage.seconds(12).is_empty());
+}
+
+#[test]
 fn what_comes_late_to_a_file_that_was_left_is_no_more_than_itself_in_the_backlog() {
     let mut stage = left();
     stage.put("x.log.1", &["late"]);
