@@ -159,10 +159,11 @@ impl Chain {
         skipping
     }
 
-    /// How often an idle chain is to be looked at, whatever its watch tells: it has files that nobody watches.
+    /// How often an idle chain is to be looked at, whatever its watch tells: it has files that nobody watches, or that could not be looked at.
     pub(in crate::inputs::follow) fn looks(&self) -> Option<Duration> {
         let older = (self.source.is_some() && !self.queue.is_empty()).then(|| every(clock::since(self.grew)));
-        older.into_iter().chain(self.lingers()).min()
+        let sought = self.sought.map(|_| unreadable::AGAIN);
+        older.into_iter().chain(self.lingers()).chain(sought).min()
     }
 
     /// How often the renamed files are looked at.

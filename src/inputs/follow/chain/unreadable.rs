@@ -45,10 +45,11 @@ pub(super) enum Kind {
     Same,
 }
 
-/// Whether what fails since then with that error is waited for no longer.
+/// Whether what fails since then with that error is waited for no longer. What went stale is opened again, however long that
+/// has failed.
 pub(super) fn is_over(since: Instant, error: &io::Error, held: &Held) -> bool {
-    let stale = disk::is_stale(error);
-    clock::since(since) >= PATIENCE || stale && !held.reopen()
+    let is_gone = disk::is_stale(error) && !held.reopen();
+    is_gone || clock::since(since) >= PATIENCE
 }
 
 impl Chain {
@@ -111,11 +112,17 @@ impl Chain {
     /// What could not be opened yet waits behind what is read again.
     pub(super) fn queue_unopened(&mut self) {
         if let Some(Unopened { held, offset, kind: Kind::New }) = self.unopened.take() {
-            let queue = &self.queue;
-            self.begun.retain(|(id, _)| *id != held.id && queue.iter().any(|held| held.id == *id));
-            self.begun.push((held.id, offset));
+            let id = held.id;
             self.queue.push_front(held);
+            self.begin_at(id, offset);
         }
+    }
+
+    /// One of the queue is to be begun there.
+    pub(super) fn begin_at(&mut self, id: FileId, offset: u64) {
+        let queue = &self.queue;
+        self.begun.retain(|(begun, _)| *begun != id && queue.iter().any(|held| held.id == *begun));
+        self.begun.push((id, offset));
     }
 
     /// Where to go on in one that was taken from the queue before.
@@ -145,8 +152,10 @@ impl Chain {
         let Some(held) = self.current().filter(|held| !held.is_given_up()).map(Arc::clone) else { return false };
         let first = self.failing.is_none();
         let since = *self.failing.get_or_insert_with(clock::now);
+        // First: the newest one that went stale is opened again, too.
+        let over = is_over(since, error, &held);
         let newer = self.gone || !self.queue.is_empty() || !self.behind.is_empty();
-        if is_over(since, error, &held) && (newer || self.is_nameless()) {
+        if over && (newer || self.is_nameless()) {
             return true;
         }
         if first {

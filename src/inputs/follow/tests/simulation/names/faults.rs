@@ -316,6 +316,23 @@ fn left() -> Stage {
 }
 
 #[test]
+fn what_can_not_be_looked_at_after_a_rotation_is_looked_at_every_second_also_by_an_idle_chain() {
+    let mut stage = left();
+    stage.now += Duration::from_secs(600);
+    assert!(stage.seconds(1).is_empty());
+    stage.put("x.log.1", &["late"]);
+    stage.rename("x.log.1", "x.log.2");
+    stage.rename("x.log", "x.log.1");
+    File::create(stage.path("x.log")).expect("made");
+    let refused = |call: Call<'_>| matches!(call, Call::Open(path) if path.ends_with("x.log.2"));
+    let refusals = hook(refused, move |call| refused(call).then_some(Errno::IO));
+    assert!(stage.seconds(12).is_empty());
+    assert!((9..=13).contains(&refusals.load(Ordering::Relaxed)), "{refusals:?}");
+    disk::set_hook(None);
+    assert_eq!(stage.seconds(3), ["late"]);
+}
+
+#[test]
 fn deleted_files_that_were_there_at_the_start_are_given_up_oldest_first_and_counted() {
     let id = "b".repeat(64);
     let names = ["", ".1", ".2"].map(|end| format!("{id}/{id}-json.log{end}"));

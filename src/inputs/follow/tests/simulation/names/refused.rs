@@ -326,6 +326,10 @@ fn a_generation_that_went_stale_is_opened_again_by_its_name_or_given_up_at_once(
     stage.put("x.log", &["6"]);
     assert!(stage.seconds(3).is_empty());
     assert!(opened.load(Ordering::Relaxed) > 0, "it has a name");
+    stage.seconds(40);
+    let before = opened.load(Ordering::Relaxed);
+    stage.seconds(3);
+    assert!(opened.load(Ordering::Relaxed) > before, "a server may be away for long");
     disk::set_bad(None);
     assert_eq!(stage.seconds(2), ["6"]);
 }
