@@ -114,6 +114,10 @@ impl Chain {
 
     /// A span that others follow ended before it ended then, or has other content: the rest of it is lost.
     pub(super) fn leave_behind(&mut self, outlet: &Outlet) {
+        if let Some(span) = self.span_in_copy() {
+            self.go_to(outlet, span, self.position);
+            return;
+        }
         let lost = self.behind.front().map_or(0, |next| next.start.saturating_sub(self.position));
         if lost > 0 {
             self.standing.lost(0, LostBytes::Truncated, lost);
@@ -126,6 +130,22 @@ impl Chain {
         }
         self.source = None;
         self.next_behind(outlet);
+    }
+
+    /// A file that was copied and truncated was gone on with in its copy, and that has what was read before, too: from now on
+    /// it stands for the file.
+    fn span_in_copy(&self) -> Option<Span> {
+        let next = self.behind.front()?;
+        let is_it = |span: &Span| span.start <= self.position && span.start < next.start;
+        let span = self.progress.lock().spans.iter().rfind(|span| is_it(span)).cloned()?;
+        let goes_on = span.held.id != next.held.id && next.from == span.from + (next.start - span.start);
+        if !goes_on || !span.head.is_known() || !source::has_marks(&next.held, span.head, Mark::default(), next.from) {
+            return None;
+        }
+        let mut inner = self.progress.lock();
+        let known = inner.spans.iter_mut().rfind(|span| is_it(span))?;
+        known.held = Arc::clone(&next.held);
+        Some(known.clone())
     }
 
     fn go_to(&mut self, outlet: &Outlet, span: Span, position: u64) {

@@ -63,6 +63,10 @@ impl Chain {
         self.tally.odd(Oddity::FileRewritten);
         self.skipping = None;
         self.truncated = Some(source.held.id);
+        if self.queue.iter().any(|held| held.id == source.held.id) {
+            self.begin_copy_earlier(&source, head);
+            return;
+        }
         let copies = self.copies_since(&source, head);
         // What was read of it and not delivered is gone, too.
         let read = self.again.until.saturating_sub(self.position);
@@ -97,6 +101,27 @@ impl Chain {
             self.standing.lost(0, LostBytes::Truncated, (source.seen - source.offset).max(read));
         }
         self.read_copies(source.held, copies);
+    }
+
+    /// A truncated file whose copies wait before it was to be read again, for what was read of it was not delivered: its copy is
+    /// begun where that begins.
+    fn begin_copy_earlier(&mut self, source: &Source, head: Mark) {
+        let copy = self.queue.front().map(Arc::clone);
+        let own = |copy: &Arc<Held>| head.is_known() && source::has_marks(copy, head, source.tail(), source.offset);
+        if let Some(copy) = copy.filter(|copy| self.begun.iter().any(|(id, _)| *id == copy.id) && own(copy)) {
+            self.begin_at(copy.id, source.offset);
+            return;
+        }
+        let lost = self.again.until.saturating_sub(self.position);
+        self.position = self.position.max(self.replay_until);
+        self.standing.lost(0, LostBytes::Truncated, lost);
+        tracing::warn!(
+            key = self.key,
+            file = source.held.name,
+            offset = source.offset,
+            bytes_lost_at_least = lost,
+            "a file was truncated before what was read of it was delivered, and no copy of that is there"
+        );
     }
 
     /// The copies that were made of a file since it had what was read of it, oldest first, and where each is to be read

@@ -354,3 +354,43 @@ fn deleted_files_that_were_there_at_the_start_are_given_up_oldest_first_and_coun
     assert_eq!(stage.generations(Generation::GivenUp), 1);
     assert_eq!(stage.lost_bytes(LostBytes::GivenUp), record_at("0\\n", 0).len() as u64);
 }
+
+#[test]
+fn a_copy_that_waits_for_a_decoder_when_a_sink_fails_is_begun_where_that_had_nothing() {
+    let mut stage = one_file(&["1"]);
+    assert_eq!(stage.seconds(1), ["1"]);
+    stage.put("x.log", &["2", "3"]);
+    let lost = stage.unsettled(1);
+    assert_eq!(rows(&lost), 2);
+    let all = stage.life().reader.take_decoders();
+    packed(&stage.path("x.log.1.gz"), "1\n2\n3\n4\n");
+    fs::write(stage.path("x.log"), "5\n").expect("written anew");
+    assert!(stage.unsettled(3).is_empty());
+    drop(lost);
+    assert!(stage.seconds(3).is_empty());
+    drop(all);
+    assert_eq!(stage.seconds(3), ["2", "3", "4", "5"]);
+    assert_eq!(stage.lost_bytes(LostBytes::Truncated), 0);
+    stage.put("x.log", &["6"]);
+    assert_eq!(stage.seconds(1), ["6"]);
+}
+
+#[test]
+fn what_was_read_of_a_truncated_file_and_not_delivered_comes_again_from_its_copy() {
+    let mut stage = one_file(&["1"]);
+    assert_eq!(stage.seconds(1), ["1"]);
+    stage.put("x.log", &["2", "3"]);
+    let mut lost = stage.unsettled(1);
+    put(&stage.path("x.log.1"), &["1", "2", "3", "4"]);
+    fs::write(stage.path("x.log"), "5\n").expect("written anew");
+    lost.extend(stage.unsettled(2));
+    assert_eq!(rows(&lost), 4);
+    drop(lost);
+    // An idle chain is looked at every 10 s.
+    assert_eq!(stage.seconds(12), ["2", "3", "4", "5"]);
+    assert_eq!(stage.lost_bytes(LostBytes::Truncated), 0);
+    stage.stop();
+    stage.put("x.log", &["6"]);
+    stage.start();
+    assert_eq!(stage.seconds(2), ["6"]);
+}
