@@ -1,17 +1,17 @@
 //! Logs that rotate, shrink and vanish while they are followed.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::docker_folder::{app_line, config};
 use crate::harness::containers::Container;
 use crate::harness::records::{assert_each_once, line_count, records};
-use crate::harness::{folder, node};
+use crate::harness::{Node, folder, free_port, node};
 
 #[test]
 fn rotation_with_and_without_compression_while_running_loses_nothing() {
@@ -97,4 +97,106 @@ fn a_truncated_file_is_read_from_its_start_again() {
     node.stop_well();
     let seqs: Vec<_> = records(&out).iter().filter_map(|record| record["seq"].as_u64()).collect();
     assert_eq!(seqs, (0..1_300).collect::<Vec<_>>());
+}
+
+/// The status and the reason of the check of rotation.
+fn rotation(node: &Node) -> (String, String) {
+    let (_, text) = node.get("/health").expect("it is served");
+    let health: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let check = &health["checks"]["rotation containers"];
+    let text = |key: &str| check[key].as_str().unwrap_or_default().to_owned();
+    (text("status"), text("reason"))
+}
+
+#[test]
+fn undelivered_data_that_is_about_to_be_rotated_away_warns_and_then_fails() {
+    /// Of two files of 2 MiB that is 40 s, at most.
+    const RATE: f64 = 100.0 * 1024.0;
+    let dir = folder();
+    let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
+    let limits = r#"{"LogConfig":{"Type":"json-file","Config":{"max-size":"2m","max-file":"2"}}}"#;
+    fs::write(web.dir.join("hostconfig.json"), limits).expect("written");
+    let port = free_port();
+    let body = config(dir.path());
+    let (inputs, _) = body.split_once("[sinks.out]").expect("it has one");
+    let dead = format!("{inputs}[sinks.out]\ntype = \"http\"\nurl = \"http://127.0.0.1:{port}/\"\n");
+    let mut node = node(dir.path(), &dead).with_node("shutdown_timeout = \"1s\"").start();
+    node.wait_for("a good word", |node| rotation(node).0 == "pass");
+    let line = format!(r#"{{"pad":"{}"}}"#, "x".repeat(1000));
+    let (began, mut written) = (Instant::now(), 0);
+    node.wait_for("a warning", |node| {
+        // Hardly faster after a pause of this machine.
+        for _ in 0..5 {
+            if ((written * line.len()) as f64) < RATE * began.elapsed().as_secs_f64() {
+                web.line(&line, "stdout");
+                written += 1;
+            }
+        }
+        let (status, reason) = rotation(node);
+        assert_ne!(status, "fail", "{reason}");
+        status == "warn" && reason.starts_with("web: ") && reason.contains("rotated away in")
+    });
+    let labels = [("input", "containers"), ("name", "web")];
+    let horizon = node.metric("longshore_follow_rotation_horizon_seconds", &labels);
+    assert!((10..60).contains(&horizon), "{horizon}");
+    let unread = fs::metadata(web.path("")).expect("there").len();
+    // The rest of both files at once.
+    while fs::metadata(web.path("")).expect("there").len() < 2 << 20 {
+        (0..100).for_each(|_| web.line(&line, "stdout"));
+    }
+    web.rotate(2);
+    web.line(&line, "stdout");
+    node.wait_for("a failure", |node| rotation(node).0 == "fail");
+    assert_eq!(node.get("/health").map(|(status, _)| status), Some(503));
+    web.rotate(2);
+    node.wait_for("the word that it is only held", |node| {
+        rotation(node).1.contains("is deleted already and only held")
+    });
+    assert!(node.metric("longshore_follow_backlog_bytes", &labels) >= unread);
+    node.kill();
+}
+
+#[test]
+fn the_series_of_a_removed_container_are_gone_once_it_is_delivered() {
+    let dir = folder();
+    let root = dir.path().join("containers");
+    let mut stays = Container::create(&root, 1, "stays", "app", &[]);
+    let mut brief = Container::create(&root, 2, "brief", "app", &[]);
+    [&mut stays, &mut brief].into_iter().for_each(|container| container.line(&app_line(0), "stdout"));
+    let mut node = node(dir.path(), &config(dir.path())).start();
+    let shown = |node: &Node, name: &str| {
+        let (_, text) = node.get("/metrics").expect("served");
+        text.lines().filter(|line| line.contains(&format!("name=\"{name}\""))).count()
+    };
+    node.wait_for("both", |node| node.delivered("out") == 2);
+    assert!(shown(&node, "stays") >= 2 && shown(&node, "brief") >= 2, "{}", node.figures());
+    brief.line(&app_line(1), "stdout");
+    brief.remove();
+    node.wait_for("its last line, and no series", |node| node.delivered("out") == 3 && shown(node, "brief") == 0);
+    assert!(shown(&node, "stays") >= 2, "{}", node.figures());
+    node.stop_well();
+}
+
+#[test]
+fn the_opener_has_no_raised_priority_where_none_is_asked_for() {
+    let dir = folder();
+    fs::create_dir(dir.path().join("containers")).expect("made");
+    let body = config(dir.path());
+    let normal = body.replacen("type = \"docker\"", "type = \"docker\"\npriority = \"normal\"", 1);
+    let mut node = node(dir.path(), &normal).start();
+    let tasks = fs::read_dir(format!("/proc/{}/task", node.pid())).expect("it runs");
+    let of_thread = |path: std::path::PathBuf| {
+        let name = fs::read_to_string(path.join("comm")).ok()?;
+        let stat = fs::read_to_string(path.join("stat")).ok()?;
+        // Behind the name, which may hold anything: the state is the third field.
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        Some((name.trim_end().to_owned(), [fields[16], fields[37], fields[38]].map(str::to_owned)))
+    };
+    let threads: Vec<_> = tasks.filter_map(|task| of_thread(task.ok()?.path())).collect();
+    let of = |wanted: &str| threads.iter().find(|(name, _)| name == wanted).map(|(_, how)| how);
+    let opener = of("open containers").expect("it has one");
+    assert_eq!(Some(opener), of("read 0 containe"), "{threads:?}");
+    // No real-time priority, SCHED_OTHER.
+    assert_eq!(opener[1..], ["0", "0"], "{threads:?}");
+    node.stop_well();
 }

@@ -24,3 +24,36 @@ pub fn hurry(input: &str) {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::getpriority_process;
+    use rustix::thread::gettid;
+    use thread_priority::thread_schedule_policy;
+
+    use super::*;
+
+    fn now() -> (ThreadSchedulePolicy, i32) {
+        (thread_schedule_policy().expect("known"), getpriority_process(Some(gettid())).expect("known"))
+    }
+
+    #[test]
+    fn a_thread_that_hurries_has_real_time_priority_where_it_may_and_no_other_thread_has() {
+        let before = now();
+        let hurried = std::thread::spawn(|| {
+            hurry("in");
+            now()
+        });
+        let (policy, nice) = hurried.join().expect("no panic");
+        let fifo = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+        if rustix::process::geteuid().is_root() {
+            assert_eq!(policy, fifo);
+        } else {
+            assert!(
+                policy == fifo || policy == before.0 && (nice == -20 || nice == before.1),
+                "{policy:?}, nice {nice}"
+            );
+        }
+        assert_eq!(now(), before);
+    }
+}

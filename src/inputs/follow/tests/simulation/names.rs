@@ -11,6 +11,7 @@ use crate::metrics::followed::{LostBytes, Watching};
 
 mod faults;
 mod refused;
+mod service;
 
 type Make = Box<dyn FnMut(&Path, &Checkpoints) -> Box<dyn Layout>>;
 
