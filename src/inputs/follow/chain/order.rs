@@ -12,7 +12,8 @@
 //! compressed before the next one is.
 //!
 //! Limits: the last [`WINDOW`] bytes are looked at. A clock that is set back in the very moment of such rotations
-//! deceives it. Files of other formats keep the place that the opener gave them. Counter: `order_guessed`.
+//! deceives it. Files of other formats keep the place that the opener gave them; of those, a compressed file that has the
+//! content and the time of a plain one is left out. Counter: `order_guessed`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -26,7 +27,7 @@ use crate::codec::time::parse_rfc3339;
 use crate::inputs::Outlet;
 use crate::inputs::follow::decode::Format;
 use crate::inputs::follow::generations::Held;
-use crate::inputs::follow::source;
+use crate::inputs::follow::{identity, source};
 use crate::metrics::followed::Watching;
 
 /// Room for more than one of Docker's longest records (98,304 escaped bytes and what labels add).
@@ -59,13 +60,17 @@ impl Chain {
     /// Sorts generations, if their order is in doubt. Returns how many doubtful ones had nothing to go by.
     pub(super) fn sort(&self, generations: &mut Vec<Arc<Held>>) -> u64 {
         let doubted = generations.iter().filter(|held| held.doubted.swap(false, Relaxed)).count() as u64;
-        if doubted == 0 || generations.len() < 2 {
+        if doubted == 0 || self.rules.docker && generations.len() < 2 {
             return 0;
         }
-        if !self.rules.docker {
-            return doubted;
-        }
         leave_out_unfinished(generations);
+        if !self.rules.docker {
+            // What is read has a plain file, too.
+            let late = self.lingering.iter().map(|late| &late.source.held);
+            let read: Vec<Arc<Held>> = self.current().into_iter().chain(late).map(Arc::clone).collect();
+            leave_out_copies(generations, &read);
+            return if generations.len() < 2 { 0 } else { doubted };
+        }
         by_content(generations)
     }
 
@@ -104,6 +109,23 @@ fn leave_out_unfinished(generations: &mut Vec<Arc<Held>>) {
     };
     let is_copy = |held: &Arc<Held>| source::start_of(held, WINDOW).is_ok_and(|start| is_begun(&start));
     generations.retain(|held| !held.gz || source::is_whole(held) || !is_copy(held));
+}
+
+/// Leaves out compressed files that have the content and the time of a plain one, of these or of what is read: that was
+/// compressed between two looks.
+fn leave_out_copies(generations: &mut Vec<Arc<Held>>, read: &[Arc<Held>]) {
+    let whole = |held: &Arc<Held>| {
+        let look = held.look().ok()?;
+        let head = source::head_of(held).ok().filter(|head| head.is_known())?;
+        let tail = identity::tail_of(&*held.file().ok()?, look.size).ok()?;
+        Some((look, head, tail))
+    };
+    let plain: Vec<_> = generations.iter().chain(read).filter(|held| !held.gz).filter_map(whole).collect();
+    let is_copy = |held: &Arc<Held>| {
+        let changed = held.look().map_or(0, |look| look.mtime);
+        plain.iter().any(|(of, head, tail)| of.mtime == changed && source::has_marks(held, *head, *tail, of.size))
+    };
+    generations.retain(|held| !held.gz || !is_copy(held));
 }
 
 /// Sorts generations of a container by what they hold. Returns how many had nothing to go by.
@@ -248,5 +270,28 @@ mod tests {
         };
         assert_eq!(left(&[&half, &whole, &plain, &other]), ["w.gz", "p", "o"]);
         assert_eq!(left(&[&half, &other]), ["h.gz", "o"]);
+    }
+
+    #[test]
+    fn a_copy_is_left_out_only_if_it_has_the_content_and_the_time_of_a_plain_file() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let (plain, other) = (held(dir.path(), "p", &[5], 10), held(dir.path(), "q", &[5], 10));
+        let copy = |name: &str, changed| {
+            let file = File::create(dir.path().join(name)).expect("made");
+            let mut copy = GzEncoder::new(&file, Compression::fast());
+            copy.write_all(&std::fs::read(dir.path().join("p")).expect("there")).expect("written");
+            copy.finish().expect("written");
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(changed)).expect("set");
+            generations::open(&dir.path().join(name)).expect("opens")
+        };
+        let (same, later) = (copy("c.gz", 10), copy("d.gz", 11));
+        let left = |all: &[&Arc<Held>], read: &[Arc<Held>]| {
+            let mut all: Vec<Arc<Held>> = all.iter().map(|held| Arc::clone(held)).collect();
+            leave_out_copies(&mut all, read);
+            all.iter().map(|held| held.name.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(left(&[&same, &plain, &later], &[]), ["p", "d.gz"]);
+        assert_eq!(left(&[&same, &other], &[]), ["c.gz", "q"]);
+        assert_eq!(left(&[&same, &other], &[plain]), ["q"]);
     }
 }
