@@ -6,16 +6,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::engine::has_program;
 use crate::harness::http::{Answer, Server};
 use crate::harness::records::{assert_each_once, parse};
 use crate::harness::sender::Senders;
-use crate::harness::{Node, Spawned, audit_closes, folder, free_port, node, send_signal, skip};
+use crate::harness::{Node, Spawned, audit_closes, folder, free_port, node, skip};
 
 /// Larger bodies get a 413 from [`strict`].
 const BODY_MAX: u64 = 24 << 10;
@@ -76,13 +77,6 @@ impl Nginx {
     /// kill -9, in the middle of whatever it does.
     fn kill(&mut self) {
         self.process = None;
-    }
-
-    /// Ends it when it has answered what it has begun.
-    fn finish(&mut self) {
-        let mut process = self.process.take().expect("it runs");
-        send_signal(process.0.id(), Signal::QUIT);
-        process.wait_exit();
     }
 
     /// What it has logged, in its order.
@@ -154,10 +148,11 @@ fn each_refusal_of_nginx_is_met_and_handled_as_its_class_is() {
         Answer::status(200)
     });
     let mut nginx = Nginx::new(dir.path());
-    let (port, well) = (free_port(), pass(server.port));
+    // What passes is never too large: who gets no answer to it sends the same again.
+    let (port, strict) = (free_port(), strict(server.port));
     // One request after the other, so that the access log is what happened.
     let mut node = node(dir.path(), &config(port, &nginx, "concurrency = 1")).start();
-    nginx.start(&well);
+    nginx.start(&strict);
     let senders = Senders::start(port, 2, Duration::from_millis(10));
     node.wait_for("deliveries", |node| node.delivered("central") > 0);
     let refusals = [
@@ -174,13 +169,10 @@ fn each_refusal_of_nginx_is_met_and_handled_as_its_class_is() {
         nginx.start(says);
         node.wait_for(&format!("an answer of {status}"), |_| nginx.has_answered(*status));
         nginx.kill();
-        nginx.start(&well);
+        nginx.start(&strict);
         let delivered = node.delivered("central");
         node.wait_for("deliveries again", |node| node.delivered("central") > delivered);
     }
-    // What was passed on and not answered would come again, and be halved under other keys.
-    nginx.finish();
-    nginx.start(&strict(server.port));
     node.wait_for("an answer of 413", |_| nginx.has_answered(413));
     let delivered = node.delivered("central");
     node.wait_for("smaller requests", |node| node.delivered("central") > delivered + 1_000);
@@ -223,8 +215,10 @@ fn nginx_that_is_killed_restarted_and_in_a_bad_mood_gets_every_record() {
         return skip("needs nginx");
     }
     let dir = folder();
-    // Every answer that there is, in turn, and some that never come (nginx gives a 504); then it is well again.
-    let server = Server::start(|_, number| match if number < 30 { number % 9 } else { 0 } {
+    // Every answer that there is, in turn, and some that never come (nginx gives a 504), until it is well again.
+    let well = Arc::<AtomicBool>::default();
+    let is_well = Arc::clone(&well);
+    let server = Server::start(move |_, number| match if is_well.load(Ordering::Relaxed) { 0 } else { number % 9 } {
         2 => Answer(429, vec!["retry-after: 1".to_owned()], ""),
         4 => Answer::status(500),
         7 => {
@@ -246,6 +240,7 @@ fn nginx_that_is_killed_restarted_and_in_a_bad_mood_gets_every_record() {
         nginx.start(&strict);
     }
     node.wait_for("each answer", |_| [200, 413, 429, 500, 504].into_iter().all(|status| nginx.has_answered(status)));
+    well.store(true, Ordering::Relaxed);
     let sent = senders.finish();
     assert_all_taken(dir.path(), node, &sent, &server);
 }

@@ -281,7 +281,8 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize, met: &Met) -> u64 {
             }
             8..=9 => {
                 let reader = if few && rng.u8(..8) > 0 { 1 } else { rng.usize(..READERS) };
-                if !in_hand[reader].is_empty() && !(terms.is_optional(reader) && rng.u8(..4) > 0) {
+                let is_idle = in_hand[reader].is_empty() || terms.is_optional(reader) && rng.u8(..4) > 0;
+                if !is_idle {
                     let at = rng.usize(..in_hand[reader].len());
                     let lsn = in_hand[reader].swap_remove(at);
                     promise.lock().expect("no panic").settled[reader].insert(lsn);

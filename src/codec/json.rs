@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use crate::batch::{Batch, own_flag_of};
+use crate::batch::Batch;
 use crate::codec::msgpack;
 use crate::metrics::{Oddity, Tally};
 use crate::record::{Field, Form, Span, Value};
@@ -44,12 +44,17 @@ pub enum JsonError {
 /// where they hold no escape). On an error nothing is pushed and nothing is changed. Line breaks between tokens become
 /// spaces in place, so that every span fits on one line.
 pub fn push_members(batch: &mut Batch, span: Span, depth_max: usize) -> Result<(), JsonError> {
-    push_each(batch, span, depth_max, |_| ())
+    push_members_seen(batch, span, depth_max, |_| ())
 }
 
 /// The same; `see` is shown each key as it is written.
 #[inline(always)]
-fn push_each(batch: &mut Batch, span: Span, depth_max: usize, mut see: impl FnMut(&[u8])) -> Result<(), JsonError> {
+pub(crate) fn push_members_seen(
+    batch: &mut Batch,
+    span: Span,
+    depth_max: usize,
+    mut see: impl FnMut(&[u8]),
+) -> Result<(), JsonError> {
     let mark = batch.fields_mark();
     let (arena, fields) = batch.padded_arena_and_fields();
     let (from, len) = (span.at as usize, span.len as usize);
@@ -83,24 +88,6 @@ fn push_each(batch: &mut Batch, span: Span, depth_max: usize, mut see: impl FnMu
             Err(error)
         }
     }
-}
-
-/// The same on behalf of a step that is still to come, for the text `log` of a record that is nothing else. `None`, and
-/// nothing is pushed or changed, for what that step has to judge: what is no object or an empty one, and members that a step would take
-/// for the record's own, `log` and those of a piece of a line. Else which added values the members stand in the way of.
-pub(crate) fn push_log(batch: &mut Batch, log: Span) -> Option<u16> {
-    let mark = batch.fields_mark();
-    let (mut own, mut is_judged) = (0, false);
-    push_each(batch, log, index::DEPTH_MAX, |key| {
-        own |= own_flag_of(key);
-        is_judged |= matches!(key, b"log" | b"partial_id");
-    })
-    .ok()?;
-    if is_judged || batch.fields_mark() == mark {
-        batch.rewind_fields(mark);
-        return None;
-    }
-    Some(own)
 }
 
 /// The same for the object that begins at byte `at` of the arena and has no line breaks; gives its bytes. On an error the

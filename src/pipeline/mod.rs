@@ -180,7 +180,7 @@ impl Pipeline {
     }
 
     /// Whether the first step after joining takes `log` apart as JSON, in all records: then a codec may do so while it
-    /// has the text at hand, if no pieces wait in the lane.
+    /// has the text at hand, of a record that is surely no piece of a line.
     pub fn takes_log_apart(&self) -> bool {
         self.steps.first().is_some_and(|step| {
             let all = step.globs.is_empty() && step.condition.is_none();

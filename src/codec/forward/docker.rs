@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use crate::batch::{Batch, RowHead};
+use crate::batch::{Batch, RowHead, own_flag_of};
 use crate::codec::json;
-use crate::record::{Container, Field, Form, Origin, Stream};
+use crate::record::{Container, Field, Form, Origin, Span, Stream};
 
 use super::entry::Filler;
 
@@ -98,7 +98,7 @@ impl Filler {
 
     /// Makes a row of a record that is nothing but the driver's four fields, if `log` is a JSON object and the first step would
     /// replace it by its members: only the object goes to the arena, and a sink copies its members in one piece
-    /// (message-file: INSTR instructions a record). The fields after `mark` are the record's, whose spans count on
+    /// (message-file: 6,270 -> MSG instructions a record). The fields after `mark` are the record's, whose spans count on
     /// `record` being put at the arena's end. `false` for any other record, which is as it was then.
     pub(super) fn take_apart(
         &mut self,
@@ -112,11 +112,13 @@ impl Filler {
             return false;
         };
         let Ok(fields) = <[Field; 4]>::try_from(batch.fields_after(mark)) else { return false };
+        if fields.iter().any(|field| field.form != Form::Text) {
+            return false;
+        }
         let base = batch.arena().len();
         let [id, name, source, log] = [id, name, source, log].map(|index| {
-            let Field { value, form, .. } = fields[index as usize];
-            let at = value.at as usize - base;
-            (form == Form::Text).then(|| &record[at..at + value.len as usize]).unwrap_or_default()
+            let Span { at, len } = fields[index as usize].value;
+            &record[at as usize - base..][..len as usize]
         });
         head.stream = Stream::from_name(source);
         if !log.starts_with(b"{") || head.stream == Stream::None {
@@ -126,7 +128,7 @@ impl Filler {
         let Some(place) = origin.and_then(|origin| batch.place_of(origin)) else { return false };
         batch.rewind_fields(mark);
         let object = batch.push_bytes(log);
-        let Some(own) = json::push_log(batch, object) else {
+        let Some(own) = push_object(batch, object) else {
             batch.rewind_bytes(object);
             fields.iter().for_each(|field| batch.push_field(*field));
             return false;
@@ -182,4 +184,22 @@ impl DockerFields {
             _ => (),
         }
     }
+}
+
+/// Pushes the members of the object at `log`; which added values they stand in the way of. `None`, and none is pushed, for what
+/// the step has to judge: what is no object or an empty one, and members that a step would take for the record's own, `log`
+/// and that of a piece of a line.
+fn push_object(batch: &mut Batch, log: Span) -> Option<u16> {
+    let mark = batch.fields_mark();
+    let (mut own, mut is_judged) = (0, false);
+    json::push_members_seen(batch, log, json::index::DEPTH_MAX, |key| {
+        own |= own_flag_of(key);
+        is_judged |= matches!(key, b"log" | b"partial_id");
+    })
+    .ok()?;
+    if is_judged || batch.fields_mark() == mark {
+        batch.rewind_fields(mark);
+        return None;
+    }
+    Some(own)
 }

@@ -11,12 +11,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
 
 use crate::batch::{Batch, Receipt};
-use crate::codec::forward::{Decoder, LostReason, Need, Step};
+use crate::codec::forward::{Decoder, Need, Step};
 use crate::inputs::Ack;
 use crate::metrics::Oddity;
 use crate::pipeline::{JoinRule, Lane, Pipeline};
@@ -103,8 +103,8 @@ struct Work {
     named: usize,
     /// Scraps of the batch that wait with a receipt.
     refused: usize,
-    /// Those that the batch at hand was read for.
-    steps: Option<Arc<Pipeline>>,
+    /// Those that the batch at hand is read for.
+    steps: Arc<Pipeline>,
 }
 
 impl Session {
@@ -131,7 +131,7 @@ impl Session {
             need: None,
             named: 0,
             refused: 0,
-            steps: None,
+            steps: connection.outlet.gate.pipeline(),
         };
         let end = self.read(&mut work).await;
         let is_cut = matches!(end, End::Closed | End::Stop | End::Fault(Oddity::FrameStalled, _));
@@ -345,7 +345,6 @@ impl Session {
     async fn fill(&self, work: &mut Work, mut batch: Batch, resumes: bool) -> (Batch, Option<End>) {
         let mut now = Timestamp::now();
         let mut taken = 0;
-        // Since the last time a reload may have put steps, or other sinks, behind the gate.
         self.read_for_steps(work);
         if resumes {
             let end;
@@ -435,7 +434,7 @@ impl Session {
                     let rest = usize::try_from(at).ok().and_then(|at| work.buffer.data().get(at..)).unwrap_or_default();
                     let rest = &rest[..rest.len().min(32)];
                     let hex: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
-                    let message = match hint(lost.reason, rest) {
+                    let message = match hint::of_lost(lost.reason, rest) {
                         Some(hint) => format!("closed: {hint} (byte {}, {hex})", lost.offset),
                         None => format!("closed: {} at byte {} ({hex})", lost.reason, lost.offset),
                     };
@@ -522,17 +521,16 @@ impl Session {
             permit.grow(BATCH);
             Batch::new(permit, outlet.input, Arc::clone(&work.origin))
         });
-        // The one before may have waited at the gate for a reload, with other steps or sinks behind it since.
         self.read_for_steps(work);
         batch
     }
 
-    /// Has the records of a new batch read in the way that suits the steps and sinks behind the gate.
+    /// Has the records of a new batch read as suits the steps and sinks that are behind the gate since a reload.
     fn read_for_steps(&self, work: &mut Work) {
         let steps = self.connection.outlet.gate.pipeline();
         work.decoder.set_as_json(steps.is_only_for_json());
         work.decoder.set_takes_apart(steps.takes_log_apart());
-        work.steps = Some(steps);
+        work.steps = steps;
     }
 
     /// Ships a batch that has anything to say.
@@ -561,8 +559,7 @@ impl Session {
         }
         batch.number_rows();
         // A reload may have put others behind the gate since, which would not know what was done as one of these.
-        let steps = work.steps.take().unwrap_or_else(|| self.connection.outlet.gate.pipeline());
-        steps.apply(&mut work.lane, &mut batch, Timestamp::now());
+        work.steps.apply(&mut work.lane, &mut batch, Timestamp::now());
         batch.durable = self.connection.shared.settings.ack == Ack::Durable;
         self.connection.outlet.send(batch).await;
     }
@@ -589,19 +586,9 @@ impl Session {
     }
 }
 
-/// What a sender that speaks something else should be told.
-fn hint(reason: LostReason, first: &[u8]) -> Option<&'static str> {
-    let LostReason::NotAFrame(_) = reason else { return None };
-    match first {
-        [b'{' | b'[', ..] => Some("JSON on a connection that began with MessagePack; a connection speaks one of them"),
-        _ => hint::of(first),
-    }
-}
-
 async fn drain(reader: &Reader) {
-    let started = Instant::now();
     let mut nowhere = Vec::new();
-    while started.elapsed() < LINGER && reader.readable().await.is_ok() {
+    while reader.readable().await.is_ok() {
         nowhere.clear();
         match reader.try_read(16 << 10, &mut nowhere) {
             Ok(0) => return,

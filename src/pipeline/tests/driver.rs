@@ -8,39 +8,57 @@ use crate::codec::forward::{Decoder, Limits, Step};
 
 const STEPS: &str = r#"{ join = "docker_partial" }, { parse = "json" }"#;
 
-/// A record of the driver, and what else it has.
+/// A record of the driver: `log`, and what else it has.
 type Record = (Vec<u8>, Vec<(&'static str, &'static str)>);
 
-/// A message of the driver: its tag, its time, and a map of texts.
-fn frame((log, more): &Record) -> Vec<u8> {
-    let own: [(&str, &[u8]); 4] =
-        [("container_id", b"4f5c"), ("container_name", b"/web"), ("source", b"stderr"), ("log", log)];
-    let pairs: Vec<_> = own.into_iter().chain(more.iter().map(|(key, value)| (*key, value.as_bytes()))).collect();
-    let mut out = vec![0x93, 0xaa];
-    out.extend_from_slice(b"docker.web");
-    out.extend_from_slice(&[0xce, 0x65, 0x53, 0xf1, 0x00, 0x80 | pairs.len() as u8]);
-    for text in pairs.into_iter().flat_map(|(key, value)| [key.as_bytes(), value]) {
-        out.push(0xda);
-        out.extend_from_slice(&(text.len() as u16).to_be_bytes());
-        out.extend_from_slice(text);
+/// A text of MessagePack.
+fn text(text: &[u8]) -> Vec<u8> {
+    [&[0xda][..], &(text.len() as u16).to_be_bytes(), text].concat()
+}
+
+/// A message: its tag, its time, and a map of encoded values.
+fn message(pairs: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut out =
+        [&[0x93, 0xaa], &b"docker.web"[..], &[0xce, 0x65, 0x53, 0xf1, 0x00, 0x80 | pairs.len() as u8]].concat();
+    for (key, value) in pairs {
+        out.extend(text(key.as_bytes()));
+        out.extend_from_slice(value);
     }
     out
 }
 
+/// The driver's own fields.
+fn own_fields(log: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let own: [(_, &[u8]); 4] =
+        [("container_id", b"4f5c"), ("container_name", b"/web"), ("source", b"stderr"), ("log", log)];
+    own.into_iter().map(|(key, value)| (key, text(value))).collect()
+}
+
+fn frame((log, more): &Record) -> Vec<u8> {
+    let mut pairs = own_fields(log);
+    pairs.extend(more.iter().map(|(key, value)| (*key, text(value.as_bytes()))));
+    message(&pairs)
+}
+
 /// What comes of batches of records: lines, what was odd, and how many batches were taken apart as a whole.
 fn records(batches: &[&[Record]], apart: bool) -> (Vec<String>, Vec<Vec<u32>>, usize) {
+    let frames = |records: &&[Record]| records.iter().map(frame).collect();
+    of_frames(batches.iter().map(frames).collect(), apart)
+}
+
+fn of_frames(batches: Vec<Vec<Vec<u8>>>, apart: bool) -> (Vec<String>, Vec<Vec<u32>>, usize) {
     let pipeline = pipeline(STEPS);
     assert!(pipeline.takes_log_apart());
     let mut lane = pipeline.lane(JoinRule::Forward);
     let mut decoder = Decoder::new(Limits::default(), true);
     decoder.set_takes_apart(apart);
     let (mut out, mut oddities, mut whole) = (Vec::new(), Vec::new(), 0);
-    for records in batches {
+    for frames in batches {
         let mut batch = empty();
         batch.permit_mut().grow(1 << 20);
-        let bytes: Vec<u8> = records.iter().flat_map(frame).collect();
+        let bytes = frames.concat();
         assert_eq!(decoder.decode(&bytes, &mut batch, NOW), (bytes.len(), Step::NeedMore));
-        assert_eq!(batch.len(), records.len());
+        assert_eq!(batch.len(), frames.len());
         pipeline.apply(&mut lane, &mut batch, NOW);
         whole += usize::from(batch.is_whole());
         out.extend(lines(&batch, Added::ALL));
@@ -103,9 +121,37 @@ fn what_a_step_has_to_judge_is_left_to_it() {
     }
 }
 
+#[test]
+fn a_record_whose_fields_are_no_texts_is_left_as_it_is() {
+    for at in 0..4 {
+        for value in [vec![0xc0], vec![7], vec![0xc4, 1, b'x'], vec![0x80], vec![0xc3]] {
+            let mut pairs = own_fields(br#"{"a":1}"#);
+            pairs[at].1 = value;
+            let frames = vec![vec![message(&pairs)]];
+            assert_eq!(of_frames(frames.clone(), true).0, of_frames(frames, false).0, "{}", pairs[at].0);
+        }
+    }
+}
+
+#[test]
+fn objects_are_taken_apart_while_a_piece_waits() {
+    let piece = |log: &str, ordinal, last| -> Record {
+        let own =
+            [("partial_message", "true"), ("partial_id", "1"), ("partial_ordinal", ordinal), ("partial_last", last)];
+        (log.as_bytes().to_vec(), own.to_vec())
+    };
+    let (first, last) = ([piece(r#"{"long":"#, "1", "false")], [piece("1}", "2", "true"), record(r#"{"c":3}"#)]);
+    let between = [record(r#"{"a":1}"#), record(r#"{"b":2}"#)];
+    let batches = [&first[..], &between, &last];
+    let (lines, oddities, whole) = records(&batches, true);
+    assert_eq!((&lines, &oddities), (&records(&batches, false).0, &records(&batches, false).1));
+    assert!(lines.len() == 4 && lines[2].starts_with(r#"{"long":1,"#), "{lines:?}");
+    assert_eq!(whole, 2, "the first, which is empty, and the one between");
+}
+
 fn any_record() -> impl Strategy<Value = Record> {
-    const TEXTS: [&[u8]; 10] = [
-        br#"{"level":"info","n":5,"o":{"p":[1,2]},"msg":"a \"b\" c"}"#,
+    const OBJECT: &[u8] = br#"{"level":"info","n":5,"o":{"p":[1,2]},"msg":"a \"b\" c"}"#;
+    const TEXTS: [&[u8]; 9] = [
         br#"{"log":"inner","n":1}"#,
         br#"{"partial_id":"1","partial_message":"true","n":1}"#,
         br#"{"a": 1, "b": [true, null]}"#,
@@ -116,16 +162,14 @@ fn any_record() -> impl Strategy<Value = Record> {
         br#"{"a":"#,
         br#"1}"#,
     ];
-    const MORE: [&[(&str, &str)]; 6] = [
-        &[],
-        &[],
-        &[],
+    const MORE: [&[(&str, &str)]; 3] = [
         &[("level", "a label")],
         &[("partial_message", "true"), ("partial_id", "1"), ("partial_ordinal", "1"), ("partial_last", "false")],
         &[("partial_message", "true"), ("partial_id", "1"), ("partial_ordinal", "2"), ("partial_last", "true")],
     ];
-    (proptest::sample::select(&TEXTS[..]), proptest::sample::select(&MORE[..]))
-        .prop_map(|(log, more)| (log.to_vec(), more.to_vec()))
+    let log = prop_oneof![3 => Just(OBJECT), 1 => proptest::sample::select(&TEXTS[..])];
+    let more = prop_oneof![8 => Just(&[][..]), 1 => proptest::sample::select(&MORE[..])];
+    (log, more).prop_map(|(log, more)| (log.to_vec(), more.to_vec()))
 }
 
 proptest! {
