@@ -8,6 +8,11 @@ fn number(name: &str, default: u64) -> u64 {
 
 /// The seeds that the oracle says something against, or that the engine does not survive.
 fn campaign(seeds: std::ops::Range<u64>, broken: Break) -> Vec<String> {
+    campaign_of(Program::Docker, seeds, broken)
+}
+
+/// The same for another writer.
+fn campaign_of(program: Program, seeds: std::ops::Range<u64>, broken: Break) -> Vec<String> {
     let next = AtomicU64::new(seeds.start);
     let wrong = Mutex::new(Vec::new());
     let work = || {
@@ -17,7 +22,7 @@ fn campaign(seeds: std::ops::Range<u64>, broken: Break) -> Vec<String> {
             if seed >= seeds.end {
                 return;
             }
-            let said = catch_unwind(AssertUnwindSafe(|| run(seed, broken, runtime.handle())));
+            let said = catch_unwind(AssertUnwindSafe(|| run(seed, program, broken, runtime.handle())));
             // What panicked has left its hook and its clock behind.
             disk::set_hook(None);
             clock::set(None);
@@ -33,15 +38,24 @@ fn campaign(seeds: std::ops::Range<u64>, broken: Break) -> Vec<String> {
     wrong.into_iter().map(|(_, said)| said).collect()
 }
 
-#[test]
-fn what_was_reachable_is_delivered_whatever_happens_between_two_calls() {
+fn finds_nothing(program: Program, seeds: u64) {
     let (from, seeds) = match std::env::var("LONGSHORE_SEED").ok().and_then(|text| text.parse().ok()) {
         Some(seed) => (seed, 1),
-        None => (number("LONGSHORE_SEED_FROM", 0), number("LONGSHORE_SEEDS", 3_000)),
+        None => (number("LONGSHORE_SEED_FROM", 0), number("LONGSHORE_SEEDS", seeds)),
     };
-    let wrong = campaign(from..from + seeds, Break::Nothing);
-    println!("simulation: seeds {from} to {}, {} wrong", from + seeds, wrong.len());
+    let wrong = campaign_of(program, from..from + seeds, Break::Nothing);
+    println!("simulation of {program:?}: seeds {from} to {}, {} wrong", from + seeds, wrong.len());
     assert!(wrong.is_empty(), "{} of {seeds} seeds, such as\n{}", wrong.len(), wrong[..wrong.len().min(12)].join("\n"));
+}
+
+#[test]
+fn what_was_reachable_is_delivered_whatever_happens_between_two_calls() {
+    finds_nothing(Program::Docker, 3_000);
+}
+
+#[test]
+fn what_was_reachable_of_files_that_logrotate_rotates_is_delivered_too() {
+    finds_nothing(Program::Logrotate, 1_000);
 }
 
 /// Seeds that found something once: generations in the wrong order after torn scans, a line lost at a truncation between

@@ -1,5 +1,6 @@
-//! The model of a writer: Docker's json-file driver with its rotation, one step (one call to the kernel) at a time, on
-//! real files. It knows of every line whether a reader could have had it.
+//! The model of a writer: Docker's json-file driver with its rotation, or a program whose files logrotate rotates
+//! (`logrotate.rs`), one step (one call to the kernel) at a time, on real files. It knows of every line whether a reader
+//! could have had it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,6 +12,10 @@ use std::time::{Duration, SystemTime};
 use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 
 use super::super::record_at;
+
+mod logrotate;
+
+pub use logrotate::Logrotate;
 
 pub const BASE: &str = "c-json.log";
 
@@ -25,6 +30,8 @@ enum Step {
     Pack(Vec<u8>),
     /// The rest of a line.
     Rest(String),
+    /// Of logrotate.
+    Other(logrotate::Step),
 }
 
 /// The lines of one generation.
@@ -51,6 +58,21 @@ pub enum Rotation {
     Over,
     /// `max-file=1` up to 19.03: truncated in place.
     Truncate,
+    /// By logrotate.
+    Other(Logrotate),
+}
+
+impl Rotation {
+    /// One of Docker's.
+    pub fn of_docker(rng: &mut fastrand::Rng) -> Rotation {
+        match rng.u8(0..8) {
+            0 => Rotation::Unlink,
+            1 => Rotation::Over,
+            2 => Rotation::Truncate,
+            3..5 => Rotation::Pack(rng.u32(2..5)),
+            _ => Rotation::Shift(rng.u32(2..6)),
+        }
+    }
 }
 
 thread_local!(static COMPRESS: RefCell<Compress> = RefCell::new(Compress::new(Compression::fast(), false)));
@@ -87,19 +109,17 @@ pub struct Writer {
     names: BTreeMap<String, usize>,
     steps: VecDeque<Step>,
     file: Option<File>,
+    /// The generation of that file.
+    current: usize,
+    /// When the last rotation began.
+    rotated: Duration,
     packed: Option<(File, usize)>,
 }
 
 impl Writer {
-    pub fn new(seed: u64, folder: &Path) -> Writer {
+    pub fn new(seed: u64, folder: &Path, rotation: fn(&mut fastrand::Rng) -> Rotation) -> Writer {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let rotation = match rng.u8(0..8) {
-            0 => Rotation::Unlink,
-            1 => Rotation::Over,
-            2 => Rotation::Truncate,
-            3..5 => Rotation::Pack(rng.u32(2..5)),
-            _ => Rotation::Shift(rng.u32(2..6)),
-        };
+        let rotation = rotation(&mut rng);
         Writer {
             rng,
             folder: folder.to_owned(),
@@ -112,6 +132,8 @@ impl Writer {
             names: BTreeMap::new(),
             steps: VecDeque::from([Step::Create]),
             file: None,
+            current: 0,
+            rotated: Duration::ZERO,
             packed: None,
         }
     }
@@ -172,9 +194,17 @@ impl Writer {
 
     /// One call to the kernel.
     pub fn step(&mut self) {
-        let Some(step) = self.steps.pop_front() else {
+        // Docker stands still while it rotates; a program that logrotate serves does not.
+        let goes_on = |writer: &mut Writer| {
+            matches!(writer.rotation, Rotation::Other(_))
+                && writer.file.is_some()
+                && !matches!(writer.steps.front(), Some(Step::Rest(_)))
+                && writer.rng.bool()
+        };
+        let step = if goes_on(self) { None } else { self.steps.pop_front() };
+        let Some(step) = step else {
             match self.rng.u8(0..100) {
-                0..12 => self.begin_rotation(),
+                0..12 if self.steps.is_empty() && self.is_due() => self.begin_rotation(),
                 12..20 => self.write_half(),
                 _ => {
                     let lines: String = (0..self.rng.u8(1..4)).map(|_| self.line()).collect();
@@ -202,7 +232,8 @@ impl Writer {
                 let file = File::create(self.folder.join(BASE)).expect("created");
                 self.date(&file);
                 self.file = Some(file);
-                self.names.insert(BASE.to_owned(), self.generations.len());
+                self.current = self.generations.len();
+                self.names.insert(BASE.to_owned(), self.current);
                 self.generations.push(Generation::default());
             }
             Step::Truncate => {
@@ -218,6 +249,7 @@ impl Writer {
             }
             Step::Pack(bytes) => self.pack(&bytes),
             Step::Rest(line) => self.write(&line),
+            Step::Other(step) => self.logrotate(step),
         }
     }
 
@@ -235,8 +267,7 @@ impl Writer {
     fn line(&mut self) -> String {
         let number = self.next;
         self.next += 1;
-        let at = self.names[BASE];
-        self.generations[at].lines.push(number);
+        self.generations[self.current].lines.push(number);
         record_at(&format!("{number}\\n"), number)
     }
 
@@ -244,15 +275,14 @@ impl Writer {
         let line = self.line();
         let at = self.rng.usize(1..line.len());
         self.write(&line[..at]);
-        self.steps.push_back(Step::Rest(line[at..].to_owned()));
+        self.steps.push_front(Step::Rest(line[at..].to_owned()));
     }
 
     fn write(&mut self, text: &str) {
         let mut file = self.file.as_ref().expect("created");
         file.write_all(text.as_bytes()).expect("written");
         self.date(file);
-        let at = self.names[BASE];
-        self.generations[at].bytes.extend_from_slice(text.as_bytes());
+        self.generations[self.current].bytes.extend_from_slice(text.as_bytes());
     }
 
     /// A file was changed at the simulation's time: that of the kernel is hardly later than when it began, and would make
@@ -268,6 +298,10 @@ impl Writer {
             Rotation::Over => self.steps.push_back(Step::Rename(BASE.to_owned(), name(1, ""))),
             Rotation::Truncate => {
                 self.steps.push_back(Step::Truncate);
+                return;
+            }
+            Rotation::Other(how) => {
+                self.begin_logrotate(how);
                 return;
             }
             Rotation::Shift(keep) | Rotation::Pack(keep) => {

@@ -1,0 +1,105 @@
+//! logrotate's steps for a plain file, while the program that writes it goes on: renamed, made anew, then the program is
+//! told; with `compress` and `delaycompress`, but then without a stop. It is run by a timer: rotations are [`APART`]. Not `copytruncate`: which of two
+//! changes came first is told by the times of files there, and those of the simulation stand still during a turn.
+
+use std::fs::{self, File};
+use std::time::Duration;
+
+use super::{BASE, Generation, Rotation, Step as Own, Writer, gzip};
+
+/// From one rotation to the next, at least.
+const APART: Duration = Duration::from_secs(1);
+
+/// How it rotates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logrotate {
+    /// Files, the one that is written to included.
+    keep: u32,
+    packs: bool,
+    /// `delaycompress`.
+    later: bool,
+}
+
+/// Steps that Docker does not take.
+#[derive(Debug)]
+pub enum Step {
+    /// An empty file of the base's name, which nobody writes to yet.
+    Make,
+    /// The program goes over to it.
+    Reopen,
+    /// Compresses `.1`.
+    Pack,
+    /// The compressed file has the time of its plain one.
+    Date,
+}
+
+impl Rotation {
+    /// Whether a start in the middle of a rotation can tell which files are the same: of a plain file nobody remembers
+    /// what was compressed since, and its lines may come twice.
+    pub fn tells_files_apart(&self) -> bool {
+        !matches!(self, Rotation::Other(how) if how.packs)
+    }
+
+    /// One of logrotate's.
+    pub fn of_logrotate(rng: &mut fastrand::Rng) -> Rotation {
+        let [packs, later] = [rng.bool(), rng.bool()];
+        Rotation::Other(Logrotate { keep: rng.u32(3..6), packs, later: packs && later })
+    }
+}
+
+impl Writer {
+    /// Whether a rotation may begin.
+    pub(super) fn is_due(&self) -> bool {
+        !matches!(self.rotation, Rotation::Other(_)) || self.now.saturating_sub(self.rotated) >= APART
+    }
+
+    pub(super) fn begin_logrotate(&mut self, how: Logrotate) {
+        self.rotated = self.now;
+        let name = |n: u32, gz: &str| format!("{BASE}.{n}{gz}");
+        let mut steps = Vec::new();
+        if how.later && self.names.contains_key(&name(1, "")) {
+            steps.push(Own::Other(Step::Pack));
+        }
+        let gz = if how.packs { ".gz" } else { "" };
+        steps.push(Own::Remove(name(how.keep - 1, gz)));
+        steps.extend((1..how.keep - 1).rev().map(|n| Own::Rename(name(n, gz), name(n + 1, gz))));
+        steps.push(Own::Rename(BASE.to_owned(), name(1, "")));
+        steps.extend([Step::Make, Step::Reopen].map(Own::Other));
+        if how.packs && !how.later {
+            steps.push(Own::Other(Step::Pack));
+        }
+        self.steps.extend(steps);
+    }
+
+    pub(super) fn logrotate(&mut self, step: Step) {
+        let base = self.folder.join(BASE);
+        match step {
+            Step::Make => {
+                self.date(&File::create(base).expect("created"));
+                self.names.insert(BASE.to_owned(), self.generations.len());
+                self.generations.push(Generation::default());
+            }
+            Step::Reopen => {
+                self.file = Some(File::options().append(true).open(base).expect("there"));
+                self.current = self.names[BASE];
+            }
+            Step::Pack => {
+                let whole = gzip(&self.generations[self.names[&format!("{BASE}.1")]].bytes);
+                let cut = self.rng.usize(0..whole.len());
+                let parts = [&[], &whole[..cut], &whole[cut..]].map(|part: &[u8]| Own::Pack(part.to_vec()));
+                let plain = Own::Remove(format!("{BASE}.1"));
+                parts
+                    .into_iter()
+                    .chain([Own::Other(Step::Date), plain])
+                    .rev()
+                    .for_each(|step| self.steps.push_front(step));
+            }
+            Step::Date => {
+                let path = |gz: &str| self.folder.join(format!("{BASE}.1{gz}"));
+                let changed = fs::metadata(path("")).and_then(|plain| plain.modified()).expect("there");
+                let packed = File::options().append(true).open(path(".gz")).expect("there");
+                packed.set_modified(changed).expect("set");
+            }
+        }
+    }
+}
