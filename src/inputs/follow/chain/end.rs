@@ -52,6 +52,10 @@ impl Chain {
         let nameless = self.source.as_ref()?.held.look().is_ok_and(|look| look.links == 0);
         let newer_has_data = self.queue.iter().any(|held| held.gz || held.look().is_ok_and(|look| look.size > 0));
         let quiet = clock::since(self.grew) >= LINGER;
+        // What was written to it before its writer went over to the newer one is there by now.
+        if newer_has_data && self.has_more().unwrap_or(false) {
+            return None;
+        }
         if newer_has_data && self.expects_an_end(context.outlet) {
             return Some(Turn::Sleep(linger::POLL));
         }

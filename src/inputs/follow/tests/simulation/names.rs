@@ -10,6 +10,7 @@ use crate::inputs::{docker, file};
 use crate::metrics::followed::{LostBytes, Watching};
 
 mod faults;
+mod logrotate;
 mod refused;
 mod service;
 
