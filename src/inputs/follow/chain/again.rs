@@ -153,6 +153,10 @@ impl Chain {
         if span.late && !self.behind.is_empty() {
             self.put_aside(outlet, None);
         }
+        // It may linger by now: then it is read by one of the two.
+        if self.behind.is_empty() {
+            self.lingering.retain(|late| late.source.held.id != span.held.id);
+        }
         self.again.head = span.head;
         self.unnamed = true;
         self.source = None;

@@ -8,7 +8,7 @@ use crate::inputs::follow::disk::Bad;
 
 impl Stage {
     /// The same as [`Stage::seconds`] with a sink that settles nothing.
-    fn unsettled(&mut self, seconds: u32) -> Vec<Shipment> {
+    pub(super) fn unsettled(&mut self, seconds: u32) -> Vec<Shipment> {
         let mut came = Vec::new();
         for _ in 0..seconds * 10 {
             self.turns(Duration::from_millis(100));

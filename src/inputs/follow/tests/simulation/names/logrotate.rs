@@ -76,3 +76,22 @@ fn the_last_lines_of_a_renamed_file_come_before_those_that_its_writer_wrote_to_t
         assert!(came == ["2", "3"] || came.is_empty() && looks > 3, "{looks}: {came:?}");
     }
 }
+
+#[test]
+fn a_renamed_file_that_is_read_again_while_the_next_one_waits_is_not_read_on_twice() {
+    let mut stage = Stage::files(&["*.log"], |root| put(&root.join("x.log"), &["1"]));
+    let lost = stage.unsettled(1);
+    assert_eq!(lost.len(), 1);
+    stage.rename("x.log", "x.log.2");
+    packed(&stage.path("x.log.1.gz"), "2\n");
+    stage.put("x.log", &["3"]);
+    // The compressed one waits for a decoder.
+    let all = stage.life().reader.take_decoders();
+    assert!(stage.unsettled(3).is_empty());
+    drop(lost);
+    assert_eq!(stage.seconds(3), ["1"]);
+    drop(all);
+    assert_eq!(stage.seconds(3), ["2", "3"]);
+    stage.put("x.log.2", &["late"]);
+    assert_eq!(stage.seconds(3), ["late"]);
+}
