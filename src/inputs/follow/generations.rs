@@ -110,6 +110,8 @@ pub struct Scan {
     pub has_base: bool,
     /// Whether a known generation was met; if not, none has a name any more.
     pub met_known: bool,
+    /// Whether the newest of them was.
+    pub met_newest: bool,
 }
 
 /// What was opened before a scan, by base name and number.
@@ -217,6 +219,9 @@ impl Family {
             let guess = insert_doubtful(&mut order, Arc::clone(&held), &passes[pass]);
             held.doubted.fetch_or(guess, Relaxed);
         }
+        // What an earlier look met may have lost its name since.
+        let last = passes.last().map_or(&[][..], Vec::as_slice);
+        scan.met_newest = known.last().is_some_and(|newest| last.iter().any(|held| held.id == newest.id));
         let is_known = |held: &Arc<Held>| known.iter().any(|known| known.id == held.id);
         if let Some(at) = order.iter().rposition(is_known) {
             order.drain(..=at);

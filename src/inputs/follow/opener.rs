@@ -344,9 +344,16 @@ impl Opener {
         let followed = &self.outlet.counters().followed;
         followed.watch(Watching::TornScan, scan.torn);
         // With a newest one that has lost its name the scan does not know where to end. A container's chain remembers what
-        // it read. Of plain files it is what was made since, which a compressed file never tells of itself.
-        if kin.again || kin.newest.is_some() && !scan.met_known && !self.layout.ends_with_folder() {
-            scan.fresh.retain(|held| *held.name == *family.base || !held.gz && held.id.btime > kin.seen);
+        // it read. Of plain files it is what was made since. Of a compressed one nobody knows when that was, but it has the
+        // time of its plain one.
+        let gone = kin.newest.as_ref().filter(|_| !scan.met_newest);
+        if kin.again || gone.is_some() && !self.layout.ends_with_folder() {
+            let changed = gone.and_then(|newest| newest.look().ok()).map_or(i64::MAX, |look| look.mtime);
+            let is_newer = |held: &Held| match held.gz {
+                true => held.look().is_ok_and(|look| look.mtime > changed),
+                false => scan.met_known || held.id.btime > kin.seen,
+            };
+            scan.fresh.retain(|held| *held.name == *family.base || is_newer(held));
         }
         let is_first = kin.newest.is_none();
         if is_first {

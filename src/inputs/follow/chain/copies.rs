@@ -118,8 +118,7 @@ impl Chain {
     /// nobody can say.
     pub(super) fn was_read(&self, held: &Arc<Held>) -> Option<bool> {
         let head = source::head_of(held).unwrap_or_default();
-        let growing = || held.gz && gz_wait_unless_closed(held);
-        if held.gz && (head.len as usize) < HEAD_BYTES && growing() && !source::is_whole(held) {
+        if (head.len as usize) < HEAD_BYTES && still_grows(held) {
             return None;
         }
         let mut alike = self.read_before.iter().filter(|read| head.is_known() && read.head == head).peekable();
@@ -127,7 +126,7 @@ impl Chain {
         if alike.any(|read| read.id == held.id || read.end.is_some_and(|end| same_end(held, head, end))) {
             return Some(true);
         }
-        if some && growing() && !source::is_whole(held) {
+        if some && still_grows(held) {
             return None;
         }
         // Its writer may pause for longer than a file grows.
@@ -147,9 +146,9 @@ fn same_end(held: &Arc<Held>, head: Mark, (len, tail): (u64, Mark)) -> bool {
     (held.gz || held.look().is_ok_and(|look| look.size == len)) && source::has_marks(held, head, tail, len)
 }
 
-/// Whether a compressed file may still grow, whatever was said of its end.
-fn gz_wait_unless_closed(held: &Held) -> bool {
-    let Ok(look) = held.look() else { return false };
-    let changed = Duration::from_nanos(u64::try_from(look.mtime).unwrap_or(0));
-    clock::wall().checked_sub(changed).is_none_or(|age| age < linger::POLL * 10)
+/// Whether a compressed file still grows, whatever was said of its end.
+pub(super) fn still_grows(held: &Arc<Held>) -> bool {
+    let changed = |mtime| Duration::from_nanos(u64::try_from(mtime).unwrap_or(0));
+    let is_quiet = |mtime| clock::wall().checked_sub(changed(mtime)).is_some_and(|age| age >= linger::POLL * 10);
+    held.gz && held.look().is_ok_and(|look| !is_quiet(look.mtime)) && !source::is_whole(held)
 }

@@ -21,13 +21,14 @@ use std::time::Duration;
 
 use memchr::memmem;
 
-use super::Chain;
 use super::end::gz_wait;
+use super::{Chain, copies, linger};
 use crate::codec::time::parse_rfc3339;
 use crate::inputs::Outlet;
 use crate::inputs::follow::decode::Format;
 use crate::inputs::follow::generations::Held;
-use crate::inputs::follow::{identity, source};
+use crate::inputs::follow::identity::{self, Look, Mark};
+use crate::inputs::follow::source;
 use crate::metrics::followed::Watching;
 
 /// Room for more than one of Docker's longest records (98,304 escaped bytes and what labels add).
@@ -40,10 +41,16 @@ impl Chain {
         if !self.queue.iter().any(|held| held.doubted.load(Relaxed)) {
             return None;
         }
-        if self.rules.docker && self.queue.len() > 1 {
+        // What is read already may be the plain file of the only one that waits; of a container's that is remembered.
+        if !self.rules.docker || self.queue.len() > 1 {
             for held in self.queue.iter().filter(|held| held.gz) {
                 if let Some(wait) = gz_wait(held, &mut self.gz_seen) {
                     return Some(wait);
+                }
+                // Said of a file that had the name before. (A container's chain asks again before it reads one.)
+                if !self.rules.docker && copies::still_grows(held) {
+                    held.closed.store(false, Relaxed);
+                    return Some(linger::POLL);
                 }
                 // It is whole, and need not be waited for again while another one is.
                 held.closed.store(true, Relaxed);
@@ -69,6 +76,10 @@ impl Chain {
             let late = self.lingering.iter().map(|late| &late.source.held);
             let read: Vec<Arc<Held>> = self.current().into_iter().chain(late).map(Arc::clone).collect();
             leave_out_copies(generations, &read);
+            // What still grows has neither yet.
+            let grows =
+                |held: &&Arc<Held>| held.gz && (gz_wait(held, &mut None).is_some() || copies::still_grows(held));
+            generations.iter().filter(grows).for_each(|held| held.doubted.store(true, Relaxed));
             return if generations.len() < 2 { 0 } else { doubted };
         }
         by_content(generations)
@@ -112,20 +123,35 @@ fn leave_out_unfinished(generations: &mut Vec<Arc<Held>>) {
 }
 
 /// Leaves out compressed files that have the content and the time of a plain one, of these or of what is read: that was
-/// compressed between two looks.
+/// compressed between two looks. A plain one that has no name any more goes to where its copy was met: its own place was
+/// that of the oldest.
 fn leave_out_copies(generations: &mut Vec<Arc<Held>>, read: &[Arc<Held>]) {
     let whole = |held: &Arc<Held>| {
         let look = held.look().ok()?;
         let head = source::head_of(held).ok().filter(|head| head.is_known())?;
         let tail = identity::tail_of(&*held.file().ok()?, look.size).ok()?;
-        Some((look, head, tail))
+        Some((Arc::clone(held), look, head, tail))
     };
     let plain: Vec<_> = generations.iter().chain(read).filter(|held| !held.gz).filter_map(whole).collect();
-    let is_copy = |held: &Arc<Held>| {
-        let changed = held.look().map_or(0, |look| look.mtime);
-        plain.iter().any(|(of, head, tail)| of.mtime == changed && source::has_marks(held, *head, *tail, of.size))
+    let plain_of = |held: &Arc<Held>| {
+        let changed = held.gz.then(|| held.look().ok())??.mtime;
+        let is_its = |(_, of, head, tail): &&(Arc<Held>, Look, Mark, Mark)| {
+            of.mtime == changed && source::has_marks(held, *head, *tail, of.size)
+        };
+        plain.iter().find(is_its)
     };
-    generations.retain(|held| !held.gz || !is_copy(held));
+    let mut kept: Vec<Arc<Held>> = Vec::with_capacity(generations.len());
+    for held in generations.iter() {
+        match plain_of(held) {
+            None if kept.iter().all(|known| known.id != held.id) => kept.push(Arc::clone(held)),
+            Some((of, look, ..)) if look.links == 0 && generations.iter().any(|held| held.id == of.id) => {
+                kept.retain(|held| held.id != of.id);
+                kept.push(Arc::clone(of));
+            }
+            _ => {}
+        }
+    }
+    *generations = kept;
 }
 
 /// Sorts generations of a container by what they hold. Returns how many had nothing to go by.
@@ -292,6 +318,10 @@ mod tests {
         };
         assert_eq!(left(&[&same, &plain, &later], &[]), ["p", "d.gz"]);
         assert_eq!(left(&[&same, &other], &[]), ["c.gz", "q"]);
-        assert_eq!(left(&[&same, &other], &[plain]), ["q"]);
+        assert_eq!(left(&[&same, &other], &[Arc::clone(&plain)]), ["q"]);
+        // An earlier look met it, and then it was compressed: what is older than its copy is older than it.
+        std::fs::remove_file(dir.path().join("p")).expect("there");
+        assert_eq!(left(&[&plain, &later, &same, &other], &[]), ["d.gz", "p", "q"]);
+        assert_eq!(left(&[&same, &later, &plain], &[]), ["p", "d.gz"]);
     }
 }

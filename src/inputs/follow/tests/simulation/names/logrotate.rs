@@ -78,6 +78,59 @@ fn the_last_lines_of_a_renamed_file_come_before_those_that_its_writer_wrote_to_t
 }
 
 #[test]
+fn what_is_rotated_and_compressed_within_one_look_comes_once_though_the_newest_known_file_has_no_name_any_more() {
+    let mut stage = one_file();
+    a_tick();
+    ["2", "3", "4"].iter().for_each(|line| stage.rotate(line));
+    assert_eq!(stage.seconds(12), ["2", "3", "4"]);
+    assert_eq!(stage.generations(Generation::Lost), 0);
+    // The same while older ones are still known.
+    ["5", "6"].iter().for_each(|line| stage.rotate(line));
+    let undelivered = stage.unsettled(2);
+    assert_eq!(undelivered.iter().map(|shipment| shipment.batch.len()).sum::<usize>(), 2);
+    stage.rotate("7");
+    let more = stage.unsettled(12);
+    assert_eq!(more.iter().map(|shipment| shipment.batch.len()).sum::<usize>(), 1);
+    assert_eq!(stage.generations(Generation::Lost), 0);
+}
+
+#[test]
+fn a_compressed_file_that_still_grows_when_it_is_met_is_known_as_the_copy_of_a_plain_one_once_it_is_whole() {
+    let mut stage = one_file();
+    a_tick();
+    stage.rotate("2");
+    stage.rename("x.log.1.gz", "x.log.2.gz");
+    let (root, time, mut done) = (stage.root.clone(), stage.time(), false);
+    let (plain, copy) = (root.join("x.log.1"), root.join("x.log.1.gz"));
+    packed(&root.join("whole"), "2\n");
+    let whole = fs::read(root.join("whole")).expect("there");
+    let (half, rest) = (whole[..10].to_vec(), whole[10..].to_vec());
+    let growing = Rc::new(RefCell::new(None));
+    let grows = Rc::clone(&growing);
+    disk::set_hook(Some(Box::new(move |call| {
+        // Rotated once more, between the looks for the plain file and for the compressed one.
+        if call == Call::Stat(&copy) && !std::mem::replace(&mut done, true) {
+            fs::rename(root.join("x.log"), &plain).expect("renamed");
+            put(&root.join("x.log"), &["3"]);
+            let mut file = File::create(&copy).expect("made");
+            file.write_all(&half).and_then(|()| file.set_modified(time)).expect("written");
+            *grows.borrow_mut() = Some(file);
+        }
+        Ok(())
+    })));
+    let mut came = stage.after(Duration::from_millis(1));
+    disk::set_hook(None);
+    let mut file = growing.take().expect("it was asked for");
+    came.extend(stage.after(Duration::from_millis(300)));
+    let changed = fs::metadata(stage.path("x.log.1")).and_then(|meta| meta.modified()).expect("there");
+    file.write_all(&rest).and_then(|()| file.set_modified(changed)).expect("written");
+    drop(file);
+    stage.remove("x.log.1");
+    came.extend(stage.seconds(12));
+    assert_eq!(came, ["2", "3"]);
+}
+
+#[test]
 fn a_renamed_file_that_is_read_again_while_the_next_one_waits_is_not_read_on_twice() {
     let mut stage = Stage::files(&["*.log"], |root| put(&root.join("x.log"), &["1"]));
     let lost = stage.unsettled(1);
