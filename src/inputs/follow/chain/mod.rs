@@ -202,8 +202,8 @@ pub struct Chain {
     truncated: Option<FileId>,
     /// When the file that is read had what was known of it, since 1970.
     agreed: Duration,
-    /// Copies that a truncation led to, with the times of their last change.
-    copies_read: VecDeque<(FileId, i64)>,
+    /// Copies that a truncation led to, with the times of their last change and their heads.
+    copies_read: VecDeque<(FileId, i64, Mark)>,
     /// The last change of the truncated file at the time of the last look for copies.
     copies_sought: i64,
     /// The one that was read last: its head, and the mark before the offset where it ended.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::{Chain, linger};
 use crate::inputs::follow::clock;
 use crate::inputs::follow::generations::Held;
-use crate::inputs::follow::identity::{HEAD_BYTES, Mark};
+use crate::inputs::follow::identity::{FileId, HEAD_BYTES, Mark};
 use crate::inputs::follow::source::{self, Source};
 use crate::metrics::Oddity;
 use crate::metrics::followed::LostBytes;
@@ -137,6 +137,7 @@ impl Chain {
         let since = nanos(self.agreed.saturating_sub(TICK));
         let copies = self.family.copies();
         let mut unread: Vec<(i64, Arc<Held>, u64)> = Vec::new();
+        let mut goes_on = false;
         for copy in &copies {
             // Beside its plain file a compressed one is still being written.
             let named = |name: &str| copies.iter().any(|copy| *copy.name == *name);
@@ -149,12 +150,16 @@ impl Chain {
             }
             if head.is_known() && source::has_marks(copy, head, source.tail(), source.offset) {
                 unread.push((look.mtime, Arc::clone(copy), source.offset));
+                goes_on = true;
                 break;
             }
             if look.mtime >= since && look.size > 0 {
                 unread.push((look.mtime, Arc::clone(copy), 0));
             }
         }
+        // Where none goes on there, what was copied in the tick of the last read had less than that found.
+        let read = nanos(self.agreed + TICK);
+        unread.retain(|(mtime, ..)| goes_on || !head.is_known() || *mtime > read);
         // A compressed one keeps the time of the plain one. The newest came first, by its name.
         unread.reverse();
         unread.sort_by_key(|(mtime, ..)| *mtime);
@@ -170,9 +175,17 @@ impl Chain {
             source.held.id == copy.id && source::has_marks(copy, Mark::default(), source.tail(), source.offset)
         };
         self.queue.iter().any(|held| held.id == copy.id)
-            || self.copies_read.contains(&(copy.id, changed))
+            || self.is_read_copy(copy, changed)
             || self.lingering.iter().any(lingers)
             || self.rules.docker && self.was_read(copy) == Some(true)
+    }
+
+    /// Whether it is a copy that was read, or is that one compressed: with its time and its head.
+    fn is_read_copy(&self, copy: &Arc<Held>, changed: i64) -> bool {
+        let same_time = |(_, time, _): &&(FileId, i64, Mark)| *time == changed;
+        self.copies_read.iter().filter(same_time).any(|(id, _, head)| {
+            *id == copy.id || copy.gz && head.is_known() && source::head_of(copy).is_ok_and(|own| own == *head)
+        })
     }
 
     /// A file that was truncated has its first `n` bytes, or none. If it had others before, which were copied and
@@ -203,7 +216,8 @@ impl Chain {
             if self.copies_read.len() >= READ_MAX {
                 self.copies_read.pop_front();
             }
-            self.copies_read.extend(copy.look().map(|look| (copy.id, look.mtime)));
+            let head = source::head_of(copy).unwrap_or_default();
+            self.copies_read.extend(copy.look().map(|look| (copy.id, look.mtime, head)));
         }
         let mut copies = copies.into_iter();
         let first = copies.next();
@@ -228,6 +242,6 @@ impl Chain {
     pub(super) fn reads_copy(&self) -> bool {
         let Some(source) = &self.source else { return false };
         self.truncated.is_some_and(|file| file != source.held.id)
-            && self.copies_read.iter().any(|(copy, _)| *copy == source.held.id)
+            && self.copies_read.iter().any(|(copy, ..)| *copy == source.held.id)
     }
 }

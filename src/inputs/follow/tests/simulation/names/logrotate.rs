@@ -148,3 +148,36 @@ fn a_renamed_file_that_is_read_again_while_the_next_one_waits_is_not_read_on_twi
     stage.put("x.log.2", &["late"]);
     assert_eq!(stage.seconds(3), ["late"]);
 }
+
+/// As `copytruncate` does it, at the simulation's time; what is `written` meanwhile is in no copy.
+fn copy_and_truncate(stage: &mut Stage, written: &[&str]) {
+    fs::copy(stage.path("x.log"), stage.path("x.log.1")).expect("copied");
+    stage.change("x.log.1");
+    if !written.is_empty() {
+        stage.put("x.log", written);
+        assert_eq!(stage.after(Duration::from_millis(1)), written);
+    }
+    OpenOptions::new().write(true).open(stage.path("x.log")).and_then(|file| file.set_len(0)).expect("truncated");
+    stage.change("x.log");
+}
+
+#[test]
+fn a_copy_that_is_compressed_right_after_it_was_read_does_not_come_again() {
+    let mut stage = one_file();
+    copy_and_truncate(&mut stage, &[]);
+    (0..3).for_each(|_| assert!(stage.after(Duration::from_millis(1)).is_empty()));
+    stage.compress("x.log.1");
+    assert!(stage.after(Duration::from_millis(1)).is_empty());
+    assert!(stage.seconds(3).is_empty());
+    stage.put("x.log", &["2"]);
+    assert_eq!(stage.seconds(3), ["2"]);
+}
+
+#[test]
+fn a_copy_that_was_made_just_before_more_was_read_does_not_come_again() {
+    let mut stage = one_file();
+    copy_and_truncate(&mut stage, &["2"]);
+    assert!(stage.seconds(3).is_empty());
+    stage.put("x.log", &["3"]);
+    assert_eq!(stage.seconds(3), ["3"]);
+}
