@@ -91,7 +91,8 @@ enum State {
     Open(Arc<File>),
     /// Since when its folder is away, if it was found to be.
     Parked(Option<Instant>),
-    GivenUp,
+    /// So many bytes it had, if that is known.
+    GivenUp(u64),
 }
 
 /// Why a parked file is not opened.
@@ -174,7 +175,7 @@ impl Held {
         let mut state = self.lock();
         match &*state {
             State::Open(file) => return Ok(Arc::clone(file)),
-            State::GivenUp => return Err(io::Error::other("given up to stay within held_deleted_max, or gone")),
+            State::GivenUp(_) => return Err(io::Error::other("given up to stay within held_deleted_max, or gone")),
             State::Parked(_) => {}
         }
         match self.find() {
@@ -183,7 +184,7 @@ impl Held {
                 self.grew.store(false, Relaxed);
             }
             Err(NotFound::File(error)) if error.kind() == io::ErrorKind::NotFound => {
-                *state = State::GivenUp;
+                *state = State::GivenUp(0);
                 return Err(error);
             }
             Err(NotFound::File(error)) => return Err(error),
@@ -193,7 +194,7 @@ impl Held {
                     _ => clock::now(),
                 };
                 let over = clock::since(since) >= FOLDER_AWAY;
-                *state = if over { State::GivenUp } else { State::Parked(Some(since)) };
+                *state = if over { State::GivenUp(0) } else { State::Parked(Some(since)) };
                 return Err(error);
             }
         }
@@ -263,15 +264,26 @@ impl Held {
 
     /// Lets go of the file, though it may not be read yet. Says whether it was held until now.
     pub fn give_up(&self) -> bool {
+        let size = self.look().map_or(0, |look| look.size);
         let mut state = self.lock();
-        let held = !matches!(&*state, State::GivenUp);
-        state.close(State::GivenUp);
+        let held = !matches!(&*state, State::GivenUp(_));
+        if held {
+            state.close(State::GivenUp(size));
+        }
         held
     }
 
     /// Whether it was given up.
     pub fn is_given_up(&self) -> bool {
-        matches!(&*self.lock(), State::GivenUp)
+        matches!(&*self.lock(), State::GivenUp(_))
+    }
+
+    /// How many bytes it had when it was given up.
+    pub fn size_given_up(&self) -> u64 {
+        match &*self.lock() {
+            State::GivenUp(size) => *size,
+            _ => 0,
+        }
     }
 
     /// Bytes of the file system that it is on.
@@ -283,7 +295,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.lock().close(State::GivenUp);
+        self.lock().close(State::GivenUp(0));
     }
 }
 

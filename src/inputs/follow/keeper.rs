@@ -268,16 +268,16 @@ impl Keeper {
     }
 
     fn give_up(&mut self, held: &Arc<Held>, standing: &Standing, now: Instant) {
-        let size = held.look().map_or(0, |look| look.size);
         if !held.give_up() {
             return;
         }
+        let size = held.size_given_up();
         // What was read is in memory; should that not be delivered, it can not be read again and is counted then.
         let place = standing.progress().and_then(|progress| progress.unread());
         let all = standing.held();
         let unread = match place {
             Some(place) if Arc::ptr_eq(&place.held, held) => size.saturating_sub(place.offset),
-            // What is older than the file being read was read.
+            // What is older than the file being read was read. (What came late to it is counted where it is read.)
             Some(place) if position(&all, held) < position(&all, &place.held) => 0,
             _ => size,
         };

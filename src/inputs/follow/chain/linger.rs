@@ -26,7 +26,7 @@ use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::identity::{FileId, Mark};
 use crate::inputs::follow::source::{self, Found, Source};
 use crate::inputs::follow::{clock, held};
-use crate::metrics::followed::LostBytes;
+use crate::metrics::followed::{Generation, LostBytes};
 use crate::pipeline::Lane;
 
 /// How long the rest of a line is waited for.
@@ -201,8 +201,12 @@ impl Chain {
                     }
                     continue;
                 }
+                Err(_) => {
+                    self.lose_given_up(context.outlet, &late);
+                    continue;
+                }
                 // Rewritten after it was renamed: nothing of ours.
-                Ok(Found::Rewritten) | Err(_) => continue,
+                Ok(Found::Rewritten) => continue,
             };
             late.failing = None;
             // The pieces of a line are taken together, if the next one comes soon.
@@ -248,6 +252,19 @@ impl Chain {
             self.standing.lost(1, LostBytes::Unreadable, lost);
             let path = held.path.display();
             tracing::error!(key = self.key, %path, bytes_lost_at_least = lost, %error, "what came late to a renamed file can not be read and is lost; see the kernel's log and check the disk or the mount");
+        }
+    }
+
+    /// A renamed file was given up to stay within the limit of held deleted files. To the keeper it was read, being older than
+    /// the one that is.
+    fn lose_given_up(&self, outlet: &Outlet, late: &Lingering) {
+        let held = &late.source.held;
+        let lost = held.size_given_up().saturating_sub(late.source.offset);
+        if lost > 0 {
+            outlet.counters().followed.generation(Generation::GivenUp, 1);
+            self.standing.lost(0, LostBytes::GivenUp, lost);
+            let path = held.path.display();
+            tracing::error!(key = self.key, %path, bytes_lost = lost, "what came late to a deleted file is lost, for that was given up; see held_deleted_max");
         }
     }
 

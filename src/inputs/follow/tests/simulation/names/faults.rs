@@ -394,3 +394,21 @@ fn what_was_read_of_a_truncated_file_and_not_delivered_comes_again_from_its_copy
     stage.start();
     assert_eq!(stage.seconds(2), ["6"]);
 }
+
+#[test]
+fn what_came_late_to_a_deleted_file_that_is_given_up_before_it_is_read_is_counted() {
+    let mut stage = one_file(&["1"]);
+    assert_eq!(stage.seconds(1), ["1"]);
+    stage.rename("x.log", "x.log.1");
+    stage.put("x.log", &["2"]);
+    assert_eq!(stage.seconds(1), ["2"]);
+    let late = "late".repeat(5_000);
+    stage.put("x.log.1", &[&late]);
+    stage.remove("x.log.1");
+    stage.keep();
+    assert!(stage.seconds(3).is_empty());
+    assert_eq!((stage.generations(Generation::GivenUp), stage.generations(Generation::Lost)), (1, 0));
+    assert_eq!(stage.lost_bytes(LostBytes::GivenUp), late.len() as u64 + 1);
+    stage.put("x.log", &["3"]);
+    assert_eq!(stage.seconds(1), ["3"]);
+}
