@@ -8,11 +8,17 @@ fn shift() -> Option<(Instant, SystemTime)> {
     None
 }
 
+#[cfg(not(test))]
+#[inline(always)]
+fn made() -> SystemTime {
+    SystemTime::now()
+}
+
 #[cfg(test)]
 pub use own::set;
 
 #[cfg(test)]
-use own::shift;
+use own::{made, shift};
 
 /// The longest tick of a kernel's clock.
 const TICK: Duration = Duration::from_millis(10);
@@ -34,9 +40,9 @@ pub fn wall() -> Duration {
 }
 
 /// Now, in nanoseconds since 1970, for comparing with birth times: a file that is made later has none before it. The kernel
-/// takes them from a clock that is behind by up to a tick. (No test moves it, for the kernel does not ask.)
+/// takes them from a clock that is behind by up to a tick. (It is that clock in tests, too, unless they tell birth times.)
 pub fn births() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = made().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.saturating_sub(TICK).as_nanos()).unwrap_or(i64::MAX)
 }
 
@@ -51,6 +57,7 @@ pub fn pause(time: Duration) {
 mod own {
     use std::cell::Cell;
 
+    use super::super::disk;
     use super::{Instant, SystemTime};
 
     thread_local!(static OWN: Cell<Option<(Instant, SystemTime)>> = const { Cell::new(None) });
@@ -62,5 +69,10 @@ mod own {
 
     pub fn shift() -> Option<(Instant, SystemTime)> {
         OWN.get()
+    }
+
+    /// When what is made now is made.
+    pub fn made() -> SystemTime {
+        shift().filter(|_| disk::are_told()).map_or_else(SystemTime::now, |(_, now)| now)
     }
 }

@@ -67,18 +67,30 @@ use bad::readable;
 #[cfg(test)]
 pub use bad::{Bad, set_bad};
 
+/// When it was made.
+#[cfg(not(test))]
+#[inline(always)]
+fn born(stat: Statx) -> Statx {
+    stat
+}
+
+#[cfg(test)]
+use births::born;
+#[cfg(test)]
+pub use births::{are_told, bear, set_births};
+
 const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
 /// Looks at an open file.
 pub fn fstat(file: impl AsFd) -> io::Result<Statx> {
     before(Call::Fstat)?;
-    Ok(rustix::fs::statx(file.as_fd(), c"", AtFlags::EMPTY_PATH, WANTED)?)
+    Ok(born(rustix::fs::statx(file.as_fd(), c"", AtFlags::EMPTY_PATH, WANTED)?))
 }
 
 /// Looks at the file of that name; symlinks are followed.
 pub fn stat(path: &Path) -> io::Result<Statx> {
     before(Call::Stat(path))?;
-    Ok(rustix::fs::statx(CWD, path, AtFlags::empty(), WANTED)?)
+    Ok(born(rustix::fs::statx(CWD, path, AtFlags::empty(), WANTED)?))
 }
 
 /// Whether that name is a symlink.
@@ -257,5 +269,50 @@ mod bad {
             Ok(0) => Err(bad.errno.into()),
             left => Ok(left.map_or(len, |left| left.min(len))),
         }
+    }
+}
+
+/// Files that are made at times of a test's own, as far as it tells them.
+#[cfg(test)]
+mod births {
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+    use std::fs::File;
+    use std::time::{Duration, SystemTime};
+
+    use super::{AsFd, AtFlags, Statx, WANTED};
+
+    /// By inode and the kernel's own time.
+    type Births = HashMap<(u64, i64, u32), Duration>;
+
+    thread_local!(static BIRTHS: RefCell<Option<Births>> = const { RefCell::new(None) });
+
+    /// Whether this thread tells when its files are made.
+    pub fn set_births(told: bool) {
+        BIRTHS.set(told.then(Births::default));
+    }
+
+    pub fn are_told() -> bool {
+        BIRTHS.with_borrow(Option::is_some)
+    }
+
+    fn key(stat: &Statx) -> (u64, i64, u32) {
+        (stat.stx_ino, stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec)
+    }
+
+    /// A file was made just now.
+    pub fn bear(file: &File, at: SystemTime) {
+        let stat = rustix::fs::statx(file.as_fd(), c"", AtFlags::EMPTY_PATH, WANTED).expect("open");
+        let at = at.duration_since(SystemTime::UNIX_EPOCH).expect("later");
+        BIRTHS.with_borrow_mut(|births| births.as_mut().map(|births| births.insert(key(&stat), at)));
+    }
+
+    pub fn born(mut stat: Statx) -> Statx {
+        let at = BIRTHS.with_borrow(|births| births.as_ref().and_then(|births| births.get(&key(&stat)).copied()));
+        if let Some(at) = at {
+            stat.stx_btime.tv_sec = i64::try_from(at.as_secs()).expect("no such time");
+            stat.stx_btime.tv_nsec = at.subsec_nanos();
+        }
+        stat
     }
 }

@@ -55,7 +55,7 @@ fn what_was_reachable_is_delivered_whatever_happens_between_two_calls() {
 
 #[test]
 fn what_was_reachable_of_files_that_logrotate_rotates_is_delivered_too() {
-    finds_nothing(Program::Logrotate, 1_000);
+    finds_nothing(Program::Logrotate, 600);
 }
 
 /// Seeds that found something once: generations in the wrong order after torn scans, a line lost at a truncation between
@@ -67,13 +67,17 @@ const FOUND: &[u64] = &[
     32_690, 10_298, 50_430, 63_305, 5444, 15_878, 30_274,
 ];
 
-fn wrong_of(seeds: &[u64]) -> Vec<String> {
-    seeds.iter().flat_map(|seed| campaign(*seed..*seed + 1, Break::Nothing)).collect()
+/// The same of logrotate: copies that came again, the wrong order, lines lost where a plain file was compressed within one look.
+const FOUND_OF_LOGROTATE: &[u64] = &[1446, 1581, 1908, 2616, 2716, 2774, 2808, 2879, 4210, 4631];
+
+fn wrong_of(program: Program, seeds: &[u64]) -> Vec<String> {
+    seeds.iter().flat_map(|seed| campaign_of(program, *seed..*seed + 1, Break::Nothing)).collect()
 }
 
 #[test]
 fn seeds_that_found_something_find_nothing_any_more() {
-    let wrong = wrong_of(FOUND);
+    let mut wrong = wrong_of(Program::Docker, FOUND);
+    wrong.extend(wrong_of(Program::Logrotate, FOUND_OF_LOGROTATE));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

@@ -12,12 +12,16 @@ use std::time::{Duration, SystemTime};
 use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 
 use super::super::record_at;
+use super::disk;
 
 mod logrotate;
 
 pub use logrotate::Logrotate;
 
 pub const BASE: &str = "c-json.log";
+
+/// What a call takes beside a program that logrotate serves: no two changes there are of one moment.
+pub const CALL: Duration = Duration::from_micros(1);
 
 /// One step of a rotation or of a line.
 #[derive(Debug)]
@@ -194,6 +198,9 @@ impl Writer {
 
     /// One call to the kernel.
     pub fn step(&mut self) {
+        if matches!(self.rotation, Rotation::Other(_)) {
+            self.now += CALL;
+        }
         // Docker stands still while it rotates; a program that logrotate serves does not.
         let goes_on = |writer: &mut Writer| {
             matches!(writer.rotation, Rotation::Other(_))
@@ -229,8 +236,7 @@ impl Writer {
                 }
             }
             Step::Create => {
-                let file = File::create(self.folder.join(BASE)).expect("created");
-                self.date(&file);
+                let file = self.make(BASE);
                 self.file = Some(file);
                 self.current = self.generations.len();
                 self.names.insert(BASE.to_owned(), self.current);
@@ -285,6 +291,14 @@ impl Writer {
         self.generations[self.current].bytes.extend_from_slice(text.as_bytes());
     }
 
+    /// A new file.
+    fn make(&self, name: &str) -> File {
+        let file = File::create(self.folder.join(name)).expect("created");
+        disk::bear(&file, self.wall + self.now);
+        self.date(&file);
+        file
+    }
+
     /// A file was changed at the simulation's time: that of the kernel is hardly later than when it began, and would make
     /// each plain file older than each compressed one.
     fn date(&self, file: &File) {
@@ -325,19 +339,20 @@ impl Writer {
     }
 
     fn pack(&mut self, bytes: &[u8]) {
-        let path = self.folder.join(format!("{BASE}.1.gz"));
+        let name = format!("{BASE}.1.gz");
         let (mut file, parts) = match self.packed.take() {
             Some(packed) => packed,
             None => {
                 // Under this name it is the same generation as `.1`.
                 let at = self.names[&format!("{BASE}.1")];
-                self.names.insert(format!("{BASE}.1.gz"), at);
-                (File::create(path).expect("created"), 0)
+                self.names.insert(name.clone(), at);
+                (self.make(&name), 0)
             }
         };
         file.write_all(bytes).expect("written");
         self.date(&file);
-        if parts < 2 {
+        // logrotate closes it when it has its time.
+        if parts < 2 || matches!(self.rotation, Rotation::Other(_)) {
             self.packed = Some((file, parts + 1));
         }
     }

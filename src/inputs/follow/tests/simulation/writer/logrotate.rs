@@ -1,6 +1,14 @@
-//! logrotate's steps for a plain file, while the program that writes it goes on: renamed, made anew, then the program is
-//! told; with `compress` and `delaycompress`, but then without a stop. It is run by a timer: rotations are [`APART`]. Not `copytruncate`: which of two
-//! changes came first is told by the times of files there, and those of the simulation stand still during a turn.
+//! logrotate's steps for a plain file, while the one program that writes it goes on: renamed and made anew, then the program
+//! is told; with `compress` and `delaycompress`. A compressed file is closed once it has the time of its plain one. It is
+//! run by a timer: rotations are [`APART`].
+//!
+//! What it needs of the world beyond Docker's: each call takes a moment ([`super::CALL`]), so that no two files have one time, and
+//! files are born at the simulation's time.
+//!
+//! Not covered: `copytruncate` (what is lost by design between the copy and the truncation is not the only thing that a
+//! reader can miss there: a file that is filled, copied and emptied between two of its reads, or while it is stopped, may
+//! have lines that come twice or not at all); several programs that write one file, of which one goes on with the old one
+//! while it is stopped; compressors that do not keep the time.
 
 use std::fs::{self, File};
 use std::time::Duration;
@@ -34,12 +42,6 @@ pub enum Step {
 }
 
 impl Rotation {
-    /// Whether a start in the middle of a rotation can tell which files are the same: of a plain file nobody remembers
-    /// what was compressed since, and its lines may come twice.
-    pub fn tells_files_apart(&self) -> bool {
-        !matches!(self, Rotation::Other(how) if how.packs)
-    }
-
     /// One of logrotate's.
     pub fn of_logrotate(rng: &mut fastrand::Rng) -> Rotation {
         let [packs, later] = [rng.bool(), rng.bool()];
@@ -57,12 +59,14 @@ impl Writer {
         self.rotated = self.now;
         let name = |n: u32, gz: &str| format!("{BASE}.{n}{gz}");
         let mut steps = Vec::new();
-        if how.later && self.names.contains_key(&name(1, "")) {
+        let packs_one = how.later && self.names.contains_key(&name(1, ""));
+        if packs_one {
             steps.push(Own::Other(Step::Pack));
         }
         let gz = if how.packs { ".gz" } else { "" };
         steps.push(Own::Remove(name(how.keep - 1, gz)));
-        steps.extend((1..how.keep - 1).rev().map(|n| Own::Rename(name(n, gz), name(n + 1, gz))));
+        let there = |n: &u32| self.names.contains_key(&name(*n, gz)) || *n == 1 && packs_one;
+        steps.extend((1..how.keep - 1).rev().filter(there).map(|n| Own::Rename(name(n, gz), name(n + 1, gz))));
         steps.push(Own::Rename(BASE.to_owned(), name(1, "")));
         steps.extend([Step::Make, Step::Reopen].map(Own::Other));
         if how.packs && !how.later {
@@ -75,7 +79,7 @@ impl Writer {
         let base = self.folder.join(BASE);
         match step {
             Step::Make => {
-                self.date(&File::create(base).expect("created"));
+                self.make(BASE);
                 self.names.insert(BASE.to_owned(), self.generations.len());
                 self.generations.push(Generation::default());
             }
@@ -95,9 +99,9 @@ impl Writer {
                     .for_each(|step| self.steps.push_front(step));
             }
             Step::Date => {
-                let path = |gz: &str| self.folder.join(format!("{BASE}.1{gz}"));
-                let changed = fs::metadata(path("")).and_then(|plain| plain.modified()).expect("there");
-                let packed = File::options().append(true).open(path(".gz")).expect("there");
+                let plain = self.folder.join(format!("{BASE}.1"));
+                let changed = fs::metadata(plain).and_then(|plain| plain.modified()).expect("there");
+                let (packed, _) = self.packed.take().expect("begun");
                 packed.set_modified(changed).expect("set");
             }
         }
