@@ -67,7 +67,7 @@ use bad::readable;
 #[cfg(test)]
 pub use bad::{Bad, set_bad};
 
-/// When it was made.
+/// What was seen: tests may tell another time of birth.
 #[cfg(not(test))]
 #[inline(always)]
 fn born(stat: Statx) -> Statx {

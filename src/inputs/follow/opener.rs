@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -350,10 +351,12 @@ impl Opener {
         if kin.again || gone.is_some() && !self.layout.ends_with_folder() {
             let changed = gone.and_then(|newest| newest.look().ok()).map_or(i64::MAX, |look| look.mtime);
             let is_newer = |held: &Held| match held.gz {
-                true => held.look().is_ok_and(|look| look.mtime > changed),
+                true => held.look().is_ok_and(|look| look.mtime > changed.max(kin.seen)),
                 false => scan.met_known || held.id.btime > kin.seen,
             };
             scan.fresh.retain(|held| *held.name == *family.base || is_newer(held));
+            // An older one, whose writer went on beside the newest, has a late time, too: its chain knows what it reads.
+            scan.fresh.iter().filter(|held| held.gz).for_each(|held| held.doubted.store(true, Relaxed));
         }
         let is_first = kin.newest.is_none();
         if is_first {

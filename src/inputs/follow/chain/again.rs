@@ -153,9 +153,10 @@ impl Chain {
         if span.late && !self.behind.is_empty() {
             self.put_aside(outlet, None);
         }
-        // It may linger by now: then it is read by one of the two.
+        // It may linger by now, or have been left: then it is read by one of them.
         if self.behind.is_empty() {
             self.lingering.retain(|late| late.source.held.id != span.held.id);
+            self.left.retain(|left| left.id != span.held.id);
         }
         self.again.head = span.head;
         self.unnamed = true;

@@ -149,6 +149,7 @@ fn same_end(held: &Arc<Held>, head: Mark, (len, tail): (u64, Mark)) -> bool {
 /// Whether a compressed file still grows, whatever was said of its end.
 pub(super) fn still_grows(held: &Arc<Held>) -> bool {
     let changed = |mtime| Duration::from_nanos(u64::try_from(mtime).unwrap_or(0));
-    let is_quiet = |mtime| clock::wall().checked_sub(changed(mtime)).is_some_and(|age| age >= linger::POLL * 10);
+    // A time that is far ahead says nothing.
+    let is_quiet = |mtime| clock::wall().abs_diff(changed(mtime)) >= linger::POLL * 10;
     held.gz && held.look().is_ok_and(|look| !is_quiet(look.mtime)) && !source::is_whole(held)
 }

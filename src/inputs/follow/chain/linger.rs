@@ -77,7 +77,7 @@ impl Lingering {
 
 /// One that is not looked at any more, though it may have a name: who it is, and where it was read to.
 pub(super) struct Left {
-    id: FileId,
+    pub(super) id: FileId,
     offset: u64,
     tail: Mark,
     skipping: Option<u64>,
@@ -260,7 +260,8 @@ impl Chain {
     fn lose_given_up(&self, outlet: &Outlet, late: &Lingering) {
         let held = &late.source.held;
         let lost = held.size_given_up().saturating_sub(late.source.offset);
-        if lost > 0 {
+        let is_counted = self.progress.unread().is_some_and(|unread| Arc::ptr_eq(&unread.held, held));
+        if lost > 0 && !is_counted {
             outlet.counters().followed.generation(Generation::GivenUp, 1);
             self.standing.lost(0, LostBytes::GivenUp, lost);
             let path = held.path.display();
