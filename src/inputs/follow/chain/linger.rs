@@ -159,7 +159,8 @@ impl Chain {
         skipping
     }
 
-    /// How often an idle chain is to be looked at, whatever its watch tells: it has files that nobody watches, or that could not be looked at.
+    /// How often an idle chain is to be looked at, whatever its watch tells: it has files that nobody watches, or that could
+    /// not be looked at.
     pub(in crate::inputs::follow) fn looks(&self) -> Option<Duration> {
         let older = (self.source.is_some() && !self.queue.is_empty()).then(|| every(clock::since(self.grew)));
         let sought = self.sought.map(|_| unreadable::AGAIN);
