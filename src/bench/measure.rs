@@ -1,6 +1,7 @@
 //! One run of one shipper: the backlog (throughput, CPU time), then a paced trickle (latency), then the check.
 //!
-//! 1. The output folder is empty and the file system has nothing to write back.
+//! 1. The output folder is empty but for a file of zeros that the output takes the memory of (`ballast.rs`), and the file
+//!    system has nothing to write back.
 //! 2. The shipper starts and finds the whole backlog: files are written beforehand and in the page cache, senders send as
 //!    fast as it takes them. The clock runs from its start (from the first byte sent, for senders) to the last record that
 //!    is seen in the output; CPU time is all that the process has used by then, its start included.
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::ballast::Ballast;
 use super::child::{Cpu, Process};
 use super::generate::Recipe;
 use super::load::{Files, Parcel, Sender, parcels};
@@ -58,6 +60,19 @@ pub struct Task {
     pub trickle: u64,
     /// Where everything is written, in folders that are made and removed.
     pub dir: PathBuf,
+}
+
+impl Task {
+    /// Bytes of the whole input, from a sample of its records.
+    pub fn input_bytes(&self) -> u64 {
+        let step = (self.records / 1000).max(1);
+        let (mut text, mut count) = (Vec::new(), 0u64);
+        for seq in (0..self.records).step_by(step as usize) {
+            self.work.input(&self.recipe, seq, &mut text);
+            count += 1;
+        }
+        (text.len() as f64 / count.max(1) as f64 * self.records as f64) as u64
+    }
 }
 
 /// What one run came to.
@@ -174,11 +189,15 @@ impl<'t, 'l> Run<'t, 'l> {
                 (None, Some(Outlet::Own(files)))
             }
         };
+        // An output is about as large as the input.
+        let expected = if task.work == Work::Rotate { 0 } else { task.input_bytes() * task.sinks as u64 };
+        let mut ballast = Ballast::make(&run.join("ballast"), expected).map_err(said(run))?;
         // Nothing of what was written before is to be paid for now.
         let settled = File::open(run).and_then(|dir| Ok(rustix::fs::syncfs(dir)?));
         settled.map_err(said(run))?;
         thread::sleep(SETTLE);
 
+        ballast.shrink(0.0).map_err(said(run))?;
         let mut began = Instant::now();
         let mut process = Process::start(&shipper.program, &setup.args, run, task.cores)?;
         let mut watches: Vec<Watch> = watches;
@@ -187,7 +206,7 @@ impl<'t, 'l> Run<'t, 'l> {
                 let sender = Sender::connect(plan.port, task.connections, || process.check())?;
                 began = Instant::now();
                 let sending = sender.start(&parcels, &workers)?;
-                let seconds = backlog(&mut watches, task, &mut process, began)?;
+                let seconds = backlog(&mut watches, task, &mut process, began, ballast)?;
                 let sender = if seen(&watches) >= task.records { sending.finish()? } else { Sender::default() };
                 return Ok(Run {
                     cpu: process.cpu()?,
@@ -203,7 +222,8 @@ impl<'t, 'l> Run<'t, 'l> {
             (None, Some(outlet)) => outlet,
             (None, None) => return Err("there is no load".to_owned()),
         };
-        let seconds = if task.work == Work::Rotate { 0.0 } else { backlog(&mut watches, task, &mut process, began)? };
+        let seconds =
+            if task.work == Work::Rotate { 0.0 } else { backlog(&mut watches, task, &mut process, began, ballast)? };
         let cpu = process.cpu()?;
         Ok(Run { task, plan, process, outlet, watches, seconds, cpu, _endpoint: endpoint })
     }
@@ -301,7 +321,13 @@ fn seen(watches: &[Watch]) -> u64 {
 }
 
 /// Waits until all outputs have the backlog, or nothing new comes any more. The seconds until the last news.
-fn backlog(watches: &mut [Watch], task: &Task, process: &mut Process, began: Instant) -> Result<f64, String> {
+fn backlog(
+    watches: &mut [Watch],
+    task: &Task,
+    process: &mut Process,
+    began: Instant,
+    mut ballast: Ballast,
+) -> Result<f64, String> {
     let mut last = Instant::now();
     while seen(watches) < task.records && last.elapsed() < PATIENCE {
         let mut news = 0;
@@ -310,6 +336,8 @@ fn backlog(watches: &mut [Watch], task: &Task, process: &mut Process, began: Ins
         }
         if news > 0 {
             last = Instant::now();
+            let part = seen(watches) as f64 / task.records.max(1) as f64;
+            ballast.shrink(part).map_err(|error| error.to_string())?;
         } else {
             process.check()?;
             thread::sleep(LOOK);

@@ -7,6 +7,7 @@
 //! Everything is written below one folder, which is removed at the end. Limits: [`RECORDS_MAX`] records of
 //! [`LINE_MAX`] bytes.
 
+pub mod ballast;
 pub mod child;
 pub mod generate;
 pub mod load;
@@ -180,7 +181,7 @@ fn task_of(work: Work, base: &Task, options: &Options) -> Result<Task, String> {
 /// Runs all shippers in turn, as often as asked.
 fn compare(task: &Task, repeats: usize, shippers: &[Shipper], tell: &dyn Fn(&str)) -> Result<Outcome, String> {
     let mut load = Load::make(task)?;
-    let bytes = bytes_of(task);
+    let bytes = task.input_bytes();
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); shippers.len()];
     for shipper in shippers.iter().filter(|shipper| shipper.kind != Kind::Longshore) {
         let plan = Plan {
@@ -229,17 +230,6 @@ fn compare(task: &Task, repeats: usize, shippers: &[Shipper], tell: &dyn Fn(&str
         figures: figures.collect(),
         examples: examples.collect(),
     })
-}
-
-/// Bytes of the whole input, from a sample of its records.
-fn bytes_of(task: &Task) -> u64 {
-    let step = (task.records / 1000).max(1);
-    let (mut text, mut count) = (Vec::new(), 0u64);
-    for seq in (0..task.records).step_by(step as usize) {
-        task.work.input(&task.recipe, seq, &mut text);
-        count += 1;
-    }
-    (text.len() as f64 / count.max(1) as f64 * task.records as f64) as u64
 }
 
 fn about(task: &Task, bytes: u64) -> String {
