@@ -6,7 +6,9 @@
 //!
 //! - `ingest`: four threads append frames of 64 KiB, 64 of them under way each, and settle them when they are committed.
 //!   Beside it, in turn, the plain way to be sure: one file, `write` of 1 MiB with `O_DSYNC`, as `dd oflag=dsync bs=1M`.
-//! - `ack`: frames at half that rate; time from `append`, with its wait for room, to the commit.
+//! - `ack`: frames at half that rate; time from `append`, with its wait for room, to the commit. Beside it, in turn, the same
+//!   frames at the same rate with the disk alone: what has come is written in one piece of 1 MiB at most, past the page cache
+//!   into space that is kept, and synced, and nothing else. What a frame waits for there, a log can not save.
 //! - `backlog`: the same frames as a backlog of 1 GiB, closed and opened again. An opening reads a segment's head and the
 //!   frames of the last segment alone; then the reader takes all of it, each frame read and its checksum computed. Beside
 //!   it CRC-32C alone over as many bytes in memory.
@@ -17,11 +19,12 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use longshore::buffer::{Committed, Log, Lost, Lsn, Payload, Read, Settings};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
 
 const FRAME: usize = 64 << 10;
 const WRITERS: usize = 4;
@@ -30,6 +33,12 @@ const WINDOW: usize = 64;
 const INGEST: usize = 1 << 30;
 const BACKLOG: usize = 1 << 30;
 const ROUNDS: usize = 3;
+/// Seconds of one round of `ack`.
+const ACK: f64 = 4.0;
+/// Frames that the disk alone gets at once, at most: 1 MiB, as the log.
+const AT_ONCE: usize = (1 << 20) / FRAME;
+/// Of memory and places in a file that is written past the page cache.
+const BLOCK: usize = 4096;
 /// `O_DSYNC` of Linux on x86-64 and arm64.
 const O_DSYNC: i32 = 0o10000;
 
@@ -65,44 +74,110 @@ fn open(dir: &Path, size: u64) -> Arc<Log> {
     Log::open(Settings::new(dir, size), &["sink"]).expect("the log opens").0
 }
 
-/// Appends `frames` from each of the writers, at most `rate` bytes a second in all; the waits for the commits.
-fn append(log: &Arc<Log>, frames: usize, rate: Option<f64>, settles: bool) -> Vec<Duration> {
-    let payload = frame();
+/// Who is told of a frame.
+type Done = Box<dyn Committed>;
+
+/// Gives `frames` from each of the writers to `put`, at most `rate` bytes a second in all; the waits for the commits, of each
+/// of which `then` hears.
+fn send(frames: usize, rate: Option<f64>, put: impl Fn(Done) + Sync, then: impl Fn(Lsn) + Sync) -> Vec<Duration> {
     let began = Instant::now();
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|_| {
-            let (log, payload) = (Arc::clone(log), Arc::clone(&payload));
-            std::thread::spawn(move || {
-                let (told, hears) = channel();
-                let mut waits = Vec::with_capacity(frames);
-                let mut take = |(lsn, wait): (Lsn, Duration)| {
-                    if settles {
-                        log.settle(0, lsn);
-                    }
-                    waits.push(wait);
-                };
-                for nth in 0..frames {
-                    if let Some(rate) = rate {
-                        let due = began + Duration::from_secs_f64((nth * FRAME * WRITERS) as f64 / rate);
-                        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                    }
-                    if nth >= WINDOW {
-                        take(hears.recv().expect("told"));
-                    }
-                    let mut done: Box<dyn Committed> = Box::new(Told(Instant::now(), told.clone()));
-                    while let Err(full) = log.append(1, 1, Arc::clone(&payload) as Arc<dyn Payload>, done) {
-                        done = full.done;
-                        log.room_blocking(0, &longshore::workers::Stop::default());
-                    }
-                }
-                for _ in 0..frames.min(WINDOW) {
-                    take(hears.recv().expect("told"));
-                }
-                waits
-            })
-        })
-        .collect();
-    writers.into_iter().flat_map(|writer| writer.join().expect("a writer")).collect()
+    let writer = || {
+        let (told, hears) = channel();
+        let mut waits = Vec::with_capacity(frames);
+        let mut take = |(lsn, wait): (Lsn, Duration)| {
+            then(lsn);
+            waits.push(wait);
+        };
+        for nth in 0..frames {
+            if let Some(rate) = rate {
+                let due = began + Duration::from_secs_f64((nth * FRAME * WRITERS) as f64 / rate);
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+            if nth >= WINDOW {
+                take(hears.recv().expect("told"));
+            }
+            put(Box::new(Told(Instant::now(), told.clone())));
+        }
+        for _ in 0..frames.min(WINDOW) {
+            take(hears.recv().expect("told"));
+        }
+        waits
+    };
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS).map(|_| scope.spawn(writer)).collect();
+        writers.into_iter().flat_map(|writer| writer.join().expect("a writer")).collect()
+    })
+}
+
+/// Sends to a log.
+fn append(log: &Log, frames: usize, rate: Option<f64>, settles: bool) -> Vec<Duration> {
+    let payload = frame();
+    let put = |mut done: Done| {
+        while let Err(full) = log.append(1, 1, Arc::clone(&payload) as Arc<dyn Payload>, done) {
+            done = full.done;
+            log.room_blocking(0, &longshore::workers::Stop::default());
+        }
+    };
+    send(frames, rate, put, |lsn| {
+        if settles {
+            log.settle(0, lsn)
+        }
+    })
+}
+
+/// Sends to the disk alone: the waits, and how long each write with its sync took.
+fn bare(dir: &Path, frames: usize, rate: f64) -> (Vec<Duration>, Vec<Duration>) {
+    let path = dir.join("bare");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::DIRECT | OFlags::CLOEXEC;
+    let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).expect("opens");
+    let space = (frames * WRITERS * FRAME) as u64;
+    rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, space).expect("there is space");
+    rustix::fs::fsync(&file).expect("synced");
+    let mut bytes = vec![0; AT_ONCE * FRAME + BLOCK];
+    fastrand::Rng::with_seed(3).fill(&mut bytes);
+    let block = &bytes[bytes.as_ptr().align_offset(BLOCK)..];
+    let (queue, news) = (Mutex::new((Vec::<Done>::new(), false)), Condvar::new());
+    let commit = || {
+        let (mut at, mut took) = (0, Vec::new());
+        loop {
+            let queue = queue.lock().expect("whole");
+            let mut queue = news.wait_while(queue, |(waiting, ends)| waiting.is_empty() && !*ends).expect("whole");
+            let (waiting, _) = &mut *queue;
+            if waiting.is_empty() {
+                return took;
+            }
+            let some = waiting.len().min(AT_ONCE);
+            let waiting: Vec<Done> = waiting.drain(..some).collect();
+            drop(queue);
+            let began = Instant::now();
+            let len = waiting.len() * FRAME;
+            assert_eq!(rustix::io::pwrite(&file, &block[..len], at).expect("written"), len);
+            rustix::fs::fdatasync(&file).expect("synced");
+            took.push(began.elapsed());
+            at += len as u64;
+            waiting.into_iter().for_each(|done| done.committed(Ok(0)));
+        }
+    };
+    let both = std::thread::scope(|scope| {
+        let committer = scope.spawn(commit);
+        let put = |done: Done| {
+            queue.lock().expect("whole").0.push(done);
+            news.notify_one();
+        };
+        let waits = send(frames, Some(rate), put, |_| ());
+        queue.lock().expect("whole").1 = true;
+        news.notify_one();
+        (waits, committer.join().expect("no panic"))
+    });
+    fs::remove_file(&path).expect("removed");
+    both
+}
+
+/// The middle, the slowest of the best 99 % and the slowest, in words.
+fn spread(mut waits: Vec<Duration>) -> String {
+    waits.sort();
+    let at = |part: f64| waits[((waits.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
+    format!("p50 {:.1} ms, p99 {:.1} ms, slowest {:.1} ms", at(0.5), at(0.99), at(1.0))
 }
 
 fn mib_per_s(bytes: usize, took: Duration) -> f64 {
@@ -149,20 +224,20 @@ fn main() {
         );
     }
 
-    let log = open(&folder, 4 << 30);
-    let rate = best / 2.0 * f64::from(1 << 20);
-    let frames = (rate * 5.0) as usize / FRAME / WRITERS;
-    let mut waits = append(&log, frames, Some(rate), true);
-    close(log);
-    waits.sort();
-    let at = |part: f64| waits[((waits.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
-    let (half, count) = (best / 2.0, waits.len());
-    println!(
-        "ack at {half:.0} MiB/s, {count} frames: p50 {:.1} ms, p99 {:.1} ms, slowest {:.1} ms",
-        at(0.5),
-        at(0.99),
-        at(1.0)
-    );
+    let half = best / 2.0;
+    let rate = half * f64::from(1 << 20);
+    let frames = (rate * ACK) as usize / FRAME / WRITERS;
+    for round in 1..=ROUNDS {
+        let log = open(&folder, 4 << 30);
+        let before = log.status().commits;
+        let ours = append(&log, frames, Some(rate), true);
+        let commits = log.status().commits - before;
+        close(log);
+        let (alone, took) = bare(dir.path(), frames, rate);
+        println!("ack {round}/{ROUNDS} at {half:.0} MiB/s: {}; {commits} commits", spread(ours));
+        let count = took.len();
+        println!("    the disk alone: {}; {count} commits, each {}", spread(alone), spread(took));
+    }
 
     let log = open(&folder, 4 << 30);
     append(&log, BACKLOG / FRAME / WRITERS, None, false);

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::ops::Range;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -38,9 +38,29 @@ fn rounds() -> u64 {
     std::env::var("LONGSHORE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
 }
 
-/// What a kill lets come twice was delivered within this time before it: 250 ms, one sync of the outputs, and what a busy machine
-/// takes for both. The README has the same figure.
-const TWICE_WITHIN: Duration = Duration::from_secs(3);
+/// Saves of what was delivered begin so far apart at most, if a save takes no longer (`inputs/follow/checkpoint.rs`).
+const SAVES_APART: Duration = Duration::from_millis(250);
+/// Syncs of one save: the outputs, the new checkpoints, their folder.
+const SAVE_SYNCS: u32 = 3;
+/// Syncs from the begin of a save until what had been delivered by then can not come twice: the outputs, the log's commit that
+/// is under way with the folder of a new segment, the cursor. Of what the log does not have it is one less.
+const LAST_SYNCS: u32 = 4;
+/// For threads that a busy machine wakes late.
+const WAKES: Duration = Duration::from_millis(250);
+
+/// Waits until what is delivered now can not come twice, whenever the program is killed: what was delivered just after a
+/// save had begun is in the next one. The README has the same sum. How long a sync takes is measured meanwhile, beside the
+/// program's own.
+fn pass_the_time_of_twice(dir: &Path) {
+    let probe = fs::File::create(dir.join("probe")).expect("writable");
+    let (began, mut sync) = (Instant::now(), Duration::ZERO);
+    while began.elapsed() < SAVES_APART.max(sync * SAVE_SYNCS) + sync * LAST_SYNCS + WAKES {
+        let at = Instant::now();
+        (&probe).write_all(b"one more").and_then(|()| probe.sync_data()).expect("synced");
+        sync = sync.max(at.elapsed());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
 
 /// Not the same moment each time.
 fn moment(round: u64) -> Duration {
@@ -97,9 +117,9 @@ fn kill_9_under_load_loses_nothing_that_was_acknowledged() {
         std::thread::sleep(moment(round));
         if round % 6 == 3 {
             // Long enough that most of what came was saved as delivered.
-            std::thread::sleep(TWICE_WITHIN);
+            pass_the_time_of_twice(dir.path());
             from = written();
-            std::thread::sleep(TWICE_WITHIN);
+            pass_the_time_of_twice(dir.path());
         }
         node.kill();
         late.push(from..written());

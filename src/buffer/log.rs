@@ -1,8 +1,8 @@
 //! The handle of a log: its queue, its I/O thread, and what waits for it.
 //!
-//! One thread does all writing: it takes what is queued (up to [`GROUP_BYTES`], so commits grow with the load and nobody
-//! waits for a timer), encodes it, commits it, and tells who waits. Cursors are saved four times a second, and at once when
-//! that could free a segment that somebody waits for.
+//! One thread does all writing: it takes what is queued (up to [`GROUP_BYTES`], so commits grow with the load), encodes it,
+//! commits it, and tells who waits; after a large commit it gathers for a moment (`log/thread.rs`). Cursors are saved four
+//! times a second, and at once when that could free a segment that somebody waits for.
 //!
 //! Limits: [`QUEUE_BYTES`] and [`QUEUE_FRAMES`] before the thread; three failures in a row, then tries 1 to 30 s apart.
 
@@ -32,7 +32,7 @@ mod thread; // what the I/O thread does
 
 /// Bytes of one commit, about. The budget does not pay for them, so they are few; a group of 1 MiB takes the disk no longer
 /// than several smaller ones would.
-const GROUP_BYTES: usize = 1 << 20;
+const GROUP_BYTES: u64 = 1 << 20;
 /// Bytes of frames that wait for the thread, about.
 const QUEUE_BYTES: u64 = 8 << 20;
 /// Frames that wait for the thread, at most. Far less than the numbers that are left out after a crash.
@@ -95,6 +95,10 @@ struct Figures {
 
 struct Queue {
     frames: VecDeque<Waiting>,
+    /// Of these frames, about.
+    bytes: u64,
+    /// The thread looks again soon, unasked: only a whole group is to wake it.
+    gathers: bool,
     /// Frames that the thread has taken and is committing.
     taken: usize,
     state: State,
@@ -175,6 +179,8 @@ where
             books: Arc::clone(core.shared()),
             queue: Mutex::new(Queue {
                 frames: VecDeque::new(),
+                bytes: 0,
+                gathers: false,
                 taken: 0,
                 state: State::Healthy,
                 wanted: false,
@@ -261,10 +267,15 @@ where
         let hint = (hint + HEADER) as u64;
         let lsn = books.append((bits, handed), records, source, hint, time_ms);
         let head = Header { lsn, committed: 0, readers: bits, records, source, time_ms, len: 0, payload_crc: 0 };
+        let is_whole = queue.bytes < GROUP_BYTES && queue.bytes + hint >= GROUP_BYTES;
+        let wakes = if queue.gathers { is_whole } else { queue.frames.is_empty() };
+        queue.bytes += hint;
         queue.frames.push_back(Waiting { head, hint, payload, done });
         drop(books);
         drop(queue);
-        inner.work.notify_one();
+        if wakes {
+            inner.work.notify_one();
+        }
         Ok(lsn)
     }
 

@@ -103,6 +103,38 @@ fn what_was_committed_is_read_by_its_readers_after_a_restart_from_where_they_wer
     log.close(soon()).expect("closed");
 }
 
+#[test]
+fn after_a_large_commit_frames_are_gathered_and_nothing_else_waits() {
+    const APART: Duration = Duration::from_millis(4);
+    let dir = tempfile::tempdir().expect("a temp dir");
+    let (log, _) = open(dir.path(), &["a"]);
+    // Frames of these sizes at once, from then until the last one is acknowledged; settled, so that there is room.
+    let took = |sizes: &[usize]| {
+        let began = Instant::now();
+        let last = sizes.iter().map(|size| put(&log, 1, &vec![7; *size])).max().expect("some");
+        sync(&log, last);
+        let took = began.elapsed();
+        (1..=last).for_each(|lsn| log.settle(0, lsn));
+        took
+    };
+    // Any disk is quick once in a while.
+    let at_best = |wanted: &dyn Fn() -> bool, what: &str| {
+        let until = soon();
+        while !wanted() {
+            assert!(Instant::now() < until, "{what}");
+        }
+    };
+    at_best(&|| took(&[100]) + took(&[100]) < APART, "small ones wait for no pause");
+    at_best(&|| took(&[100 << 10]) + took(&[1 << 20]) < APART, "a whole group waits for no pause");
+    for _ in 0..5 {
+        let began = Instant::now();
+        took(&[100 << 10]);
+        took(&[100]);
+        assert!(began.elapsed() >= APART, "less than a group waits");
+    }
+    log.close(soon()).expect("closed");
+}
+
 /// A frame that its commit waits for.
 struct Slow(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
 impl Payload for Slow {

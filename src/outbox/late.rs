@@ -18,7 +18,7 @@ use crate::metrics::{Metrics, shift};
 
 /// A sink that has a batch for so long has it on the disk.
 pub const LATE_AFTER: Duration = Duration::from_secs(2);
-const SWEEP: usize = 4 * super::QUEUE_MAX;
+const SWEEP: usize = 4 * super::LOGGED_QUEUE_MAX;
 
 /// One shipment in memory.
 struct Entry {

@@ -16,7 +16,7 @@ use crate::dead_letters::DeadLetters;
 use crate::delivery::{self, SinkHandle, Stops};
 use crate::inputs::follow::checkpoint::Checkpoints;
 use crate::metrics::Metrics;
-use crate::outbox::{Behind, Outbox, QUEUE_MAX, Watch, Way};
+use crate::outbox::{Behind, LOGGED_QUEUE_MAX, Outbox, QUEUE_MAX, Watch, Way};
 use crate::pipeline::route::Router;
 use crate::record::TagGlob;
 use crate::sinks::Sink;
@@ -70,7 +70,7 @@ impl Middle {
         let (drain, give_up) = (Stop::default(), Stop::default());
         let (mut ways, mut receivers, mut globs) = (Vec::new(), Vec::new(), Vec::new());
         for (number, named) in numbers.iter().zip(&sinks) {
-            let (queue, receiver) = mpsc::channel(QUEUE_MAX);
+            let (queue, receiver) = mpsc::channel(if log.is_some() { LOGGED_QUEUE_MAX } else { QUEUE_MAX });
             ways.push(Way { sink: *number, queue, required: named.required });
             receivers.push(receiver);
             globs.push((*number, named.tags.iter().map(|pattern| TagGlob::new(pattern)).collect()));
