@@ -88,13 +88,13 @@ fn acks_go_on_while_four_times_the_log_goes_past_an_optional_sink_that_is_dead()
     assert_each_once(&records(&out), "p", "seq", &[("one".to_owned(), RECORDS)].into());
 }
 
-/// A dead sink and that policy; what its server gets when it is there, and how many of the 300 records were dropped.
+/// A dead sink and that policy; what its server gets when it is there, and how many of the 400 records were dropped.
 fn drop_with(policy: &str) -> (Vec<u64>, u64) {
     let dir = folder();
     let (port, target) = (free_port(), free_port());
     let log = format!("full = \"{policy}\"\n");
     let mut node = node(dir.path(), &config(port, target, &log, "")).start();
-    send(port, 300);
+    send(port, 400);
     let dropped = drops_that_are_said(&mut node);
     assert_eq!(node.get("/ready").map(|(status, _)| status), Some(200), "it takes what comes");
     assert_eq!(check(&node, "buffer"), if policy == "drop_newest" { "warn" } else { "pass" });
@@ -104,20 +104,20 @@ fn drop_with(policy: &str) -> (Vec<u64>, u64) {
     assert_eq!(node.metric("longshore_dropped_total", &[]), dropped, "none is dropped afterwards");
     node.stop_well();
     let got = seqs(&server);
-    assert!(got.is_sorted() && got.len() as u64 == 300 - dropped, "{got:?}, {dropped} dropped");
+    assert!(got.is_sorted() && got.len() as u64 == 400 - dropped, "{got:?}, {dropped} dropped");
     (got, dropped)
 }
 
 #[test]
 fn drop_oldest_keeps_the_newest_in_order_and_counts_the_rest() {
     let (got, dropped) = drop_with("drop_oldest");
-    assert!(dropped > 100 && got.ends_with(&[297, 298, 299]), "{dropped} dropped, {got:?}");
+    assert!(dropped > 100 && got.ends_with(&[397, 398, 399]), "{dropped} dropped, {got:?}");
 }
 
 #[test]
 fn drop_newest_keeps_the_oldest_in_order_and_counts_the_rest() {
     let (got, dropped) = drop_with("drop_newest");
-    assert!(dropped > 100 && got.starts_with(&[0, 1, 2]) && !got.contains(&299), "{dropped} dropped, {got:?}");
+    assert!(dropped > 100 && got.starts_with(&[0, 1, 2]) && !got.contains(&399), "{dropped} dropped, {got:?}");
     assert!(got.iter().enumerate().all(|(at, seq)| at as u64 == *seq), "with holes: {got:?}");
 }
 
