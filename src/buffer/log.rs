@@ -88,6 +88,7 @@ struct Inner<I: Io> {
 #[derive(Default)]
 struct Figures {
     commits: AtomicU64,
+    pauses: AtomicU64,
     commit_ns: AtomicU64,
     commit_ns_max: AtomicU64,
     failures: AtomicU64,
@@ -99,6 +100,8 @@ struct Queue {
     bytes: u64,
     /// The thread looks again soon, unasked: only a whole group is to wake it.
     gathers: bool,
+    /// When a frame came last that had to wait for that.
+    came: Option<Instant>,
     /// Frames that the thread has taken and is committing.
     taken: usize,
     state: State,
@@ -181,6 +184,7 @@ where
                 frames: VecDeque::new(),
                 bytes: 0,
                 gathers: false,
+                came: None,
                 taken: 0,
                 state: State::Healthy,
                 wanted: false,
@@ -269,6 +273,9 @@ where
         let head = Header { lsn, committed: 0, readers: bits, records, source, time_ms, len: 0, payload_crc: 0 };
         let is_whole = queue.bytes < GROUP_BYTES && queue.bytes + hint >= GROUP_BYTES;
         let wakes = if queue.gathers { is_whole } else { queue.frames.is_empty() };
+        if queue.gathers {
+            queue.came = Some(Instant::now());
+        }
         queue.bytes += hint;
         queue.frames.push_back(Waiting { head, hint, payload, done });
         drop(books);
@@ -398,6 +405,7 @@ where
             queued,
             committed: books.committed,
             commits: inner.figures.commits.load(Relaxed),
+            pauses: inner.figures.pauses.load(Relaxed),
             commit_ns: inner.figures.commit_ns.load(Relaxed),
             commit_ns_max: inner.figures.commit_ns_max.load(Relaxed),
             failures: inner.figures.failures.load(Relaxed),

@@ -357,6 +357,8 @@ pub struct Status {
     pub committed: Lsn,
     /// Commits since the start.
     pub commits: u64,
+    /// Commits whose frames had waited for more.
+    pub pauses: u64,
     /// Nanoseconds of all commits, from the first write to the last sync.
     pub commit_ns: u64,
     /// Nanoseconds of the longest commit.

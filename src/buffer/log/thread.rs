@@ -10,12 +10,37 @@ use super::super::io::Io;
 use super::super::{Lost, State};
 use super::*;
 
-/// After a commit of [`GATHER_MIN`] or more the next one begins so much later than that, or as soon as a whole group is there.
+/// After a commit of [`GATHER_MIN`] or more the next one begins so much later than that began, or as soon as a whole group is there.
 /// A commit costs the kernel some 100 us of CPU time however small it is, and where the disk syncs in 0.1 ms, each frame would
 /// have one of its own: 1,000,000 records in chunks of 1,000 took 324 to 1444 commits as the disk went, and take 333 to 349.
 const COMMITS_APART: Duration = Duration::from_millis(4);
 /// Smaller commits are of senders that may wait for each ack before they go on: nothing is gained by a pause.
 const GATHER_MIN: u64 = 64 << 10;
+/// So do those of larger frames, where nothing came in the last half of a pause: so many commits follow without one.
+const AT_ONCE: u32 = 64;
+
+/// When the next commit begins.
+struct Pace {
+    next: Instant,
+    /// Commits that follow without a pause.
+    at_once: u32,
+}
+
+impl Pace {
+    /// A commit of so many bytes begins.
+    fn begin(&mut self, bytes: u64) {
+        let pauses = bytes >= GATHER_MIN && self.at_once == 0;
+        self.at_once = self.at_once.saturating_sub(1);
+        self.next = Instant::now() + if pauses { COMMITS_APART } else { Duration::ZERO };
+    }
+
+    /// A pause is over that held up frames, of which the last came at `came`.
+    fn paused(&mut self, came: Instant) {
+        if came + COMMITS_APART / 2 <= self.next {
+            self.at_once = AT_ONCE;
+        }
+    }
+}
 
 /// However the thread ends, by a panic as well: nobody waits for it any more.
 struct End<'a, I: Io>(&'a Inner<I>);
@@ -36,12 +61,11 @@ impl<I: Io> Inner<I> {
         let _end = End(self);
         let mut group = Group::default();
         let mut saved = Instant::now();
-        let mut next = saved;
+        let mut pace = Pace { next: saved, at_once: 0 };
         loop {
-            let Some(waiting) = self.take_work(&core, saved, next) else { break };
+            let Some(waiting) = self.take_work(&core, saved, &mut pace) else { break };
             if !waiting.is_empty() {
-                let is_large = waiting.iter().map(|frame| frame.hint).sum::<u64>() >= GATHER_MIN;
-                next = Instant::now() + if is_large { COMMITS_APART } else { Duration::ZERO };
+                pace.begin(waiting.iter().map(|frame| frame.hint).sum());
                 self.commit(&mut core, &mut group, waiting, &mut saved);
             }
             self.housekeep(&mut core, &mut saved, false);
@@ -50,9 +74,9 @@ impl<I: Io> Inner<I> {
         self.housekeep(&mut core, &mut saved, true);
     }
 
-    /// Waits for frames, until `next` for a whole group, and takes as many as one commit has; none when only the cursors want
+    /// Waits for frames, as `pace` says for a whole group, and takes as many as one commit has; none when only the cursors want
     /// attention. `None`: closed.
-    fn take_work(&self, core: &Core<I>, saved: Instant, next: Instant) -> Option<Vec<Waiting>> {
+    fn take_work(&self, core: &Core<I>, saved: Instant, pace: &mut Pace) -> Option<Vec<Waiting>> {
         let mut queue = self.lock();
         queue.taken = 0;
         loop {
@@ -62,8 +86,14 @@ impl<I: Io> Inner<I> {
                 return None;
             }
             let now = Instant::now();
-            let is_due = now >= next || queue.bytes >= GROUP_BYTES || queue.closing.is_some();
+            let is_due = now >= pace.next || queue.bytes >= GROUP_BYTES || queue.closing.is_some();
             if is_due && !queue.frames.is_empty() {
+                if let Some(came) = queue.came.take()
+                    && queue.bytes < GROUP_BYTES
+                {
+                    self.figures.pauses.fetch_add(1, Relaxed);
+                    pace.paused(came);
+                }
                 break;
             }
             let due = saved + CURSORS_EVERY;
@@ -72,7 +102,7 @@ impl<I: Io> Inner<I> {
             if now >= due || (early && core.cursors_dirty()) {
                 return Some(Vec::new());
             }
-            let until = if is_due { due } else { due.min(next) };
+            let until = if is_due { due } else { due.min(pace.next) };
             queue.gathers = !is_due;
             queue = self.work.wait_timeout(queue, until - now).unwrap_or_else(PoisonError::into_inner).0;
             queue.gathers = false;
