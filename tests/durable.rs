@@ -249,7 +249,8 @@ fn a_dead_sink_beside_a_live_one_stops_neither_forward_nor_files_and_costs_no_me
 
 #[test]
 fn an_optional_sink_that_is_dead_holds_back_no_file_and_no_stop_of_the_others() {
-    const LINES: u64 = 60_000;
+    // 48 MB: more than the log and the sink's queue, which has a sixteenth of the memory here, hold together.
+    const LINES: u64 = 200_000;
     let dir = folder();
     let log = dir.path().join("app.log");
     let text: String =
