@@ -271,13 +271,7 @@ where
         let hint = (hint + HEADER) as u64;
         let lsn = books.append((bits, handed), records, source, hint, time_ms);
         let head = Header { lsn, committed: 0, readers: bits, records, source, time_ms, len: 0, payload_crc: 0 };
-        let is_whole = queue.bytes < GROUP_BYTES && queue.bytes + hint >= GROUP_BYTES;
-        let wakes = if queue.gathers { is_whole } else { queue.frames.is_empty() };
-        if queue.gathers {
-            queue.came = Some(Instant::now());
-        }
-        queue.bytes += hint;
-        queue.frames.push_back(Waiting { head, hint, payload, done });
+        let wakes = queue.push(Waiting { head, hint, payload, done });
         drop(books);
         drop(queue);
         if wakes {

@@ -42,6 +42,22 @@ impl Pace {
     }
 }
 
+impl Queue {
+    /// Puts a frame at the end; whether the thread is to be woken for it.
+    pub(super) fn push(&mut self, frame: Waiting) -> bool {
+        let before = self.bytes;
+        self.bytes += frame.hint;
+        let wakes = if self.gathers {
+            self.came = Some(Instant::now());
+            before < GROUP_BYTES && self.bytes >= GROUP_BYTES
+        } else {
+            self.frames.is_empty()
+        };
+        self.frames.push_back(frame);
+        wakes
+    }
+}
+
 /// However the thread ends, by a panic as well: nobody waits for it any more.
 struct End<'a, I: Io>(&'a Inner<I>);
 
