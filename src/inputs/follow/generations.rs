@@ -112,6 +112,8 @@ pub struct Scan {
     pub met_known: bool,
     /// Whether the newest of them was.
     pub met_newest: bool,
+    /// When the base was changed last, before the older ones were looked at; nanoseconds since 1970.
+    pub base_changed: i64,
 }
 
 /// What was opened before a scan, by base name and number.
@@ -134,6 +136,7 @@ struct Pass {
     /// Stopped at a generation that the caller knows: all older ones are known too.
     met_known: bool,
     has_base: bool,
+    base_changed: i64,
     /// The base stayed the same all the time.
     whole: bool,
 }
@@ -141,8 +144,8 @@ struct Pass {
 /// What a name led to.
 enum Taken {
     Nothing,
-    /// A file, though perhaps not one that can be read.
-    Seen(Option<FileId>),
+    /// A file, though perhaps not one that can be read, and when it was changed.
+    Seen(Option<FileId>, i64),
 }
 
 impl Family {
@@ -199,7 +202,7 @@ impl Family {
             let pass = self.pass(known, &held, &mut scan.refused);
             let nothing_new = || pass.seen.iter().all(|seen| known.iter().any(|known| known.id == seen.id));
             let done = pass.whole && (pass.has_base || attempt >= 3 || opened_away && attempt == 0 && nothing_new());
-            scan.has_base = pass.has_base;
+            (scan.has_base, scan.base_changed) = (pass.has_base, pass.base_changed);
             scan.met_known |= pass.met_known;
             doubtful.extend(pass.doubtful.map(|held| (passes.len(), held)));
             passes.push(pass.seen);
@@ -238,12 +241,15 @@ impl Family {
     /// saw the same; what only an earlier one saw is the oldest.
     pub fn copies(&self) -> Vec<Arc<Held>> {
         let mut seen: Vec<Arc<Held>> = Vec::new();
+        let mut last: Option<Vec<FileId>> = None;
         for _ in 0..TRIES_MAX {
             let mut look = self.copies_once();
             // One that shifted during the look was met under both names.
             let mut met = HashSet::new();
             look.retain(|held| met.insert(held.id));
-            let same = look.iter().map(|held| held.id).eq(seen.iter().map(|held| held.id));
+            let ids: Vec<FileId> = look.iter().map(|held| held.id).collect();
+            let same = last.as_ref() == Some(&ids);
+            last = Some(ids);
             seen.retain(|held| look.iter().all(|newer| newer.id != held.id));
             look.append(&mut seen);
             seen = look;
@@ -257,11 +263,10 @@ impl Family {
     fn copies_once(&self) -> Vec<Arc<Held>> {
         let (mut numbers, dates) = self.list().unwrap_or_default();
         numbers.sort_unstable();
-        let numbered = numbers.into_iter().flat_map(|number| {
-            let plain = format!("{}.{number}", self.base);
-            [format!("{plain}.gz"), plain]
-        });
-        numbered.chain(dates).filter_map(|name| open(&self.folder.join(name)).ok()).collect()
+        let numbered = numbers.into_iter().map(|number| format!("{}.{number}", self.base));
+        let dated = dates.into_iter().map(|name| name.strip_suffix(".gz").map_or(name.clone(), str::to_owned));
+        let names = numbered.chain(dated).flat_map(|plain| [format!("{plain}.gz"), plain]);
+        names.filter_map(|name| open(&self.folder.join(name)).ok()).collect()
     }
 
     /// Opens the older generations that are asked for, by who they are and how long. Those that can not be opened are
@@ -288,8 +293,8 @@ impl Family {
         // earlier torn look saw must not come without what is older than it.
         let base = match self.take(&self.base, known, earlier, &mut pass, refused) {
             Taken::Nothing => None,
-            Taken::Seen(id) => {
-                pass.has_base = true;
+            Taken::Seen(id, changed) => {
+                (pass.has_base, pass.base_changed) = (true, changed);
                 id
             }
         };
@@ -314,7 +319,12 @@ impl Family {
         // One beyond the last: it may have shifted since the listing.
         let numbered =
             (newest..=last.saturating_add(1).min(NUMBER_MAX)).map(|number| format!("{}.{number}", self.base));
-        let names = numbered.map(|name| (name, true)).chain(dates.into_iter().map(|name| (name, false)));
+        // A plain one may be compressed by the time it is opened.
+        let dated = dates.into_iter().map(|name| {
+            let is_plain = !name.ends_with(".gz");
+            (name, is_plain)
+        });
+        let names = numbered.map(|name| (name, true)).chain(dated);
         for (name, has_gz) in in_order(names) {
             let before = pass.seen.len();
             if matches!(self.take(&name, known, earlier, &mut pass, refused), Taken::Nothing) && has_gz {
@@ -345,9 +355,10 @@ impl Family {
         refused: &mut Vec<(PathBuf, io::Error)>,
     ) -> Taken {
         let path = self.folder.join(name);
-        let looked = identity::look_at(&path).ok().map(|look| look.id);
+        let looked = identity::look_at(&path).ok();
+        let is_it = |held: &&Arc<Held>| looked.is_some_and(|look| look.id == held.id);
         let mut held = known.iter().chain(earlier.iter().copied()).chain(&pass.seen);
-        match held.find(|held| Some(held.id) == looked).map(Arc::clone).map_or_else(|| open(&path), Ok) {
+        match held.find(is_it).map(Arc::clone).map_or_else(|| open(&path), Ok) {
             Ok(held) => {
                 let id = held.id;
                 // One that is parked and has another name now is about to go.
@@ -359,12 +370,12 @@ impl Family {
                 if !pass.seen.iter().any(|seen| seen.id == id) {
                     pass.seen.push(held);
                 }
-                Taken::Seen(Some(id))
+                Taken::Seen(Some(id), looked.map_or(0, |look| look.mtime))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Taken::Nothing,
             Err(error) => {
                 refused.push((path, error));
-                Taken::Seen(looked)
+                Taken::Seen(looked.map(|look| look.id), 0)
             }
         }
     }

@@ -136,7 +136,9 @@ fn leave_out_copies(generations: &mut Vec<Arc<Held>>, read: &[Arc<Held>]) {
     let plain_of = |held: &Arc<Held>| {
         let changed = held.gz.then(|| held.look().ok())??.mtime;
         let is_its = |(_, of, head, tail): &&(Arc<Held>, Look, Mark, Mark)| {
-            of.mtime == changed && source::has_marks(held, *head, *tail, of.size)
+            // Who compresses without keeping the time (kubelet) does it later, and removes the plain one then.
+            let is_time = of.mtime == changed || of.mtime < changed && of.links == 0;
+            is_time && source::has_marks(held, *head, *tail, of.size)
         };
         plain.iter().find(is_its)
     };
@@ -310,7 +312,7 @@ mod tests {
             file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(changed)).expect("set");
             generations::open(&dir.path().join(name)).expect("opens")
         };
-        let (same, later) = (copy("c.gz", 10), copy("d.gz", 11));
+        let (same, later, earlier) = (copy("c.gz", 10), copy("d.gz", 11), copy("e.gz", 9));
         let left = |all: &[&Arc<Held>], read: &[Arc<Held>]| {
             let mut all: Vec<Arc<Held>> = all.iter().map(|held| Arc::clone(held)).collect();
             leave_out_copies(&mut all, read);
@@ -321,7 +323,9 @@ mod tests {
         assert_eq!(left(&[&same, &other], &[Arc::clone(&plain)]), ["q"]);
         // An earlier look met it, and then it was compressed: what is older than its copy is older than it.
         std::fs::remove_file(dir.path().join("p")).expect("there");
-        assert_eq!(left(&[&plain, &later, &same, &other], &[]), ["d.gz", "p", "q"]);
-        assert_eq!(left(&[&same, &later, &plain], &[]), ["p", "d.gz"]);
+        assert_eq!(left(&[&plain, &earlier, &same, &other], &[]), ["e.gz", "p", "q"]);
+        assert_eq!(left(&[&same, &earlier, &plain], &[]), ["p", "e.gz"]);
+        // Who does not keep the time compresses it later, and removes it then.
+        assert_eq!(left(&[&later, &other, &earlier], &[Arc::clone(&plain)]), ["q", "e.gz"]);
     }
 }
