@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
-pub use super::stored::{Entry, Key, Place, Saved};
+pub use super::stored::{CopiesKnown, Entry, Key, Place, Saved};
 use super::{clock, disk, progress::Progress, stored};
 use crate::metrics::{Health, Metrics};
 use crate::workers::Workers;
@@ -627,7 +627,17 @@ mod tests {
         let progress = Progress::new(mark, Some(&checkpoints));
         let head = super::super::identity::Mark::of(b"one\ntwo\n");
         let (held_too, named) = (Arc::clone(&held), held.id);
-        let span = super::super::progress::Span { start: 0, from: 0, held: held_too, named, head, late: false };
+        let span = super::super::progress::Span {
+            start: 0,
+            from: 0,
+            held: held_too,
+            named,
+            head,
+            late: false,
+            copies: CopiesKnown::default(),
+            tail: Default::default(),
+            end: Default::default(),
+        };
         progress.lock().spans.push_back(span);
         checkpoints.attach("in", "a", &progress);
         checkpoints.save().expect("saved");
@@ -675,7 +685,17 @@ mod tests {
             let progress = Progress::new(mark, Some(&checkpoints));
             let head = super::super::identity::Mark::of(b"one\ntwo\n");
             let (held_too, named) = (Arc::clone(&held), held.id);
-            let span = super::super::progress::Span { start: 0, from: 0, held: held_too, named, head, late: false };
+            let span = super::super::progress::Span {
+                start: 0,
+                from: 0,
+                held: held_too,
+                named,
+                head,
+                late: false,
+                copies: CopiesKnown::default(),
+                tail: Default::default(),
+                end: Default::default(),
+            };
             progress.lock().spans.push_back(span);
             checkpoints.attach(input, "a", &progress);
             held

@@ -103,6 +103,11 @@ impl Mark {
         Mark { len: u32::try_from(bytes.len()).unwrap_or(u32::MAX), hash }
     }
 
+    /// Whether it tells anything: of NULs it does not.
+    pub fn tells(self) -> bool {
+        self.is_known() && self != Mark::of(&[0; HEAD_BYTES][..(self.len as usize).min(HEAD_BYTES)])
+    }
+
     /// Whether there is a mark at all.
     pub fn is_known(self) -> bool {
         self.len > 0

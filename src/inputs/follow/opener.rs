@@ -340,6 +340,7 @@ impl Opener {
         let known: Vec<Arc<Held>> = kin.published.iter().filter_map(|one| one.held.upgrade()).collect();
         let known: Vec<Arc<Held>> = known.into_iter().filter(|held| !held.is_given_up()).collect();
         let mut scan = family.scan(&known, Opened { away: kin.away, ..opened });
+        kin.base_changed = scan.base_changed;
         kin.away = !scan.has_base && scan.fresh.is_empty();
         kin.packs |= scan.fresh.iter().any(|held| held.gz);
         let followed = &self.outlet.counters().followed;
@@ -420,6 +421,7 @@ impl Opener {
         kin.published.extend(fresh.iter().map(Published::of));
         kin.newest = fresh.last().cloned();
         kin.again = false;
+        let changed = kin.base_changed;
         self.outlet.counters().followed.generation(Generation::Opened, fresh.len() as u64);
         if let Some(standing) = &kin.standing {
             standing.add(&fresh);
@@ -454,6 +456,7 @@ impl Opener {
             not_before,
             standing,
             family: family.clone(),
+            changed,
         });
         self.send(chain, News::Found { chain, seed, first: self.first_listing });
     }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::checkpoint::{Checkpoints, Place, Saved};
+use super::checkpoint::{Checkpoints, CopiesKnown, Place, Saved};
 use super::generations::Held;
 use super::identity::{self, FileId, HEAD_BYTES};
 use super::tracker::{Mark, Tracker};
@@ -28,6 +28,12 @@ pub struct Span {
     pub head: identity::Mark,
     /// What came to a renamed file while the next one was read already.
     pub late: bool,
+    /// What was known of copies of the chain's file when it was begun.
+    pub copies: CopiesKnown,
+    /// The mark before its beginning, if it does not begin a file.
+    pub tail: identity::Mark,
+    /// The mark before where it was read to, if the file was truncated then or is to be read again.
+    pub end: identity::Mark,
 }
 
 /// What is shared, behind its lock.
@@ -224,6 +230,7 @@ impl Inner {
             _ if offset == 0 => identity::Mark::default(),
             // Taken when the range was read; at the first position of a span it is of the file before.
             Some(tail) if tail.is_known() && position > span.start => tail,
+            _ if position == span.start && span.tail.is_known() => span.tail,
             _ if span.held.gz => identity::Mark::default(),
             _ => span.held.file().and_then(|file| identity::tail_of(&file, offset)).unwrap_or_default(),
         };
@@ -237,6 +244,7 @@ impl Inner {
             size,
             next: older.then(|| self.spans[at].held.id),
             named: Some(span.named).filter(|named| *named != span.held.id),
+            copies: span.copies,
         })
     }
 }
@@ -272,7 +280,17 @@ mod tests {
         let add = |held: &Arc<Held>, start, head| {
             let (held, named) = (Arc::clone(held), held.id);
             let mut inner = progress.lock();
-            inner.spans.push_back(Span { start, from: 0, held, named, head, late: false });
+            inner.spans.push_back(Span {
+                start,
+                from: 0,
+                held,
+                named,
+                head,
+                late: false,
+                copies: CopiesKnown::default(),
+                tail: identity::Mark::default(),
+                end: identity::Mark::default(),
+            });
             inner.prune();
             inner.spans.iter().map(|span| span.held.name.to_string()).collect::<Vec<_>>()
         };
@@ -303,6 +321,9 @@ mod tests {
                 named: held.id,
                 head: identity::Mark::default(),
                 late,
+                copies: CopiesKnown::default(),
+                tail: identity::Mark::default(),
+                end: identity::Mark::default(),
             }));
             let saved = progress.lock().saved().expect("known spans");
             let (place, ahead) = saved.hold.expect("it holds");

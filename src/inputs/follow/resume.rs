@@ -54,7 +54,7 @@ pub fn find(generations: &[Arc<Held>], saved: &Saved) -> Start {
         return Start { at, offset: saved.done.offset, replay: 0, fate: Fate::Found, named };
     }
     // Without a birth time it may be another file's inode by now.
-    let next = saved.done.next.filter(|next| next.btime != 0);
+    let next = saved.done.next.filter(|next| next.btime != 0 && *next != saved.done.id);
     if let Some(at) = generations.iter().position(|held| Some(held.id) == next) {
         return from_head(at, Fate::Found);
     }

@@ -38,6 +38,17 @@ pub struct Place {
     pub next: Option<FileId>,
     /// Its records are named after another file: it is the copy of that.
     pub named: Option<FileId>,
+    /// What was known of copies.
+    pub copies: CopiesKnown,
+}
+
+/// What was known, when a file was begun, of the copies that were made of the one that is written to before that was truncated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopiesKnown {
+    /// The last change of the newest one that is accounted for, nanoseconds since 1970; 0 where none is known.
+    pub until: i64,
+    /// The place is in a copy of this file.
+    pub of: Option<FileId>,
 }
 
 /// How far one chain was delivered.
@@ -148,6 +159,13 @@ fn put_place(out: &mut Vec<u8>, name: &str, place: &Place) -> io::Result<()> {
         write!(out, ",\"named\":")?;
         put_id(out, named)?;
     }
+    if place.copies.until != 0 {
+        write!(out, ",\"copies\":{}", place.copies.until)?;
+    }
+    if let Some(of) = place.copies.of {
+        write!(out, ",\"copy_of\":")?;
+        put_id(out, of)?;
+    }
     write!(out, "}}")
 }
 
@@ -230,6 +248,7 @@ fn place(value: &Value) -> Option<Place> {
         size: value["size"].as_u64()?,
         next: some_id(&value["next"])?,
         named: some_id(&value["named"])?,
+        copies: CopiesKnown { until: value["copies"].as_i64().unwrap_or(0), of: some_id(&value["copy_of"])? },
     })
 }
 
@@ -249,6 +268,10 @@ mod tests {
             size: offset + 9,
             next: offset.is_multiple_of(2).then_some(FileId { dev: 1, ino: offset, btime: -1 }),
             named: offset.is_multiple_of(3).then_some(FileId { dev: 2, ino: offset, btime: 7 }),
+            copies: CopiesKnown {
+                until: i64::try_from(offset).unwrap_or(0),
+                of: offset.is_multiple_of(4).then_some(FileId { dev: 3, ino: offset, btime: 8 }),
+            },
         };
         let hold = (offset > 5).then(|| (Place { offset: 5, ..done.clone() }, offset - 5));
         let saved = Saved { done, hold, last: -7, lost: offset.is_multiple_of(3) };

@@ -12,8 +12,11 @@ use std::io;
 use std::sync::Arc;
 
 use super::Chain;
+use super::truncated::Was;
 use super::unreadable::{Kind, Unopened};
 use crate::inputs::Outlet;
+use crate::inputs::follow::checkpoint::CopiesKnown;
+use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::identity::Mark;
 use crate::inputs::follow::progress::Span;
 use crate::inputs::follow::source::{self, Found, Seat, Source};
@@ -24,6 +27,8 @@ use crate::metrics::followed::LostBytes;
 pub(super) struct Again {
     /// The head of the span that is read.
     pub(super) head: Mark,
+    /// What it ended with, and at which offset of its file.
+    pub(super) end: Option<(Mark, u64)>,
     /// Everything before it was read once.
     pub(super) until: u64,
     /// What came late and ends before it was delivered with the record that its last pieces made.
@@ -38,7 +43,11 @@ impl Again {
         let same = source.offset > 0
             || !self.head.is_known()
             || n >= len && Mark::of(&source.data(buf, n)[..len]) == self.head;
-        if same { found } else { Found::Rewritten }
+        // The hole that a truncation left says nothing. Asked after the read: what still ends as it did then did so before.
+        let ends = |(end, at)| {
+            self.head.tells() || source.held.gz || source::has_marks(&source.held, Mark::default(), end, at)
+        };
+        if same && self.end.is_none_or(ends) { found } else { Found::Rewritten }
     }
 }
 
@@ -56,6 +65,13 @@ impl Chain {
         // What was not begun comes after what was.
         self.queue_unopened();
         let mut inner = self.progress.lock();
+        // Where it was read to, unless that is being read again.
+        if let (Some(source), Some(span)) = (&self.source, inner.spans.back_mut())
+            && self.behind.is_empty()
+            && self.position >= self.again.until
+        {
+            span.end = source.tail();
+        }
         let mark = inner.tracker.mark();
         inner.tracker.reset();
         self.last = mark.time;
@@ -114,7 +130,7 @@ impl Chain {
 
     /// A span that others follow ended before it ended then, or has other content: the rest of it is lost.
     pub(super) fn leave_behind(&mut self, outlet: &Outlet) {
-        if let Some(span) = self.span_in_copy() {
+        if let Some(span) = self.span_in_copy().or_else(|| self.span_in_named_copy()) {
             self.go_to(outlet, span, self.position);
             return;
         }
@@ -136,16 +152,40 @@ impl Chain {
     /// it stands for the file.
     fn span_in_copy(&self) -> Option<Span> {
         let next = self.behind.front()?;
-        let is_it = |span: &Span| span.start <= self.position && span.start < next.start;
-        let span = self.progress.lock().spans.iter().rfind(|span| is_it(span)).cloned()?;
-        let goes_on = span.held.id != next.held.id && next.from == span.from + (next.start - span.start);
-        if !goes_on || !span.head.is_known() || !source::has_marks(&next.held, span.head, Mark::default(), next.from) {
-            return None;
-        }
+        self.change_span(|span| {
+            let goes_on = span.held.id != next.held.id && next.from == span.from + (next.start - span.start);
+            (goes_on && span.head.is_known() && source::has_marks(&next.held, span.head, Mark::default(), next.from))
+                .then(|| (Arc::clone(&next.held), next.copies))
+        })
+    }
+
+    /// The same of a copy that had nothing more when the file was truncated, perhaps less than what was read.
+    fn span_in_named_copy(&mut self) -> Option<Span> {
+        let span = self.span_read_again()?;
+        let file = self.source.as_ref().filter(|source| source.held.id == span.held.id && span.copies.of.is_none())?;
+        let (head, tail, offset) = (span.head, Mark::default(), file.offset);
+        let was = Was { held: Arc::clone(&file.held), head, tail, offset, seen: 0, end: self.again.end };
+        let copy = match self.copies_of(&was, span.copies.until) {
+            (true, copies, _) => copies.into_iter().next()?,
+            _ => return None,
+        };
+        let known = CopiesKnown { of: Some(span.held.id), ..span.copies };
+        self.change_span(|_| Some((copy, known)))
+    }
+
+    /// The span that is read again, and that others follow.
+    fn span_read_again(&self) -> Option<Span> {
+        self.change_span(|span| Some((Arc::clone(&span.held), span.copies)))
+    }
+
+    /// Has another file stand for the one of that span, if there is one.
+    fn change_span(&self, other: impl FnOnce(&Span) -> Option<(Arc<Held>, CopiesKnown)>) -> Option<Span> {
+        let next = self.behind.front()?;
         let mut inner = self.progress.lock();
-        let known = inner.spans.iter_mut().rfind(|span| is_it(span))?;
-        known.held = Arc::clone(&next.held);
-        Some(known.clone())
+        let is_it = |span: &&mut Span| span.start <= self.position && span.start < next.start;
+        let span = inner.spans.iter_mut().rfind(is_it)?;
+        (span.held, span.copies) = other(span)?;
+        Some(span.clone())
     }
 
     fn go_to(&mut self, outlet: &Outlet, span: Span, position: u64) {
@@ -158,7 +198,9 @@ impl Chain {
             self.lingering.retain(|late| late.source.held.id != span.held.id);
             self.left.retain(|left| left.id != span.held.id);
         }
-        self.again.head = span.head;
+        let border = self.behind.front().map_or(self.again.until, |next| next.start);
+        let end = span.from + border.saturating_sub(span.start);
+        (self.again.head, self.again.end) = (span.head, span.end.is_known().then_some((span.end, end)));
         self.unnamed = true;
         self.source = None;
         let offset = span.from + (position - span.start);

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::unreadable::{Kind, Unopened};
-use super::{Chain, Context, LINGER, Turn, linger, truncated};
+use super::{Chain, Context, LINGER, Turn, linger};
 use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::{clock, held};
 use crate::metrics::Oddity;
@@ -86,7 +86,6 @@ impl Chain {
         }
         self.skipping = None;
         self.close(context.outlet);
-        self.copy_ended = self.source.as_ref().filter(|_| self.reads_copy()).and_then(truncated::Ended::of);
         if let Some(source) = self.source.take() {
             let end = (source.offset, source.tail());
             self.remember(&source.held, source.held.gz.then_some(end));

@@ -32,10 +32,10 @@ impl Chain {
         // What was read up to where another file began was all of its own: its unfinished line was a record.
         let whole = whole || self.position + allowed as u64 == border;
         let emptied = self.truncated == Some(source.held.id);
-        if emptied {
+        let used = self.feed(context.outlet, &source.data(context.buf, n)[..allowed], whole, emptied);
+        if emptied && source.data(context.buf, n)[..used].iter().any(|byte| *byte != 0) {
             self.truncated = None;
         }
-        let used = self.feed(context.outlet, &source.data(context.buf, n)[..allowed], whole, emptied);
         source.consume(context.buf, used);
         self.position += used as u64;
         if allowed < n {
@@ -69,8 +69,14 @@ impl Chain {
             }
             if rest[0] == 0 && (self.rules.docker || emptied && at == 0) {
                 // A file that was truncated under its writer starts with as many NULs as it had bytes.
+                let run = rest.iter().position(|byte| *byte != 0).unwrap_or(rest.len());
+                // All of these look alike: the file is known by what follows, and is begun with that.
+                let line = &rest[run..];
+                if emptied && !whole && !line.is_empty() && line.len() <= max && memchr(b'\n', line).is_none() {
+                    break;
+                }
                 self.tally.odd(Oddity::NulRun);
-                at += rest.iter().position(|byte| *byte != 0).unwrap_or(rest.len());
+                at += run;
                 continue;
             }
             let (line, used) = match memchr(b'\n', rest) {

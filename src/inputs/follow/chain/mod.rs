@@ -97,6 +97,8 @@ pub struct Seed {
     pub standing: Arc<Standing>,
     /// Its names, to look for the copy of what was truncated.
     pub family: Family,
+    /// When the newest file was changed last, before what is older was looked at; nanoseconds since 1970.
+    pub changed: i64,
 }
 
 /// Where a chain without a checkpoint starts.
@@ -197,17 +199,10 @@ pub struct Chain {
     /// Time of the latest record that was read.
     last: i64,
     gap: Option<gap::Gap>,
-    /// A file that was truncated, while nothing was read of it since: its writer may have left a hole, and it may be
-    /// copied and truncated once more before it is read.
+    /// The newest file, while nothing was read of it since it was met or truncated: its writer may have left a hole, and it
+    /// may be copied and truncated before it is read.
     truncated: Option<FileId>,
-    /// When the file that is read had what was known of it, since 1970.
-    agreed: Duration,
-    /// Copies that a truncation led to, with the times of their last change and their heads.
-    copies_read: VecDeque<(FileId, i64, Mark)>,
-    /// The last change of the truncated file at the time of the last look for copies.
-    copies_sought: i64,
-    /// The one that was read last: its head, and the mark before the offset where it ended.
-    copy_ended: Option<truncated::Ended>,
+    copies: truncated::Copies,
     standing: Arc<Standing>,
     /// A file that a checkpoint's place was found in, and the one after which its records are named.
     copy_of: Option<(FileId, FileId)>,
@@ -257,10 +252,7 @@ impl Chain {
             last: 0,
             gap: None,
             truncated: None,
-            agreed: clock::wall(),
-            copies_read: VecDeque::new(),
-            copies_sought: 0,
-            copy_ended: None,
+            copies: truncated::Copies::since(seed.changed),
             copy_of: None,
             stand_ins: (seed.generations.iter().map(|held| held.number).max().unwrap_or(0), seed.stand_ins),
             standing: seed.standing,
@@ -300,6 +292,10 @@ impl Chain {
     /// Newer generations were found.
     pub fn push(&mut self, generations: Vec<Arc<Held>>) {
         self.rotated |= !generations.is_empty();
+        if !generations.is_empty() && !self.rules.docker {
+            // It is renamed, not truncated.
+            self.truncated = None;
+        }
         self.queue.extend(generations);
         // A file of that name came back.
         self.gone &= self.rules.docker || self.queue.is_empty();
@@ -387,21 +383,12 @@ impl Chain {
             return Ok(self.next(context.outlet).or_else(|| self.at_rest(context)));
         };
         let (room, plain) = ((source.seen - source.offset) as usize + source::BLOCK, !source.held.gz);
-        let looked = clock::wall();
         let found = source.read(context.buf, self.rules.line_max)?;
         let found = self.again.checked(source, context.buf, found);
         // An empty file says nothing of what it was since it was truncated, nor does its copy.
         let emptied = self.truncated == Some(source.held.id);
-        if let Found::Bytes(n) | Found::End(n) = found
-            && source.offset == 0
-            && emptied
-            && self.behind.is_empty()
-            && self.read_copies_before(context.buf, n)
-        {
+        if found != Found::Rewritten && emptied && self.behind.is_empty() && self.read_copies_before() {
             return Ok(None);
-        }
-        if found != Found::Rewritten && self.truncated.is_none() {
-            self.agreed = looked;
         }
         match found {
             Found::Bytes(n) => {
@@ -475,18 +462,11 @@ impl Chain {
         }
         self.gz_seen = None;
         let begun = self.begun(next.id);
-        if self.truncated == Some(next.id)
-            && let Some(offset) = self.read_as_copy(&next)
-        {
-            self.queue.pop_front();
-            self.truncated = None;
-            self.open(next, offset);
-            return Some(Turn::Again);
-        }
         if begun.is_none() {
             self.stand_in(&next);
         }
         let next = self.queue.pop_front()?;
+        self.account_for(&next);
         self.open(next, begun.unwrap_or(0));
         Some(Turn::Again)
     }

@@ -5,14 +5,15 @@
 
 use std::sync::Arc;
 
+use super::truncated::{self, Was};
 use super::{Chain, First, Opening};
 use crate::inputs::Outlet;
-use crate::inputs::follow::checkpoint::Saved;
+use crate::inputs::follow::checkpoint::{Place, Saved};
 use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::identity::{self, FileId, Mark};
 use crate::inputs::follow::progress::Span;
 use crate::inputs::follow::resume::{self, Fate};
-use crate::inputs::follow::tracker;
+use crate::inputs::follow::{source, tracker};
 use crate::metrics::Oddity;
 use crate::metrics::followed::{LostBytes, Watching};
 
@@ -25,6 +26,7 @@ impl Chain {
         outlet: &Outlet,
     ) -> Opening {
         self.sort(&mut generations);
+        self.account_for_copies(&mut generations, saved.as_ref());
         let size = |held: &Arc<Held>| held.look().map_or(0, |look| look.size);
         let newest = generations.len().saturating_sub(1);
         let (mut at, mut offset) = (if first == First::Oldest { 0 } else { newest }, 0);
@@ -32,12 +34,15 @@ impl Chain {
         let mut opening = Opening { bytes: generations.iter().skip(counted).map(size).sum(), done: 0 };
         let mut mark = tracker::Mark::default();
         let mut seen = false;
+        let (mut was, mut is_rewritten) = (None, false);
         match saved {
             Some(saved) if !generations.is_empty() => {
                 let start = resume::find(&generations, &saved);
                 seen = start.fate == Fate::Found;
                 let gone = matches!(start.fate, Fate::Gone | Fate::GoneComplete);
-                let older = if gone && !self.rules.docker { made_before(&generations, &saved) } else { 0 };
+                let of_copies = saved.done.copies.of.is_some();
+                let older =
+                    if gone && !self.rules.docker && !of_copies { made_before(&generations, &saved) } else { 0 };
                 if older == generations.len() {
                     self.wait_for_newer(&generations, &saved, outlet);
                     return Opening { done: opening.bytes, ..opening };
@@ -57,6 +62,12 @@ impl Chain {
                     self.progress.stay(&saved, true);
                 }
                 self.last = saved.last;
+                if generations[at].id == saved.done.id && !generations[at].gz {
+                    was = Some(was_read(&generations[at], &saved, start.replay > 0));
+                }
+                if start.fate == Fate::Rewritten && !self.rules.docker {
+                    (is_rewritten, offset) = (true, saved.done.offset);
+                }
                 let hold = (start.replay > 0).then_some(offset);
                 mark = tracker::Mark { done: offset + start.replay, tail: saved.done.tail, hold, time: saved.last };
                 if start.fate != Fate::Found {
@@ -94,7 +105,11 @@ impl Chain {
             if !seen {
                 self.stand_in(&first);
             }
-            self.open(first, offset);
+            match was {
+                Some(was) if is_rewritten && offset > 0 => self.was_truncated(was),
+                Some(was) if offset > 0 => self.open_at_place(was),
+                _ => self.open(first, offset),
+            }
         }
         self.queue.extend(rest);
         opening
@@ -119,11 +134,61 @@ impl Chain {
         older.iter().for_each(|old| self.remember(old, None));
     }
 
+    /// Which copies are accounted for, and which files are left to whoever reads them as such (`truncated.rs`): all of them, if the
+    /// place is in the file that is written to, or in a copy of it.
+    fn account_for_copies(&mut self, generations: &mut Vec<Arc<Held>>, saved: Option<&Saved>) {
+        let Some(file) = generations.last().map(Arc::clone) else { return };
+        let older = generations.len() - 1;
+        let changed = |held: &Arc<Held>| held.look().map_or(0, |look| look.mtime);
+        let until = |copies: &[Arc<Held>]| copies.iter().map(|copy| changed(copy) + 1).fold(1, i64::max);
+        self.copies.until = until(&generations[..older]);
+        if self.rules.docker {
+            return;
+        }
+        let own = saved.filter(|saved| saved.done.id == file.id);
+        let in_copy = saved.filter(|saved| saved.done.copies.of == Some(file.id));
+        self.truncated = Some(file.id).filter(|_| own.is_none_or(|saved| saved.done.offset == 0));
+        if let Some(saved) = own.or(in_copy).filter(|saved| saved.done.copies.until > 0) {
+            self.copies.until = saved.done.copies.until + 1;
+            self.copies.sought = 0;
+            let start = resume::find(&generations[..older], saved);
+            let copy = in_copy.is_some() && older > 0 && start.fate == Fate::Found;
+            *generations = copy.then(|| Arc::clone(&generations[start.at])).into_iter().chain([file]).collect();
+            generations[..usize::from(copy)].iter().for_each(|copy| self.copies.add(copy));
+        } else if let Some(copy) = older.checked_sub(1).map(|at| Arc::clone(&generations[at])).filter(|copy| !copy.gz) {
+            // It is still being made, or its file is still to be truncated.
+            let is_made =
+                |size| size == 0 && copy.id.btime > file.id.btime || truncated::is_begun_with(&file, &copy, size);
+            if copy.look().is_ok_and(|look| is_made(look.size)) {
+                generations.remove(older - 1);
+                self.copies.until = until(&generations[..older - 1]);
+            }
+        }
+    }
+
+    /// Goes on in a file where it was left, if what was read is still there: it may have been truncated since it was looked at.
+    fn open_at_place(&mut self, was: Was) {
+        self.open(Arc::clone(&was.held), was.offset);
+        let Some(source) = &self.source else { return };
+        let is_there = (!was.tail.is_known() || source.tail() == was.tail)
+            && source::has_marks(&was.held, was.head, Mark::default(), 0);
+        if let Some(span) = self.progress.lock().spans.back_mut() {
+            (span.head, span.tail) = (was.head, was.tail);
+        }
+        if !is_there {
+            self.source = None;
+            self.progress.lock().spans.pop_back();
+            self.was_truncated(was);
+        }
+    }
+
     fn say_fate(&mut self, fate: Fate, saved: &Saved, outlet: &Outlet) {
         let (key, name, offset) = (&self.key, &saved.done.name, saved.done.offset);
         match fate {
             Fate::Found => {}
             Fate::GoneComplete => outlet.counters().followed.watch(Watching::GapPossible, 1),
+            // Known since before the stop.
+            Fate::Rewritten if saved.done.next == Some(saved.done.id) => {}
             Fate::Rewritten => {
                 self.tally.odd(Oddity::FileRewritten);
                 self.truncated = Some(saved.done.id);
@@ -131,7 +196,7 @@ impl Chain {
                     key,
                     file = name,
                     offset,
-                    "the file was rewritten while longshore was stopped; it is read from its head"
+                    "the file was truncated or rewritten while longshore was stopped; it is read from its head, behind what copies have"
                 );
             }
             // Known since an earlier start, and counted there: the ledger is kept.
@@ -146,10 +211,29 @@ impl Chain {
     /// From the position on it is `held` that is read, from that offset.
     pub(super) fn span(&mut self, held: &Arc<Held>, from: u64, head: Mark, late: bool) {
         let named = self.copy_of.filter(|(copy, _)| *copy == held.id).map_or(held.id, |(_, named)| named);
-        let span = Span { start: self.position, from, held: Arc::clone(held), named, head, late };
+        let copies = self.copies_known(held);
+        let span = Span {
+            start: self.position,
+            from,
+            held: Arc::clone(held),
+            named,
+            head,
+            late,
+            copies,
+            tail: Mark::default(),
+            end: Mark::default(),
+        };
         self.unnamed = true;
         self.progress.lock().spans.push_back(span);
     }
+}
+
+/// What was read of a file when its place was stored: up to the beginning of an unfinished line, if it is gone on with there.
+fn was_read(held: &Arc<Held>, saved: &Saved, holds: bool) -> Was {
+    let hold = saved.hold.as_ref().filter(|_| holds);
+    let Place { head, tail, offset, size, next, .. } = hold.map_or(&saved.done, |(hold, _)| hold).clone();
+    let seen = if next == Some(held.id) { offset } else { size };
+    Was { held: Arc::clone(held), head, tail, offset, seen, end: None }
 }
 
 /// How many of the generations, oldest first, were rotated away before the file of a stored place was made. A compressed

@@ -71,11 +71,14 @@ impl Chain {
     }
 
     fn open_new(&mut self, held: Arc<Held>, offset: u64, seat: Option<Seat>) -> io::Result<()> {
-        self.again.head = Mark::default();
+        (self.again.head, self.again.end) = (Mark::default(), None);
         match Source::open_with(Arc::clone(&held), offset, seat) {
             Ok(source) => {
                 let head = if offset > 0 { source::head_of(&held).unwrap_or_default() } else { Mark::default() };
                 self.span(&held, offset, head, false);
+                if let Some(span) = self.progress.lock().spans.back_mut() {
+                    span.tail = source.tail();
+                }
                 self.source = Some(source);
                 self.grew = clock::now();
                 Ok(())
