@@ -61,6 +61,8 @@ enum Break {
 enum Program {
     Docker,
     Logrotate,
+    CopyTruncate,
+    Kubelet,
 }
 
 struct OneFile {
@@ -148,7 +150,7 @@ impl World {
                 self.writer.step();
             }
         }
-        if let Rotation::Other(_) = self.writer.rotation {
+        if self.writer.rotation.is_served() {
             self.writer.now += CALL;
             let (now, wall) = (self.writer.now, self.writer.wall);
             clock::set(Some((*START + now, wall + now)));
@@ -176,6 +178,8 @@ struct Life {
     found: usize,
     /// Lines that had arrived before.
     from: usize,
+    /// The last line that a whole save covers, with all before it.
+    floor: Option<u64>,
     opener: Opener,
     reader: Reader,
     keeper: Keeper,
@@ -248,6 +252,7 @@ fn begin_with(
         made: (0, 0),
         found: 0,
         from: 0,
+        floor: None,
         opener,
         reader,
         keeper,
@@ -317,7 +322,11 @@ impl Run {
                     Ok(number) if !self.fails && self.arrived[life.from..].contains(&number) => {
                         self.wrong = Some(format!("line {number} came twice in one life"));
                     }
+                    Ok(number) if !self.fails && life.floor.is_some_and(|floor| number <= floor) => {
+                        self.wrong = Some(format!("line {number} came again, but a whole save covers it"));
+                    }
                     Ok(number) => self.arrived.push(number),
+                    Err(_) if self.world.borrow().writer.copies.fragments.contains(text.trim_start_matches('\0')) => {}
                     Err(_) => self.wrong = Some(format!("a record that was never written: {text:?}")),
                 }
                 last = self.arrived.last().copied();
@@ -385,11 +394,12 @@ impl Run {
         }
         let from = self.arrived.len();
         let made = self.world.borrow().writer.made();
-        let rules = Rules { docker: self.program == Program::Docker, ..docker_rules() };
+        let format = if self.program == Program::Kubelet { Format::Cri } else { Format::Docker };
+        let rules = Rules { docker: self.program == Program::Docker, format, ..docker_rules() };
         match begin(folder, data, runtime, rules) {
             Ok(mut life) => {
                 let world = self.world.borrow();
-                life.from = from;
+                (life.from, life.floor) = (from, world.floor);
                 (life.made, life.found) = ((made, world.writer.made()), world.writer.opened());
                 drop(world);
                 self.life = Some(life);
@@ -398,12 +408,6 @@ impl Run {
         }
         self.read(3);
         self.deliver();
-        let floor = self.world.borrow().floor;
-        if let (Some(first), Some(floor), false) = (self.arrived.get(from), floor, self.fails)
-            && *first <= floor
-        {
-            self.wrong = Some(format!("line {first} came again, but a whole save covers all up to {floor}"));
-        }
     }
 }
 
@@ -428,6 +432,8 @@ fn run(seed: u64, program: Program, broken: Break, runtime: &Handle) -> Result<u
     let rotation = match program {
         Program::Docker => Rotation::of_docker,
         Program::Logrotate => Rotation::of_logrotate,
+        Program::CopyTruncate => Rotation::of_copytruncate,
+        Program::Kubelet => Rotation::of_kubelet,
     };
     disk::set_births(program != Program::Docker);
     let mut writer = Writer::new(seed, &folder, rotation);

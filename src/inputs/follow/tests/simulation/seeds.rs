@@ -58,6 +58,16 @@ fn what_was_reachable_of_files_that_logrotate_rotates_is_delivered_too() {
     finds_nothing(Program::Logrotate, 600);
 }
 
+#[test]
+fn what_was_reachable_of_files_that_are_copied_and_truncated_is_delivered_too() {
+    finds_nothing(Program::CopyTruncate, 300);
+}
+
+#[test]
+fn what_was_reachable_of_files_that_kubelet_rotates_is_delivered_too() {
+    finds_nothing(Program::Kubelet, 300);
+}
+
 /// Seeds that found something once: generations in the wrong order after torn scans, a line lost at a truncation between
 /// two reads, generations that were counted as lost and were not, half a line after a sink had failed, a line twice after two
 /// restarts, a file that was truncated and then read again as what it had been: out of order, or without end.

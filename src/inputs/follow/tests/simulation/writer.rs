@@ -14,8 +14,11 @@ use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 use super::super::record_at;
 use super::disk;
 
+mod copytruncate;
+mod kubelet;
 mod logrotate;
 
+pub use kubelet::Kubelet;
 pub use logrotate::Logrotate;
 
 pub const BASE: &str = "c-json.log";
@@ -36,6 +39,7 @@ enum Step {
     Rest(String),
     /// Of logrotate.
     Other(logrotate::Step),
+    Kubelet(kubelet::Step),
 }
 
 /// The lines of one generation.
@@ -64,9 +68,16 @@ pub enum Rotation {
     Truncate,
     /// By logrotate.
     Other(Logrotate),
+    /// By kubelet.
+    Kubelet(Kubelet),
 }
 
 impl Rotation {
+    /// Whether another program rotates, run by a timer, while the one that writes goes on.
+    pub fn is_served(self) -> bool {
+        matches!(self, Rotation::Other(_) | Rotation::Kubelet(_))
+    }
+
     /// One of Docker's.
     pub fn of_docker(rng: &mut fastrand::Rng) -> Rotation {
         match rng.u8(0..8) {
@@ -118,6 +129,7 @@ pub struct Writer {
     /// When the last rotation began.
     rotated: Duration,
     packed: Option<(File, usize)>,
+    pub copies: copytruncate::Copies,
 }
 
 impl Writer {
@@ -139,12 +151,13 @@ impl Writer {
             current: 0,
             rotated: Duration::ZERO,
             packed: None,
+            copies: copytruncate::Copies::default(),
         }
     }
 
     /// Whether a rotation or a line is half done.
     pub fn is_busy(&self) -> bool {
-        !self.steps.is_empty()
+        !self.steps.is_empty() || self.copies.is_half()
     }
 
     /// The reader is about to open that name.
@@ -198,20 +211,25 @@ impl Writer {
 
     /// One call to the kernel.
     pub fn step(&mut self) {
-        if matches!(self.rotation, Rotation::Other(_)) {
+        if self.rotation.is_served() {
             self.now += CALL;
         }
         // Docker stands still while it rotates; a program that logrotate serves does not.
         let goes_on = |writer: &mut Writer| {
-            matches!(writer.rotation, Rotation::Other(_))
+            writer.rotation.is_served()
                 && writer.file.is_some()
                 && !matches!(writer.steps.front(), Some(Step::Rest(_)))
                 && writer.rng.bool()
         };
         let step = if goes_on(self) { None } else { self.steps.pop_front() };
         let Some(step) = step else {
+            if self.write_rest() {
+                return;
+            }
             match self.rng.u8(0..100) {
                 0..12 if self.steps.is_empty() && self.is_due() => self.begin_rotation(),
+                12..20 if self.rotation.appends().is_some() => self.write_half_aside(),
+                12..20 if matches!(self.rotation, Rotation::Kubelet(_)) => self.write_piece(),
                 12..20 => self.write_half(),
                 _ => {
                     let lines: String = (0..self.rng.u8(1..4)).map(|_| self.line()).collect();
@@ -236,7 +254,10 @@ impl Writer {
                 }
             }
             Step::Create => {
-                let file = self.make(BASE);
+                let mut file = self.make(BASE);
+                if self.rotation.appends() == Some(true) {
+                    file = File::options().append(true).open(self.folder.join(BASE)).expect("there");
+                }
                 self.file = Some(file);
                 self.current = self.generations.len();
                 self.names.insert(BASE.to_owned(), self.current);
@@ -256,15 +277,16 @@ impl Writer {
             Step::Pack(bytes) => self.pack(&bytes),
             Step::Rest(line) => self.write(&line),
             Step::Other(step) => self.logrotate(step),
+            Step::Kubelet(step) => self.kubelet(step),
         }
     }
 
     fn forget(&mut self, gone: Option<usize>) {
         if let Some(at) = gone
             && !self.names.values().any(|known| *known == at)
-            && !self.generations[at].opened
+            && (!self.generations[at].opened || self.rotation.appends().is_some())
         {
-            self.generations[at].missed = true;
+            self.generations[at].missed = self.rotation.appends().is_none();
             let lines = self.generations[at].lines.clone();
             self.unreachable.extend(lines);
         }
@@ -274,6 +296,13 @@ impl Writer {
         let number = self.next;
         self.next += 1;
         self.generations[self.current].lines.push(number);
+        self.text_of(number)
+    }
+
+    fn text_of(&self, number: u64) -> String {
+        if let Rotation::Kubelet(_) = self.rotation {
+            return format!("2026-11-24T10:00:00.{number:09}Z stdout F {number}\n");
+        }
         record_at(&format!("{number}\\n"), number)
     }
 
@@ -288,6 +317,7 @@ impl Writer {
         let mut file = self.file.as_ref().expect("created");
         file.write_all(text.as_bytes()).expect("written");
         self.date(file);
+        self.dig();
         self.generations[self.current].bytes.extend_from_slice(text.as_bytes());
     }
 
@@ -316,6 +346,10 @@ impl Writer {
             }
             Rotation::Other(how) => {
                 self.begin_logrotate(how);
+                return;
+            }
+            Rotation::Kubelet(how) => {
+                self.begin_kubelet(how);
                 return;
             }
             Rotation::Shift(keep) | Rotation::Pack(keep) => {
@@ -352,7 +386,7 @@ impl Writer {
         file.write_all(bytes).expect("written");
         self.date(&file);
         // logrotate closes it when it has its time.
-        if parts < 2 || matches!(self.rotation, Rotation::Other(_)) {
+        if parts < 2 || self.rotation.is_served() {
             self.packed = Some((file, parts + 1));
         }
     }

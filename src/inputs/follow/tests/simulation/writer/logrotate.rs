@@ -1,14 +1,12 @@
 //! logrotate's steps for a plain file, while the one program that writes it goes on: renamed and made anew, then the program
-//! is told; with `compress` and `delaycompress`. A compressed file is closed once it has the time of its plain one. It is
-//! run by a timer: rotations are [`APART`].
+//! is told; or copied and truncated (`copytruncate.rs`); each with `compress` and `delaycompress`. A compressed file is closed
+//! once it has the time of its plain one. It is run by a timer: rotations are [`APART`].
 //!
 //! What it needs of the world beyond Docker's: each call takes a moment ([`super::CALL`]), so that no two files have one time, and
 //! files are born at the simulation's time.
 //!
-//! Not covered: `copytruncate` (what is lost by design between the copy and the truncation is not the only thing that a
-//! reader can miss there: a file that is filled, copied and emptied between two of its reads, or while it is stopped, may
-//! have lines that come twice or not at all); several programs that write one file, of which one goes on with the old one
-//! while it is stopped; compressors that do not keep the time.
+//! Not covered: several programs that write one file, of which one goes on with the old one while it is stopped; compressors
+//! that do not keep the time.
 
 use std::fs::{self, File};
 use std::time::Duration;
@@ -26,6 +24,8 @@ pub struct Logrotate {
     packs: bool,
     /// `delaycompress`.
     later: bool,
+    /// `copytruncate`, of a program that writes with `O_APPEND`, or without.
+    pub(super) copies: Option<bool>,
 }
 
 /// Steps that Docker does not take.
@@ -39,20 +39,32 @@ pub enum Step {
     Pack,
     /// The compressed file has the time of its plain one.
     Date,
+    /// Makes the file that the next one is copied to.
+    Copy,
+    /// Copies a block, or finds that there is none.
+    Block,
+    /// Truncates what was copied.
+    Empty,
 }
 
 impl Rotation {
     /// One of logrotate's.
     pub fn of_logrotate(rng: &mut fastrand::Rng) -> Rotation {
         let [packs, later] = [rng.bool(), rng.bool()];
-        Rotation::Other(Logrotate { keep: rng.u32(3..6), packs, later: packs && later })
+        Rotation::Other(Logrotate { keep: rng.u32(3..6), packs, later: packs && later, copies: None })
+    }
+
+    /// The same with `copytruncate`.
+    pub fn of_copytruncate(rng: &mut fastrand::Rng) -> Rotation {
+        let [packs, later, appends] = [rng.bool(), rng.bool(), rng.bool()];
+        Rotation::Other(Logrotate { keep: rng.u32(3..6), packs, later: packs && later, copies: Some(appends) })
     }
 }
 
 impl Writer {
     /// Whether a rotation may begin.
     pub(super) fn is_due(&self) -> bool {
-        !matches!(self.rotation, Rotation::Other(_)) || self.now.saturating_sub(self.rotated) >= APART
+        !self.rotation.is_served() || self.now.saturating_sub(self.rotated) >= APART
     }
 
     pub(super) fn begin_logrotate(&mut self, how: Logrotate) {
@@ -67,8 +79,12 @@ impl Writer {
         steps.push(Own::Remove(name(how.keep - 1, gz)));
         let there = |n: &u32| self.names.contains_key(&name(*n, gz)) || *n == 1 && packs_one;
         steps.extend((1..how.keep - 1).rev().filter(there).map(|n| Own::Rename(name(n, gz), name(n + 1, gz))));
-        steps.push(Own::Rename(BASE.to_owned(), name(1, "")));
-        steps.extend([Step::Make, Step::Reopen].map(Own::Other));
+        if how.copies.is_some() {
+            steps.extend([Step::Copy, Step::Empty].map(Own::Other));
+        } else {
+            steps.push(Own::Rename(BASE.to_owned(), name(1, "")));
+            steps.extend([Step::Make, Step::Reopen].map(Own::Other));
+        }
         if how.packs && !how.later {
             steps.push(Own::Other(Step::Pack));
         }
@@ -104,6 +120,9 @@ impl Writer {
                 let (packed, _) = self.packed.take().expect("begun");
                 packed.set_modified(changed).expect("set");
             }
+            Step::Copy => self.begin_copy(),
+            Step::Block => self.copy_block(),
+            Step::Empty => self.empty(),
         }
     }
 }
