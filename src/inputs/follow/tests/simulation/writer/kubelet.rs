@@ -82,4 +82,10 @@ impl Writer {
         self.write(&format!("{head} P {}\n", &number[..at]));
         self.copies.rest = format!("{head} F {}", &number[at..]);
     }
+
+    /// Whether a text is one piece of a line whose other one was in a file that is gone.
+    pub fn is_left_of(&self, line: u64, text: &str) -> bool {
+        let whole = line.to_string();
+        self.unreachable.contains(&line) && (whole.starts_with(text) || whole.ends_with(text))
+    }
 }
