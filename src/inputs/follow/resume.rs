@@ -84,8 +84,8 @@ fn locate(generations: &[Arc<Held>], place: &Place) -> Option<usize> {
     };
     let same = generations.iter().position(|held| held.id == place.id && may_be(held));
     same.or_else(|| {
-        // By content alone: only if there is content to go by. The newest first, for its tail is nearest.
-        let known = place.head.is_known() && (place.tail.is_known() || place.offset == 0);
+        // By content alone: only if there is content to go by, and not a hole. The newest first, for its tail is nearest.
+        let known = place.head.is_known() && (place.tail.is_known() || place.offset == 0 && place.head.tells());
         known.then(|| generations.iter().rposition(fits)).flatten()
     })
 }
@@ -129,6 +129,21 @@ mod tests {
         assert_eq!((start.at, start.offset, start.fate), (0, 8, Fate::Found));
         let start = find(&[new], &stored.into());
         assert_eq!((start.at, start.offset, start.fate), (0, 0, Fate::Rewritten));
+    }
+
+    #[test]
+    fn the_head_of_a_file_that_begins_with_a_hole_is_not_taken_for_another_one_s() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let hole = [0; 4096];
+        let gone = held(dir.path(), "a", &[&hole[..], b"one\n"].concat());
+        let other = held(dir.path(), "b", &[&hole[..], b"two\n"].concat());
+        let (begun, read) = (place(&gone, 0), place(&gone, 4100));
+        let copy = held(dir.path(), "c", &[&hole[..], b"one\n"].concat());
+        assert_eq!(find(&[Arc::clone(&other)], &begun.into()).fate, Fate::Gone);
+        assert_eq!(
+            find(&[copy, other], &read.into()),
+            Start { at: 0, offset: 4100, replay: 0, fate: Fate::Found, named: Some(gone.id) }
+        );
     }
 
     #[test]
