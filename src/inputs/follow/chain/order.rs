@@ -125,7 +125,7 @@ fn leave_out_unfinished(generations: &mut Vec<Arc<Held>>) {
 /// Leaves out compressed files that have the content and the time of a plain one, of these or of what is read: that was
 /// compressed between two looks. A plain one that has no name any more goes to where its copy was met: its own place was
 /// that of the oldest.
-fn leave_out_copies(generations: &mut Vec<Arc<Held>>, read: &[Arc<Held>]) {
+pub(super) fn leave_out_copies(generations: &mut Vec<Arc<Held>>, read: &[Arc<Held>]) {
     let whole = |held: &Arc<Held>| {
         let look = held.look().ok()?;
         let head = source::head_of(held).ok().filter(|head| head.is_known())?;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::truncated::{self, Was};
-use super::{Chain, First, Opening};
+use super::{Chain, First, Opening, order};
 use crate::inputs::Outlet;
 use crate::inputs::follow::checkpoint::{Place, Saved};
 use crate::inputs::follow::generations::Held;
@@ -155,7 +155,14 @@ impl Chain {
             let copy = in_copy.is_some() && older > 0 && start.fate == Fate::Found;
             *generations = copy.then(|| Arc::clone(&generations[start.at])).into_iter().chain([file]).collect();
             generations[..usize::from(copy)].iter().for_each(|copy| self.copies.add(copy));
-        } else if let Some(copy) = older.checked_sub(1).map(|at| Arc::clone(&generations[at])).filter(|copy| !copy.gz) {
+            return;
+        }
+        // One that was compressed and renamed during the look was met under both names: the base tells of no such thing.
+        if generations.iter().any(|held| held.gz) {
+            order::leave_out_copies(generations, &[]);
+        }
+        let older = generations.len() - 1;
+        if let Some(copy) = older.checked_sub(1).map(|at| Arc::clone(&generations[at])).filter(|copy| !copy.gz) {
             // It is still being made, or its file is still to be truncated.
             let is_made =
                 |size| size == 0 && copy.id.btime > file.id.btime || truncated::is_begun_with(&file, &copy, size);
