@@ -76,7 +76,8 @@ fn name_of(place: &Place) -> FileId {
     place.named.unwrap_or(place.id)
 }
 
-fn locate(generations: &[Arc<Held>], place: &Place) -> Option<usize> {
+/// Which generation has a place.
+pub fn locate(generations: &[Arc<Held>], place: &Place) -> Option<usize> {
     let fits = |held: &Arc<Held>| has_marks(held, place.head, place.tail, place.offset);
     let may_be = |held: &Arc<Held>| {
         shows_marks(held, place.head, place.tail, place.offset)

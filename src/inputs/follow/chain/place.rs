@@ -3,6 +3,7 @@
 //! Where the file of a checkpoint is gone, it starts with the oldest one that is newer. Of a container times of records
 //! tell which are; of other files, when they were made.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::truncated::{self, Was};
@@ -151,10 +152,11 @@ impl Chain {
         if let Some(saved) = own.or(in_copy).filter(|saved| saved.done.copies.until > 0) {
             self.copies.until = saved.done.copies.until + 1;
             self.copies.sought = 0;
-            let start = resume::find(&generations[..older], saved);
-            let copy = in_copy.is_some() && older > 0 && start.fate == Fate::Found;
-            *generations = copy.then(|| Arc::clone(&generations[start.at])).into_iter().chain([file]).collect();
-            generations[..usize::from(copy)].iter().for_each(|copy| self.copies.add(copy));
+            *generations = generations[files_of(generations, saved, own.is_some())].to_vec();
+            if own.is_none() {
+                generations.iter().for_each(|copy| self.copies.add(copy));
+                generations.push(file);
+            }
             return;
         }
         // One that was compressed and renamed during the look was met under both names: the base tells of no such thing.
@@ -241,6 +243,24 @@ fn was_read(held: &Arc<Held>, saved: &Saved, holds: bool) -> Was {
     let Place { head, tail, offset, size, next, .. } = hold.map_or(&saved.done, |(hold, _)| hold).clone();
     let seen = if next == Some(held.id) { offset } else { size };
     Was { held: Arc::clone(held), head, tail, offset, seen, end: None }
+}
+
+/// Those of the generations, oldest first, that what is known of a stored place lies in: in the newest one (its `own`), or in copies
+/// of that. An unfinished line may begin in a file before the one where the place is.
+fn files_of(generations: &[Arc<Held>], saved: &Saved, own: bool) -> Range<usize> {
+    let newest = generations.len() - 1;
+    let among = if own { newest..newest + 1 } else { 0..newest };
+    let place = resume::locate(&generations[among.clone()], &saved.done).map(|at| among.start + at);
+    let hold = saved.hold.as_ref().map(|(hold, _)| hold).filter(|hold| hold.id != saved.done.id);
+    match place {
+        Some(at) => hold.and_then(|hold| resume::locate(&generations[..at], hold)).unwrap_or(at)..at + 1,
+        None if own => among,
+        None => {
+            let start = resume::find(&generations[among], saved);
+            let found = start.fate == Fate::Found;
+            start.at..start.at + usize::from(found)
+        }
+    }
 }
 
 /// How many of the generations, oldest first, were rotated away before the file of a stored place was made. A compressed

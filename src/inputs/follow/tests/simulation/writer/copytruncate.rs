@@ -101,9 +101,10 @@ impl Writer {
         line[at..].clone_into(&mut self.copies.rest);
     }
 
-    /// Whether there was one.
+    /// Whether there was one. Of pieces the next one.
     pub(super) fn write_rest(&mut self) -> bool {
-        let rest = std::mem::take(&mut self.copies.rest);
+        let mut rest = std::mem::take(&mut self.copies.rest);
+        self.copies.rest = rest.split_off(rest.find('\n').map_or(0, |end| end + 1));
         if !rest.is_empty() {
             self.write(&rest);
         }

@@ -74,18 +74,21 @@ impl Writer {
         }
     }
 
-    /// A line in two pieces.
+    /// A line in two or three pieces.
     pub(super) fn write_piece(&mut self) {
         let line = self.line();
         let (head, number) = line.split_once(" F ").expect("it has a tag");
         let at = self.rng.usize(0..number.len());
+        let next = self.rng.usize(at..number.len());
         self.write(&format!("{head} P {}\n", &number[..at]));
-        self.copies.rest = format!("{head} F {}", &number[at..]);
+        let middle = if self.rng.bool() { format!("{head} P {}\n", &number[at..next]) } else { String::new() };
+        let rest = if middle.is_empty() { at } else { next };
+        self.copies.rest = format!("{middle}{head} F {}", &number[rest..]);
     }
 
-    /// Whether a text is one piece of a line whose other one was in a file that is gone.
+    /// Whether a text has pieces of a line of which others were in a file that is gone.
     pub fn is_left_of(&self, line: u64, text: &str) -> bool {
         let whole = line.to_string();
-        self.unreachable.contains(&line) && (whole.starts_with(text) || whole.ends_with(text))
+        self.unreachable.contains(&line) && whole.contains(text)
     }
 }
