@@ -626,18 +626,7 @@ mod tests {
         let mark = super::super::tracker::Mark { done: 4, ..Default::default() };
         let progress = Progress::new(mark, Some(&checkpoints));
         let head = super::super::identity::Mark::of(b"one\ntwo\n");
-        let (held_too, named) = (Arc::clone(&held), held.id);
-        let span = super::super::progress::Span {
-            start: 0,
-            from: 0,
-            held: held_too,
-            named,
-            head,
-            late: false,
-            copies: CopiesKnown::default(),
-            tail: Default::default(),
-            end: Default::default(),
-        };
+        let span = super::super::progress::Span { head, ..super::super::progress::Span::of(&held, 0, 0) };
         progress.lock().spans.push_back(span);
         checkpoints.attach("in", "a", &progress);
         checkpoints.save().expect("saved");
@@ -684,18 +673,7 @@ mod tests {
             let mark = super::super::tracker::Mark { done: 4, ..Default::default() };
             let progress = Progress::new(mark, Some(&checkpoints));
             let head = super::super::identity::Mark::of(b"one\ntwo\n");
-            let (held_too, named) = (Arc::clone(&held), held.id);
-            let span = super::super::progress::Span {
-                start: 0,
-                from: 0,
-                held: held_too,
-                named,
-                head,
-                late: false,
-                copies: CopiesKnown::default(),
-                tail: Default::default(),
-                end: Default::default(),
-            };
+            let span = super::super::progress::Span { head, ..super::super::progress::Span::of(&held, 0, 0) };
             progress.lock().spans.push_back(span);
             checkpoints.attach(input, "a", &progress);
             held

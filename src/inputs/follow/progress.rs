@@ -36,6 +36,23 @@ pub struct Span {
     pub end: identity::Mark,
 }
 
+impl Span {
+    /// One that begins at that content offset of a file, of which nothing more is known.
+    pub fn of(held: &Arc<Held>, start: u64, from: u64) -> Span {
+        Span {
+            start,
+            from,
+            held: Arc::clone(held),
+            named: held.id,
+            head: identity::Mark::default(),
+            late: false,
+            copies: CopiesKnown::default(),
+            tail: identity::Mark::default(),
+            end: identity::Mark::default(),
+        }
+    }
+}
+
 /// What is shared, behind its lock.
 #[derive(Debug)]
 pub struct Inner {
@@ -278,19 +295,8 @@ mod tests {
         let (old, empty, new) = (held("o", "one\n"), held("e", ""), held("n", "two\n"));
         let progress = Progress::new(Mark { done: 4, ..Mark::default() }, None);
         let add = |held: &Arc<Held>, start, head| {
-            let (held, named) = (Arc::clone(held), held.id);
             let mut inner = progress.lock();
-            inner.spans.push_back(Span {
-                start,
-                from: 0,
-                held,
-                named,
-                head,
-                late: false,
-                copies: CopiesKnown::default(),
-                tail: identity::Mark::default(),
-                end: identity::Mark::default(),
-            });
+            inner.spans.push_back(Span { head, ..Span::of(held, start, 0) });
             inner.prune();
             inner.spans.iter().map(|span| span.held.name.to_string()).collect::<Vec<_>>()
         };
@@ -314,17 +320,10 @@ mod tests {
         let spans = [(0, 0, &old, false), (100, 0, &new, false), (150, 100, &old, true), (170, 50, &new, false)];
         let ahead = |hold| {
             let progress = Progress::new(Mark { done: 200, hold: Some(hold), ..Mark::default() }, None);
-            progress.lock().spans.extend(spans.map(|(start, from, held, late)| Span {
-                start,
-                from,
-                held: Arc::clone(held),
-                named: held.id,
-                head: identity::Mark::default(),
-                late,
-                copies: CopiesKnown::default(),
-                tail: identity::Mark::default(),
-                end: identity::Mark::default(),
-            }));
+            progress
+                .lock()
+                .spans
+                .extend(spans.map(|(start, from, held, late)| Span { late, ..Span::of(held, start, from) }));
             let saved = progress.lock().saved().expect("known spans");
             let (place, ahead) = saved.hold.expect("it holds");
             (place.name, place.offset, ahead)
