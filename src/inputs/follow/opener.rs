@@ -345,6 +345,7 @@ impl Opener {
         kin.packs |= scan.fresh.iter().any(|held| held.gz);
         let followed = &self.outlet.counters().followed;
         followed.watch(Watching::TornScan, scan.torn);
+        let met = scan.fresh.clone();
         // With a newest one that has lost its name the scan does not know where to end. A container's chain remembers what
         // it read. Of plain files it is what was made since. Of a compressed one nobody knows when that was, but it has the
         // time of its plain one.
@@ -389,6 +390,9 @@ impl Opener {
         if !scan.fresh.is_empty() {
             // Not before: what could not be handed out yet is new at the next look, too.
             if let Some(kin) = self.kin_of(&family.folder, &family.base) {
+                let is_left_out = |held: &&Arc<Held>| scan.fresh.iter().all(|fresh| fresh.id != held.id);
+                let left_out = met.iter().filter(is_left_out).filter_map(|held| held.look().ok());
+                kin.left_out = left_out.map(|look| look.mtime).max().unwrap_or(0);
                 kin.seen = now;
             }
             self.publish(&family, scan.fresh, told - opened);
@@ -421,7 +425,7 @@ impl Opener {
         kin.published.extend(fresh.iter().map(Published::of));
         kin.newest = fresh.last().cloned();
         kin.again = false;
-        let changed = kin.base_changed;
+        let (changed, left_out) = (kin.base_changed, kin.left_out);
         self.outlet.counters().followed.generation(Generation::Opened, fresh.len() as u64);
         if let Some(standing) = &kin.standing {
             standing.add(&fresh);
@@ -457,6 +461,7 @@ impl Opener {
             standing,
             family: family.clone(),
             changed,
+            left_out,
         });
         self.send(chain, News::Found { chain, seed, first: self.first_listing });
     }

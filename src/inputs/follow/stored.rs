@@ -45,7 +45,9 @@ pub struct Place {
 /// What was known, when a file was begun, of the copies that were made of the one that is written to before that was truncated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CopiesKnown {
-    /// The last change of the newest one that is accounted for, nanoseconds since 1970; 0 where none is known.
+    /// Those that were changed last before this are accounted for, nanoseconds since 1970. In a copy: its own last change. Else
+    /// just after that of the newest one that is known, or when a file was begun that followed a renamed one. 0 in what was
+    /// stored before copies were known of.
     pub until: i64,
     /// The place is in a copy of this file.
     pub of: Option<FileId>,

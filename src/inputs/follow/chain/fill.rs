@@ -230,6 +230,12 @@ impl Chain {
     }
 }
 
+/// Whether the first bytes of a file have a line, behind the hole that a truncation left.
+pub(super) fn has_line(data: &[u8], line_max: usize) -> bool {
+    let hole = data.iter().take_while(|byte| **byte == 0).count();
+    data.len() - hole > line_max || memchr(b'\n', &data[hole..]).is_some()
+}
+
 fn add(to: &mut Tally, from: &Tally) {
     let add = |to: &mut [u32], from: &[u32]| to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
     add(&mut to.oddities, &from.oddities);

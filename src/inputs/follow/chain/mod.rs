@@ -99,6 +99,9 @@ pub struct Seed {
     pub family: Family,
     /// When the newest file was changed last, before what is older was looked at; nanoseconds since 1970.
     pub changed: i64,
+    /// When the newest of the older ones was changed last that are left out, for they were read or are followed by themselves;
+    /// nanoseconds since 1970, 0 if there is none.
+    pub left_out: i64,
 }
 
 /// Where a chain without a checkpoint starts.
@@ -259,7 +262,7 @@ impl Chain {
             family: seed.family,
         };
         chain.standing.follow(&chain.progress);
-        let opening = chain.place(seed.generations, seed.saved, seed.first, outlet);
+        let opening = chain.place(seed.generations, seed.saved, seed.first, seed.left_out, outlet);
         outlet.metrics.add(outlet.input, &std::mem::take(&mut chain.tally));
         if let Some(checkpoints) = &outlet.checkpoints {
             checkpoints.attach(&rules.input, &chain.key, &chain.progress);
@@ -385,9 +388,16 @@ impl Chain {
         let (room, plain) = ((source.seen - source.offset) as usize + source::BLOCK, !source.held.gz);
         let found = source.read(context.buf, self.rules.line_max)?;
         let found = self.again.checked(source, context.buf, found);
-        // An empty file says nothing of what it was since it was truncated, nor does its copy.
+        // An empty file says nothing of what it was since it was truncated, nor does its copy. A hole and an unfinished line are
+        // not used yet: whoever writes them is not to have the folder listed each time.
         let emptied = self.truncated == Some(source.held.id);
-        if found != Found::Rewritten && emptied && self.behind.is_empty() && self.read_copies_before() {
+        let uses = match found {
+            Found::Bytes(n) | Found::End(n) if n > 0 && !context.outlet.once && self.skipping.is_none() => {
+                fill::has_line(source.data(context.buf, n), self.rules.line_max)
+            }
+            _ => found != Found::Rewritten,
+        };
+        if uses && emptied && self.behind.is_empty() && self.read_copies_before() {
             return Ok(None);
         }
         match found {

@@ -14,7 +14,7 @@ use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::identity::{self, FileId, Mark};
 use crate::inputs::follow::progress::Span;
 use crate::inputs::follow::resume::{self, Fate};
-use crate::inputs::follow::{source, tracker};
+use crate::inputs::follow::{clock, source, tracker};
 use crate::metrics::Oddity;
 use crate::metrics::followed::{LostBytes, Watching};
 
@@ -24,10 +24,11 @@ impl Chain {
         mut generations: Vec<Arc<Held>>,
         saved: Option<Saved>,
         first: First,
+        left_out: i64,
         outlet: &Outlet,
     ) -> Opening {
         self.sort(&mut generations);
-        self.account_for_copies(&mut generations, saved.as_ref());
+        self.account_for_copies(&mut generations, saved.as_ref(), left_out);
         let size = |held: &Arc<Held>| held.look().map_or(0, |look| look.size);
         let newest = generations.len().saturating_sub(1);
         let (mut at, mut offset) = (if first == First::Oldest { 0 } else { newest }, 0);
@@ -136,12 +137,14 @@ impl Chain {
     }
 
     /// Which copies are accounted for, and which files are left to whoever reads them as such (`truncated.rs`): all of them, if the
-    /// place is in the file that is written to, or in a copy of it.
-    fn account_for_copies(&mut self, generations: &mut Vec<Arc<Held>>, saved: Option<&Saved>) {
+    /// place is in the file that is written to, or in a copy of it. What was changed by `left_out` and is not there was left out.
+    fn account_for_copies(&mut self, generations: &mut Vec<Arc<Held>>, saved: Option<&Saved>, left_out: i64) {
         let Some(file) = generations.last().map(Arc::clone) else { return };
         let older = generations.len() - 1;
         let changed = |held: &Arc<Held>| held.look().map_or(0, |look| look.mtime);
-        let until = |copies: &[Arc<Held>]| copies.iter().map(|copy| changed(copy) + 1).fold(1, i64::max);
+        let floor = left_out.saturating_add(1);
+        let until =
+            |copies: &[Arc<Held>]| copies.iter().map(|copy| changed(copy).saturating_add(1)).fold(floor, i64::max);
         self.copies.until = until(&generations[..older]);
         if self.rules.docker {
             return;
@@ -150,7 +153,8 @@ impl Chain {
         let in_copy = saved.filter(|saved| saved.done.copies.of == Some(file.id));
         self.truncated = Some(file.id).filter(|_| own.is_none_or(|saved| saved.done.offset == 0));
         if let Some(saved) = own.or(in_copy).filter(|saved| saved.done.copies.until > 0) {
-            self.copies.until = saved.done.copies.until + 1;
+            // A clock that was ahead for a moment would hide all copies until it is that late.
+            self.copies.until = saved.done.copies.until.min(truncated::nanos(clock::wall())).saturating_add(1);
             self.copies.sought = 0;
             *generations = generations[files_of(generations, saved, own.is_some())].to_vec();
             if own.is_none() {
@@ -165,9 +169,13 @@ impl Chain {
         }
         let older = generations.len() - 1;
         if let Some(copy) = older.checked_sub(1).map(|at| Arc::clone(&generations[at])).filter(|copy| !copy.gz) {
-            // It is still being made, or its file is still to be truncated.
-            let is_made =
-                |size| size == 0 && copy.id.btime > file.id.btime || truncated::is_begun_with(&file, &copy, size);
+            // It is still being made, or its file is still to be truncated. What was read is no copy of what is not.
+            let is_place = |place: &Place| place.id == copy.id;
+            let was_read = saved.is_some_and(|saved| {
+                is_place(&saved.done) || saved.hold.as_ref().is_some_and(|(hold, _)| is_place(hold))
+            });
+            let may_be = !was_read && !truncated::is_older(&copy, &file);
+            let is_made = |size| may_be && (size == 0 || truncated::is_begun_with(&file, &copy, size));
             if copy.look().is_ok_and(|look| is_made(look.size)) {
                 generations.remove(older - 1);
                 self.copies.until = until(&generations[..older - 1]);
@@ -221,17 +229,7 @@ impl Chain {
     pub(super) fn span(&mut self, held: &Arc<Held>, from: u64, head: Mark, late: bool) {
         let named = self.copy_of.filter(|(copy, _)| *copy == held.id).map_or(held.id, |(_, named)| named);
         let copies = self.copies_known(held);
-        let span = Span {
-            start: self.position,
-            from,
-            held: Arc::clone(held),
-            named,
-            head,
-            late,
-            copies,
-            tail: Mark::default(),
-            end: Mark::default(),
-        };
+        let span = Span { named, head, late, copies, ..Span::of(held, self.position, from) };
         self.unnamed = true;
         self.progress.lock().spans.push_back(span);
     }

@@ -226,7 +226,7 @@ impl Chain {
         match copies.first() {
             Some((copy, _)) if was.begins_like(copy) && has(copy, was.offset) => (true, held(copies), until),
             Some((copy, changed)) if was.begins_like(copy) => {
-                let until = *changed + 1;
+                let until = changed.saturating_add(1);
                 (false, held(copies.split_off(1)), until)
             }
             _ => (false, held(copies), until),
@@ -246,10 +246,8 @@ impl Chain {
             let Ok(look) = copy.look() else { continue };
             // Beside its plain file a compressed one is still being written.
             let is_plain = |other: &Arc<Held>| copy.name.strip_suffix(".gz") == Some(&*other.name);
-            // What was renamed is older than the file.
-            let is_older = !copy.gz && 0 < copy.id.btime && copy.id.btime < file.id.btime;
             if copy.id != file.id
-                && !is_older
+                && !is_older(copy, file)
                 && look.size > 0
                 && !all.iter().any(is_plain)
                 && !self.reads(copy)
@@ -334,8 +332,13 @@ impl Chain {
     }
 }
 
-fn nanos(time: Duration) -> i64 {
+pub(super) fn nanos(time: Duration) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Whether a file was made before another one, and is none of its copies: what was renamed. Of a compressed one nobody knows.
+pub(super) fn is_older(copy: &Arc<Held>, file: &Arc<Held>) -> bool {
+    !copy.gz && 0 < copy.id.btime && copy.id.btime < file.id.btime
 }
 
 /// Whether a file begins with all that is in a copy: it was not truncated since, or not yet.

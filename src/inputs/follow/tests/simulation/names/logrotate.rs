@@ -2,6 +2,7 @@
 //! and copies of what was read.
 
 use super::*;
+use crate::inputs::follow::stored;
 
 impl Stage {
     /// Now, as files have it.
@@ -200,4 +201,69 @@ fn a_cri_line_that_begins_in_a_renamed_file_is_whole_also_after_a_restart_in_the
     stage.put("x.log", &[&format!("{TIME} stdout F and half")]);
     assert_eq!(stage.seconds(2), ["half, and half"]);
     assert_eq!(stage.oddity(Oddity::PartialOrphan), 0);
+}
+
+#[test]
+fn what_was_compressed_and_left_out_does_not_come_when_its_file_is_made_again() {
+    let mut stage = one_file();
+    a_tick();
+    ["2", "3"].iter().for_each(|line| stage.rotate(line));
+    assert_eq!(stage.seconds(12), ["2", "3"]);
+    stage.rename("x.log", "x.log.1");
+    stage.compress("x.log.1");
+    // It has no name, and is quiet until its chain ends.
+    assert_eq!(stage.seconds(100), [""; 0]);
+    File::create(stage.path("x.log")).expect("made");
+    assert_eq!(stage.seconds(1), [""; 0]);
+    stage.put("x.log", &["4"]);
+    stage.change("x.log");
+    assert_eq!(stage.seconds(3), ["4"]);
+}
+
+#[test]
+fn a_renamed_file_that_the_new_one_begins_with_is_read_to_its_end_first() {
+    let lines = |n| vec!["ok"; n];
+    let mut stage = Stage::files(&["*.log"], |root| put(&root.join("x.log"), &lines(100)));
+    assert_eq!(stage.seconds(1).len(), 100);
+    stage.stop();
+    stage.put("x.log", &lines(50));
+    stage.rename("x.log", "x.log.1");
+    stage.put("x.log", &lines(300));
+    stage.start();
+    assert_eq!(stage.seconds(3).len(), 350);
+}
+
+#[test]
+fn a_stored_time_of_copies_that_is_ahead_hides_none_that_are_made_later() {
+    let mut stage = one_file();
+    stage.stop();
+    let path = stage.dir.path().join("data/checkpoints");
+    let mut parsed = stored::read(&fs::read(&path).expect("there"));
+    parsed.entries.values_mut().for_each(|entry| entry.saved.done.copies.until = i64::MAX);
+    fs::write(&path, stored::write(parsed.seq.expect("whole"), &parsed.entries, None)).expect("written");
+    stage.start();
+    assert_eq!(stage.seconds(1), [""; 0]);
+    // Copied and truncated twice between two reads; the first copy is gone.
+    OpenOptions::new().write(true).open(stage.path("x.log")).and_then(|file| file.set_len(0)).expect("truncated");
+    stage.put("x.log", &["3"]);
+    copy_and_truncate(&mut stage, &[]);
+    stage.put("x.log", &["4"]);
+    assert_eq!(stage.seconds(3), ["3", "4"]);
+}
+
+#[test]
+fn a_first_line_that_grows_has_the_folder_not_listed_each_time() {
+    let mut stage = one_file();
+    copy_and_truncate(&mut stage, &[]);
+    assert_eq!(stage.seconds(3), [""; 0]);
+    let listed = hook(|call| matches!(call, Call::List(_)), |_| None);
+    for _ in 0..5 {
+        let file = OpenOptions::new().append(true).open(stage.path("x.log"));
+        file.and_then(|mut file| file.write_all(b"more ")).expect("written");
+        stage.change("x.log");
+        assert_eq!(stage.after(Duration::from_millis(20)), [""; 0]);
+    }
+    assert_eq!(listed.load(Ordering::Relaxed), 0);
+    stage.put("x.log", &["2"]);
+    assert_eq!(stage.seconds(1), ["more more more more more 2"]);
 }
