@@ -160,6 +160,11 @@ impl Chain {
             if own.is_none() {
                 generations.iter().for_each(|copy| self.copies.add(copy));
                 generations.push(file);
+            } else {
+                // Those before it were renamed; one may have been compressed since, with a time of its own.
+                let renamed = &generations[..generations.len() - 1];
+                self.copies.until =
+                    renamed.iter().map(changed).fold(self.copies.until, |until, of| until.max(of.saturating_add(1)));
             }
             return;
         }

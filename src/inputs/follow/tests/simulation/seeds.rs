@@ -84,6 +84,9 @@ const FOUND_OF_LOGROTATE: &[u64] = &[1446, 1581, 1908, 2616, 2716, 2774, 2808, 2
 /// during the look at a start came twice.
 const FOUND_OF_COPYTRUNCATE: &[u64] = &[2685, 3767, 3993, 4979, 5200, 5275];
 
+/// The same of kubelet: a file with the first piece of a line that was compressed while longshore was stopped came again.
+const FOUND_OF_KUBELET: &[u64] = &[1184];
+
 fn wrong_of(program: Program, seeds: &[u64]) -> Vec<String> {
     seeds.iter().flat_map(|seed| campaign_of(program, *seed..*seed + 1, Break::Nothing)).collect()
 }
@@ -93,6 +96,7 @@ fn seeds_that_found_something_find_nothing_any_more() {
     let mut wrong = wrong_of(Program::Docker, FOUND);
     wrong.extend(wrong_of(Program::Logrotate, FOUND_OF_LOGROTATE));
     wrong.extend(wrong_of(Program::CopyTruncate, FOUND_OF_COPYTRUNCATE));
+    wrong.extend(wrong_of(Program::Kubelet, FOUND_OF_KUBELET));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
