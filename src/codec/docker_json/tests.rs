@@ -288,6 +288,14 @@ fn what_is_rare_or_broken_is_left_to_the_plain_way() {
 }
 
 #[test]
+fn a_text_that_ends_in_the_middle_of_an_escape_is_no_text() {
+    // The quote behind it ends what stands in Docker's place for it, not the string.
+    for text in ["", "x", &"x".repeat(63), &"x".repeat(64), r#"{\"a\":1}"#] {
+        fuzz_one(format!("{{\"log\":\"{text}\\{TAIL}").as_bytes());
+    }
+}
+
+#[test]
 fn lost_bytes_are_counted_and_pieces_turn_the_one_pass_off() {
     let lost = format!("{{\"log\":\"{{\\\"a\\\":\\\"x\\ufffdy\\ufffd\\\"}}\\n{TAIL}");
     let batch = decoded(lost.as_bytes(), LogForm::Members);

@@ -148,7 +148,8 @@ pub(crate) fn unescape_block(padded: &[u8], len: usize, out: &mut [u8]) -> Resul
         }
         // Escaped quotes alone, as in JSON within JSON: each begins the next run, and no byte has to be looked at.
         // (A quote escaped by the block's last backslash is seen with the next block.) Decoding a line: 0.203 -> 0.182 us.
-        if escapes == escapes & (found.quote & escaped) >> 1 {
+        // And one behind the text is no part of it.
+        if escapes == escapes & (found.quote & valid & escaped) >> 1 {
             while escapes != 0 {
                 let place = at + escapes.trailing_zeros() as usize;
                 escapes &= escapes - 1;
