@@ -49,6 +49,8 @@ pub struct CopiesKnown {
     /// just after that of the newest one that is known, or when a file was begun that followed a renamed one. 0 in what was
     /// stored before copies were known of.
     pub until: i64,
+    /// There may be copies of the file that nobody saw: it was truncated, or is the first that is known.
+    pub emptied: bool,
     /// The place is in a copy of this file.
     pub of: Option<FileId>,
 }
@@ -164,6 +166,9 @@ fn put_place(out: &mut Vec<u8>, name: &str, place: &Place) -> io::Result<()> {
     if place.copies.until != 0 {
         write!(out, ",\"copies\":{}", place.copies.until)?;
     }
+    if place.copies.emptied {
+        write!(out, ",\"emptied\":true")?;
+    }
     if let Some(of) = place.copies.of {
         write!(out, ",\"copy_of\":")?;
         put_id(out, of)?;
@@ -250,7 +255,11 @@ fn place(value: &Value) -> Option<Place> {
         size: value["size"].as_u64()?,
         next: some_id(&value["next"])?,
         named: some_id(&value["named"])?,
-        copies: CopiesKnown { until: value["copies"].as_i64().unwrap_or(0), of: some_id(&value["copy_of"])? },
+        copies: CopiesKnown {
+            until: value["copies"].as_i64().unwrap_or(0),
+            emptied: value["emptied"].as_bool().unwrap_or(false),
+            of: some_id(&value["copy_of"])?,
+        },
     })
 }
 
@@ -272,6 +281,7 @@ mod tests {
             named: offset.is_multiple_of(3).then_some(FileId { dev: 2, ino: offset, btime: 7 }),
             copies: CopiesKnown {
                 until: i64::try_from(offset).unwrap_or(0),
+                emptied: offset.is_multiple_of(5),
                 of: offset.is_multiple_of(4).then_some(FileId { dev: 3, ino: offset, btime: 8 }),
             },
         };

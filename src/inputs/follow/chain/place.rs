@@ -90,6 +90,10 @@ impl Chain {
                         self.skipping = Some(offset);
                     }
                 }
+                if offset > 0 {
+                    // Nobody wants what was there before.
+                    self.truncated = None;
+                }
                 mark.done = offset;
                 opening.done = opening.bytes;
             }
@@ -151,7 +155,12 @@ impl Chain {
         }
         let own = saved.filter(|saved| saved.done.id == file.id);
         let in_copy = saved.filter(|saved| saved.done.copies.of == Some(file.id));
-        self.truncated = Some(file.id).filter(|_| own.is_none_or(|saved| saved.done.offset == 0));
+        // What is compressed meanwhile beside a file that followed a renamed one is the renamed one's.
+        let is_new = |saved: &Saved| {
+            let known = saved.done.copies;
+            saved.done.offset == 0 && (known.emptied || known.until == 0)
+        };
+        self.truncated = Some(file.id).filter(|_| own.is_none_or(is_new));
         if let Some(saved) = own.or(in_copy).filter(|saved| saved.done.copies.until > 0) {
             // A clock that was ahead for a moment would hide all copies until it is that late.
             self.copies.until = saved.done.copies.until.min(truncated::nanos(clock::wall())).saturating_add(1);

@@ -328,7 +328,7 @@ impl Chain {
     /// What is known of copies, for who is to go on with a file.
     pub(super) fn copies_known(&self, held: &Arc<Held>) -> CopiesKnown {
         let of = self.truncated.filter(|_| self.copies.are_read(held.id));
-        CopiesKnown { until: self.copies.until, of }
+        CopiesKnown { until: self.copies.until, emptied: self.truncated == Some(held.id), of }
     }
 }
 
