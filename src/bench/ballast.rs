@@ -8,7 +8,7 @@
 //! Limit: [`BYTES_MAX`] of disk and page cache.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 /// Bytes of the file, at most: beyond them an output has the memory that there is.
@@ -32,13 +32,7 @@ impl Ballast {
     pub fn make(path: &Path, expected: u64) -> io::Result<Ballast> {
         let left = expected.min(BYTES_MAX);
         let mut file = File::create(path)?;
-        let piece = vec![0; 1 << 20];
-        let mut to_write = left;
-        while to_write > 0 {
-            let len = to_write.min(piece.len() as u64);
-            file.write_all(&piece[..len as usize])?;
-            to_write -= len;
-        }
+        io::copy(&mut io::repeat(0).take(left), &mut file)?;
         Ok(Ballast { file, path: path.to_owned(), expected, left })
     }
 

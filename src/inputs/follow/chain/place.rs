@@ -146,10 +146,12 @@ impl Chain {
         let Some(file) = generations.last().map(Arc::clone) else { return };
         let older = generations.len() - 1;
         let changed = |held: &Arc<Held>| held.look().map_or(0, |look| look.mtime);
+        // Just after the last change of any of them, and of what is known already.
+        let until = |copies: &[Arc<Held>], known: i64| {
+            copies.iter().map(|copy| changed(copy).saturating_add(1)).fold(known, i64::max)
+        };
         let floor = left_out.saturating_add(1);
-        let until =
-            |copies: &[Arc<Held>]| copies.iter().map(|copy| changed(copy).saturating_add(1)).fold(floor, i64::max);
-        self.copies.until = until(&generations[..older]);
+        self.copies.until = until(&generations[..older], floor);
         if self.rules.docker {
             return;
         }
@@ -171,9 +173,7 @@ impl Chain {
                 generations.push(file);
             } else {
                 // Those before it were renamed; one may have been compressed since, with a time of its own.
-                let renamed = &generations[..generations.len() - 1];
-                self.copies.until =
-                    renamed.iter().map(changed).fold(self.copies.until, |until, of| until.max(of.saturating_add(1)));
+                self.copies.until = until(&generations[..generations.len() - 1], self.copies.until);
             }
             return;
         }
@@ -192,7 +192,7 @@ impl Chain {
             let is_made = |size| may_be && (size == 0 || truncated::is_begun_with(&file, &copy, size));
             if copy.look().is_ok_and(|look| is_made(look.size)) {
                 generations.remove(older - 1);
-                self.copies.until = until(&generations[..older - 1]);
+                self.copies.until = until(&generations[..older - 1], floor);
             }
         }
     }

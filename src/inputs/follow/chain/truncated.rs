@@ -26,7 +26,7 @@ use super::{Chain, linger};
 use crate::inputs::follow::checkpoint::CopiesKnown;
 use crate::inputs::follow::clock;
 use crate::inputs::follow::generations::Held;
-use crate::inputs::follow::identity::{self, FileId, HEAD_BYTES, Mark};
+use crate::inputs::follow::identity::{self, FileId, Mark};
 use crate::inputs::follow::source;
 use crate::metrics::Oddity;
 use crate::metrics::followed::LostBytes;
@@ -349,6 +349,5 @@ pub(super) fn is_begun_with(file: &Arc<Held>, copy: &Arc<Held>, size: u64) -> bo
     }
     let tail = copy.file().and_then(|copy| identity::tail_of(&copy, size));
     let (Ok(head), Ok(tail)) = (source::head_of(copy), tail) else { return false };
-    let len = head.len.min(u32::try_from(size).unwrap_or(u32::MAX)) as usize;
-    len > 0 && len <= HEAD_BYTES && source::has_marks(file, head, tail, size)
+    size > 0 && head.is_known() && source::has_marks(file, head, tail, size)
 }
