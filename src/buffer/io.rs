@@ -14,6 +14,10 @@ use rustix::io::Errno;
 
 use super::frame::BLOCK;
 
+mod release; // removed files whose blocks are still to be given back
+
+use release::Release;
+
 /// One read or write may be interrupted so often.
 const INTERRUPTED_MAX: u32 = 1000;
 
@@ -130,6 +134,7 @@ pub struct Disk {
     folder: OwnedFd,
     /// A direct write was refused: not asked again.
     no_direct: AtomicBool,
+    release: Release,
 }
 
 /// A smaller write is copied faster than its pages are handed to the device.
@@ -141,7 +146,7 @@ impl Disk {
     /// Opens a folder.
     pub fn open(folder: &Path) -> io::Result<Disk> {
         let folder = fs::open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Disk { folder, no_direct: AtomicBool::new(false) })
+        Ok(Disk { folder, no_direct: AtomicBool::new(false), release: Release::default() })
     }
 
     /// Writes what it can past the page cache; gives how much, in whole blocks.
@@ -216,7 +221,11 @@ impl Io for Disk {
     }
 
     fn fallocate(&self, file: &OwnedFd, len: u64) -> io::Result<()> {
-        match fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+        let mut kept = fs::fallocate(file, FallocateFlags::empty(), 0, len);
+        if matches!(kept, Err(Errno::NOSPC | Errno::DQUOT)) && self.release.wait() {
+            kept = fs::fallocate(file, FallocateFlags::empty(), 0, len);
+        }
+        match kept {
             Ok(()) => Ok(()),
             // Some file systems can not; then a full disk shows at the write.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(fs::ftruncate(file, len)?),
@@ -229,7 +238,11 @@ impl Io for Disk {
     }
 
     fn unlink(&self, name: &str) -> io::Result<()> {
-        Ok(fs::unlinkat(&self.folder, name, AtFlags::empty())?)
+        // Its blocks are not waited for.
+        let file = fs::openat(&self.folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        fs::unlinkat(&self.folder, name, AtFlags::empty())?;
+        file.into_iter().for_each(|file| self.release.close(file));
+        Ok(())
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
