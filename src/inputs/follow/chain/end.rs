@@ -63,6 +63,7 @@ impl Chain {
             if let Some(source) = self.source.take() {
                 let grew = if newer_has_data { clock::now() } else { self.grew };
                 let skipping = self.skipping.take();
+                self.account_for_read(&source.held);
                 self.lingering.push(linger::Lingering::new(source, grew, skipping));
             }
             return None;
@@ -88,6 +89,7 @@ impl Chain {
         self.close(context.outlet);
         if let Some(source) = self.source.take() {
             let end = (source.offset, source.tail());
+            self.account_for_read(&source.held);
             self.remember(&source.held, source.held.gz.then_some(end));
         }
         self.standing.completed();

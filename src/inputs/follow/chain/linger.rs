@@ -223,6 +223,7 @@ impl Chain {
                 self.close(context.outlet);
                 self.flush_lane(context.outlet);
                 late.skipping = self.take_back_aside();
+                self.account_for_read(&held);
                 let Some(source) = std::mem::replace(&mut self.source, main) else { continue };
                 late.source = source;
                 if let Some((held, from)) = self.source.as_ref().map(|main| (Arc::clone(&main.held), main.offset)) {

@@ -22,12 +22,13 @@ impl Chain {
     pub(super) fn place(
         &mut self,
         mut generations: Vec<Arc<Held>>,
-        saved: Option<Saved>,
+        mut saved: Option<Saved>,
         first: First,
         left_out: i64,
         outlet: &Outlet,
     ) -> Opening {
         self.sort(&mut generations);
+        saved.iter_mut().for_each(|saved| find_by_time(&mut saved.done, &generations));
         self.account_for_copies(&mut generations, saved.as_ref(), left_out);
         let size = |held: &Arc<Held>| held.look().map_or(0, |look| look.size);
         let newest = generations.len().saturating_sub(1);
@@ -44,7 +45,7 @@ impl Chain {
                 let gone = matches!(start.fate, Fate::Gone | Fate::GoneComplete);
                 let of_copies = saved.done.copies.of.is_some();
                 let older =
-                    if gone && !self.rules.docker && !of_copies { made_before(&generations, &saved) } else { 0 };
+                    if gone && !self.rules.docker && !of_copies { self.made_before(&generations, &saved) } else { 0 };
                 if older == generations.len() {
                     self.wait_for_newer(&generations, &saved, outlet);
                     return Opening { done: opening.bytes, ..opening };
@@ -53,9 +54,8 @@ impl Chain {
                 // Compressed meanwhile: its records keep their names. (Those of a file that was truncated are its own.)
                 let is_gone = |named: &FileId| generations.iter().all(|held| held.id != *named);
                 self.copy_of = start.named.filter(is_gone).map(|named| (generations[start.at].id, named));
-                if matches!(start.fate, Fate::Found | Fate::Rewritten) || first == First::Oldest {
-                    (at, offset) = (start.at, start.offset);
-                }
+                // Wherever a chain without a checkpoint would start: what came after the place is wanted.
+                (at, offset) = (start.at, start.offset);
                 if gone {
                     at = at.max(older).max(self.older_than(&generations, saved.last));
                 }
@@ -121,6 +121,25 @@ impl Chain {
         opening
     }
 
+    /// How many of the generations, oldest first, were rotated away before the file of a stored place was made. A compressed
+    /// file was made later than what is in it, but keeps the time of its last change; that may be after the next file was
+    /// made, by as much as a writer takes to go over to it. So of a place in a compressed one what it was before tells.
+    fn made_before(&self, generations: &[Arc<Held>], saved: &Saved) -> usize {
+        const GOING_OVER: i64 = 2_000_000_000;
+        let made = birth_of(&saved.done);
+        let is_older = |held: &Arc<Held>| {
+            if held.gz {
+                return made > 0 && held.look().is_ok_and(|look| look.mtime < made.saturating_add(GOING_OVER));
+            }
+            0 < held.id.btime && held.id.btime < made
+        };
+        // The place was in a copy of a file that is truncated: when those were made tells nothing of their order.
+        if generations.last().is_some_and(|newest| *newest.path == *self.family.path() && is_older(newest)) {
+            return 0;
+        }
+        generations.iter().rposition(is_older).map_or(0, |last| last + 1)
+    }
+
     /// What was being read is gone, and all that is there was rotated before it: that was read, or never asked for. The
     /// checkpoint stays until there is a file to read.
     fn wait_for_newer(&mut self, older: &[Arc<Held>], saved: &Saved, outlet: &Outlet) {
@@ -162,7 +181,11 @@ impl Chain {
             let known = saved.done.copies;
             saved.done.offset == 0 && (known.emptied || known.until == 0)
         };
-        self.truncated = Some(file.id).filter(|_| own.is_none_or(is_new));
+        let follows = generations[..older].iter().any(|held| truncated::is_older(held, &file))
+            || saved.is_some_and(|saved| {
+                saved.done.copies.of.is_none() && (1..file.id.btime).contains(&birth_of(&saved.done))
+            });
+        self.truncated = Some(file.id).filter(|_| own.is_none_or(is_new) && !follows);
         if let Some(saved) = own.or(in_copy).filter(|saved| saved.done.copies.until > 0) {
             // A clock that was ahead for a moment would hide all copies until it is that late.
             self.copies.until = saved.done.copies.until.min(truncated::nanos(clock::wall())).saturating_add(1);
@@ -202,7 +225,7 @@ impl Chain {
         self.open(Arc::clone(&was.held), was.offset);
         let Some(source) = &self.source else { return };
         let is_there = (!was.tail.is_known() || source.tail() == was.tail)
-            && source::has_marks(&was.held, was.head, Mark::default(), 0);
+            && source::shows_marks(&was.held, was.head, Mark::default(), 0).unwrap_or(true);
         if let Some(span) = self.progress.lock().spans.back_mut() {
             (span.head, span.tail) = (was.head, was.tail);
         }
@@ -257,6 +280,28 @@ fn was_read(held: &Arc<Held>, saved: &Saved, holds: bool) -> Was {
     Was { held: Arc::clone(held), head, tail, offset, seen, end: None }
 }
 
+/// A copy of which nothing was read may begin with a hole, and so not be known by its content once it is compressed: its time
+/// tells that it is the one that was begun last.
+fn find_by_time(place: &mut Place, generations: &[Arc<Held>]) {
+    if place.offset > 0 || place.copies.of.is_none() || resume::locate(generations, place).is_some() {
+        return;
+    }
+    let is_it = |held: &&Arc<Held>| {
+        held.look().is_ok_and(|look| look.mtime == place.copies.until)
+            && source::has_marks(held, place.head, Mark::default(), 0)
+    };
+    if let Some(copy) = generations.iter().find(is_it) {
+        place.named.get_or_insert(place.id);
+        place.id = copy.id;
+    }
+}
+
+/// When the file was made that a place lies in, or that was compressed to it; 0 if nobody knows.
+fn birth_of(place: &Place) -> i64 {
+    let plain = place.named.or((!place.name.ends_with(".gz")).then_some(place.id));
+    plain.map_or(0, |plain| plain.btime)
+}
+
 /// Those of the generations, oldest first, that what is known of a stored place lies in: in the newest one (its `own`), or in copies
 /// of that. An unfinished line may begin in a file before the one where the place is.
 fn files_of(generations: &[Arc<Held>], saved: &Saved, own: bool) -> Range<usize> {
@@ -273,19 +318,4 @@ fn files_of(generations: &[Arc<Held>], saved: &Saved, own: bool) -> Range<usize>
             start.at..start.at + usize::from(found)
         }
     }
-}
-
-/// How many of the generations, oldest first, were rotated away before the file of a stored place was made. A compressed
-/// file was made later than what is in it, but keeps the time of its last change; that may be after the next file was
-/// made, by as much as a writer takes to go over to it.
-fn made_before(generations: &[Arc<Held>], saved: &Saved) -> usize {
-    const GOING_OVER: i64 = 2_000_000_000;
-    let made = saved.done.id.btime;
-    let is_older = |held: &Arc<Held>| {
-        if held.gz {
-            return made > 0 && held.look().is_ok_and(|look| look.mtime < made.saturating_add(GOING_OVER));
-        }
-        0 < held.id.btime && held.id.btime < made
-    };
-    generations.iter().rposition(is_older).map_or(0, |last| last + 1)
 }

@@ -104,7 +104,7 @@ impl Was {
 
     /// Whether a copy is of what was read, and has less of it. (One that is shorter than the head is read once more.)
     fn begins_like(&self, copy: &Arc<Held>) -> bool {
-        !has(copy, self.end().1) && source::has_marks(copy, self.head, Mark::default(), 0)
+        source::has_marks(copy, self.head, Mark::default(), 0) && !has(copy, self.end().1)
     }
 }
 
@@ -284,14 +284,11 @@ impl Chain {
         let unchanged = |source: &source::Source| source.held.look().is_ok_and(|look| look.mtime == self.copies.sought);
         let Some(file) = self.source.as_ref().filter(|source| !unchanged(source)) else { return false };
         let file = Arc::clone(&file.held);
-        // What was renamed is not truncated: what is compressed of it is its own.
-        if identity::id_of(&self.family.path()) != Some(file.id) {
-            return false;
-        }
         let copies = self.copies_there(&file).into_iter();
         let copies: Vec<_> =
             copies.filter(|(copy, changed)| !self.copies.is_known(copy, *changed, self.copies.until)).collect();
-        if copies.is_empty() {
+        // What was renamed is not truncated: what is compressed of it, if only since the last line above, is its own.
+        if copies.is_empty() || identity::id_of(&self.family.path()) != Some(file.id) {
             return false;
         }
         self.source = None;
@@ -317,6 +314,15 @@ impl Chain {
         // What is older than a file that follows a renamed one is none of its copies.
         if self.truncated.is_none() {
             self.copies.until = self.copies.until.max(nanos(clock::wall()));
+        }
+    }
+
+    /// A file was read as far as it goes by now. Once it is renamed and compressed it keeps the time of its last change, and is
+    /// no copy of the one that follows it.
+    pub(super) fn account_for_read(&mut self, held: &Arc<Held>) {
+        if !self.copies.are_read(held.id) {
+            let changed = held.look().map_or(0, |look| look.mtime);
+            self.copies.until = self.copies.until.max(changed.saturating_add(1));
         }
     }
 

@@ -69,6 +69,8 @@ struct OneFile {
     folder: PathBuf,
     /// It is a container's.
     docker: bool,
+    /// Nothing is stored of it yet.
+    is_new: bool,
 }
 
 impl OneFile {
@@ -104,7 +106,8 @@ impl Layout for OneFile {
     }
 
     fn first(&self, _: &Family) -> First {
-        First::Oldest
+        // Where something is stored, that tells, and nothing else.
+        if self.is_new { First::Oldest } else { First::Tail }
     }
 
     fn denied_hint(&self) -> &'static str {
@@ -203,7 +206,10 @@ fn docker_rules() -> Rules {
 
 fn begin(folder: &Path, data: &Path, runtime: &Handle, rules: Rules) -> std::io::Result<Life> {
     let docker = rules.docker;
-    begin_with(&mut |_| Box::new(OneFile { folder: folder.to_owned(), docker }), data, runtime, rules)
+    let mut layout = |known: &Checkpoints| -> Box<dyn Layout> {
+        Box::new(OneFile { folder: folder.to_owned(), docker, is_new: known.keys("in").is_empty() })
+    };
+    begin_with(&mut layout, data, runtime, rules)
 }
 
 /// The same for any folders and names.
@@ -419,9 +425,6 @@ impl Run {
         self.deliver();
     }
 }
-
-/// So many seeds at a time: each has two inotify instances, of which a user may have 128.
-const THREADS: u64 = 4;
 
 static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
 

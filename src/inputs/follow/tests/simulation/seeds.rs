@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// So many seeds at a time: each has two inotify instances, of which a user may have 128.
+const THREADS: u64 = 4;
+
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }

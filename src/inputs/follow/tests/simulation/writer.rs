@@ -126,7 +126,7 @@ pub struct Writer {
     file: Option<File>,
     /// The generation of that file.
     current: usize,
-    /// When the last rotation began.
+    /// When the last step of a rotation was taken.
     rotated: Duration,
     packed: Option<(File, usize)>,
     pub copies: copytruncate::Copies,
@@ -238,6 +238,9 @@ impl Writer {
             }
             return;
         };
+        if !matches!(step, Step::Rest(_)) {
+            self.rotated = self.now;
+        }
         match step {
             Step::Remove(name) => {
                 let _ = fs::remove_file(self.folder.join(&name));

@@ -10,13 +10,13 @@ impl Stage {
         self.wall + self.now
     }
 
-    fn change(&self, name: &str) {
+    pub(super) fn change(&self, name: &str) {
         let file = OpenOptions::new().append(true).open(self.path(name)).expect("there");
         file.set_modified(self.time()).expect("set");
     }
 
     /// Compresses a file as logrotate does: the compressed one has the time of the plain one.
-    fn compress(&self, name: &str) {
+    pub(super) fn compress(&self, name: &str) {
         let (plain, copy) = (self.path(name), self.path(&format!("{name}.gz")));
         packed(&copy, &fs::read_to_string(&plain).expect("there"));
         let changed = fs::metadata(&plain).and_then(|meta| meta.modified()).expect("there");
@@ -25,7 +25,7 @@ impl Stage {
     }
 
     /// Rotates and compresses at once; the new file has that line.
-    fn rotate(&self, line: &str) {
+    pub(super) fn rotate(&self, line: &str) {
         for n in (1..9).rev() {
             let _ = fs::rename(self.path(&format!("x.log.{n}.gz")), self.path(&format!("x.log.{}.gz", n + 1)));
         }
@@ -37,7 +37,7 @@ impl Stage {
     }
 }
 
-fn one_file() -> Stage {
+pub(super) fn one_file() -> Stage {
     let mut stage = Stage::files(&["*.log"], |root| put(&root.join("x.log"), &["1"]));
     assert_eq!(stage.seconds(1), ["1"]);
     stage
@@ -151,7 +151,7 @@ fn a_renamed_file_that_is_read_again_while_the_next_one_waits_is_not_read_on_twi
 }
 
 /// As `copytruncate` does it, at the simulation's time; what is `written` meanwhile is in no copy.
-fn copy_and_truncate(stage: &mut Stage, written: &[&str]) {
+pub(super) fn copy_and_truncate(stage: &mut Stage, written: &[&str]) {
     fs::copy(stage.path("x.log"), stage.path("x.log.1")).expect("copied");
     stage.change("x.log.1");
     if !written.is_empty() {

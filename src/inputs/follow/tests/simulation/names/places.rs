@@ -1,0 +1,139 @@
+//! Where a start goes on among files that were renamed, compressed, or copied and truncated meanwhile.
+
+use super::logrotate::{copy_and_truncate, one_file};
+use super::*;
+use crate::inputs::follow::identity::FileId;
+use crate::inputs::follow::stored;
+
+/// Changes what is stored of the only chain of a stage that stands still.
+fn store(stage: &Stage, change: impl Fn(&mut stored::Entry)) {
+    let path = stage.dir.path().join("data/checkpoints");
+    let mut parsed = stored::read(&fs::read(&path).expect("there"));
+    parsed.entries.values_mut().for_each(change);
+    fs::write(&path, stored::write(parsed.seq.expect("whole"), &parsed.entries, None)).expect("written");
+}
+
+#[test]
+fn a_compressed_file_that_was_being_read_and_is_gone_does_not_hide_the_one_after_it() {
+    let mut stage = one_file();
+    stage.stop();
+    a_tick();
+    stage.put("x.log", &["2"]);
+    stage.rotate("3");
+    stage.start();
+    // Nothing of it is delivered.
+    let came = stage.unsettled(3);
+    assert_eq!(came.iter().map(|shipment| shipment.batch.len()).sum::<usize>(), 2);
+    stage.stop();
+    drop(came);
+    // Only that of the new file is left, compressed as well; that was written to for longer than its writer took to go over to it.
+    stage.change("x.log");
+    stage.rotate("4");
+    stage.remove("x.log.2.gz");
+    stage.start();
+    // After the record of the gap.
+    assert_eq!(stage.seconds(3)[1..], ["3", "4"]);
+    assert_eq!(stage.generations(Generation::Lost), 1);
+}
+
+#[test]
+fn a_copy_that_was_being_read_and_is_gone_does_not_hide_the_file_that_it_was_made_of() {
+    let mut stage = one_file();
+    stage.stop();
+    store(&stage, |entry| {
+        let done = &mut entry.saved.done;
+        done.id = FileId { ino: 1, btime: done.id.btime + 1_000_000_000, ..done.id };
+        (done.name, done.offset, done.head.hash) = ("x.log.2".to_owned(), 0, 1);
+    });
+    stage.start();
+    // After the record of the gap.
+    assert_eq!(stage.seconds(3).last().map(String::as_str), Some("1"));
+}
+
+#[test]
+fn what_is_compressed_of_a_renamed_file_after_a_start_is_no_copy_of_the_next_one() {
+    let mut stage = one_file();
+    stage.stop();
+    a_tick();
+    stage.put("x.log", &["2"]);
+    stage.rename("x.log", "x.log.20261124-100000");
+    File::create(stage.path("x.log")).expect("made");
+    stage.start();
+    assert_eq!(stage.seconds(1), ["2"]);
+    stage.put("x.log", &["3"]);
+    assert_eq!(stage.seconds(40), ["3"]);
+    stage.stop();
+    // Nothing of the new file had been delivered, for all that is stored.
+    store(&stage, |entry| entry.saved.done.offset = 0);
+    packed(&stage.path("x.log.20261124-100000.gz"), "1\n2\n");
+    stage.remove("x.log.20261124-100000");
+    stage.start();
+    assert_eq!(stage.seconds(3), ["3"]);
+}
+
+#[test]
+fn what_is_renamed_and_compressed_while_copies_are_looked_for_is_no_copy_of_itself() {
+    let mut stage = Stage::files(&["*.log"], |root| drop(File::create(root.join("x.log"))));
+    assert_eq!(stage.seconds(3), [""; 0]);
+    stage.put("x.log", &["2"]);
+    stage.change("x.log");
+    let (root, mut done) = (stage.root.clone(), false);
+    disk::set_hook(Some(Box::new(move |call| {
+        if matches!(call, Call::List(_)) && !std::mem::replace(&mut done, true) {
+            let (plain, copy) = (root.join("x.log.1"), root.join("x.log.1.gz"));
+            fs::rename(root.join("x.log"), &plain).expect("renamed");
+            File::create(root.join("x.log")).expect("made");
+            packed(&copy, "2\n");
+            let changed = fs::metadata(&plain).and_then(|meta| meta.modified()).expect("there");
+            OpenOptions::new().append(true).open(copy).and_then(|file| file.set_modified(changed)).expect("set");
+            fs::remove_file(plain).expect("removed");
+        }
+        Ok(())
+    })));
+    let came = stage.seconds(12);
+    disk::set_hook(None);
+    assert_eq!(came, ["2"]);
+}
+
+#[test]
+fn a_copy_that_begins_with_a_hole_and_is_compressed_before_anything_of_it_was_delivered_comes() {
+    let mut stage = one_file();
+    copy_and_truncate(&mut stage, &[]);
+    assert_eq!(stage.seconds(3), [""; 0]);
+    // Written without `O_APPEND`, copied and truncated before anybody looks.
+    OpenOptions::new().write(true).open(stage.path("x.log")).and_then(|file| file.set_len(4096)).expect("written");
+    stage.put("x.log", &["2"]);
+    stage.rename("x.log.1", "x.log.2");
+    copy_and_truncate(&mut stage, &[]);
+    let came = stage.unsettled(3);
+    assert_eq!(came.iter().map(|shipment| shipment.batch.len()).sum::<usize>(), 1);
+    stage.stop();
+    drop(came);
+    stage.compress("x.log.1");
+    stage.start();
+    let came = stage.seconds(3);
+    assert_eq!(came.iter().map(|line| line.trim_start_matches('\0')).collect::<Vec<_>>(), ["2"]);
+}
+
+#[test]
+fn a_late_line_of_a_renamed_file_is_no_reason_to_read_it_again_once_it_is_compressed() {
+    let mut stage = one_file();
+    stage.stop();
+    stage.rename("x.log", "x.log.1");
+    File::create(stage.path("x.log")).expect("made");
+    stage.start();
+    assert_eq!(stage.seconds(1), [""; 0]);
+    stage.put("x.log.1", &["late"]);
+    stage.change("x.log.1");
+    stage.put("x.log", &["2"]);
+    let mut came = stage.seconds(40);
+    came.sort();
+    assert_eq!(came, ["2", "late"]);
+    stage.compress("x.log.1");
+    // It is let go of.
+    assert_eq!(stage.seconds(60), [""; 0]);
+    OpenOptions::new().write(true).open(stage.path("x.log")).and_then(|file| file.set_len(0)).expect("truncated");
+    stage.put("x.log", &["3"]);
+    stage.change("x.log");
+    assert_eq!(stage.seconds(3), ["3"]);
+}
