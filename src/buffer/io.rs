@@ -221,8 +221,10 @@ impl Io for Disk {
     }
 
     fn fallocate(&self, file: &OwnedFd, len: u64) -> io::Result<()> {
+        let some_waited = self.release.is_busy();
         let mut kept = fs::fallocate(file, FallocateFlags::empty(), 0, len);
-        if matches!(kept, Err(Errno::NOSPC | Errno::DQUOT)) && self.release.wait() {
+        // Some may have come since, and all may be closed by now.
+        if matches!(kept, Err(Errno::NOSPC | Errno::DQUOT)) && (self.release.wait() || some_waited) {
             kept = fs::fallocate(file, FallocateFlags::empty(), 0, len);
         }
         match kept {
@@ -239,7 +241,7 @@ impl Io for Disk {
 
     fn unlink(&self, name: &str) -> io::Result<()> {
         // Its blocks are not waited for.
-        let file = fs::openat(&self.folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        let file = self.open(name);
         fs::unlinkat(&self.folder, name, AtFlags::empty())?;
         file.into_iter().for_each(|file| self.release.close(file));
         Ok(())

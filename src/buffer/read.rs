@@ -272,7 +272,10 @@ impl<F> Walk<F> {
             };
             place.failures = 0;
             if !head.is_intact(self.seed, &payload) {
-                // Whether it counts as lost is for the sums to say.
+                // Whether it counts as lost is for the sums to say. What was removed meanwhile is cut.
+                if lock(books).segments.iter().all(|segment| segment.name != name) {
+                    return Ok(None);
+                }
                 let mut frame = head.encode(self.seed).to_vec();
                 frame.extend_from_slice(&payload);
                 quarantine::keep(io, &format!("{}-{at}.frame", name.text()), &frame);
