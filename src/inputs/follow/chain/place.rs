@@ -126,15 +126,14 @@ impl Chain {
     /// made, by as much as a writer takes to go over to it. So of a place in a compressed one what it was before tells.
     fn made_before(&self, generations: &[Arc<Held>], saved: &Saved) -> usize {
         const GOING_OVER: i64 = 2_000_000_000;
-        let made = birth_of(&saved.done);
-        let is_older = |held: &Arc<Held>| {
-            if held.gz {
-                return made > 0 && held.look().is_ok_and(|look| look.mtime < made.saturating_add(GOING_OVER));
-            }
-            0 < held.id.btime && held.id.btime < made
+        let (made, path) = (birth_of(&saved.done), self.family.path());
+        let is_older = |held: &Arc<Held>| match held.gz {
+            true => made > 0 && held.look().is_ok_and(|look| look.mtime < made.saturating_add(GOING_OVER)),
+            false => 0 < held.id.btime && held.id.btime < made,
         };
         // The place was in a copy of a file that is truncated: when those were made tells nothing of their order.
-        if generations.last().is_some_and(|newest| *newest.path == *self.family.path() && is_older(newest)) {
+        let in_base = path.file_name().is_some_and(|base| *base == *saved.done.name);
+        if !in_base && generations.last().is_some_and(|newest| *newest.path == *path && is_older(newest)) {
             return 0;
         }
         generations.iter().rposition(is_older).map_or(0, |last| last + 1)
@@ -177,15 +176,13 @@ impl Chain {
         let own = saved.filter(|saved| saved.done.id == file.id);
         let in_copy = saved.filter(|saved| saved.done.copies.of == Some(file.id));
         // What is compressed meanwhile beside a file that followed a renamed one is the renamed one's.
+        let follows = saved
+            .is_some_and(|saved| saved.done.copies.of.is_none() && (1..file.id.btime).contains(&birth_of(&saved.done)));
         let is_new = |saved: &Saved| {
             let known = saved.done.copies;
             saved.done.offset == 0 && (known.emptied || known.until == 0)
         };
-        let follows = generations[..older].iter().any(|held| truncated::is_older(held, &file))
-            || saved.is_some_and(|saved| {
-                saved.done.copies.of.is_none() && (1..file.id.btime).contains(&birth_of(&saved.done))
-            });
-        self.truncated = Some(file.id).filter(|_| own.is_none_or(is_new) && !follows);
+        self.truncated = Some(file.id).filter(|_| own.map_or(!follows, is_new));
         if let Some(saved) = own.or(in_copy).filter(|saved| saved.done.copies.until > 0) {
             // A clock that was ahead for a moment would hide all copies until it is that late.
             self.copies.until = saved.done.copies.until.min(truncated::nanos(clock::wall())).saturating_add(1);
@@ -290,7 +287,8 @@ fn find_by_time(place: &mut Place, generations: &[Arc<Held>]) {
         held.look().is_ok_and(|look| look.mtime == place.copies.until)
             && source::has_marks(held, place.head, Mark::default(), 0)
     };
-    if let Some(copy) = generations.iter().find(is_it) {
+    let older = generations.split_last().map_or(&[][..], |(_, older)| older);
+    if let Some(copy) = older.iter().find(is_it) {
         place.named.get_or_insert(place.id);
         place.id = copy.id;
     }

@@ -137,3 +137,20 @@ fn a_late_line_of_a_renamed_file_is_no_reason_to_read_it_again_once_it_is_compre
     stage.change("x.log");
     assert_eq!(stage.seconds(3), ["3"]);
 }
+
+#[test]
+fn a_copy_that_is_made_while_stopped_comes_also_beside_what_somebody_renamed_long_ago() {
+    let mut stage = Stage::files(&["*.log"], |root| {
+        put(&root.join("x.log-20260101"), &["0"]);
+        a_tick();
+        File::create(root.join("x.log")).expect("made");
+    });
+    assert_eq!(stage.seconds(3), [""; 0]);
+    stage.stop();
+    stage.put("x.log", &["1"]);
+    fs::copy(stage.path("x.log"), stage.path("x.log.1")).expect("copied");
+    OpenOptions::new().write(true).open(stage.path("x.log")).and_then(|file| file.set_len(0)).expect("truncated");
+    stage.start();
+    stage.put("x.log", &["2"]);
+    assert_eq!(stage.seconds(3), ["1", "2"]);
+}
