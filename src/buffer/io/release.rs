@@ -11,9 +11,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::thread;
 
 use rustix::fs;
+
+use crate::workers::Workers;
 
 /// Files that wait to be closed, at most.
 const WAITING_MAX: usize = 2;
@@ -66,7 +67,7 @@ fn begin(open: &Arc<Open>) -> Option<SyncSender<OwnedFd>> {
             open.change(-1);
         }
     };
-    thread::Builder::new().name("log-release".to_owned()).spawn(body).ok()?;
+    Workers::default().spawn("log-release", body).ok()?;
     Some(sender)
 }
 
