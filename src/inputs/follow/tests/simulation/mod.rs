@@ -69,7 +69,7 @@ struct OneFile {
     folder: PathBuf,
     /// It is a container's.
     docker: bool,
-    /// Nothing is stored of it yet.
+    /// Nothing is stored of it yet: else that tells where to go on.
     is_new: bool,
 }
 
@@ -106,7 +106,6 @@ impl Layout for OneFile {
     }
 
     fn first(&self, _: &Family) -> First {
-        // Where something is stored, that tells, and nothing else.
         if self.is_new { First::Oldest } else { First::Tail }
     }
 
@@ -206,10 +205,8 @@ fn docker_rules() -> Rules {
 
 fn begin(folder: &Path, data: &Path, runtime: &Handle, rules: Rules) -> std::io::Result<Life> {
     let docker = rules.docker;
-    let mut layout = |known: &Checkpoints| -> Box<dyn Layout> {
-        Box::new(OneFile { folder: folder.to_owned(), docker, is_new: known.keys("in").is_empty() })
-    };
-    begin_with(&mut layout, data, runtime, rules)
+    let file = |known: &Checkpoints| OneFile { folder: folder.to_owned(), docker, is_new: known.keys("in").is_empty() };
+    begin_with(&mut |known| Box::new(file(known)), data, runtime, rules)
 }
 
 /// The same for any folders and names.
@@ -344,7 +341,8 @@ impl Run {
                     Err(_) if self.world.borrow().writer.copies.fragments.contains(text.trim_start_matches('\0')) => {}
                     Err(_) => self.wrong = Some(format!("a record that was never written: {text:?}")),
                 }
-                last = self.arrived.last().copied();
+                // Of this life: a row may be the rest of a line that is gone.
+                last = self.arrived[life.from..].last().copied();
             }
             let number = life.batches.len();
             life.batches.push((last, false));
