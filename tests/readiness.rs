@@ -85,7 +85,8 @@ fn a_full_disk_log_turns_readiness_red_until_it_takes_records_again() {
         thread::sleep(Duration::from_millis(50));
     }
     let server = Server::start_at(target, |_, _| Answer::status(200));
-    node.wait_for("readiness", |node| ready(node).0 == 200);
+    // By its jitter the next try may be a minute away.
+    node.wait_within(Duration::from_secs(90), "readiness", &mut |node| ready(node).0 == 200);
     let sent: u32 = load.into_iter().map(|sender| sender.join().expect("a sender that ends")).sum();
     assert_eq!(sent, senders as u32 * records);
     node.wait_for("all that was sent", |node| node.delivered("central") == u64::from(sent));
