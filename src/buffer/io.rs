@@ -221,10 +221,9 @@ impl Io for Disk {
     }
 
     fn fallocate(&self, file: &OwnedFd, len: u64) -> io::Result<()> {
-        let some_waited = self.release.is_busy();
         let mut kept = fs::fallocate(file, FallocateFlags::empty(), 0, len);
-        // Some may have come since, and all may be closed by now.
-        if matches!(kept, Err(Errno::NOSPC | Errno::DQUOT)) && (self.release.wait() || some_waited) {
+        if matches!(kept, Err(Errno::NOSPC | Errno::DQUOT)) {
+            self.release.wait();
             kept = fs::fallocate(file, FallocateFlags::empty(), 0, len);
         }
         match kept {

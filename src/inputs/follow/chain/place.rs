@@ -14,7 +14,7 @@ use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::identity::{self, FileId, Mark};
 use crate::inputs::follow::progress::Span;
 use crate::inputs::follow::resume::{self, Fate};
-use crate::inputs::follow::{clock, source, tracker};
+use crate::inputs::follow::{source, tracker};
 use crate::metrics::Oddity;
 use crate::metrics::followed::{LostBytes, Watching};
 
@@ -126,14 +126,14 @@ impl Chain {
     /// made, by as much as a writer takes to go over to it. So of a place in a compressed one what it was before tells.
     fn made_before(&self, generations: &[Arc<Held>], saved: &Saved) -> usize {
         const GOING_OVER: i64 = 2_000_000_000;
-        let (made, path) = (birth_of(&saved.done), self.family.path());
+        let (made, base) = (birth_of(&saved.done), &*self.family.base);
         let is_older = |held: &Arc<Held>| match held.gz {
             true => made > 0 && held.look().is_ok_and(|look| look.mtime < made.saturating_add(GOING_OVER)),
             false => 0 < held.id.btime && held.id.btime < made,
         };
         // The place was in a copy of a file that is truncated: when those were made tells nothing of their order.
-        let in_base = path.file_name().is_some_and(|base| *base == *saved.done.name);
-        if !in_base && generations.last().is_some_and(|newest| *newest.path == *path && is_older(newest)) {
+        let is_of_copies = |newest: &Arc<Held>| *saved.done.name != *base && *newest.name == *base && is_older(newest);
+        if generations.last().is_some_and(is_of_copies) {
             return 0;
         }
         generations.iter().rposition(is_older).map_or(0, |last| last + 1)
@@ -184,8 +184,7 @@ impl Chain {
         };
         self.truncated = Some(file.id).filter(|_| own.map_or(!follows, is_new));
         if let Some(saved) = own.or(in_copy).filter(|saved| saved.done.copies.until > 0) {
-            // A clock that was ahead for a moment would hide all copies until it is that late.
-            self.copies.until = saved.done.copies.until.min(truncated::nanos(clock::wall())).saturating_add(1);
+            self.copies.until = truncated::just_after(saved.done.copies.until);
             self.copies.sought = 0;
             *generations = generations[files_of(generations, saved, own.is_some())].to_vec();
             if own.is_none() {

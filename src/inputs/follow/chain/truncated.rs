@@ -321,9 +321,8 @@ impl Chain {
     /// no copy of the one that follows it.
     pub(super) fn account_for_read(&mut self, held: &Arc<Held>) {
         if !self.copies.are_read(held.id) {
-            // A clock that was ahead for a moment would hide all copies until it is that late.
-            let changed = held.look().map_or(0, |look| look.mtime.min(nanos(clock::wall())));
-            self.copies.until = self.copies.until.max(changed.saturating_add(1));
+            let changed = held.look().map_or(0, |look| look.mtime);
+            self.copies.until = self.copies.until.max(just_after(changed));
         }
     }
 
@@ -341,6 +340,12 @@ impl Chain {
 
 pub(super) fn nanos(time: Duration) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Up to when copies are accounted for by one that was changed then. A clock that was ahead for a moment would hide all copies
+/// until it is that late.
+pub(super) fn just_after(changed: i64) -> i64 {
+    changed.min(nanos(clock::wall())).saturating_add(1)
 }
 
 /// Whether a file was made before another one, and is none of its copies: what was renamed. Of a compressed one nobody knows.
