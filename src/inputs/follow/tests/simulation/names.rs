@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::SystemTime;
 
 use super::*;
-use crate::inputs::follow::{held, source};
+use crate::inputs::follow::{held, source, stored};
 use crate::inputs::{docker, file};
 use crate::metrics::followed::{LostBytes, Watching};
 
@@ -68,6 +68,14 @@ impl Stage {
     fn stop(&mut self) {
         let life = self.life.take().expect("runs");
         life.checkpoints.final_save().expect("saved");
+    }
+
+    /// Changes what is stored of the only chain, while it stands still.
+    fn store(&self, change: impl Fn(&mut stored::Entry)) {
+        let path = self.dir.path().join("data/checkpoints");
+        let mut parsed = stored::read(&fs::read(&path).expect("there"));
+        parsed.entries.values_mut().for_each(change);
+        fs::write(&path, stored::write(parsed.seq.expect("whole"), &parsed.entries, None)).expect("written");
     }
 
     fn life(&mut self) -> &mut Life {
@@ -147,6 +155,10 @@ impl Stage {
     fn said(&mut self) -> String {
         self.life().metrics.checks().remove("input in").map(|(_, reason)| reason).unwrap_or_default()
     }
+}
+
+fn rows(shipments: &[Shipment]) -> usize {
+    shipments.iter().map(|shipment| shipment.batch.len()).sum()
 }
 
 fn a_tick() {

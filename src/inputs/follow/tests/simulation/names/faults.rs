@@ -48,10 +48,6 @@ impl Stage {
     }
 }
 
-fn rows(shipments: &[Shipment]) -> usize {
-    shipments.iter().map(|shipment| shipment.batch.len()).sum()
-}
-
 fn one_file(lines: &'static [&'static str]) -> Stage {
     Stage::files(&["*.log"], |root| put(&root.join("x.log"), lines))
 }

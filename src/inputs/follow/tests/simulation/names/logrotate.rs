@@ -2,7 +2,6 @@
 //! and copies of what was read.
 
 use super::*;
-use crate::inputs::follow::stored;
 
 impl Stage {
     /// Now, as files have it.
@@ -15,13 +14,8 @@ impl Stage {
         file.set_modified(self.time()).expect("set");
     }
 
-    /// Compresses a file as logrotate does: the compressed one has the time of the plain one.
     pub(super) fn compress(&self, name: &str) {
-        let (plain, copy) = (self.path(name), self.path(&format!("{name}.gz")));
-        packed(&copy, &fs::read_to_string(&plain).expect("there"));
-        let changed = fs::metadata(&plain).and_then(|meta| meta.modified()).expect("there");
-        OpenOptions::new().append(true).open(copy).and_then(|file| file.set_modified(changed)).expect("set");
-        fs::remove_file(plain).expect("removed");
+        compress(&self.path(name));
     }
 
     /// Rotates and compresses at once; the new file has that line.
@@ -35,6 +29,15 @@ impl Stage {
         // They differ in their times.
         a_tick();
     }
+}
+
+/// Compresses a file as logrotate does: the compressed one has the time of the plain one.
+pub(super) fn compress(plain: &Path) {
+    let copy = PathBuf::from(format!("{}.gz", plain.display()));
+    packed(&copy, &fs::read_to_string(plain).expect("there"));
+    let changed = fs::metadata(plain).and_then(|meta| meta.modified()).expect("there");
+    OpenOptions::new().append(true).open(copy).and_then(|file| file.set_modified(changed)).expect("set");
+    fs::remove_file(plain).expect("removed");
 }
 
 pub(super) fn one_file() -> Stage {
@@ -88,10 +91,10 @@ fn what_is_rotated_and_compressed_within_one_look_comes_once_though_the_newest_k
     // The same while older ones are still known.
     ["5", "6"].iter().for_each(|line| stage.rotate(line));
     let undelivered = stage.unsettled(2);
-    assert_eq!(undelivered.iter().map(|shipment| shipment.batch.len()).sum::<usize>(), 2);
+    assert_eq!(rows(&undelivered), 2);
     stage.rotate("7");
     let more = stage.unsettled(12);
-    assert_eq!(more.iter().map(|shipment| shipment.batch.len()).sum::<usize>(), 1);
+    assert_eq!(rows(&more), 1);
     assert_eq!(stage.generations(Generation::Lost), 0);
 }
 
@@ -237,10 +240,7 @@ fn a_renamed_file_that_the_new_one_begins_with_is_read_to_its_end_first() {
 fn a_stored_time_of_copies_that_is_ahead_hides_none_that_are_made_later() {
     let mut stage = one_file();
     stage.stop();
-    let path = stage.dir.path().join("data/checkpoints");
-    let mut parsed = stored::read(&fs::read(&path).expect("there"));
-    parsed.entries.values_mut().for_each(|entry| entry.saved.done.copies.until = i64::MAX);
-    fs::write(&path, stored::write(parsed.seq.expect("whole"), &parsed.entries, None)).expect("written");
+    stage.store(|entry| entry.saved.done.copies.until = i64::MAX);
     stage.start();
     assert_eq!(stage.seconds(1), [""; 0]);
     // Copied and truncated twice between two reads; the first copy is gone.

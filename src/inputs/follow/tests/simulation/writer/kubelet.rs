@@ -34,7 +34,6 @@ impl Rotation {
 
 impl Writer {
     pub(super) fn begin_kubelet(&mut self, how: Kubelet) {
-        self.rotated = self.now;
         let mut rotated: Vec<String> = self.names.keys().filter(|name| *name != BASE).cloned().collect();
         let excess = rotated.len().saturating_sub(how.keep - 2);
         self.steps.extend(rotated.drain(..excess).map(Own::Remove));

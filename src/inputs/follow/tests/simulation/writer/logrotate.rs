@@ -68,7 +68,6 @@ impl Writer {
     }
 
     pub(super) fn begin_logrotate(&mut self, how: Logrotate) {
-        self.rotated = self.now;
         let name = |n: u32, gz: &str| format!("{BASE}.{n}{gz}");
         let mut steps = Vec::new();
         let packs_one = how.later && self.names.contains_key(&name(1, ""));
