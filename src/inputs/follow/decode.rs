@@ -30,6 +30,11 @@ impl Format {
         }
     }
 
+    /// Whether each line has the time at which it was written, so that no two files have the same content.
+    pub fn is_timed(self) -> bool {
+        matches!(self, Format::Docker | Format::Cri)
+    }
+
     /// Appends one line, which is not empty for Docker and CRI (nothing stands there that could be kept).
     /// `log` says how the text of a Docker line, or of a plain one, is kept. `padded` begins with the line; what follows it may be
     /// read.

@@ -338,9 +338,22 @@ pub fn shows_marks(held: &Arc<Held>, head: Mark, tail: Mark, offset: u64) -> io:
         let long_enough = identity::look(&file)?.size >= offset;
         return Ok(head_is && long_enough && (!tail.is_known() || mark_before(&file, offset, tail.len)? == Some(tail)));
     }
+    packed_marks(&mut decoder(held), head, tail, offset)
+}
+
+/// Whether the content of `held` has these marks, and ends there.
+pub fn ends_with_marks(held: &Arc<Held>, head: Mark, tail: Mark, len: u64) -> bool {
+    if !held.gz {
+        return held.look().is_ok_and(|look| look.size == len) && has_marks(held, head, tail, len);
+    }
     let mut decoder = decoder(held);
+    packed_marks(&mut decoder, head, tail, len).unwrap_or(false) && !matches!(decoder.read(&mut [0]), Ok(1))
+}
+
+/// Decodes content up to `offset`: whether it has the marks there.
+fn packed_marks(decoder: &mut impl Read, head: Mark, tail: Mark, offset: u64) -> io::Result<bool> {
     let mut bytes = Vec::with_capacity(HEAD_BYTES);
-    let got = (&mut decoder).take(u64::from(head.len).min(HEAD_BYTES as u64)).read_to_end(&mut bytes);
+    let got = decoder.by_ref().take(u64::from(head.len).min(HEAD_BYTES as u64)).read_to_end(&mut bytes);
     match got {
         Ok(_) if Mark::of(&bytes) == head => {}
         Err(error) if disk::is_of_kernel(&error) => return Err(error),

@@ -1,7 +1,8 @@
 //! Content under another name: generations that were read before and come again compressed.
 //!
-//! A copy is known by its head and by its end, which holds a time: programs start many a file with the same lines. One that
-//! is not whole, though it has not grown for a second, is known by its first line.
+//! A copy is known by its head and by its end, which hold times: programs start many a file with the same lines. So only of
+//! Docker's and CRI's lines anything is remembered. One that is not whole, though it has not grown for a second, is known by
+//! its first line.
 //! Compressed copies are held while they have a name, so that their inodes are not used again and the opener need not
 //! show them each time. Where descriptors are scarce none is: marks and birth time tell it, should it be met again.
 //! Limits: [`READ_MAX`] generations are remembered, [`COPIES_MAX`] held.
@@ -42,7 +43,7 @@ impl Chain {
     /// A generation was read to its end, or is known to have been. `end`: its length and end, if they are known.
     pub(super) fn remember(&mut self, held: &Arc<Held>, end: Option<(u64, Mark)>) {
         let head = source::head_of(held).unwrap_or_default();
-        if !self.rules.docker || !head.is_known() {
+        if !self.rules.format.is_timed() || !head.is_known() {
             return;
         }
         let size = held.look().map_or(0, |look| look.size);
@@ -123,7 +124,9 @@ impl Chain {
         }
         let mut alike = self.read_before.iter().filter(|read| head.is_known() && read.head == head).peekable();
         let some = alike.peek().is_some();
-        if alike.any(|read| read.id == held.id || read.end.is_some_and(|end| same_end(held, head, end))) {
+        if alike.any(|read| {
+            read.id == held.id || read.end.is_some_and(|(len, tail)| source::ends_with_marks(held, head, tail, len))
+        }) {
             return Some(true);
         }
         if some && still_grows(held) {
@@ -140,10 +143,6 @@ impl Chain {
 fn first_line(held: &Arc<Held>) -> Mark {
     let start = source::start_of(held, HEAD_BYTES).unwrap_or_default();
     memchr::memchr(b'\n', &start).map_or(Mark::default(), |end| Mark::of(&start[..end]))
-}
-
-fn same_end(held: &Arc<Held>, head: Mark, (len, tail): (u64, Mark)) -> bool {
-    (held.gz || held.look().is_ok_and(|look| look.size == len)) && source::has_marks(held, head, tail, len)
 }
 
 /// Whether a compressed file still grows, whatever was said of its end.

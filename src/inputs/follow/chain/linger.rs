@@ -237,6 +237,8 @@ impl Chain {
             // Its writer may never have been told of the rotation. Of a file whose base is gone there is none.
             if grown || !over || !self.gone && late.is_named() {
                 self.lingering.push(late);
+            } else {
+                self.remember_late(&late);
             }
         }
         self.leave_quiet(if held::are_scarce() { 0 } else { QUIET_MAX });
@@ -244,6 +246,11 @@ impl Chain {
             self.lingered = clock::now();
         }
         more
+    }
+
+    /// A renamed file is let go of, read to its end.
+    fn remember_late(&mut self, late: &Lingering) {
+        self.remember(&late.source.held, Some((late.source.offset, late.source.tail())));
     }
 
     /// A renamed file can not be read any more. If it is known to have nothing new, nothing is lost.
@@ -284,6 +291,7 @@ impl Chain {
             if self.left.len() >= LEFT_MAX {
                 self.left.pop_front();
             }
+            self.remember_late(&late);
             let (id, offset, tail) = (late.source.held.id, late.source.offset, late.source.tail());
             self.left.push_back(Left { id, offset, tail, skipping: late.skipping });
         }

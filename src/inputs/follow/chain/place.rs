@@ -186,6 +186,10 @@ impl Chain {
         if let Some(saved) = own.or(in_copy).filter(|saved| saved.done.copies.until > 0) {
             self.copies.until = truncated::just_after(saved.done.copies.until);
             self.copies.sought = 0;
+            // What was there before the file is none of its copies, and comes again when it is compressed.
+            let before =
+                |held: &&Arc<Held>| truncated::is_older(held, &file) || held.gz && changed(held) < file.id.btime;
+            generations[..older].iter().filter(before).for_each(|old| self.remember(old, None));
             *generations = generations[files_of(generations, saved, own.is_some())].to_vec();
             if own.is_none() {
                 generations.iter().for_each(|copy| self.copies.add(copy));

@@ -141,3 +141,59 @@ fn a_copy_that_is_made_while_stopped_comes_also_beside_what_somebody_renamed_lon
     stage.put("x.log", &["2"]);
     assert_eq!(stage.seconds(3), ["1", "2"]);
 }
+
+const OLDER: &str = "x.log.20261124-100000";
+const NEWER: &str = "x.log.20261124-100001";
+
+/// A line of a CRI runtime.
+fn cri(second: u32, text: &str) -> String {
+    format!("2026-11-24T10:00:{second:02}Z stdout F {text}")
+}
+
+/// A line that is longer than what a file is known by.
+const LONG: usize = 2000;
+
+/// Started when its file had been rotated, and read to the end.
+fn rotated_cri() -> Stage {
+    let rules = || Rules { format: Format::Cri, ..text_rules() };
+    let make: Make = Box::new(|root, known| file::tests::layout(root, &["*.log"], known));
+    let mut stage = Stage::with(make, rules, |root| put(&root.join("x.log"), &[&cri(1, &"x".repeat(LONG))]));
+    assert_eq!(stage.seconds(1).len(), 1);
+    stage.rename("x.log", OLDER);
+    a_tick();
+    stage.put("x.log", &[&cri(2, "2")]);
+    assert_eq!(stage.seconds(1), ["2"]);
+    stage.stop();
+    stage.start();
+    assert_eq!(stage.seconds(1), [""; 0]);
+    a_tick();
+    stage
+}
+
+/// As kubelet does: the compressed file has a time of its own.
+fn compress_later(stage: &Stage, name: &str) {
+    packed(&stage.path(&format!("{name}.gz")), &fs::read_to_string(stage.path(name)).expect("there"));
+    stage.remove(name);
+}
+
+#[test]
+fn what_is_compressed_while_the_next_file_is_silent_and_compressed_too_does_not_come_again() {
+    let mut stage = rotated_cri();
+    compress_later(&stage, OLDER);
+    stage.rename("x.log", NEWER);
+    compress_later(&stage, NEWER);
+    stage.put("x.log", &[&cri(3, "3")]);
+    assert_eq!(stage.seconds(12), ["3"]);
+}
+
+#[test]
+fn a_line_that_came_to_a_renamed_file_before_it_was_compressed_is_no_part_of_what_was_read() {
+    let mut stage = rotated_cri();
+    stage.put(OLDER, &[&cri(2, "late")]);
+    compress_later(&stage, OLDER);
+    stage.rename("x.log", NEWER);
+    compress_later(&stage, NEWER);
+    stage.put("x.log", &[&cri(3, "3")]);
+    // Nothing tells how much of it was read.
+    assert_eq!(stage.seconds(12)[1..], ["late", "3"]);
+}
