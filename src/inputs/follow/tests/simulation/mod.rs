@@ -8,6 +8,7 @@
 //! - every reachable line arrives, and none that was never written;
 //! - the first arrivals are in the order of writing;
 //! - each generation that came and went before it could be opened is counted as lost, and nothing else is;
+//! - where lines went with a copy of a truncated file that the rotation removed, the truncation is counted;
 //! - without a sink that fails, a line arrives twice only after a crash, and then only if it was not settled, or not
 //!   followed by a whole save: what a finished checkpoint covers never comes again.
 //!
@@ -38,6 +39,7 @@ use crate::metrics::followed::Generation;
 use crate::record::Tag;
 
 mod cases;
+mod judge;
 mod names;
 mod seeds;
 mod writer;
@@ -276,6 +278,8 @@ struct Run {
     arrived: Vec<u64>,
     /// Where the word came that lines are gone: after so many arrivals.
     gaps: Vec<usize>,
+    /// Truncations that the engine counted in the lives before.
+    rewritten: u64,
     /// A sink that fails now and then.
     fails: bool,
     program: Program,
@@ -394,6 +398,7 @@ impl Run {
                 let _ = life.checkpoints.final_save();
             }
         }
+        self.rewritten += self.life.as_ref().map_or(0, judge::rewritten);
         self.life = None;
         {
             let mut world = self.world.borrow_mut();
@@ -469,6 +474,7 @@ fn run(seed: u64, program: Program, broken: Break, runtime: &Handle) -> Result<u
         life: None,
         arrived: Vec::new(),
         gaps: Vec::new(),
+        rewritten: 0,
         fails,
         program,
         broken,
@@ -520,7 +526,7 @@ fn run(seed: u64, program: Program, broken: Break, runtime: &Handle) -> Result<u
     disk::set_hook(None);
     disk::set_births(false);
     generations::set_reversed(false);
-    let said = judge(&run);
+    let said = judge::judge(&run);
     run.life = None;
     clock::set(None);
     said.map_err(|wrong| {
@@ -557,42 +563,6 @@ fn finish(run: &mut Run) {
             return;
         }
     }
-}
-
-fn judge(run: &Run) -> Result<usize, String> {
-    if let Some(wrong) = &run.wrong {
-        return Err(wrong.clone());
-    }
-    let world = run.world.borrow();
-    let came: BTreeSet<u64> = run.arrived.iter().copied().collect();
-    let missing: Vec<u64> = (0..world.writer.next)
-        .filter(|line| !came.contains(line) && !world.writer.unreachable.contains(line))
-        .collect();
-    if !missing.is_empty() {
-        return Err(format!("{} reachable lines are missing: {:?}", missing.len(), &missing[..missing.len().min(8)]));
-    }
-    let mut seen = BTreeSet::new();
-    let first: Vec<u64> = run.arrived.iter().copied().filter(|line| seen.insert(*line)).collect();
-    if let Some(pair) = first.windows(2).find(|pair| pair[0] >= pair[1]) {
-        return Err(format!("{} came after {}", pair[1], pair[0]));
-    }
-    counts(run, &world.writer)?;
-    Ok(first.len())
-}
-
-/// What the last life counted as lost while it ran: each generation that was made and gone before it could be opened,
-/// and no other. (Those that were made while it began may be told of or not, and each that was found then may hide one.)
-fn counts(run: &Run, writer: &Writer) -> Result<(), String> {
-    let Some(life) = &run.life else { return Ok(()) };
-    let input = &life.metrics.inputs[0];
-    let gone = input.oddities[Oddity::GenerationGone as usize].load(Ordering::Relaxed);
-    let counted = input.followed.generations[Generation::Lost as usize].load(Ordering::Relaxed) - gone;
-    let (most, least) = (writer.missed(life.made.0).1 as u64, writer.missed(life.made.1).0 as u64);
-    let least = least.saturating_sub(life.found as u64);
-    if (least..=most).contains(&counted) {
-        return Ok(());
-    }
-    Err(format!("{counted} generations are counted as lost, of {least} to {most} that were"))
 }
 
 fn runtime() -> Runtime {

@@ -20,6 +20,8 @@ pub struct Copies {
     pub(super) rest: String,
     /// Where a program without `O_APPEND` goes on in a file that was truncated.
     hole: usize,
+    /// Lines of copies that the rotation removed.
+    pub removed: BTreeSet<u64>,
     /// Parts of lines that are all there is of them in a file.
     pub fragments: BTreeSet<String>,
 }
