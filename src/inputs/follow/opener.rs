@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::chain::{About, First, Seed};
+use super::chain::{About, First, Notes, Seed};
 use super::checkpoint::Checkpoints;
 use super::generations::{Family, Held, Opened};
 use super::inotify::{self, Bell, Watcher};
@@ -340,15 +340,14 @@ impl Opener {
         let known: Vec<Arc<Held>> = kin.published.iter().filter_map(|one| one.held.upgrade()).collect();
         let known: Vec<Arc<Held>> = known.into_iter().filter(|held| !held.is_given_up()).collect();
         let mut scan = family.scan(&known, Opened { away: kin.away, ..opened });
-        kin.base_changed = scan.base_changed;
         kin.away = !scan.has_base && scan.fresh.is_empty();
         kin.packs |= scan.fresh.iter().any(|held| held.gz);
         let followed = &self.outlet.counters().followed;
         followed.watch(Watching::TornScan, scan.torn);
         let met = scan.fresh.clone();
         // With a newest one that has lost its name the scan does not know where to end. A container's chain remembers what
-        // it read. Of plain files it is what was made since. Of a compressed one nobody knows when that was, but it has the
-        // time of its plain one.
+        // it read. Of plain files it is what was made since. Of a compressed one nobody knows when that was, but it mostly has
+        // the time of its plain one.
         let gone = kin.newest.as_ref().filter(|_| !scan.met_newest);
         if kin.again || gone.is_some() && !self.layout.ends_with_folder() {
             let changed = gone.and_then(|newest| newest.look().ok()).map_or(i64::MAX, |look| look.mtime);
@@ -390,19 +389,20 @@ impl Opener {
         if !scan.fresh.is_empty() {
             // Not before: what could not be handed out yet is new at the next look, too.
             if let Some(kin) = self.kin_of(&family.folder, &family.base) {
-                let is_left_out = |held: &&Arc<Held>| scan.fresh.iter().all(|fresh| fresh.id != held.id);
-                let left_out = met.iter().filter(is_left_out).filter_map(|held| held.look().ok());
-                kin.left_out = left_out.map(|look| look.mtime).max().unwrap_or(0);
                 kin.seen = now;
             }
-            self.publish(&family, scan.fresh, told - opened);
+            let is_left_out = |held: &&Arc<Held>| scan.fresh.iter().all(|fresh| fresh.id != held.id);
+            let left_out = met.iter().filter(is_left_out).filter_map(|held| held.look().ok());
+            let left_out = left_out.map(|look| look.mtime).max().unwrap_or(0);
+            let notes = Notes { stand_ins: told - opened, changed: scan.base_changed, left_out };
+            self.publish(&family, scan.fresh, notes);
         }
         for (path, error) in refused {
             self.say(&path, &error);
         }
     }
 
-    fn publish(&mut self, family: &Family, fresh: Vec<Arc<Held>>, stand_ins: u64) {
+    fn publish(&mut self, family: &Family, fresh: Vec<Arc<Held>>, notes: Notes) {
         let known = self.layout.about(family);
         let Some(kin) = self.folders.get_mut(&family.folder).and_then(|f| f.families.get_mut(&family.base)) else {
             return;
@@ -425,7 +425,6 @@ impl Opener {
         kin.published.extend(fresh.iter().map(Published::of));
         kin.newest = fresh.last().cloned();
         kin.again = false;
-        let (changed, left_out) = (kin.base_changed, kin.left_out);
         self.outlet.counters().followed.generation(Generation::Opened, fresh.len() as u64);
         if let Some(standing) = &kin.standing {
             standing.add(&fresh);
@@ -456,12 +455,10 @@ impl Opener {
             generations: fresh,
             saved,
             first,
-            stand_ins,
             not_before,
             standing,
             family: family.clone(),
-            changed,
-            left_out,
+            notes,
         });
         self.send(chain, News::Found { chain, seed, first: self.first_listing });
     }

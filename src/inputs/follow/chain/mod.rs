@@ -88,19 +88,26 @@ pub struct Seed {
     pub saved: Option<Saved>,
     /// Without a checkpoint: where to start.
     pub first: First,
-    /// So many of these, if they are compressed, may stand in for plain files that were told of and could not be opened;
-    /// what is older was there before.
-    pub stand_ins: u64,
     /// Metadata may still come: wait for it until then.
     pub not_before: Option<Instant>,
     /// How it stands, for others to see.
     pub standing: Arc<Standing>,
     /// Its names, to look for the copy of what was truncated.
     pub family: Family,
-    /// When the newest file was changed last, before what is older was looked at; nanoseconds since 1970.
+    /// What the look that found them says besides.
+    pub notes: Notes,
+}
+
+/// What a look at the files of a family says besides what it found. Times are nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Notes {
+    /// So many of the files, if they are compressed, may stand in for plain files that were told of and could not be opened;
+    /// what is older was there before.
+    pub stand_ins: u64,
+    /// When the newest file was changed last, before what is older was looked at.
     pub changed: i64,
-    /// When the newest of the older ones was changed last that are left out, for they were read or are followed by themselves;
-    /// nanoseconds since 1970, 0 if there is none.
+    /// When the newest of the older ones was changed last that are left out, for they were read or are followed by
+    /// themselves; 0 if there is none.
     pub left_out: i64,
 }
 
@@ -209,7 +216,7 @@ pub struct Chain {
     standing: Arc<Standing>,
     /// A file that a checkpoint's place was found in, and the one after which its records are named.
     copy_of: Option<(FileId, FileId)>,
-    /// The newest of what it was made with, and [`Seed::stand_ins`] that are left.
+    /// The newest of what it was made with, and [`Notes::stand_ins`] that are left.
     stand_ins: (u64, u64),
     family: Family,
 }
@@ -255,14 +262,14 @@ impl Chain {
             last: 0,
             gap: None,
             truncated: None,
-            copies: truncated::Copies::since(seed.changed),
+            copies: truncated::Copies::since(seed.notes.changed),
             copy_of: None,
-            stand_ins: (seed.generations.iter().map(|held| held.number).max().unwrap_or(0), seed.stand_ins),
+            stand_ins: (seed.generations.iter().map(|held| held.number).max().unwrap_or(0), seed.notes.stand_ins),
             standing: seed.standing,
             family: seed.family,
         };
         chain.standing.follow(&chain.progress);
-        let opening = chain.place(seed.generations, seed.saved, seed.first, seed.left_out, outlet);
+        let opening = chain.place(seed.generations, seed.saved, seed.first, seed.notes.left_out, outlet);
         outlet.metrics.add(outlet.input, &std::mem::take(&mut chain.tally));
         if let Some(checkpoints) = &outlet.checkpoints {
             checkpoints.attach(&rules.input, &chain.key, &chain.progress);

@@ -65,10 +65,6 @@ pub(super) struct Kin {
     pub(super) left: bool,
     /// Its chain had ended before: what is there and older was read.
     pub(super) again: bool,
-    /// When its base was changed last, before what is older was looked at.
-    pub(super) base_changed: i64,
-    /// When the newest of those was changed last that the last look met and left out.
-    pub(super) left_out: i64,
     /// When its base was seen to be the newest one last, in nanoseconds since 1970: what is newer was made after that.
     pub(super) seen: i64,
     /// The look before found no base, and nothing new.
@@ -100,8 +96,6 @@ impl Kin {
             opened: 0,
             left: false,
             again: false,
-            base_changed: 0,
-            left_out: 0,
             seen: 0,
             away: false,
             packs: false,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::Opener;
 use super::events::Told;
+use crate::inputs::follow::chain::Notes;
 use crate::inputs::follow::generations::{self, Family, Opened};
 use crate::inputs::follow::identity::FileId;
 use crate::inputs::follow::{clock, held};
@@ -68,7 +69,7 @@ impl Opener {
         }
         self.later.remove(&path);
         opened.certain.reverse();
-        self.publish(family, opened.certain, 0);
+        self.publish(family, opened.certain, Notes::default());
         Ok(())
     }
 
