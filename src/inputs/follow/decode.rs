@@ -30,7 +30,8 @@ impl Format {
         }
     }
 
-    /// Whether each line has the time at which it was written, so that no two files have the same content.
+    /// Whether each line has the time at which it was written: no two files of them have the same head and end. (Those of a
+    /// container that are full of pieces of one line may.)
     pub fn is_timed(self) -> bool {
         matches!(self, Format::Docker | Format::Cri)
     }

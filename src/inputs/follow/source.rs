@@ -133,6 +133,12 @@ impl Source {
         }
     }
 
+    /// Whether the offset is the file's head, or nothing but NULs stands right before it: what is truncated under its writer begins
+    /// with as many of them as it had bytes.
+    pub fn is_in_hole(&self) -> bool {
+        self.offset == 0 || self.tail_len > 0 && self.tail[..self.tail_len].iter().all(|byte| *byte == 0)
+    }
+
     /// The mark of the content before the offset, as far as it was read here.
     pub fn tail(&self) -> Mark {
         Mark::of(&self.tail[..self.tail_len])
@@ -341,13 +347,15 @@ pub fn shows_marks(held: &Arc<Held>, head: Mark, tail: Mark, offset: u64) -> io:
     packed_marks(&mut decoder(held), head, tail, offset)
 }
 
-/// Whether the content of `held` has these marks, and ends there.
+/// Whether the content of `held` has these marks, and ends there. What is damaged has no end.
 pub fn ends_with_marks(held: &Arc<Held>, head: Mark, tail: Mark, len: u64) -> bool {
     if !held.gz {
         return held.look().is_ok_and(|look| look.size == len) && has_marks(held, head, tail, len);
     }
     let mut decoder = decoder(held);
-    packed_marks(&mut decoder, head, tail, len).unwrap_or(false) && !matches!(decoder.read(&mut [0]), Ok(1))
+    u64::from(head.len) <= len
+        && packed_marks(&mut decoder, head, tail, len).unwrap_or(false)
+        && matches!(decoder.read(&mut [0]), Ok(0))
 }
 
 /// Decodes content up to `offset`: whether it has the marks there.

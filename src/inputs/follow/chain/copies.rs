@@ -1,10 +1,10 @@
 //! Content under another name: generations that were read before and come again compressed.
 //!
-//! A copy is known by its head and by its end, which hold times: programs start many a file with the same lines. So only of
-//! Docker's and CRI's lines anything is remembered. One that is not whole, though it has not grown for a second, is known by
-//! its first line.
-//! Compressed copies are held while they have a name, so that their inodes are not used again and the opener need not
-//! show them each time. Where descriptors are scarce none is: marks and birth time tell it, should it be met again.
+//! A copy is known by its head and by its end, which have times: programs start many a file with the same lines. So only of
+//! files of Docker's and CRI's lines anything is remembered.
+//! A container's copy that is not whole, though it has not grown for a second, is known by its first line. Its compressed copies are
+//! held while they have a name, so that their inodes are not used again and the opener need not show them each time. Where
+//! descriptors are scarce, and of other files, none is that has a birth time: that and the marks tell it, should it be met again.
 //! Limits: [`READ_MAX`] generations are remembered, [`COPIES_MAX`] held.
 
 use std::sync::Arc;
@@ -50,8 +50,13 @@ impl Chain {
         let of_plain =
             || (!held.gz).then(|| Some((size, identity::tail_of(&*held.file().ok()?, size).ok()?))).flatten();
         let end = end.or_else(of_plain);
-        let copy = held.gz.then(|| Arc::clone(held));
+        let copy = (held.gz && self.holds(held)).then(|| Arc::clone(held));
         self.add(ReadBefore { id: held.id, head, first: first_line(held), end, copy });
+    }
+
+    /// Whether a compressed copy is to be held.
+    fn holds(&self, held: &Held) -> bool {
+        self.rules.docker || held.id.btime == 0
     }
 
     /// A generation is begun that was not read before. If it is compressed, its plain file may be one that was told of and
@@ -75,14 +80,16 @@ impl Chain {
         if !held.gz {
             return;
         }
+        let holds = self.holds(&held);
         if let Some(read) = self.read_before.iter_mut().find(|read| read.id == held.id) {
-            if !files::are_scarce() {
+            if holds && !files::are_scarce() {
                 read.copy.get_or_insert(held);
             }
             return;
         }
         let head = source::head_of(&held).unwrap_or_default();
-        self.add(ReadBefore { id: held.id, head, first: Mark::default(), end: None, copy: Some(held) });
+        let copy = holds.then(|| Arc::clone(&held));
+        self.add(ReadBefore { id: held.id, head, first: Mark::default(), end: None, copy });
     }
 
     /// Closes the copies that are held.
@@ -93,6 +100,13 @@ impl Chain {
     fn add(&mut self, mut read: ReadBefore) {
         if files::are_scarce() && read.is_known_closed() {
             read.copy = None;
+        }
+        // A renamed file may be read on and let go of again and again.
+        if let Some(at) = self.read_before.iter().position(|known| known.id == read.id && known.head == read.head)
+            && let Some(known) = self.read_before.remove(at)
+        {
+            read.copy = read.copy.or(known.copy);
+            read.end = read.end.or(known.end);
         }
         if self.read_before.len() >= READ_MAX {
             self.read_before.pop_front();
@@ -116,8 +130,11 @@ impl Chain {
     }
 
     /// Whether a generation is one that was read before, perhaps compressed meanwhile. `None`: it is still growing, so
-    /// nobody can say.
+    /// nobody can say. (A plain file that is not Docker's may be written to again under any name.)
     pub(super) fn was_read(&self, held: &Arc<Held>) -> Option<bool> {
+        if !held.gz && !self.rules.docker {
+            return Some(false);
+        }
         let head = source::head_of(held).unwrap_or_default();
         if (head.len as usize) < HEAD_BYTES && still_grows(held) {
             return None;
@@ -132,8 +149,8 @@ impl Chain {
         if some && still_grows(held) {
             return None;
         }
-        // Its writer may pause for longer than a file grows.
-        let first = if held.gz { first_line(held) } else { Mark::default() };
+        // Its writer may pause for longer than a file grows. (Of a file that is not Docker's the rest may be late lines.)
+        let first = if held.gz && self.rules.docker { first_line(held) } else { Mark::default() };
         let begun = first.is_known() && self.read_before.iter().any(|read| read.first == first);
         Some(begun && !source::is_whole(held))
     }

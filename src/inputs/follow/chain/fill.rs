@@ -31,9 +31,9 @@ impl Chain {
         let allowed = n.min(usize::try_from(until - self.position).unwrap_or(usize::MAX));
         // What was read up to where another file began was all of its own: its unfinished line was a record.
         let whole = whole || self.position + allowed as u64 == border;
-        let emptied = self.truncated == Some(source.held.id);
-        let used = self.feed(context.outlet, &source.data(context.buf, n)[..allowed], whole, emptied);
-        if emptied && source.data(context.buf, n)[..used].iter().any(|byte| *byte != 0) {
+        let in_hole = source.is_in_hole();
+        let used = self.feed(context.outlet, &source.data(context.buf, n)[..allowed], whole, in_hole);
+        if self.truncated == Some(source.held.id) && source.data(context.buf, n)[..used].iter().any(|byte| *byte != 0) {
             self.truncated = None;
         }
         source.consume(context.buf, used);
@@ -52,8 +52,9 @@ impl Chain {
         }
     }
 
-    /// Lines of `data`, which stands at the position and, if the file was `emptied`, at its head. Returns the bytes used; the rest is an unfinished line.
-    fn feed(&mut self, outlet: &Outlet, data: &[u8], whole: bool, emptied: bool) -> usize {
+    /// Lines of `data`, which stands at the position, and there at the file's head or in its hole. Returns the bytes used; the rest is
+    /// an unfinished line.
+    fn feed(&mut self, outlet: &Outlet, data: &[u8], whole: bool, in_hole: bool) -> usize {
         let max = self.rules.line_max;
         let mut at = 0;
         while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
@@ -67,12 +68,12 @@ impl Chain {
                 }
                 continue;
             }
-            if rest[0] == 0 && (self.rules.docker || emptied && at == 0) {
+            if rest[0] == 0 && (self.rules.docker || in_hole && at == 0) {
                 // A file that was truncated under its writer starts with as many NULs as it had bytes.
                 let run = rest.iter().position(|byte| *byte != 0).unwrap_or(rest.len());
                 // All of these look alike: the file is known by what follows, and is begun with that.
                 let line = &rest[run..];
-                if emptied && !whole && !line.is_empty() && line.len() <= max && memchr(b'\n', line).is_none() {
+                if in_hole && !whole && !line.is_empty() && line.len() <= max && memchr(b'\n', line).is_none() {
                     break;
                 }
                 self.tally.odd(Oddity::NulRun);

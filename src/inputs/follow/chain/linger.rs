@@ -248,7 +248,7 @@ impl Chain {
         more
     }
 
-    /// A renamed file is let go of, read to its end.
+    /// A renamed file is let go of: so much of it was read.
     fn remember_late(&mut self, late: &Lingering) {
         self.remember(&late.source.held, Some((late.source.offset, late.source.tail())));
     }

@@ -38,6 +38,7 @@ impl Chain {
         let mut mark = tracker::Mark::default();
         let mut seen = false;
         let (mut was, mut is_rewritten) = (None, false);
+        let known_until = saved.as_ref().map_or(i64::MAX, |saved| saved.done.copies.until);
         match saved {
             Some(saved) if !generations.is_empty() => {
                 let start = resume::find(&generations, &saved);
@@ -105,7 +106,7 @@ impl Chain {
         (self.replay_until, self.ranged) = (mark.done, mark.done);
         let mut rest = generations.into_iter();
         for old in rest.by_ref().take(at) {
-            self.remember(&old, None);
+            self.remember_older(&old, known_until);
         }
         if let Some(first) = rest.next() {
             if !seen {
@@ -155,7 +156,15 @@ impl Chain {
             );
         }
         self.last = saved.last;
-        older.iter().for_each(|old| self.remember(old, None));
+        older.iter().for_each(|old| self.remember_older(old, saved.done.copies.until));
+    }
+
+    /// A generation is older than the place where the chain starts. One that is not Docker's and was changed since what is stored
+    /// was accounted for may have late lines that nobody read.
+    fn remember_older(&mut self, old: &Arc<Held>, until: i64) {
+        if self.rules.docker || old.look().is_ok_and(|look| look.mtime < until) {
+            self.remember(old, None);
+        }
     }
 
     /// Which copies are accounted for, and which files are left to whoever reads them as such (`truncated.rs`): all of them, if the
@@ -186,11 +195,13 @@ impl Chain {
         if let Some(saved) = own.or(in_copy).filter(|saved| saved.done.copies.until > 0) {
             self.copies.until = truncated::just_after(saved.done.copies.until);
             self.copies.sought = 0;
-            // What was there before the file is none of its copies, and comes again when it is compressed.
+            let files = files_of(generations, saved, own.is_some());
+            // What was there before the file is none of its copies, and is not to come again when it is compressed.
             let before =
                 |held: &&Arc<Held>| truncated::is_older(held, &file) || held.gz && changed(held) < file.id.btime;
-            generations[..older].iter().filter(before).for_each(|old| self.remember(old, None));
-            *generations = generations[files_of(generations, saved, own.is_some())].to_vec();
+            let stored = saved.done.copies.until;
+            generations[..files.start].iter().filter(before).for_each(|old| self.remember_older(old, stored));
+            *generations = generations[files].to_vec();
             if own.is_none() {
                 generations.iter().for_each(|copy| self.copies.add(copy));
                 generations.push(file);

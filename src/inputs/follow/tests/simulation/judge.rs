@@ -21,10 +21,12 @@ pub(super) fn judge(run: &Run) -> Result<usize, String> {
         return Err(format!("{} came after {}", pair[1], pair[0]));
     }
     counts(run, &world.writer)?;
-    let rewritten = run.rewritten + run.life.as_ref().map_or(0, rewritten);
-    let removed = world.writer.copies.removed.iter().find(|line| !came.contains(line));
-    if let Some(line) = removed.filter(|_| rewritten == 0) {
-        return Err(format!("line {line} went with a copy, and no truncation is counted"));
+    let counted = rewritten(run);
+    // One that came after the main part of the run was over has no note.
+    let is_counted = |truncation: usize| run.rewritten_before.get(truncation).is_none_or(|before| counted > *before);
+    let lost = world.writer.copies.removed.iter().find(|(line, of)| !came.contains(line) && !is_counted(*of));
+    if let Some((line, _)) = lost {
+        return Err(format!("line {line} went with a copy, and no truncation is counted since that was made"));
     }
     Ok(first.len())
 }
@@ -44,7 +46,8 @@ fn counts(run: &Run, writer: &Writer) -> Result<(), String> {
     Err(format!("{counted} generations are counted as lost, of {least} to {most} that were"))
 }
 
-/// Truncations that a life has counted.
-pub(super) fn rewritten(life: &Life) -> u64 {
-    life.metrics.inputs[0].oddities[Oddity::FileRewritten as usize].load(Ordering::Relaxed)
+/// Truncations that the engine has counted in all of its lives.
+pub(super) fn rewritten(run: &Run) -> u64 {
+    let of = |life: &Life| life.metrics.inputs[0].oddities[Oddity::FileRewritten as usize].load(Ordering::Relaxed);
+    run.rewritten + run.life.as_ref().map_or(0, of)
 }

@@ -8,7 +8,7 @@
 //! - every reachable line arrives, and none that was never written;
 //! - the first arrivals are in the order of writing;
 //! - each generation that came and went before it could be opened is counted as lost, and nothing else is;
-//! - where lines went with a copy of a truncated file that the rotation removed, the truncation is counted;
+//! - where lines went with a copy of a truncated file that the rotation removed, a truncation is counted after it was made;
 //! - without a sink that fails, a line arrives twice only after a crash, and then only if it was not settled, or not
 //!   followed by a whole save: what a finished checkpoint covers never comes again.
 //!
@@ -278,11 +278,13 @@ struct Run {
     arrived: Vec<u64>,
     /// Where the word came that lines are gone: after so many arrivals.
     gaps: Vec<usize>,
-    /// Truncations that the engine counted in the lives before.
+    /// Truncations that the engine counted in the lives before, and for each that there was, how many it had counted before.
     rewritten: u64,
+    rewritten_before: Vec<u64>,
     /// A sink that fails now and then.
     fails: bool,
     program: Program,
+    format: Format,
     broken: Break,
     wrong: Option<String>,
 }
@@ -325,11 +327,12 @@ impl Run {
                 let field = shipment.batch.find(at, b"log").copied();
                 let text = field.and_then(|field| crate::codec::json::text(shipment.batch.value(&field)));
                 let text = text.map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+                let text = text.trim_end_matches('\n');
                 // A piece of a line may have the text of another line; its time says which line it is of.
                 let time = crate::codec::time::of(&shipment.batch, at).map_or(0, |time| time.0);
                 let line = time.rem_euclid(1_000_000_000).unsigned_abs();
                 if self.program == Program::Kubelet && text != line.to_string() {
-                    if !self.world.borrow().writer.is_left_of(line, &text) {
+                    if !self.world.borrow().writer.is_left_of(line, text) {
                         self.wrong = Some(format!("a piece of line {line}, which was reachable: {text:?}"));
                     }
                     continue;
@@ -398,7 +401,7 @@ impl Run {
                 let _ = life.checkpoints.final_save();
             }
         }
-        self.rewritten += self.life.as_ref().map_or(0, judge::rewritten);
+        self.rewritten = judge::rewritten(self);
         self.life = None;
         {
             let mut world = self.world.borrow_mut();
@@ -412,8 +415,7 @@ impl Run {
         }
         let from = self.arrived.len();
         let made = self.world.borrow().writer.made();
-        let format = if self.program == Program::Kubelet { Format::Cri } else { Format::Docker };
-        let rules = Rules { docker: self.program == Program::Docker, format, ..docker_rules() };
+        let rules = Rules { docker: self.program == Program::Docker, format: self.format, ..docker_rules() };
         match begin(folder, data, runtime, rules) {
             Ok(mut life) => {
                 let world = self.world.borrow();
@@ -475,8 +477,15 @@ fn run(seed: u64, program: Program, broken: Break, runtime: &Handle) -> Result<u
         arrived: Vec::new(),
         gaps: Vec::new(),
         rewritten: 0,
+        rewritten_before: Vec::new(),
         fails,
         program,
+        format: match program {
+            Program::Kubelet => Format::Cri,
+            // What has no times is not remembered.
+            Program::Logrotate | Program::CopyTruncate if seed % 2 == 1 => Format::Json,
+            _ => Format::Docker,
+        },
         broken,
         wrong: None,
     };
@@ -487,6 +496,7 @@ fn run(seed: u64, program: Program, broken: Break, runtime: &Handle) -> Result<u
     run.restart(false, &folder, &data, runtime);
     let mut restarts = 0;
     for _ in 0..run.rng.usize(40..250) {
+        let rewritten = judge::rewritten(&run);
         match run.rng.u8(0..20) {
             0..5 => run.open(),
             5..9 => {
@@ -521,6 +531,7 @@ fn run(seed: u64, program: Program, broken: Break, runtime: &Handle) -> Result<u
             run.restart(false, &folder, &data, runtime);
             restarts += 1;
         }
+        run.rewritten_before.resize(world.borrow().writer.copies.truncations, rewritten);
     }
     finish(&mut run);
     disk::set_hook(None);

@@ -291,9 +291,7 @@ impl Writer {
         {
             self.generations[at].missed = self.rotation.appends().is_none();
             let lines = self.generations[at].lines.clone();
-            if self.rotation.appends().is_some() {
-                self.copies.removed.extend(&lines);
-            }
+            self.copies.forget(at, &lines);
             self.unreachable.extend(lines);
         }
     }

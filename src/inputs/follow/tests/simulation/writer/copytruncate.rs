@@ -4,7 +4,7 @@
 //! A line that is written between the copy's last read and the truncation is in no file from then on. So is one whose first
 //! part was copied, or written before the truncation: each part of it is a fragment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
 
@@ -20,13 +20,22 @@ pub struct Copies {
     pub(super) rest: String,
     /// Where a program without `O_APPEND` goes on in a file that was truncated.
     hole: usize,
-    /// Lines of copies that the rotation removed.
-    pub removed: BTreeSet<u64>,
+    /// Truncations so far; which of them each copy was made for, by its generation.
+    pub truncations: usize,
+    made_for: BTreeMap<usize, usize>,
+    /// Lines of copies that the rotation removed, and the truncations that those were made for.
+    pub removed: Vec<(u64, usize)>,
     /// Parts of lines that are all there is of them in a file.
     pub fragments: BTreeSet<String>,
 }
 
 impl Copies {
+    /// A copy lost its last name.
+    pub(super) fn forget(&mut self, copy: usize, lines: &[u64]) {
+        let truncation = self.made_for.get(&copy).copied();
+        self.removed.extend(truncation.into_iter().flat_map(|number| lines.iter().map(move |line| (*line, number))));
+    }
+
     pub(super) fn is_half(&self) -> bool {
         !self.rest.is_empty()
     }
@@ -84,6 +93,8 @@ impl Writer {
             self.copies.hole = self.copies.hole.max(emptied.bytes.len());
         }
         let copy = self.names[&self.first()];
+        self.copies.made_for.insert(copy, self.copies.truncations);
+        self.copies.truncations += 1;
         let copied = self.generations[copy].bytes.clone();
         let texts: BTreeSet<&[u8]> = whole(&copied).collect();
         let is_copied = |line: &u64| texts.contains(self.text_of(*line).as_bytes());
