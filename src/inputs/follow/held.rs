@@ -11,7 +11,8 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -118,12 +119,19 @@ impl State {
         State::Open(Arc::new(file))
     }
 
-    fn close(&mut self, to: State) {
-        if let State::Open(_) = std::mem::replace(self, to) {
-            OPEN.fetch_sub(1, Relaxed);
+    fn kind(&self) -> u8 {
+        match self {
+            State::Open(_) => OPENED,
+            State::Parked(_) => PARKED,
+            State::GivenUp(_) => GIVEN_UP,
         }
     }
 }
+
+/// Which state it is, of [`Held::kind`].
+const OPENED: u8 = 0;
+const PARKED: u8 = 1;
+const GIVEN_UP: u8 = 2;
 
 /// See the header.
 #[derive(Debug)]
@@ -145,6 +153,9 @@ pub struct Held {
     pub doubted: AtomicBool,
     /// It was written to while it was parked.
     pub grew: AtomicBool,
+    /// What the state is, for who only wants to know that. The opener asks at each rotation: it would wait for a reader that it
+    /// has stopped itself, between two instructions under the lock, until that has its turn again.
+    kind: AtomicU8,
 }
 
 /// Bytes up to which glibc frees without a lock (`DEFAULT_MXFAST`). Whoever drops the last handle would hold the allocator's
@@ -155,16 +166,25 @@ const _: () = assert!(size_of::<Held>() + 2 * size_of::<usize>() <= FREED_AT_ONC
 impl Held {
     /// Holds an open file.
     pub fn new(file: File, id: FileId, path: &Path) -> Arc<Held> {
-        static OPENED: AtomicU64 = AtomicU64::new(0);
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name: Box<str> = Box::from(path.file_name().unwrap_or_default().to_string_lossy());
         let gz = name.ends_with(".gz");
         let [closed, doubted, grew] = [false; 3].map(AtomicBool::new);
-        let (state, number) = (Mutex::new(State::open(file)), OPENED.fetch_add(1, Relaxed));
-        Arc::new(Held { state, path: Arc::from(path), id, name, gz, closed, number, doubted, grew })
+        let (state, number) = (Mutex::new(State::open(file)), NUMBER.fetch_add(1, Relaxed));
+        let kind = AtomicU8::new(OPENED);
+        Arc::new(Held { state, path: Arc::from(path), id, name, gz, closed, number, doubted, grew, kind })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The only way from one state to another.
+    fn go_over(&self, state: &mut State, to: State) {
+        self.kind.store(to.kind(), Release);
+        if let State::Open(_) = std::mem::replace(state, to) {
+            OPEN.fetch_sub(1, Relaxed);
+        }
     }
 
     /// The file. One that is parked is opened again.
@@ -180,11 +200,11 @@ impl Held {
         }
         match self.find() {
             Ok(file) => {
-                *state = State::open(file);
+                self.go_over(&mut state, State::open(file));
                 self.grew.store(false, Relaxed);
             }
             Err(NotFound::File(error)) if error.kind() == io::ErrorKind::NotFound => {
-                *state = State::GivenUp(0);
+                self.go_over(&mut state, State::GivenUp(0));
                 return Err(error);
             }
             Err(NotFound::File(error)) => return Err(error),
@@ -194,7 +214,7 @@ impl Held {
                     _ => clock::now(),
                 };
                 let over = clock::since(since) >= FOLDER_AWAY;
-                *state = if over { State::GivenUp(0) } else { State::Parked(Some(since)) };
+                self.go_over(&mut state, if over { State::GivenUp(0) } else { State::Parked(Some(since)) });
                 return Err(error);
             }
         }
@@ -228,7 +248,7 @@ impl Held {
         let mut state = self.lock();
         let held = matches!(&*state, State::Open(_));
         if held {
-            state.close(State::open(file));
+            self.go_over(&mut state, State::open(file));
         }
         held
     }
@@ -252,14 +272,14 @@ impl Held {
         let mut state = self.lock();
         let idle = self.id.btime != 0 && matches!(&*state, State::Open(file) if Arc::strong_count(file) == 1);
         if idle {
-            state.close(State::Parked(None));
+            self.go_over(&mut state, State::Parked(None));
         }
         idle
     }
 
     /// Whether it is parked.
     pub fn is_parked(&self) -> bool {
-        matches!(&*self.lock(), State::Parked(_))
+        self.kind.load(Acquire) == PARKED
     }
 
     /// Lets go of the file, though it may not be read yet. Says whether it was held until now.
@@ -268,14 +288,14 @@ impl Held {
         let mut state = self.lock();
         let held = !matches!(&*state, State::GivenUp(_));
         if held {
-            state.close(State::GivenUp(size));
+            self.go_over(&mut state, State::GivenUp(size));
         }
         held
     }
 
     /// Whether it was given up.
     pub fn is_given_up(&self) -> bool {
-        matches!(&*self.lock(), State::GivenUp(_))
+        self.kind.load(Acquire) == GIVEN_UP
     }
 
     /// How many bytes it had when it was given up.
@@ -295,7 +315,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.lock().close(State::GivenUp(0));
+        self.go_over(&mut self.lock(), State::GivenUp(0));
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Standing {
     /// Its gauges.
     pub figures: Arc<ChainFigures>,
     progress: OnceLock<Arc<Progress>>,
-    generations: Mutex<VecDeque<Weak<Held>>>,
+    generations: Mutex<Generations>,
     /// Those that were opened since: the opener never waits for somebody who looks through all of them.
     added: Mutex<Vec<Weak<Held>>>,
     space: Mutex<Option<Space>>,
@@ -47,6 +47,15 @@ pub struct Standing {
     pub resting: AtomicBool,
     /// The keeper's own.
     pub(super) pace: Mutex<Pace>,
+}
+
+/// What is held of a chain, oldest first.
+#[derive(Debug, Default)]
+struct Generations {
+    all: VecDeque<Weak<Held>>,
+    /// Changes places with [`Standing::added`], which is locked for no longer than that: the opener may have stopped who holds it,
+    /// and waits then until that has its turn again. The memory of both is the opener's.
+    spare: Vec<Weak<Held>>,
 }
 
 impl Standing {
@@ -92,7 +101,7 @@ impl Standing {
 
     /// An older generation was opened again: it lies before all that are held.
     pub fn add_older(&self, held: &Arc<Held>) {
-        lock(&self.generations).push_front(Arc::downgrade(held));
+        lock(&self.generations).all.push_front(Arc::downgrade(held));
         self.resting.store(false, Ordering::Release);
     }
 
@@ -122,9 +131,10 @@ impl Standing {
 
     /// What is held of it, oldest first.
     pub fn held(&self) -> Vec<Arc<Held>> {
-        let mut all = lock(&self.generations);
-        // Its memory stays the opener's.
-        all.extend(lock(&self.added).drain(..));
+        let mut generations = lock(&self.generations);
+        let Generations { all, spare } = &mut *generations;
+        std::mem::swap(&mut *lock(&self.added), spare);
+        all.extend(spare.drain(..));
         all.retain(|held| held.strong_count() > 0);
         all.iter().filter_map(Weak::upgrade).collect()
     }
