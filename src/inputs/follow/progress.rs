@@ -216,7 +216,11 @@ impl Inner {
             }
         }
         let mark = self.tracker.mark();
-        let done = self.place(mark.done, Some(mark.tail))?;
+        let mut done = self.place(mark.done, Some(mark.tail))?;
+        // Within the hole that a file begins with nothing was read, and nothing tells it from the hole of another one.
+        if mark.hold.is_none() && done.is_in_hole() {
+            (done.offset, done.tail) = (0, identity::Mark::default());
+        }
         let hold = match mark.hold {
             Some(hold) if hold < mark.done => {
                 self.place(hold, None).map(|place| (place, mark.done - hold - self.not_again(hold, mark.done)))

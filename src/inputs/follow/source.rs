@@ -108,7 +108,9 @@ impl Source {
         let (tail, tail_len) = ([0; TAIL_BYTES], 0);
         let mut source = Source { held, offset, seen: offset, tail, tail_len, gz: None, _seat: None, left: false };
         if source.held.gz {
-            source.gz = Some(Gz::open(&source.held, offset)?);
+            let (gz, tail) = Gz::open(&source.held, offset)?;
+            source.tail[..tail.len()].copy_from_slice(&tail);
+            (source.gz, source.tail_len) = (Some(gz), tail.len());
         } else {
             let len = offset.min(TAIL_BYTES as u64) as usize;
             let got = identity::read_at(&*source.held.file()?, &mut source.tail[..len], offset - len as u64)?;
@@ -229,20 +231,24 @@ impl Source {
 }
 
 impl Gz {
-    fn open(held: &Arc<Held>, offset: u64) -> io::Result<Gz> {
+    /// Decodes up to `offset`. Gives the last of what it skipped, too.
+    fn open(held: &Arc<Held>, offset: u64) -> io::Result<(Gz, Vec<u8>)> {
         let mut decoder = decoder(held);
-        let damage = match io::copy(&mut (&mut decoder).take(offset), &mut io::sink()) {
+        let (len, mut tail) = (offset.min(TAIL_BYTES as u64), Vec::with_capacity(TAIL_BYTES));
+        let skipped = io::copy(&mut decoder.by_ref().take(offset - len), &mut io::sink())
+            .and_then(|n| Ok(n + decoder.by_ref().take(len).read_to_end(&mut tail)? as u64));
+        let damage = match skipped {
             Ok(n) if n == offset => None,
             Ok(_) => Some(io::ErrorKind::UnexpectedEof.into()),
             Err(error) if disk::is_of_kernel(&error) => return Err(error),
             Err(error) => Some(error),
         };
-        Ok(Gz { decoder, pending: Vec::new(), ended: damage.is_some(), damage, broken: false })
+        Ok((Gz { decoder, pending: Vec::new(), ended: damage.is_some(), damage, broken: false }, tail))
     }
 
     fn read(&mut self, held: &Arc<Held>, room: usize, seen: &mut u64) -> io::Result<Found> {
         if self.broken {
-            let Gz { decoder, ended, damage, .. } = Gz::open(held, *seen)?;
+            let (Gz { decoder, ended, damage, .. }, _) = Gz::open(held, *seen)?;
             (self.decoder, self.ended, self.damage, self.broken) = (decoder, ended, damage, false);
         }
         let before = self.pending.len();
@@ -418,6 +424,17 @@ mod tests {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(bytes).expect("in memory");
         encoder.finish().expect("in memory")
+    }
+
+    #[test]
+    fn a_file_that_is_begun_within_its_hole_is_known_to_be_compressed_or_not() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let content = [&[0; 4000][..], b"one\n"].concat();
+        for (name, bytes) in [("a", content.clone()), ("a.gz", gz(&content))] {
+            fs::write(dir.path().join(name), bytes).expect("written");
+            let at = |offset| Source::open(held(&dir.path().join(name)), offset).expect("opens").is_in_hole();
+            assert_eq!([0, 1, 63, 3000, 4000, 4004].map(at), [true, true, true, true, true, false], "{name}");
+        }
     }
 
     #[test]

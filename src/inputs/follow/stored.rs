@@ -42,6 +42,14 @@ pub struct Place {
     pub copies: CopiesKnown,
 }
 
+impl Place {
+    /// Whether nothing but NULs stands before it, as far as the marks tell.
+    pub fn is_in_hole(&self) -> bool {
+        let is_hole = |mark: Mark| mark.is_known() && !mark.tells();
+        is_hole(self.head) && is_hole(self.tail)
+    }
+}
+
 /// What was known, when a file was begun, of the copies that were made of the one that is written to before that was truncated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CopiesKnown {

@@ -11,7 +11,7 @@ use crate::codec::time;
 use crate::inputs::follow::decode::{self, Format};
 use crate::inputs::follow::identity::{self, Mark};
 use crate::inputs::follow::progress::RangeWaiter;
-use crate::inputs::follow::source::Source;
+use crate::inputs::follow::source::{self, Source};
 use crate::inputs::follow::tracker;
 use crate::inputs::{Ack, Outlet};
 use crate::metrics::{Oddity, Tally};
@@ -31,8 +31,8 @@ impl Chain {
         let allowed = n.min(usize::try_from(until - self.position).unwrap_or(usize::MAX));
         // What was read up to where another file began was all of its own: its unfinished line was a record.
         let whole = whole || self.position + allowed as u64 == border;
-        let in_hole = source.is_in_hole();
-        let used = self.feed(context.outlet, &source.data(context.buf, n)[..allowed], whole, in_hole);
+        let hole = source.is_in_hole().then_some(source.offset);
+        let used = self.feed(context.outlet, &source.data(context.buf, n)[..allowed], whole, hole);
         if self.truncated == Some(source.held.id) && source.data(context.buf, n)[..used].iter().any(|byte| *byte != 0) {
             self.truncated = None;
         }
@@ -52,9 +52,9 @@ impl Chain {
         }
     }
 
-    /// Lines of `data`, which stands at the position, and there at the file's head or in its hole. Returns the bytes used; the rest is
-    /// an unfinished line.
-    fn feed(&mut self, outlet: &Outlet, data: &[u8], whole: bool, in_hole: bool) -> usize {
+    /// Lines of `data`, which stands at the position. `hole`: at the head of its file, or behind so many bytes of which the last are
+    /// NULs. Returns the bytes used; the rest is an unfinished line.
+    fn feed(&mut self, outlet: &Outlet, data: &[u8], whole: bool, hole: Option<u64>) -> usize {
         let max = self.rules.line_max;
         let mut at = 0;
         while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
@@ -68,15 +68,25 @@ impl Chain {
                 }
                 continue;
             }
-            if rest[0] == 0 && (self.rules.docker || in_hole && at == 0) {
+            let in_hole = hole.is_some() && at == 0;
+            if rest[0] == 0 && (self.rules.docker || in_hole) {
                 // A file that was truncated under its writer starts with as many NULs as it had bytes.
                 let run = rest.iter().position(|byte| *byte != 0).unwrap_or(rest.len());
-                // All of these look alike: the file is known by what follows, and is begun with that.
+                // All of these look alike: the file is known by what follows, and is begun with that. That may be written over
+                // the last of them.
                 let line = &rest[run..];
-                if in_hole && !whole && !line.is_empty() && line.len() <= max && memchr(b'\n', line).is_none() {
+                let waits = if line.is_empty() {
+                    rest.len() < source::BLOCK
+                } else {
+                    line.len() <= max && memchr(b'\n', line).is_none()
+                };
+                if in_hole && !whole && waits {
                     break;
                 }
-                self.tally.odd(Oddity::NulRun);
+                // Of one that is longer than a read once.
+                if !in_hole || hole == Some(0) {
+                    self.tally.odd(Oddity::NulRun);
+                }
                 at += run;
                 continue;
             }

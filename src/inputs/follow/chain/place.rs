@@ -14,7 +14,7 @@ use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::identity::{self, FileId, Mark};
 use crate::inputs::follow::progress::Span;
 use crate::inputs::follow::resume::{self, Fate};
-use crate::inputs::follow::{source, tracker};
+use crate::inputs::follow::{clock, source, tracker};
 use crate::metrics::Oddity;
 use crate::metrics::followed::{LostBytes, Watching};
 
@@ -162,6 +162,8 @@ impl Chain {
     /// A generation is older than the place where the chain starts. One that is not Docker's and was changed since what is stored
     /// was accounted for may have late lines that nobody read.
     fn remember_older(&mut self, old: &Arc<Held>, until: i64) {
+        // A clock that was ahead would make all of them unchanged.
+        let until = until.min(truncated::nanos(clock::wall()));
         if self.rules.docker || old.look().is_ok_and(|look| look.mtime < until) {
             self.remember(old, None);
         }

@@ -96,6 +96,11 @@ impl Was {
         self.end.unwrap_or((self.tail, self.offset))
     }
 
+    /// Whether its marks are those of content, and not of a hole.
+    fn tells(&self) -> bool {
+        self.head.tells() || self.end().0.tells()
+    }
+
     /// Whether a copy has what was read, and may have more.
     fn goes_on_in(&self, copy: &Arc<Held>) -> bool {
         let (tail, end) = self.end();
@@ -219,7 +224,9 @@ impl Chain {
         let goes_on = |(copy, _): &(Arc<Held>, i64)| was.goes_on_in(copy);
         let held = |copies: Vec<(Arc<Held>, i64)>| copies.into_iter().map(|(copy, _)| copy).collect();
         let first = copies.iter().position(|copy| is_new(copy) && goes_on(copy));
-        if let Some(at) = first.or_else(|| copies.iter().rposition(goes_on)) {
+        // Of what begins with a hole, and was not read beyond that, each copy with a longer one seems to go on.
+        let known = || copies.iter().rposition(goes_on).filter(|_| was.tells());
+        if let Some(at) = first.or_else(known) {
             return (true, held(copies.split_off(at)), until);
         }
         copies.retain(is_new);

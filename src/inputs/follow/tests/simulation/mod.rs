@@ -433,8 +433,12 @@ impl Run {
 
 static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
 
+/// Of a seed: the same with the other format.
+const OTHER_FORMAT: u64 = 1 << 32;
+
 /// Runs one seed. What the oracle says against it.
 fn run(seed: u64, program: Program, broken: Break, runtime: &Handle) -> Result<usize, String> {
+    let (seed, other) = (seed & !OTHER_FORMAT, seed & OTHER_FORMAT != 0);
     let shm = Path::new("/dev/shm");
     let dir = if shm.is_dir() && !seed.is_multiple_of(8) {
         tempfile::tempdir_in(shm)
@@ -483,7 +487,7 @@ fn run(seed: u64, program: Program, broken: Break, runtime: &Handle) -> Result<u
         format: match program {
             Program::Kubelet => Format::Cri,
             // What has no times is not remembered.
-            Program::Logrotate | Program::CopyTruncate if seed % 2 == 1 => Format::Json,
+            Program::Logrotate | Program::CopyTruncate if (seed / 8) % 2 != u64::from(other) => Format::Json,
             _ => Format::Docker,
         },
         broken,

@@ -1,7 +1,10 @@
 //! Where a start goes on among files that were renamed, compressed, or copied and truncated meanwhile.
 
+use rustix::io::Errno;
+
 use super::logrotate::{compress, copy_and_truncate, one_file};
 use super::*;
+use crate::inputs::follow::disk::Bad;
 use crate::inputs::follow::identity::FileId;
 
 #[test]
@@ -101,6 +104,30 @@ fn a_copy_that_begins_with_a_hole_and_is_compressed_before_anything_of_it_was_de
     // The hole is no part of the line.
     assert_eq!(stage.seconds(3), ["2"]);
     assert_eq!(stage.oddity(Oddity::NulRun), 1);
+}
+
+#[test]
+fn a_stop_within_the_hole_of_a_copy_loses_nothing_of_it_nor_of_those_after_it() {
+    let mut stage = one_file();
+    copy_and_truncate(&mut stage, &[]);
+    assert_eq!(stage.seconds(3), [""; 0]);
+    let write_behind = |stage: &mut Stage, hole: u64, line: &str| {
+        let file = OpenOptions::new().write(true).open(stage.path("x.log"));
+        file.and_then(|file| file.set_len(hole)).expect("written");
+        stage.put("x.log", &[line]);
+        stage.rename("x.log.1", "x.log.2");
+        copy_and_truncate(stage, &[]);
+    };
+    // A disk that gives no more than a part of the hole.
+    disk::set_bad(Some(Bad { name: "x.log.1", from: 2 << 20, errno: Errno::IO }));
+    write_behind(&mut stage, 3 << 20, "2");
+    assert_eq!(stage.seconds(3), [""; 0]);
+    stage.stop();
+    disk::set_bad(None);
+    write_behind(&mut stage, 6 << 20, "3");
+    stage.compress("x.log.2");
+    stage.start();
+    assert_eq!(stage.seconds(5), ["2", "3"]);
 }
 
 #[test]
@@ -231,5 +258,7 @@ fn a_renamed_file_that_comes_back_to_its_name_is_read_on() {
     stage.rename(OLDER, "x.log");
     stage.put("x.log", &[&cri(3, "3")]);
     stage.change("x.log");
-    assert_eq!(stage.seconds(12).last().map(String::as_str), Some("3"));
+    // From its head.
+    let came = stage.seconds(12);
+    assert_eq!((came.len(), came[0].len(), came[1].as_str()), (2, LONG, "3"));
 }
