@@ -217,8 +217,10 @@ impl Inner {
         }
         let mark = self.tracker.mark();
         let mut done = self.place(mark.done, Some(mark.tail))?;
-        // Within the hole that a file begins with nothing was read, and nothing tells it from the hole of another one.
-        if mark.hold.is_none() && done.is_in_hole() {
+        // Within the hole that a truncated file begins with, or its copy, nothing was read, and nothing tells it from the hole of
+        // another one.
+        let may_be = done.copies.emptied || done.copies.of.is_some();
+        if may_be && mark.hold.is_none() && done.is_in_hole() {
             (done.offset, done.tail) = (0, identity::Mark::default());
         }
         let hold = match mark.hold {

@@ -86,8 +86,9 @@ pub fn locate(generations: &[Arc<Held>], place: &Place) -> Option<usize> {
     let same = generations.iter().position(|held| held.id == place.id && may_be(held));
     same.or_else(|| {
         // By content alone: only if there is content to go by, and not a hole. The newest first, for its tail is nearest.
-        let known = place.head.is_known() && (place.tail.is_known() || place.offset == 0 && place.head.tells());
-        known.then(|| generations.iter().rposition(fits)).flatten()
+        let tells = if place.offset == 0 { place.head.tells() } else { place.head.tells() || place.tail.tells() };
+        let known = place.head.is_known() && (place.tail.is_known() || place.offset == 0);
+        (known && tells).then(|| generations.iter().rposition(fits)).flatten()
     })
 }
 
@@ -140,7 +141,9 @@ mod tests {
         let other = held(dir.path(), "b", &[&hole[..], b"two\n"].concat());
         let (begun, read) = (place(&gone, 0), place(&gone, 4100));
         let copy = held(dir.path(), "c", &[&hole[..], b"one\n"].concat());
+        let within = place(&gone, 4096);
         assert_eq!(find(&[Arc::clone(&other)], &begun.into()).fate, Fate::Gone);
+        assert_eq!(find(&[Arc::clone(&other)], &within.into()).fate, Fate::Gone);
         assert_eq!(
             find(&[copy, other], &read.into()),
             Start { at: 0, offset: 4100, replay: 0, fate: Fate::Found, named: Some(gone.id) }

@@ -243,6 +243,9 @@ impl Gz {
             Err(error) if disk::is_of_kernel(&error) => return Err(error),
             Err(error) => Some(error),
         };
+        if damage.is_some() {
+            tail.clear();
+        }
         Ok((Gz { decoder, pending: Vec::new(), ended: damage.is_some(), damage, broken: false }, tail))
     }
 

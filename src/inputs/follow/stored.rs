@@ -46,7 +46,7 @@ impl Place {
     /// Whether nothing but NULs stands before it, as far as the marks tell.
     pub fn is_in_hole(&self) -> bool {
         let is_hole = |mark: Mark| mark.is_known() && !mark.tells();
-        is_hole(self.head) && is_hole(self.tail)
+        is_hole(self.tail) && is_hole(self.head)
     }
 }
 

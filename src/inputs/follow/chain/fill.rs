@@ -78,7 +78,7 @@ impl Chain {
                 let waits = if line.is_empty() {
                     rest.len() < source::BLOCK
                 } else {
-                    line.len() <= max && memchr(b'\n', line).is_none()
+                    run < source::BLOCK && line.len() <= max && memchr(b'\n', line).is_none()
                 };
                 if in_hole && !whole && waits {
                     break;

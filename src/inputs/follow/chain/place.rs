@@ -162,8 +162,9 @@ impl Chain {
     /// A generation is older than the place where the chain starts. One that is not Docker's and was changed since what is stored
     /// was accounted for may have late lines that nobody read.
     fn remember_older(&mut self, old: &Arc<Held>, until: i64) {
-        // A clock that was ahead would make all of them unchanged.
-        let until = until.min(truncated::nanos(clock::wall()));
+        // Stored while the clock was ahead it tells nothing.
+        let is_ahead = until != i64::MAX && until > truncated::nanos(clock::wall());
+        let until = if is_ahead { 0 } else { until };
         if self.rules.docker || old.look().is_ok_and(|look| look.mtime < until) {
             self.remember(old, None);
         }

@@ -276,7 +276,8 @@ impl Chain {
     fn reads(&self, copy: &Arc<Held>) -> bool {
         let lingers = |late: &linger::Lingering| {
             let source = &late.source;
-            (source.held.id == copy.id || copy.gz)
+            // Of a hole there may be many.
+            (source.held.id == copy.id || copy.gz && source.tail().tells())
                 && source::has_marks(copy, Mark::default(), source.tail(), source.offset)
         };
         self.queue.iter().any(|held| held.id == copy.id)

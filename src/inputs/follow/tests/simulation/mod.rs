@@ -438,7 +438,7 @@ const OTHER_FORMAT: u64 = 1 << 32;
 
 /// Runs one seed. What the oracle says against it.
 fn run(seed: u64, program: Program, broken: Break, runtime: &Handle) -> Result<usize, String> {
-    let (seed, other) = (seed & !OTHER_FORMAT, seed & OTHER_FORMAT != 0);
+    let (whole, seed, other) = (seed, seed & !OTHER_FORMAT, seed & OTHER_FORMAT != 0);
     let shm = Path::new("/dev/shm");
     let dir = if shm.is_dir() && !seed.is_multiple_of(8) {
         tempfile::tempdir_in(shm)
@@ -546,7 +546,7 @@ fn run(seed: u64, program: Program, broken: Break, runtime: &Handle) -> Result<u
     clock::set(None);
     said.map_err(|wrong| {
         let world = world.borrow();
-        format!("seed {seed}, {:?}, {restarts} restarts, fails {}: {wrong}", world.writer.rotation, run.fails)
+        format!("seed {whole}, {:?}, {restarts} restarts, fails {}: {wrong}", world.writer.rotation, run.fails)
     })
 }
 

@@ -92,7 +92,8 @@ const FOUND_OF_COPYTRUNCATE: &[u64] = &[2685, 3767, 3993, 4979, 5200, 5275, 617,
 const FOUND_OF_KUBELET: &[u64] = &[1184, 60, 1269, 1505, 44_767];
 
 fn wrong_of(program: Program, seeds: &[u64]) -> Vec<String> {
-    let both = seeds.iter().flat_map(|seed| [*seed, *seed | OTHER_FORMAT]);
+    let has_other = matches!(program, Program::Logrotate | Program::CopyTruncate);
+    let both = seeds.iter().flat_map(|seed| [Some(*seed), has_other.then_some(*seed | OTHER_FORMAT)]).flatten();
     both.flat_map(|seed| campaign_of(program, seed..seed + 1, Break::Nothing)).collect()
 }
 

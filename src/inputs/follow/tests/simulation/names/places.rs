@@ -252,7 +252,7 @@ fn a_line_that_came_to_a_renamed_file_before_it_was_compressed_is_no_part_of_wha
 }
 
 #[test]
-fn a_renamed_file_that_comes_back_to_its_name_is_read_on() {
+fn a_renamed_file_that_was_let_go_of_and_comes_back_to_its_name_is_read_from_its_head() {
     let mut stage = started_anew(|_| ());
     stage.remove("x.log");
     stage.rename(OLDER, "x.log");
