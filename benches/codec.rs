@@ -27,9 +27,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
 
-use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use longshore::batch::{Added, Batch};
 use longshore::budget::Budget;
@@ -40,38 +38,10 @@ use longshore::codec::{json, text};
 use longshore::pipeline::one_way::{Found, OneWay};
 use longshore::record::{Container, Form, Origin, Timestamp};
 use longshore::sinks::Compression;
-use rustix::time::{ClockId, clock_gettime};
 
-/// CPU time of this thread, shown as criterion shows time.
-struct CpuTime;
+mod cpu_time;
 
-fn cpu_time() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
-}
-
-impl Measurement for CpuTime {
-    type Intermediate = Duration;
-    type Value = Duration;
-    fn start(&self) -> Duration {
-        cpu_time()
-    }
-    fn end(&self, started: Duration) -> Duration {
-        cpu_time() - started
-    }
-    fn add(&self, one: &Duration, other: &Duration) -> Duration {
-        *one + *other
-    }
-    fn zero(&self) -> Duration {
-        Duration::ZERO
-    }
-    fn to_f64(&self, value: &Duration) -> f64 {
-        value.as_nanos() as f64
-    }
-    fn formatter(&self) -> &dyn ValueFormatter {
-        WallTime.formatter()
-    }
-}
+use cpu_time::CpuTime;
 
 const LINES: usize = 2000;
 const LINE_BYTES: usize = 377;

@@ -20,16 +20,18 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
 
-use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use longshore::batch::{Added, Batch};
 use longshore::budget::Budget;
 use longshore::codec::forward::{Decoder, Limits, Step};
 use longshore::codec::msgpack::write;
 use longshore::codec::ndjson::Encoder;
 use longshore::record::Timestamp;
-use rustix::time::{ClockId, clock_gettime};
+
+mod cpu_time;
+
+use cpu_time::CpuTime;
 
 const RECORDS: usize = 1000;
 /// Bytes of the frame that comes in pieces, at least.
@@ -159,22 +161,7 @@ fn obvious(mut frames: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// CPU time of this thread.
-fn cpu() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
-}
-
-/// Measures `work` by the CPU time of this thread: what else the machine does is mostly no part of it.
-fn on_cpu(b: &mut Bencher<'_>, mut work: impl FnMut()) {
-    b.iter_custom(|times| {
-        let before = cpu();
-        (0..times).for_each(|_| work());
-        cpu() - before
-    });
-}
-
-fn forward(c: &mut Criterion) {
+fn forward(c: &mut Criterion<CpuTime>) {
     let budget = Budget::new(64 << 20);
     for (name, frames) in [("packed", packed(RECORDS)), ("message", messages())] {
         let mut group = c.benchmark_group(format!("forward_{name}"));
@@ -185,7 +172,7 @@ fn forward(c: &mut Criterion) {
             let (mut decoder, mut encoder) = (Decoder::new(Limits::default(), true), Encoder::new(Added::ALL));
             decoder.set_as_json(as_json);
             group.bench_function(BenchmarkId::from_parameter(way), |b| {
-                on_cpu(b, || {
+                b.iter(|| {
                     out.clear();
                     ours(black_box(&frames), &budget, &mut decoder, &mut encoder, &mut out);
                     black_box(out.len());
@@ -193,7 +180,7 @@ fn forward(c: &mut Criterion) {
             });
         }
         group.bench_function(BenchmarkId::from_parameter("rmpv_serde_json"), |b| {
-            on_cpu(b, || {
+            b.iter(|| {
                 out.clear();
                 obvious(black_box(&frames), &mut out);
                 black_box(out.len());
@@ -229,7 +216,7 @@ fn arriving(frame: &[u8], piece: usize, budget: &Arc<Budget>, encoder: Option<&m
     }
 }
 
-fn pieces(c: &mut Criterion) {
+fn pieces(c: &mut Criterion<CpuTime>) {
     let budget = Budget::new(256 << 20);
     let frame = packed(LARGE / (packed(RECORDS).len() / RECORDS) + 1);
     assert!(frame.len() >= LARGE);
@@ -241,7 +228,7 @@ fn pieces(c: &mut Criterion) {
             let work = if to_ndjson { "ndjson" } else { "decode" };
             let mut encoder = Encoder::new(Added::ALL);
             group.bench_function(BenchmarkId::new(work, name), |b| {
-                on_cpu(b, || {
+                b.iter(|| {
                     out.clear();
                     arriving(black_box(&frame), piece, &budget, to_ndjson.then_some(&mut encoder), &mut out);
                     black_box(out.len());
@@ -252,5 +239,9 @@ fn pieces(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, forward, pieces);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime);
+    targets = forward, pieces
+}
 criterion_main!(benches);
