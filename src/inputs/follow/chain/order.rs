@@ -91,22 +91,29 @@ impl Chain {
             return 0;
         }
         // A clock that was set back would make old ones of all that were written since.
-        if generations.iter().rev().find_map(last_time).is_none_or(|newest| newest < time) {
+        let last = |held| last_time(held, Format::Docker);
+        if generations.iter().rev().find_map(last).is_none_or(|newest| newest < time) {
             return 0;
         }
-        let old = generations.iter().take_while(|held| last_time(held).is_some_and(|last| last < time)).count();
+        let old = generations.iter().take_while(|held| last(held).is_some_and(|last| last < time)).count();
         old.min(generations.len().saturating_sub(1))
     }
 
     /// The time of a generation's first record, in nanoseconds since 1970.
     pub(super) fn first_time(&self, held: &Arc<Held>) -> Option<i64> {
         let start = source::start_of(held, WINDOW).ok()?;
-        let line = start.split(|byte| *byte == b'\n').next()?;
-        match self.rules.format {
-            Format::Docker => time_of(line),
-            Format::Cri => parse_rfc3339(line.split(|byte| *byte == b' ').next()?).map(|time| time.0),
-            Format::Text | Format::Json => None,
-        }
+        time_of(start.split(|byte| *byte == b'\n').next()?, self.rules.format)
+    }
+
+    /// Whether a compressed file is whole and has no record from after `time`, the last one that was delivered. The newest file has to
+    /// have one: a clock that was set back would make old ones of all that were written since.
+    pub(super) fn was_written_by(&self, held: &Arc<Held>, newest: &Arc<Held>, time: i64) -> bool {
+        let last = |held| last_time(held, self.rules.format);
+        held.gz
+            && time > 0
+            && last(newest).is_some_and(|last| last > time)
+            && last(held).is_some_and(|last| last <= time)
+            && source::is_whole(held)
     }
 }
 
@@ -158,7 +165,7 @@ pub(super) fn leave_out_copies(generations: &mut Vec<Arc<Held>>, read: &[Arc<Hel
 
 /// Sorts generations of a container by what they hold. Returns how many had nothing to go by.
 fn by_content(generations: &mut [Arc<Held>]) -> u64 {
-    let times: Vec<Option<i64>> = generations.iter().map(last_time).collect();
+    let times: Vec<Option<i64>> = generations.iter().map(|held| last_time(held, Format::Docker)).collect();
     // What says nothing of its time (a damaged file, one without a record) keeps its place.
     let places: Vec<usize> = (0..times.len()).filter(|at| times[*at].is_some()).collect();
     let alike = |at: usize| times.iter().filter(|time| **time == times[at]).count() > 1;
@@ -190,21 +197,24 @@ fn began_and_changed(at: usize, generations: &[Arc<Held>]) -> (Option<i64>, i64)
 
 fn first_docker_time(held: &Arc<Held>) -> Option<i64> {
     let start = source::start_of(held, WINDOW).ok()?;
-    time_of(start.split(|byte| *byte == b'\n').next()?)
+    time_of(start.split(|byte| *byte == b'\n').next()?, Format::Docker)
 }
 
 /// The latest time of the last records of a generation, in nanoseconds since 1970.
-fn last_time(held: &Arc<Held>) -> Option<i64> {
+fn last_time(held: &Arc<Held>, format: Format) -> Option<i64> {
     let end = source::end_of(held, WINDOW).ok()?;
     let whole = end.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
-    whole.filter_map(time_of).max()
+    whole.filter_map(|line| time_of(line, format)).max()
 }
 
-/// Docker writes `time` last; within a string its quotes are escaped.
-fn time_of(line: &[u8]) -> Option<i64> {
+fn time_of(line: &[u8], format: Format) -> Option<i64> {
+    // Docker writes `time` last; within a string its quotes are escaped.
     const KEY: &[u8] = b"\"time\":\"";
-    let from = memmem::rfind(line, KEY)? + KEY.len();
-    let text = line.get(from..)?.split(|byte| *byte == b'"').next()?;
+    let text = match format {
+        Format::Docker => line.get(memmem::rfind(line, KEY)? + KEY.len()..)?.split(|byte| *byte == b'"').next()?,
+        Format::Cri => line.split(|byte| *byte == b' ').next()?,
+        Format::Text | Format::Json => return None,
+    };
     parse_rfc3339(text).map(|time| time.0)
 }
 

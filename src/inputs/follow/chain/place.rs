@@ -199,11 +199,17 @@ impl Chain {
             self.copies.until = truncated::just_after(saved.done.copies.until);
             self.copies.sought = 0;
             let files = files_of(generations, saved, own.is_some());
-            // What was there before the file is none of its copies, and is not to come again when it is compressed.
+            // What was there before the file is none of its copies, and is not to come again when it is compressed. The time of
+            // what was compressed since is no older one; that of its records is.
             let before =
-                |held: &&Arc<Held>| truncated::is_older(held, &file) || held.gz && changed(held) < file.id.btime;
-            let stored = saved.done.copies.until;
-            generations[..files.start].iter().filter(before).for_each(|old| self.remember_older(old, stored));
+                |held: &Arc<Held>| truncated::is_older(held, &file) || held.gz && changed(held) < file.id.btime;
+            for old in &generations[..files.start] {
+                if before(old) {
+                    self.remember_older(old, saved.done.copies.until);
+                } else if self.was_written_by(old, &file, saved.last) {
+                    self.remember(old, None);
+                }
+            }
             *generations = generations[files].to_vec();
             if own.is_none() {
                 generations.iter().for_each(|copy| self.copies.add(copy));

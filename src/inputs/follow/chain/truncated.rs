@@ -282,7 +282,7 @@ impl Chain {
         };
         self.queue.iter().any(|held| held.id == copy.id)
             || self.lingering.iter().any(lingers)
-            || self.rules.docker && self.was_read(copy) == Some(true)
+            || self.was_read(copy) == Some(true)
     }
 
     /// A file of which nothing was read since it was truncated, or since it was met, has these first bytes, or none. If it had others

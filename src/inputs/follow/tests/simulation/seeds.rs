@@ -89,7 +89,7 @@ const FOUND_OF_COPYTRUNCATE: &[u64] = &[2685, 3767, 3993, 4979, 5200, 5275, 617,
 
 /// The same of kubelet: a file with the first piece of a line that was compressed while longshore was stopped came again, or any
 /// that was compressed then, where nothing of the next one had been delivered; or later, when a silent one was compressed as well.
-const FOUND_OF_KUBELET: &[u64] = &[1184, 60, 1269, 1505, 44_767];
+const FOUND_OF_KUBELET: &[u64] = &[1184, 60, 1269, 1505, 44_767, 325_274];
 
 fn wrong_of(program: Program, seeds: &[u64]) -> Vec<String> {
     let has_other = matches!(program, Program::Logrotate | Program::CopyTruncate);

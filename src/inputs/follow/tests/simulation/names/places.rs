@@ -237,6 +237,31 @@ fn what_was_left_and_is_compressed_while_the_next_file_is_silent_does_not_come_a
 }
 
 #[test]
+fn what_is_compressed_while_stopped_is_no_copy_of_the_next_file_of_which_nothing_was_delivered() {
+    for (newest, comes) in [(&[][..], 1), (&[(1, "set back")][..], 2)] {
+        let rules = || Rules { format: Format::Cri, ..text_rules() };
+        let make: Make = Box::new(|root, known| file::tests::layout(root, &["*.log*"], known));
+        let mut stage = Stage::with(make, rules, |root| {
+            put(&root.join(OLDER), &[&cri(2, "1")]);
+            a_tick();
+            put(&root.join("x.log"), &[&cri(3, "2")]);
+        });
+        let mut came = stage.unsettled(1);
+        assert_eq!(rows(&came), 2);
+        came.remove(0).receipts.settle(Outcome::Delivered);
+        stage.stop();
+        drop(came);
+        compress_later(&stage, OLDER);
+        // With a clock that was set back all that is written would seem to be older.
+        for (second, text) in newest {
+            fs::write(stage.path("x.log"), cri(*second, text) + "\n").expect("written");
+        }
+        stage.start();
+        assert_eq!(stage.seconds(3).len(), comes);
+    }
+}
+
+#[test]
 fn a_line_that_came_to_a_renamed_file_before_it_was_compressed_is_no_part_of_what_was_read() {
     let late = |stage: &Stage| {
         stage.put(OLDER, &[&cri(2, "late")]);
