@@ -105,15 +105,17 @@ impl Chain {
         time_of(start.split(|byte| *byte == b'\n').next()?, self.rules.format)
     }
 
-    /// Whether a compressed file is whole and has no record from after `time`, the last one that was delivered. The newest file has to
-    /// have one: a clock that was set back would make old ones of all that were written since.
-    pub(super) fn was_written_by(&self, held: &Arc<Held>, newest: &Arc<Held>, time: i64) -> bool {
-        let last = |held| last_time(held, self.rules.format);
-        held.gz
-            && time > 0
-            && last(newest).is_some_and(|last| last > time)
-            && last(held).is_some_and(|last| last <= time)
-            && source::is_whole(held)
+    /// Those of compressed files that are whole and have no record from after `time`, the last one that was delivered. The newest
+    /// file has to have one: a clock that was set back would make old ones of all that were written since.
+    pub(super) fn written_by(&self, files: Vec<Arc<Held>>, newest: &Arc<Held>, time: i64) -> Vec<Arc<Held>> {
+        let format = self.rules.format;
+        if files.is_empty() || time == 0 || last_time(newest, format).is_none_or(|newest| newest <= time) {
+            return Vec::new();
+        }
+        // What ends within a line has more than the times of its lines tell.
+        let has_end = |held: &Arc<Held>| source::end_of(held, 1).is_ok_and(|end| end == b"\n");
+        let is_old = |held: &Arc<Held>| last_time(held, format).is_some_and(|last| last <= time);
+        files.into_iter().filter(|held| is_old(held) && has_end(held) && source::is_whole(held)).collect()
     }
 }
 

@@ -199,16 +199,19 @@ impl Chain {
             self.copies.until = truncated::just_after(saved.done.copies.until);
             self.copies.sought = 0;
             let files = files_of(generations, saved, own.is_some());
-            // What was there before the file is none of its copies, and is not to come again when it is compressed. The time of
-            // what was compressed since is no older one; that of its records is.
+            // What was there before the file is none of its copies, and is not to come again when it is compressed.
             let before =
-                |held: &Arc<Held>| truncated::is_older(held, &file) || held.gz && changed(held) < file.id.btime;
-            for old in &generations[..files.start] {
-                if before(old) {
-                    self.remember_older(old, saved.done.copies.until);
-                } else if self.was_written_by(old, &file, saved.last) {
-                    self.remember(old, None);
-                }
+                |held: &&Arc<Held>| truncated::is_older(held, &file) || held.gz && changed(held) < file.id.btime;
+            let stored = saved.done.copies.until;
+            generations[..files.start].iter().filter(before).for_each(|old| self.remember_older(old, stored));
+            // Nor what was compressed since with a time of its own, if the file was not truncated since: its records tell.
+            if own.is_some()
+                && saved.done.head.is_known()
+                && resume::locate(&[Arc::clone(&file)], &saved.done).is_some()
+            {
+                let is_new = |held: &&Arc<Held>| held.gz && !before(held) && changed(held) >= self.copies.until;
+                let new = generations[..files.start].iter().filter(is_new).map(Arc::clone).collect();
+                self.written_by(new, &file, saved.last).iter().for_each(|old| self.remember(old, None));
             }
             *generations = generations[files].to_vec();
             if own.is_none() {

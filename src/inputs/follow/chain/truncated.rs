@@ -257,7 +257,7 @@ impl Chain {
                 && !is_older(copy, file)
                 && look.size > 0
                 && !all.iter().any(is_plain)
-                && !self.reads(copy)
+                && !self.reads(copy, look.mtime)
                 && !is_begun_with(file, copy, look.size)
             {
                 copies.push((Arc::clone(copy), look.mtime));
@@ -273,7 +273,7 @@ impl Chain {
     }
 
     /// Whether a sibling is read, or will be read anyway, and is no copy.
-    fn reads(&self, copy: &Arc<Held>) -> bool {
+    fn reads(&self, copy: &Arc<Held>, changed: i64) -> bool {
         let lingers = |late: &linger::Lingering| {
             let source = &late.source;
             // Of a hole there may be many.
@@ -282,7 +282,8 @@ impl Chain {
         };
         self.queue.iter().any(|held| held.id == copy.id)
             || self.lingering.iter().any(lingers)
-            || self.was_read(copy) == Some(true)
+            // Of the others time tells, which is less work.
+            || (self.rules.docker || changed >= self.copies.until) && self.was_read(copy) == Some(true)
     }
 
     /// A file of which nothing was read since it was truncated, or since it was met, has these first bytes, or none. If it had others
