@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::buffer::{self, Backlog, Log};
+use crate::buffer::{self, Backlog, Log, Mark};
 use crate::config::Config;
 use crate::metrics::{Health, Metrics};
 use crate::outbox::{self, LogWatcher};
@@ -32,8 +32,9 @@ pub fn by_number(readers: &[Backlog], metrics: &Metrics, numbers: &[usize]) -> V
     all
 }
 
-/// What the disk log of a stopped node has, as [`by_number`] has it, by their place in the configuration. Writes nothing.
-pub fn count(config: &Config, metrics: &Metrics) -> io::Result<Vec<Vec<u64>>> {
+/// Which one the disk log of a stopped node is, if there is one, and what it has, as [`by_number`] has it, by their place in the
+/// configuration. Writes nothing.
+pub fn count(config: &Config, metrics: &Metrics) -> io::Result<(Option<Mark>, Vec<Vec<u64>>)> {
     let dir = config.node.data_dir.join(BUFFER);
     let sinks: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
     let inputs: Vec<&str> = metrics.inputs.iter().map(|input| input.name.as_str()).collect();
@@ -41,20 +42,26 @@ pub fn count(config: &Config, metrics: &Metrics) -> io::Result<Vec<Vec<u64>>> {
         with_way_out(&config.node.data_dir, io::Error::new(error.kind(), format!("the disk log: {error}")))
     })?;
     let numbers: Vec<usize> = (0..sinks.len()).collect();
-    Ok(by_number(&found.unwrap_or_default(), metrics, &numbers))
+    let (mark, backlog) = found.map_or((None, Vec::new()), |(mark, backlog)| (Some(mark), backlog));
+    Ok((mark, by_number(&backlog, metrics, &numbers)))
 }
 
-/// Opens the disk log if there is one, or if there has to be one. With it: what it has, as [`by_number`] has it. `numbers`
-/// are those of the configured sinks.
-pub fn open(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    numbers: &[usize],
-) -> io::Result<(Option<Arc<Log>>, Vec<Vec<u64>>)> {
+/// A disk log, if there is one.
+pub struct Opened {
+    /// Open.
+    pub log: Option<Arc<Log>>,
+    /// As it was found.
+    pub mark: Option<Mark>,
+    /// What it has, as [`by_number`] has it.
+    pub backlog: Vec<Vec<u64>>,
+}
+
+/// Opens the disk log if there is one, or if there has to be one. `numbers` are those of the configured sinks.
+pub fn open(config: &Config, metrics: &Arc<Metrics>, numbers: &[usize]) -> io::Result<Opened> {
     let dir = config.node.data_dir.join(BUFFER);
     let wanted = config.inputs.iter().any(|input| input.part.is_durable()) || config.sinks.len() > 1;
     if !wanted && !dir.exists() {
-        return Ok((None, by_number(&[], metrics, &[])));
+        return Ok(Opened { log: None, mark: None, backlog: by_number(&[], metrics, &[]) });
     }
     let size = config.buffer.size.unwrap_or_else(|| default_size(&config.node.data_dir));
     let settings = buffer::Settings {
@@ -82,7 +89,7 @@ pub fn open(
         tracing::warn!(sink, records, bytes, "the disk log has a backlog of a sink that is configured no longer");
     }
     let backlog = by_number(&found.readers, metrics, numbers);
-    Ok((Some(log), backlog))
+    Ok(Opened { log: Some(log), mark: Some(found.mark), backlog })
 }
 
 /// 1 GiB, or a quarter of the file system where that is less.

@@ -13,7 +13,8 @@
 //! difference is a mistake and is said. After a kill the last saved ledger is up to a second old; what it calls in flight
 //! and is not in the disk log was in memory only and counts as `returned` (its origin gives it again, and then it is
 //! counted again); what the disk log has beyond it is counted as received now. So it closes, and what a kill can cost is
-//! a second of counts on both sides, never a record.
+//! a second of counts on both sides, never a record. If the disk log is another one by then, or does not reach as far as it did,
+//! that is said: what was in it counts as dropped (`buffer_damaged`), for it was acknowledged.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde_json::{Map, Value, json};
 
+use crate::buffer::Mark;
 use crate::metrics::followed::{Generation, LostBytes};
 use crate::metrics::{DropReason, InputMetrics, Metrics, Pair, RejectReason};
 
@@ -70,6 +72,8 @@ pub struct PairLine {
     pub buffered: u64,
     /// In memory.
     pub in_flight: u64,
+    /// Of those in memory, what is in the disk log, too.
+    pub logged: u64,
 }
 
 /// Records that are counted for another input than they were.
@@ -90,6 +94,10 @@ pub struct Ledger {
     pub pairs: Vec<PairLine>,
     /// It was saved by an orderly stop.
     pub stopped: bool,
+    /// The disk log at that moment, if there was one.
+    pub log: Option<Mark>,
+    /// The disk log that is there now is another one, or has lost its end.
+    pub log_lost: bool,
 }
 
 fn reasons(names: &[&str], counters: &[AtomicU64]) -> Reasons {
@@ -138,6 +146,7 @@ impl PairLine {
             returned: pair.returned.load(Relaxed),
             buffered: pair.buffered.load(Relaxed),
             in_flight: pair.in_flight(),
+            logged: pair.logged.load(Relaxed),
         }
     }
 
@@ -180,6 +189,14 @@ impl Ledger {
         ledger
     }
 
+    /// The same, as this log goes with it, if there is one.
+    #[must_use]
+    pub fn held_against(mut self, found: Option<Mark>) -> Ledger {
+        let is_it = |saved: Mark| found.is_some_and(|found| found.id == saved.id && found.last >= saved.last);
+        self.log_lost = !self.log.is_none_or(is_it);
+        self
+    }
+
     /// Puts a saved ledger into fresh counters. `backlog` is what the disk log has, by sink and input, and at the end what it
     /// has of inputs that are configured no longer, which counts for the first one; the counters of sinks whose numbers are
     /// not among `sinks` stay. Returns what did not fit although the node had stopped in order: one line for each pair.
@@ -218,6 +235,16 @@ impl Ledger {
                         input.name, sink.name
                     ));
                 }
+                // It was acknowledged, so nobody gives it again.
+                let in_log = line.buffered + line.logged;
+                let lost = if self.log_lost { in_log.min(open.saturating_sub(there)) } else { 0 };
+                if self.log_lost && !self.stopped && open > there {
+                    wrong.push(format!(
+                        "{} -> {}: {open} records had no end when it was killed, {in_log} of them in the disk log; that is another \
+                         one now, or has lost its end, and has {there}",
+                        input.name, sink.name
+                    ));
+                }
                 let beyond = there.saturating_sub(open);
                 // A sink that was not there (any more) has records that were counted when they came.
                 if saved.is_some() || self.pairs.is_empty() {
@@ -225,12 +252,13 @@ impl Ledger {
                 }
                 pair.routed.store(line.routed + came + beyond - went, Relaxed);
                 pair.delivered.store(line.delivered, Relaxed);
-                pair.returned.store(line.returned + open.saturating_sub(there), Relaxed);
+                pair.returned.store(line.returned + open.saturating_sub(there) - lost, Relaxed);
                 pair.buffered.store(there, Relaxed);
                 // It is in `open`.
                 pair.logged.store(0, Relaxed);
                 restore(RejectReason::NAMES, &pair.rejected, &line.rejected);
                 restore(DropReason::NAMES, &pair.dropped, &line.dropped);
+                pair.dropped[DropReason::BufferDamaged as usize].fetch_add(lost, Relaxed);
             }
             input.received.fetch_add(unknown, Relaxed);
             input.passed.fetch_add(unknown, Relaxed);
@@ -311,10 +339,12 @@ impl Ledger {
             .map(|line| {
                 json!({"input": line.input, "sink": line.sink, "routed": line.routed, "delivered": line.delivered,
                     "rejected": line.rejected, "dropped": line.dropped, "returned": line.returned,
-                    "buffered": line.buffered, "in_flight": line.in_flight, "left_over": left_over(line.left_over())})
+                    "buffered": line.buffered, "in_flight": line.in_flight, "logged": line.logged,
+                    "left_over": left_over(line.left_over())})
             })
             .collect();
-        json!({"closes": self.closes(), "stopped": self.stopped, "inputs": inputs, "pairs": pairs})
+        let log = self.log.map(|log| json!({"id": format!("{:032x}", u128::from_be_bytes(log.id)), "last": log.last}));
+        json!({"closes": self.closes(), "stopped": self.stopped, "log": log, "inputs": inputs, "pairs": pairs})
     }
 
     /// Reads what [`to_json`](Self::to_json) made; what is missing or of another kind counts as zero.
@@ -346,11 +376,16 @@ impl Ledger {
             returned: number(line, "returned"),
             buffered: number(line, "buffered"),
             in_flight: number(line, "in_flight"),
+            logged: number(line, "logged"),
         };
+        let id = value["log"]["id"].as_str().and_then(|id| u128::from_str_radix(id, 16).ok());
+        let log = id.zip(value["log"]["last"].as_u64()).map(|(id, last)| Mark { id: id.to_be_bytes(), last });
         Ledger {
             inputs: list("inputs").iter().map(input).collect(),
             pairs: list("pairs").iter().map(pair).collect(),
             stopped: value["stopped"].as_bool().unwrap_or(false),
+            log,
+            log_lost: false,
         }
     }
 

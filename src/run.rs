@@ -28,7 +28,7 @@ mod to_sync;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
@@ -38,10 +38,11 @@ use tokio::task::AbortHandle;
 use crate::admin::{self, Phase};
 use crate::banner::{self, Resumed, View};
 use crate::budget::Budget;
+use crate::buffer::Log;
 use crate::config::{self, Config};
 use crate::dead_letters::DeadLetters;
 use crate::delivery::SinkHandle;
-use crate::disk_log::{self, with_way_out};
+use crate::disk_log::{self, Opened, with_way_out};
 use crate::handover;
 use crate::inputs::follow::checkpoint::Checkpoints;
 use crate::inputs::gate::{Gate, Passage};
@@ -124,6 +125,8 @@ struct Node {
     to_sync: Arc<ToSync>,
     /// Sinks and disk log; none while a reload is at it.
     middle: Option<Middle>,
+    /// The disk log again, for the ledger that is saved.
+    log: Arc<Mutex<Weak<Log>>>,
     /// Held by the outlets: when the last of them is gone, the sinks drain.
     gate: Weak<Gate>,
     inputs: Vec<Running>,
@@ -201,8 +204,13 @@ impl Node {
         let saved = checkpoints.take_ledger().map(|saved| Ledger::from_json(&saved)).unwrap_or_default();
         let (stopped, ended) = (Arc::<AtomicBool>::default(), Arc::<Notify>::default());
         let (counted, is_stopped) = (Arc::clone(&metrics), Arc::clone(&stopped));
-        checkpoints
-            .carry(Box::new(move || Ledger { stopped: is_stopped.load(Relaxed), ..Ledger::of(&counted) }.to_json()));
+        let log = Arc::new(Mutex::new(Weak::<Log>::new()));
+        let carried = Arc::clone(&log);
+        checkpoints.carry(Box::new(move || {
+            // Before the counts: the log has everything that they say is in it.
+            let log = carried.lock().unwrap_or_else(PoisonError::into_inner).upgrade().map(|log| log.mark());
+            Ledger { stopped: is_stopped.load(Relaxed), log, ..Ledger::of(&counted) }.to_json()
+        }));
         let mut node = Node {
             stopped,
             state: admin::State::new(Arc::clone(&metrics), Arc::clone(&budget), &config.node.data_dir),
@@ -212,6 +220,7 @@ impl Node {
             checkpoints,
             to_sync,
             middle: None,
+            log,
             gate: Weak::new(),
             inputs: Vec::new(),
             admin: None,
@@ -282,10 +291,11 @@ impl Node {
         }
         let sinks: Option<Vec<usize>> = config.sinks.iter().map(|sink| metrics.sink(&sink.name, sink.kind)).collect();
         let sinks = sinks.ok_or_else(too_many)?;
-        let (log, backlog) = disk_log::open(&config, &metrics, &sinks)?;
-        for wrong in saved.resume(&metrics, &backlog, &sinks) {
+        let Opened { log, mark, backlog } = disk_log::open(&config, &metrics, &sinks)?;
+        for wrong in saved.clone().held_against(mark).resume(&metrics, &backlog, &sinks) {
             tracing::error!("the ledger of the last stop and the disk log differ: {wrong}");
         }
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = log.as_ref().map_or_else(Weak::new, Arc::downgrade);
         let letters = DeadLetters::new(&config.node.data_dir, config.dead_letters, &metrics);
         let ground = Ground {
             metrics: &metrics,

@@ -105,6 +105,35 @@ fn it_exits_1_and_says_where_when_it_does_not_close_for_people_and_programs() {
 }
 
 #[test]
+fn a_disk_log_that_went_after_a_kill_is_said_by_the_audit_and_by_the_next_start() {
+    let dir = folder();
+    let (port, data) = (free_port(), dir.path().join("data"));
+    let start = || node(dir.path(), &config(&[("apps", port)], &dead())).with_node("shutdown_timeout = \"1s\"");
+    let mut first = start().start();
+    let mut client = Client::tcp(port);
+    client.send(&message("t", 1_700_000_000.into(), map(&[("seq", 0.into())]), Some(option("c", &[]))));
+    client.expect_ack("c");
+    // Until a ledger with it is saved, and it is in the log only.
+    first.stop();
+    let mut second = start().start();
+    let saved = || fs::read_to_string(data.join("checkpoints")).unwrap_or_default();
+    second.wait_for("a saved ledger", |_| saved().contains("\"stopped\":false"));
+    second.kill();
+    audit_closes(dir.path());
+    fs::rename(data.join("buffer"), dir.path().join("aside")).expect("there");
+    let (output, text) = audit(dir.path(), &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+    assert!(
+        text.contains("apps -> central: 1 records had no end when it was killed, 1 of them in the disk log"),
+        "{text}"
+    );
+    let mut third = start().start();
+    assert!(third.log().contains("had no end when it was killed"), "{}", third.log());
+    assert_eq!(third.metric("longshore_dropped_total", &[("reason", "buffer_damaged")]), 1);
+    third.stop_well();
+}
+
+#[test]
 fn an_input_that_is_gone_from_the_configuration_leaves_it_closed_and_its_records_delivered() {
     let dir = folder();
     leave_backlog(dir.path(), &["apps", "gone"]);

@@ -22,7 +22,7 @@ use super::read::{Step, Walk};
 use super::recover::recover;
 use super::totals::BySource;
 use super::{
-    Backlog, Committed, Count, Full, Loss, LossReason, Lsn, NoRoom, Payload, Read, Recovered, Refusal, SIZE_MIN,
+    Backlog, Committed, Count, Full, Loss, LossReason, Lsn, Mark, NoRoom, Payload, Read, Recovered, Refusal, SIZE_MIN,
     Settings, State, Status,
 };
 use crate::log::Limited;
@@ -76,22 +76,15 @@ struct Inner<I: Io> {
     bits: Vec<u8>,
     /// Numbers by index of the source.
     sources: Vec<u16>,
-    figures: Figures,
+    figures: thread::Figures,
+    /// As it was found, and the number before the first one of this run.
+    found: (Mark, Lsn),
     /// What was told last.
     told: Mutex<State>,
     /// That it does not take everything was written to the own log.
     said: AtomicBool,
     /// Keeps others out of the folder; until `close` has ended the thread that writes.
     folder_lock: Mutex<Option<std::os::fd::OwnedFd>>,
-}
-
-#[derive(Default)]
-struct Figures {
-    commits: AtomicU64,
-    pauses: AtomicU64,
-    commit_ns: AtomicU64,
-    commit_ns_max: AtomicU64,
-    failures: AtomicU64,
 }
 
 struct Queue {
@@ -172,8 +165,9 @@ where
         };
         let damage = recovery.damage.clone();
         let strangers = recovery.strangers.clone();
-        let segments = recovery.segments.len();
+        let (segments, last) = (recovery.segments.len(), recovery.last);
         let mut core = Core::new(Arc::clone(&io), recovery, &options)?;
+        let found = (Mark { id: core.meta().id, last }, core::lock(core.shared()).committed);
         let mut inner = Inner {
             io,
             limits,
@@ -196,7 +190,8 @@ where
             committed: Level::default(),
             space: Level::default(),
             walks: (0..readers.len()).map(|reader| Mutex::new(Walk::new(reader, core.seed()))).collect(),
-            figures: Figures::default(),
+            figures: thread::Figures::default(),
+            found,
             told: Mutex::new(State::Healthy),
             said: AtomicBool::new(false),
             folder_lock: Mutex::new(lock),
@@ -407,6 +402,12 @@ where
         }
     }
 
+    /// Which log it is, and how far it reaches now.
+    pub fn mark(&self) -> Mark {
+        let ((found, before), committed) = (self.inner.found, self.inner.committed.get());
+        Mark { last: if committed > before { committed } else { found.last }, ..found }
+    }
+
     /// Said when the I/O thread panicked: nothing is acked any more, the node has to stop.
     pub fn failed(&self) -> &Stop {
         self.workers.failed()
@@ -472,6 +473,7 @@ impl<I: Io> Inner<I> {
             damage,
             next_lsn: books.next,
             segments,
+            mark: self.found.0,
         }
     }
 

@@ -70,6 +70,15 @@ const VERSION: u32 = 1;
 /// Number of one frame: from 1, in the order of [`Log::append`], never used twice.
 pub type Lsn = u64;
 
+/// Which log it is, and how far it is known to reach: the same log never reaches less far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Its random name.
+    pub id: frame::LogId,
+    /// The last number that is on stable storage.
+    pub last: Lsn,
+}
+
 /// Readers of one log, at most: one bit of a frame's header each.
 pub const READERS_MAX: usize = 64;
 /// Sources (inputs) whose records are counted apart, at most; the last number stands for all others.
@@ -298,6 +307,8 @@ pub struct Recovered {
     pub next_lsn: Lsn,
     /// Segments found.
     pub segments: usize,
+    /// Which log it is, and the last number that was found.
+    pub mark: Mark,
 }
 
 /// The answer of [`Log::read`].

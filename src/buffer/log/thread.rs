@@ -19,6 +19,16 @@ const GATHER_MIN: u64 = 64 << 10;
 /// So do those of larger frames, where nothing came in the last half of a pause: so many commits follow without one.
 const AT_ONCE: u32 = 64;
 
+/// What the thread has done so far.
+#[derive(Default)]
+pub(super) struct Figures {
+    pub(super) commits: AtomicU64,
+    pub(super) pauses: AtomicU64,
+    pub(super) commit_ns: AtomicU64,
+    pub(super) commit_ns_max: AtomicU64,
+    pub(super) failures: AtomicU64,
+}
+
 /// When the next commit begins.
 struct Pace {
     next: Instant,
