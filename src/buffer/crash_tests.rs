@@ -468,7 +468,7 @@ fn a_skipped_sync_of_the_folder_is_found() {
 
 #[test]
 fn a_cursor_that_is_saved_after_its_segment_has_gone_is_found() {
-    assert!(is_found(Lie::CursorSync, 0));
+    assert!(is_found(Lie::CursorAfterUnlink, 0));
 }
 
 #[test]

@@ -66,6 +66,12 @@ pub struct State {
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
     entries: Vec<Entry>,
+    /// [`Lie::CursorAfterUnlink`]: what the disk has of cursors, once it has some.
+    old_cursors: BTreeMap<String, Arc<Vec<u8>>>,
+}
+
+fn is_cursor(name: &str) -> bool {
+    name.contains(".cursor")
 }
 
 /// Mistakes that the crash tests must find.
@@ -75,10 +81,10 @@ pub enum Lie {
     None,
     /// A segment's sync does nothing: as if acked before it.
     SegmentSync,
-    /// The folder's sync does nothing.
+    /// The folder's sync leaves new segments out.
     FolderSync,
-    /// A cursor's sync does nothing: as if it were saved after the segment below it has gone.
-    CursorSync,
+    /// Cursors are on the disk only after the next segment has gone from it.
+    CursorAfterUnlink,
     /// A failed sync is tried again on the same file: here, it says that all is well.
     FailedSyncIsRetried,
 }
@@ -196,6 +202,14 @@ impl State {
             state.names.insert(name.clone(), state.nodes.len());
             state.durable_names.insert(name, state.nodes.len());
             state.nodes.push(Node { now: bytes.clone(), durable: Arc::new(bytes), changes: Vec::new() });
+        }
+        if !self.old_cursors.is_empty() {
+            state.names.retain(|name, _| !is_cursor(name));
+            for (name, bytes) in &self.old_cursors {
+                state.names.insert(name.clone(), state.nodes.len());
+                state.nodes.push(Node { now: (**bytes).clone(), durable: Arc::clone(bytes), changes: Vec::new() });
+            }
+            state.durable_names = state.names.clone();
         }
         state
     }
@@ -319,12 +333,7 @@ impl Io for SimFs {
         {
             let mut state = self.state();
             let name = Self::name_of(&state, *file).unwrap_or_default().to_owned();
-            let lies = match self.lie {
-                Lie::SegmentSync => name.ends_with(".seg"),
-                Lie::CursorSync => name.contains(".cursor"),
-                _ => false,
-            };
-            if lies {
+            if self.lie == Lie::SegmentSync && name.ends_with(".seg") {
                 return Ok(());
             }
             let node = &mut state.nodes[*file];
@@ -392,14 +401,23 @@ impl Io for SimFs {
     }
 
     fn sync_folder(&self) -> io::Result<()> {
-        if self.lie == Lie::FolderSync {
-            return Ok(());
-        }
         self.fails(&[EIO])?;
         {
-            let mut state = self.state();
-            state.entries.clear();
+            let state = &mut *self.state();
+            let is_segment = |name: &str| name.ends_with(".seg");
+            let is_left_out = |entry: &Entry| matches!(entry, Entry::Link(name, _) if self.lie == Lie::FolderSync && is_segment(name));
+            let gone = state.entries.iter().any(|entry| matches!(entry, Entry::Unlink(name) if is_segment(name)));
+            state.entries.retain(is_left_out);
+            let left_out =
+                state.entries.iter().map(|entry| if let Entry::Link(name, _) = entry { name.as_str() } else { "" });
+            let left_out: Vec<&str> = left_out.collect();
             state.durable_names = state.names.clone();
+            state.durable_names.retain(|name, _| !left_out.contains(&name.as_str()));
+            if self.lie == Lie::CursorAfterUnlink && (gone || state.old_cursors.is_empty()) {
+                let cursors = state.durable_names.iter().filter(|(name, _)| is_cursor(name));
+                let durable = |node: usize| Arc::clone(&state.nodes[node].durable);
+                state.old_cursors = cursors.map(|(name, node)| (name.clone(), durable(*node))).collect();
+            }
         }
         self.changed();
         Ok(())
