@@ -6,11 +6,13 @@
 //! cut by [`STEP`] first, 0.8 ms each. What a commit waits for: `cargo bench --bench disk_log`, `ack`.
 //!
 //! Limits: [`WAITING_MAX`] files wait and one is being cut, so the disk has that much more for a moment than the log counts; who
-//! removes more closes them itself. Who finds the disk full waits until all of it is given back ([`Release::wait`]).
+//! removes more closes them itself. Who finds the disk full waits until all of it is given back ([`Release::wait`]), for
+//! [`WAIT_MAX`] at most.
 
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rustix::fs;
 
@@ -20,6 +22,8 @@ use crate::workers::Workers;
 const WAITING_MAX: usize = 2;
 /// Bytes that are given back at once.
 const STEP: u64 = 4 << 20;
+/// For so long who finds the disk full waits; then it is full.
+const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// See the header. Its thread begins with the first file, and ends once this is gone and all are closed: nobody waits for a
 /// disk that does not answer.
@@ -82,10 +86,10 @@ impl Release {
         }
     }
 
-    /// Waits until all are closed.
+    /// Waits until all are closed, for [`WAIT_MAX`] at most.
     pub(super) fn wait(&self) {
         let count = self.open.count.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.open.closed.wait_while(count, |count| *count > 0));
+        drop(self.open.closed.wait_timeout_while(count, WAIT_MAX, |count| *count > 0));
     }
 }
 
