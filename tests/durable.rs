@@ -13,7 +13,7 @@ use crate::harness::forward::{Client, map, message, option};
 use crate::harness::http::{Answer, Server};
 use crate::harness::records::{Numbers, assert_each_once, line_count, parse, records};
 use crate::harness::sender::{CHUNK, Senders};
-use crate::harness::{Node, PATIENCE, audit_closes, folder, free_port, node};
+use crate::harness::{Moments, Node, PATIENCE, audit_closes, folder, free_port, node};
 
 /// A forward input, the disk log, and one output file.
 pub fn config(dir: &Path, port: u16) -> String {
@@ -62,11 +62,6 @@ fn pass_the_time_of_twice(dir: &Path) {
     }
 }
 
-/// Not the same moment each time.
-fn moment(round: u64) -> Duration {
-    Duration::from_millis(20 + round * 97 % 380)
-}
-
 fn one(chunk: &str) -> Vec<u8> {
     message("t", 1_700_000_000.into(), map(&[("p", "one".into()), ("seq", 0.into())]), Some(option(chunk, &[])))
 }
@@ -106,7 +101,7 @@ fn kill_9_under_load_loses_nothing_that_was_acknowledged() {
     let out = dir.path().join("out.ndjson");
     let written = || fs::metadata(&out).map_or(0, |file| file.len());
     let senders = Senders::start(port, 4, Duration::from_millis(2));
-    let kills = rounds();
+    let (kills, mut moments) = (rounds(), Moments::new());
     // What was written shortly before each kill.
     let mut late = Vec::new();
     for round in 0..kills {
@@ -114,7 +109,7 @@ fn kill_9_under_load_loses_nothing_that_was_acknowledged() {
         let mut from = written();
         let mut node = node(dir.path(), &config(dir.path(), port)).start();
         node.wait_for("some acks", |_| senders.acked() > before + 2 * CHUNK);
-        std::thread::sleep(moment(round));
+        moments.wait(400);
         if round % 6 == 3 {
             // Long enough that most of what came was saved as delivered.
             pass_the_time_of_twice(dir.path());
@@ -154,12 +149,12 @@ fn sigterm_at_any_moment_loses_nothing_and_doubles_nothing() {
     let dir = folder();
     let port = free_port();
     let senders = Senders::start(port, 3, Duration::from_millis(2));
-    let stops = rounds();
-    for round in 0..stops {
+    let (stops, mut moments) = (rounds(), Moments::new());
+    for _ in 0..stops {
         let before = senders.acked();
         let mut node = node(dir.path(), &config(dir.path(), port)).start();
         node.wait_for("some acks", |_| senders.acked() > before);
-        std::thread::sleep(moment(round));
+        moments.wait(400);
         node.stop_well();
         audit_closes(dir.path());
     }

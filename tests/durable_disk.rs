@@ -11,6 +11,7 @@ use crate::durable::config;
 use crate::full_disk::SmallDisk;
 use crate::harness::engine::has_program;
 use crate::harness::forward::{Client, map, message, option};
+use crate::harness::http::{Answer, Server};
 use crate::harness::records::{Numbers, records};
 use crate::harness::sender::Senders;
 use crate::harness::{Node, audit_closes, folder, free_port, node, run, skip};
@@ -238,6 +239,51 @@ fn a_full_disk_stops_acks_turns_readiness_red_and_goes_on_when_there_is_room() {
     node.stop_well();
     audit_closes(dir.path());
     assert_all_there(dir.path(), &sent);
+}
+
+#[test]
+fn a_disk_that_fails_again_and_again_stops_acks_turns_readiness_red_and_what_it_has_is_delivered_meanwhile() {
+    if !has_program("strace") {
+        return skip("needs strace");
+    }
+    let dir = folder();
+    let port = free_port();
+    // So slow that there is a backlog.
+    let server = Server::start(|_, _| {
+        std::thread::sleep(Duration::from_millis(100));
+        Answer::status(200)
+    });
+    let body = config(dir.path(), port);
+    let body = format!(
+        "{}[sinks.central]\ntype = \"http\"\nurl = \"{}\"\nbatch = {{ size = \"16KiB\", wait = \"20ms\" }}\n",
+        &body[..body.find("[sinks.out]").expect("it has that sink")],
+        server.url()
+    );
+    // Of one thread, the log's: three in a row are a disk that fails, the rest are tries a second and more apart.
+    let fault = "inject=fdatasync:error=EIO:when=20..25";
+    let strace = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", fault];
+    let mut node = node(dir.path(), &body).under(&strace).start();
+    let senders = Senders::start(port, 2, Duration::from_millis(2));
+    let is_red = |node: &Node| {
+        node.get("/ready").is_some_and(|(status, why)| status == 503 && why.contains("can not be written"))
+    };
+    node.wait_for("readiness to fail", is_red);
+    assert_eq!(node.get("/live").map(|(status, _)| status), Some(200), "a restart would not help");
+    // Acks that were under way arrive.
+    std::thread::sleep(Duration::from_millis(200));
+    let (acked, delivered) = (senders.acked(), node.delivered("central"));
+    node.wait_for("more at the server", |node| node.delivered("central") > delivered);
+    let more = senders.acked();
+    assert!(is_red(&node), "it was well before the sink had anything more:\n{}", node.log());
+    assert_eq!(more, acked, "acknowledged while red");
+    node.wait_for("readiness", |node| node.get("/ready").is_some_and(|(status, _)| status == 200));
+    node.wait_for("more acks", |_| senders.acked() > acked);
+    assert!(node.metric("longshore_buffer_failures_total", &[]) >= 3);
+    let sent = senders.finish();
+    node.wait_for("an empty backlog", |node| node.undelivered(&[]) == 0);
+    node.stop_well();
+    let found = Numbers::of(&server.accepted(), "p", "seq");
+    assert!(found.missing(&sent).is_empty(), "acknowledged and not there: {:?}", found.missing(&sent));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::docker_folder::{app_line, config};
 use crate::harness::containers::Container;
 use crate::harness::records::{Numbers, assert_each_once, line_count, records, records_so_far};
-use crate::harness::{Node, folder, node};
+use crate::harness::{Moments, Node, folder, node};
 
 /// Rounds of kill -9; `.ci/campaign` asks for more.
 fn rounds() -> u64 {
@@ -53,13 +53,13 @@ fn writers(root: &Path, done: &Arc<AtomicBool>) -> Vec<JoinHandle<(String, u64)>
 fn interrupted(dir: &Path, rounds: u64, end: impl Fn(Node)) -> BTreeMap<String, u64> {
     let done = Arc::new(AtomicBool::new(false));
     let writers = writers(&dir.join("containers"), &done);
-    let out = dir.join("out.ndjson");
-    for round in 0..rounds {
+    let (out, mut moments) = (dir.join("out.ndjson"), Moments::new());
+    for _ in 0..rounds {
         let before = line_count(&out);
         let mut node = node(dir, &config(dir)).start();
         node.wait_for("some progress", |_| line_count(&out) > before);
-        // Not the same moment of the 250 ms between two checkpoints each time.
-        thread::sleep(Duration::from_millis(round * 97 % 400));
+        // At any moment of the 250 ms between two checkpoints.
+        moments.wait(400);
         end(node);
     }
     done.store(true, Ordering::Relaxed);
