@@ -19,6 +19,8 @@ pub(crate) mod index;
 pub(crate) mod inner;
 mod mend;
 pub(crate) mod page;
+#[cfg(test)]
+pub(crate) mod texts; // objects as texts, and what serde_json says of them
 pub(crate) mod walk; // where a value ends that comes in pieces
 
 pub(crate) use escape::{Unescaped, quoted, unescape_block, unescape_room};

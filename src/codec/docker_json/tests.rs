@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::batch::{Added, PARTIAL};
 use crate::budget::Budget;
+use crate::codec::json::texts::{self, Blanks};
 use crate::codec::ndjson::Encoder;
 
 const TAIL: &str = r#"","stream":"stdout","time":"2026-11-23T10:15:00.123456789Z"}"#;
@@ -358,15 +359,54 @@ proptest! {
     fn any_object_gives_the_same_record_both_ways(
         value in value(),
         spaced in any::<bool>(),
-        harm in proptest::option::of((any::<proptest::sample::Index>(), proptest::collection::vec(any::<u8>(), 0..3))),
+        harm in proptest::option::of(texts::harm()),
     ) {
         let object = serde_json::json!({ "first": value, "é": [1, "x"] }).to_string();
         let object = if spaced { object.replace("\":", "\": ").replace(",\"", ", \"") } else { object };
         let mut line = format!("{{\"log\":\"{}\\n{TAIL}", docker_escaped(&object)).into_bytes();
-        if let Some((at, bytes)) = harm {
-            let at = at.index(line.len());
-            line.splice(at..line.len().min(at + bytes.len()), bytes.iter().copied());
+        if let Some(harm) = harm {
+            texts::do_harm(&mut line, &harm);
         }
+        fuzz_one(&line);
+    }
+
+    #[test]
+    fn members_of_any_object_are_those_of_serde_json_as_they_are_written(
+        (blanks, text) in prop_oneof![
+            texts::objects(Blanks::Few).prop_map(|text| (Blanks::Few, text)),
+            texts::objects(Blanks::Any).prop_map(|text| (Blanks::Any, text)),
+        ],
+        harm in texts::harm(),
+    ) {
+        let mut line = format!("{{\"log\":\"{}\\n{TAIL}", docker_escaped(&text)).into_bytes();
+        fuzz_one(&line);
+        let members = texts::taken(text.as_bytes());
+        let batch = decoded(&line, LogForm::Members);
+        if batch.is_taken_apart() {
+            let found = texts::members(&batch, 0);
+            prop_assert_eq!(Some(&found), members.as_ref());
+        } else if let Some(members) = &members {
+            let rare = members.is_empty()
+                || members.iter().any(|(key, _)| key == "log")
+                || text.to_ascii_lowercase().contains(r"\ud")
+                || text.matches(['"', '\\']).count() > 1000;
+            prop_assert!(rare || blanks == Blanks::Any, "left to the plain way: {}", text);
+        }
+        let (records, _) = parsed(&line, LogForm::Members);
+        let mut record = texts::by_serde(records[0].as_bytes()).expect("valid").members.into_iter();
+        match members {
+            Some(members) => {
+                for (key, value) in members {
+                    prop_assert_eq!(record.next(), Some((key, texts::on_one_line(&value))));
+                }
+            }
+            None => {
+                let (key, log) = record.next().expect("a text");
+                let log: String = serde_json::from_str(&log).expect("a text");
+                prop_assert_eq!((key.as_str(), log.as_str()), ("log", text.strip_suffix('\r').unwrap_or(&text)));
+            }
+        }
+        texts::do_harm(&mut line, &harm);
         fuzz_one(&line);
     }
 

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use serde_json::value::RawValue;
 
+use super::texts::{Blanks, Written};
 use super::*;
 use crate::budget::Budget;
 
@@ -30,16 +30,12 @@ fn text_of(value: Value<'_>) -> Vec<u8> {
     text(value).expect("a text").into_owned()
 }
 
-/// What serde_json says, without building numbers (whose range it would check), but with lone surrogates refused.
 fn serde_takes(text: &[u8]) -> bool {
-    let Ok(whole) = serde_json::from_slice::<&RawValue>(text) else {
-        return false;
-    };
-    let lone = serde_json::from_str::<serde_json::Value>(whole.get()).is_err_and(|error| {
-        let error = error.to_string();
-        error.contains("surrogate") || error.contains("hex escape")
-    });
-    whole.get().starts_with('{') && !lone
+    texts::taken(text).is_some()
+}
+
+fn unescaped(key: &str) -> String {
+    serde_json::from_str(&format!("\"{key}\"")).expect("checked")
 }
 
 #[test]
@@ -248,6 +244,44 @@ proptest! {
             let text = if *form == Form::JsonStr { format!("\"{text}\"") } else { text.clone() };
             prop_assert_eq!(key, expected_key);
             prop_assert_eq!(&serde_json::from_str::<serde_json::Value>(&text).expect("valid"), expected);
+        }
+    }
+
+    #[test]
+    fn members_of_any_text_are_those_of_serde_json_as_they_are_written(
+        text in prop_oneof![texts::harmed(Blanks::Few), texts::harmed(Blanks::Any)],
+    ) {
+        let expected = texts::taken(&text);
+        let mut each = Vec::new();
+        let seen = each_member(&text, |key, value| each.push((texts::written(key, ""), texts::written(value, "\""))));
+        if std::str::from_utf8(&text).is_ok() {
+            // Whether it is UTF-8 is not looked at there.
+            prop_assert_eq!(seen.is_ok().then_some(each), expected.clone());
+            let mut walk = walk::Walk::new();
+            let walked = walk.advance(&text);
+            let whole = walked.is_ok_and(|len| walk.is_done() && text[len..].iter().all(|byte| b" \t\r\n".contains(byte)));
+            prop_assert_eq!(whole && text.trim_ascii_start().starts_with(b"{"), texts::by_serde(&text).is_some());
+        }
+        let on_one_line = |(key, value): Written| (key, texts::on_one_line(&value));
+        let expected: Option<Vec<Written>> = expected.map(|members| members.into_iter().map(on_one_line).collect());
+
+        let mut batch = Batch::new(Budget::new(1 << 20).empty_permit(), 0, Arc::default());
+        let tag = batch.tag_index("t").expect("room for a tag");
+        let head = crate::codec::text::LineHead { tag, pos: 0, now: crate::record::Timestamp(0) };
+        crate::codec::text::push_json(&text, head, &mut batch);
+        let is_json = batch.tally.oddities[Oddity::LineNotJson as usize] == 0;
+        prop_assert_eq!(is_json.then(|| texts::members(&batch, 0)), expected.clone());
+        if let Some(expected) = expected {
+            prop_assert!(batch.fields(0).iter().all(|f| (f.key_form == Form::JsonStr) == batch.bytes(f.key).contains(&b'\\')));
+            for (key, _) in &expected {
+                let last = expected.iter().rfind(|(other, _)| unescaped(other) == unescaped(key)).expect("it is there");
+                let value = get(&text, unescaped(key).as_bytes()).map(|value| texts::on_one_line(&texts::written(value, "\"")));
+                prop_assert_eq!(value.as_ref(), Some(&last.1));
+            }
+            let mut out = Vec::new();
+            crate::codec::ndjson::Encoder::new(crate::batch::Added::NONE).row(&batch, 0, &mut out);
+            prop_assert!(!out.contains(&b'\n'));
+            prop_assert_eq!(texts::by_serde(&out).map(|object| object.members), Some(expected));
         }
     }
 

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::forward::tests::{NOW, Seen, run_with};
+use crate::codec::json::texts::{self, Blanks};
 use crate::codec::ndjson::Encoder;
 
 fn run(text: &str) -> Seen {
@@ -276,5 +277,36 @@ proptest! {
             output(bytes).iter().map(|line| serde_json::from_str(line).expect("valid JSON")).collect()
         };
         prop_assert_eq!(lines(json.as_bytes()), lines(&msgpack));
+    }
+
+    #[test]
+    fn members_of_any_record_are_those_of_serde_json_as_they_are_written(
+        text in prop_oneof![texts::harmed(Blanks::Few), texts::harmed(Blanks::Any)],
+        piece in 1usize..60,
+    ) {
+        let (mut found, mut twice) = (Vec::new(), 0);
+        let frame = [b"[\"t\",1700000000,", text.as_slice(), b"]"].concat();
+        let seen = run_with(&frame, &[piece], Limits::default(), 1 << 20, |batch| {
+            twice += batch.tally.oddities[Oddity::DuplicateKey as usize];
+            found.extend((0..batch.len()).map(|at| texts::members(batch, at)));
+        });
+        // On purpose: bytes that are no UTF-8 are replaced, and half a surrogate pair is.
+        let text = String::from_utf8_lossy(&text);
+        match texts::by_serde(text.as_bytes()) {
+            Some(object) if object.levels > Limits::default().depth_max => {
+                prop_assert_eq!((found.len(), seen.rejected), (0, vec![("too_deep", 1)]));
+            }
+            Some(object) if object.lone => prop_assert_eq!(found[0].len(), object.members.len()),
+            Some(object) => {
+                let members = object.members;
+                let before = |at: usize| members[..at].iter().any(|(key, _)| *key == members[at].0);
+                prop_assert_eq!(twice as usize, (1..members.len()).filter(|at| before(*at)).count());
+                let members = members.into_iter().map(|(key, value)| (key, texts::on_one_line(&value))).collect();
+                prop_assert_eq!((found, seen.lost), (vec![members], None));
+            }
+            // What is broken may be so behind a record that has ended.
+            None if texts::begins_with_a_value(&text) => (),
+            None => prop_assert_eq!(found, Vec::<Vec<_>>::new()),
+        }
     }
 }
