@@ -367,18 +367,23 @@ fn parsed(line: &[u8], form: LogForm) -> (Vec<String>, Vec<u32>) {
     let mut encoder = Encoder::new(Added::ALL);
     let mut records = Vec::new();
     for at in 0..batch.len() {
-        let log = batch.fields(at).iter().rposition(|field| batch.bytes(field.key) == b"log");
-        if let Some(index) = log.filter(|index| batch.fields(at)[*index].form == Form::Text) {
-            let (span, mark) = (batch.fields(at)[index].value, batch.fields_mark());
-            if json::push_members(&mut batch, span, index::DEPTH_MAX).is_ok() {
-                batch.splice_fields(at, Some(index), mark);
-            }
-        }
+        take_log_apart(&mut batch, at);
         let mut out = Vec::new();
         encoder.row(&batch, at, &mut out);
         records.push(String::from_utf8_lossy(&out).into_owned());
     }
     (records, batch.tally.oddities.to_vec())
+}
+
+/// What the step `parse = "json"` does with a `log` of row `at` that is a text: for the fuzzer.
+pub(crate) fn take_log_apart(batch: &mut Batch, at: usize) {
+    let log = batch.fields(at).iter().rposition(|field| batch.bytes(field.key) == b"log");
+    if let Some(index) = log.filter(|index| batch.fields(at)[*index].form == Form::Text) {
+        let (span, mark) = (batch.fields(at)[index].value, batch.fields_mark());
+        if json::push_members(batch, span, index::DEPTH_MAX).is_ok() {
+            batch.splice_fields(at, Some(index), mark);
+        }
+    }
 }
 
 #[cfg(test)]

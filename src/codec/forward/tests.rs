@@ -6,6 +6,7 @@ use rmpv::Value as V;
 use super::*;
 use crate::budget::Budget;
 use crate::codec::gzip::{Codec, compress};
+use crate::codec::json::texts::{self, Blanks};
 use crate::record::{Form, Stream};
 
 pub(super) const NOW: Timestamp = Timestamp(7_000_000_000);
@@ -496,6 +497,27 @@ proptest! {
         prop_assert_eq!(&seen.rows, &rows);
         prop_assert_eq!(seen.rejected, vec![]);
         prop_assert_eq!(seen.lost, None);
+    }
+
+    #[test]
+    fn log_of_dockers_driver_is_taken_apart_wherever_frames_are_cut(
+        logs in proptest::collection::vec(prop_oneof![texts::harmed(Blanks::Few), texts::harmed(Blanks::Any)], 1..4),
+        piece in any::<u8>(),
+        harm in proptest::option::weighted(0.3, texts::harm()),
+    ) {
+        let text = |text: &[u8]| [&[0xda][..], &(text.len() as u16).to_be_bytes(), text].concat();
+        let mut data = vec![piece | fuzz::APART];
+        for log in &logs {
+            data.extend_from_slice(b"\x93\xa1t\xce\x65\x53\xf1\x00\x84");
+            let pairs: [(&[u8], &[u8]); 4] =
+                [(b"container_id", b"4f5c"), (b"container_name", b"/web"), (b"source", b"stderr"), (b"log", log)];
+            pairs.iter().for_each(|(key, value)| data.extend([text(key), text(value)].concat()));
+        }
+        fuzz_one(&data);
+        if let Some(harm) = harm {
+            texts::do_harm(&mut data, &harm);
+            fuzz_one(&data);
+        }
     }
 
     #[test]

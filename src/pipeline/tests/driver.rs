@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::forward::{Decoder, Limits, Step};
+use crate::codec::json::texts::{self, Blanks, Written};
 
 const STEPS: &str = r#"{ join = "docker_partial" }, { parse = "json" }"#;
 
@@ -170,9 +171,20 @@ fn any_record() -> impl Strategy<Value = Record> {
         &[("partial_message", "true"), ("partial_id", "1"), ("partial_ordinal", "1"), ("partial_last", "false")],
         &[("partial_message", "true"), ("partial_id", "1"), ("partial_ordinal", "2"), ("partial_last", "true")],
     ];
-    let log = prop_oneof![3 => Just(OBJECT), 1 => proptest::sample::select(&TEXTS[..])];
+    let log = prop_oneof![
+        6 => texts::harmed(Blanks::Few),
+        2 => texts::harmed(Blanks::Any),
+        2 => Just(OBJECT.to_vec()),
+        1 => proptest::sample::select(&TEXTS[..]).prop_map(<[u8]>::to_vec),
+        1 => texts::lines(),
+    ];
     let more = prop_oneof![8 => Just(&[][..]), 1 => proptest::sample::select(&MORE[..])];
-    (log, more).prop_map(|(log, more)| (log.to_vec(), more.to_vec()))
+    (log, more).prop_map(|(log, more)| (log, more.to_vec()))
+}
+
+/// Lines as their members are written: blanks between tokens, which the step leaves out, stay as they came otherwise.
+fn members(lines: &[String]) -> Vec<Option<Vec<Written>>> {
+    lines.iter().map(|line| texts::by_serde(line.as_bytes()).map(|object| object.members)).collect()
 }
 
 proptest! {
@@ -184,7 +196,27 @@ proptest! {
         let batches = [&first[..], &second[..]];
         let (lines, oddities, _) = records(&batches, false);
         let (own_lines, own_oddities, _) = records(&batches, true);
-        prop_assert_eq!(own_lines, lines);
+        prop_assert_eq!(members(&own_lines), members(&lines));
+        prop_assert!(!members(&lines).contains(&None), "{:?}", lines);
         prop_assert_eq!(own_oddities, oddities);
+    }
+
+    #[test]
+    fn any_object_is_taken_apart_into_the_members_that_serde_json_reads_unless_the_step_has_to_judge_it(
+        log in prop_oneof![texts::harmed(Blanks::Few), texts::harmed(Blanks::Any)],
+    ) {
+        let (lines, _, whole) = records(&[&[(log.clone(), vec![])]], true);
+        let is_judged = |key: &str| matches!(key, "log" | "partial_id");
+        let expected = texts::taken(&log).filter(|members| {
+            log.starts_with(b"{") && !members.is_empty() && !members.iter().any(|(key, _)| is_judged(key))
+        });
+        // Line breaks are made spaces in the arena, after which no batch is copied as a whole.
+        let has_breaks = log.iter().any(|byte| matches!(byte, b'\n' | b'\r'));
+        prop_assert_eq!(whole == 1, expected.is_some() && !has_breaks);
+        if let Some(expected) = expected {
+            let found = members(&lines)[0].clone().expect("valid");
+            let expected = expected.into_iter().map(|(key, value)| (key, texts::on_one_line(&value)));
+            prop_assert_eq!(&found[..expected.len()], &expected.collect::<Vec<_>>());
+        }
     }
 }
