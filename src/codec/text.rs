@@ -88,18 +88,42 @@ pub fn fuzz_lines(data: &[u8], decode: impl Fn(&[u8], LineHead, &mut Batch)) {
     }
 }
 
-/// One round of the fuzz target.
+/// One round of the fuzz target. A line is the same whether it is escaped on the way in or on the way out, and whatever can be
+/// read behind it.
 #[doc(hidden)]
 pub fn fuzz_one(data: &[u8]) {
     fuzz_lines(data, push);
     fuzz_lines(data, push_json);
-    fuzz_lines(data, |line, head, batch| push_escaped(line, line.len(), head, batch));
+    let expected = encoded(data, push);
+    for behind in [0, 1, 15, 100] {
+        let padded = [data, &vec![b'"'; behind]].concat();
+        let escape = |_: &[u8], head: LineHead, batch: &mut Batch| push_escaped(&padded, data.len(), head, batch);
+        fuzz_lines(data, escape);
+        assert_eq!(encoded(data, escape), expected, "{behind} bytes behind it");
+    }
+}
+
+/// A line as JSON, and what was odd about it.
+fn encoded(line: &[u8], decode: impl Fn(&[u8], LineHead, &mut Batch)) -> (String, Vec<u32>) {
+    use crate::batch::Added;
+    use crate::record::Timestamp;
+    let mut batch = Batch::new(crate::budget::Budget::new(1 << 20).empty_permit(), 0, std::sync::Arc::default());
+    let tag = batch.tag_index("fuzz").unwrap_or(0);
+    decode(line, LineHead { tag, pos: 7, now: Timestamp(5) }, &mut batch);
+    let mut encoder = crate::codec::ndjson::Encoder::new(Added::ALL);
+    let mut out = Vec::new();
+    encoder.row(&batch, 0, &mut out);
+    let odd = batch.tally.oddities.iter().zip(encoder.tally.oddities).map(|(read, written)| read + written);
+    (String::from_utf8_lossy(&out).into_owned(), odd.collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::batch::Added;
+    use crate::codec::json::texts;
     use crate::codec::ndjson::Encoder;
     use crate::record::Timestamp;
 
@@ -178,6 +202,23 @@ mod tests {
             let (fields, batch) = decoded(push_json, line.as_bytes());
             assert_eq!(fields, [("log".to_owned(), line.to_owned(), Form::Text)]);
             assert_eq!(batch.tally.oddities[Oddity::LineNotJson as usize], 1, "{line}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn any_line_is_escaped_on_the_way_in_as_on_the_way_out(line in texts::lines(), behind in 0usize..100) {
+            fuzz_one(&line);
+            let mut batch = batch();
+            push_escaped(&[&line[..], &vec![b'"'; behind]].concat(), line.len(), HEAD, &mut batch);
+            let escaped = batch.fields(0)[0].form == Form::JsonStr;
+            let rare = |byte: &u8| *byte < 0x20 && !b"\x08\t\n\x0c\r".contains(byte);
+            prop_assert_eq!(escaped, std::str::from_utf8(&line).is_ok() && !line.iter().any(rare));
+            let mut out = Vec::new();
+            Encoder::new(Added::NONE).row(&batch, 0, &mut out);
+            let read: serde_json::Value = serde_json::from_slice(&out).expect("valid");
+            prop_assert_eq!(read, serde_json::json!({ "log": String::from_utf8_lossy(&line) }));
         }
     }
 }
