@@ -7,7 +7,8 @@
 //!
 //! Fields that still lie beside each other in the arena, as the members of one parsed object do, are copied as one run,
 //! separators included. What follows the time is the same for all records of a container and tag: it is made once and
-//! remembered, for [`TAGS_MAX`] tags of each of the last [`ORIGINS_MAX`] origins. Figures are in `benches/codec.rs`.
+//! remembered, for [`TAGS_MAX`] tags of each of the last [`ORIGINS_MAX`] origins. What a row costs is `whole` less
+//! `decode_index` of `docker_line` in `benches/codec.rs`: 0.06 us.
 //!
 //! The output is always one line of valid UTF-8 JSON: JSON forms were checked when they came in, text is escaped and
 //! made UTF-8 here. Counters: `invalid_utf8`, and those of MessagePack.

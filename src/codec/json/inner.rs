@@ -8,6 +8,9 @@
 //! only what stands between strings. Blocks are arrays of fixed size and places are masked to it, so that no copy needs a
 //! check of its bounds.
 //!
+//! The two ways are side by side in `benches/codec.rs`: `members` and `decode_index` of `docker_line`. What this one brought to the
+//! whole program: docker-file 7,818 -> 6,892 instructions a record, with the words of `escape.rs`, which came in the same change.
+//!
 //! What is rare is left to the plain way, so that it has no second rule here: white space other than one space after a
 //! comma or colon, an empty object, `\/` of Docker's, surrogate pairs, escapes that stand for quotes or control characters, members called `log`, more than
 //! about [`MARKS_MAX`] quotes, and everything that is broken. Nothing is appended then.
