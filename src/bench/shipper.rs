@@ -65,7 +65,7 @@ pub struct Plan {
     pub port: u16,
     /// Where the HTTP endpoint is, for the HTTP works.
     pub http_port: u16,
-    /// Number of outputs; only longshore is asked for more than one.
+    /// Number of outputs; each gets every record.
     pub sinks: usize,
 }
 
@@ -163,16 +163,18 @@ fn fluent_bit(plan: &Plan) -> Setup {
             "\n[FILTER]\n    Name parser\n    Match *\n    Key_Name log\n    Parser {parser}\n    Reserve_Data On\n"
         );
     }
-    text.push_str("\n[OUTPUT]\n    Match *\n");
-    let _ = if plan.work.to_http() {
-        writeln!(
-            text,
-            "    Name http\n    Host 127.0.0.1\n    Port {}\n    URI /0\n    Format json_lines\n    Workers 2\n    Retry_Limit no_limits",
-            plan.http_port
-        )
-    } else {
-        writeln!(text, "    Name file\n    Path {state}\n    File out0.ndjson\n    Format plain")
-    };
+    for nth in 0..plan.sinks {
+        text.push_str("\n[OUTPUT]\n    Match *\n");
+        let _ = if plan.work.to_http() {
+            writeln!(
+                text,
+                "    Name http\n    Host 127.0.0.1\n    Port {}\n    URI /{nth}\n    Format json_lines\n    Workers 2\n    Retry_Limit no_limits",
+                plan.http_port
+            )
+        } else {
+            writeln!(text, "    Name file\n    Path {state}\n    File out{nth}.ndjson\n    Format plain")
+        };
+    }
     let parsers = format!(
         "[PARSER]\n    Name docker\n    Format json\n    Time_Key time\n    Time_Format %Y-%m-%dT%H:%M:%S.%L\n    Time_Keep On\n\n[PARSER]\n    Name inner\n    Format json\n\n[PARSER]\n    Name access\n    Format regex\n    Regex {PATTERN}\n"
     );
@@ -214,21 +216,23 @@ fn vector(plan: &Plan) -> Setup {
         let _ = writeln!(text, "\n[transforms.parse]\ntype = \"remap\"\ninputs = [\"in\"]\nsource = '''\n{source}'''");
         "parse"
     };
-    let _ = if plan.work.to_http() {
-        writeln!(
-            text,
-            "\n[sinks.out]\ntype = \"http\"\ninputs = [\"{last}\"]\nuri = \"http://127.0.0.1:{}/0\"\nframing.method = \"newline_delimited\"\nencoding.codec = \"json\"\nbatch.max_bytes = 1048576\nacknowledgements.enabled = true",
-            plan.http_port
-        )
-    } else {
-        writeln!(
-            text,
-            "\n[sinks.out]\ntype = \"file\"\ninputs = [\"{last}\"]\npath = {:?}\nencoding.codec = \"json\"\nacknowledgements.enabled = true",
-            plan.output(0)
-        )
-    };
-    if plan.work == Work::Durable {
-        text.push_str("buffer.type = \"disk\"\nbuffer.max_size = 1073741824\n");
+    for nth in 0..plan.sinks {
+        let _ = if plan.work.to_http() {
+            writeln!(
+                text,
+                "\n[sinks.out{nth}]\ntype = \"http\"\ninputs = [\"{last}\"]\nuri = \"http://127.0.0.1:{}/{nth}\"\nframing.method = \"newline_delimited\"\nencoding.codec = \"json\"\nbatch.max_bytes = 1048576\nacknowledgements.enabled = true",
+                plan.http_port
+            )
+        } else {
+            writeln!(
+                text,
+                "\n[sinks.out{nth}]\ntype = \"file\"\ninputs = [\"{last}\"]\npath = {:?}\nencoding.codec = \"json\"\nacknowledgements.enabled = true",
+                plan.output(nth)
+            )
+        };
+        if plan.work == Work::Durable {
+            text.push_str("buffer.type = \"disk\"\nbuffer.max_size = 1073741824\n");
+        }
     }
     let args = ["--quiet", "--config", "vector.toml"].map(str::to_owned).to_vec();
     Setup { files: vec![("vector.toml", text)], args }
@@ -249,6 +253,27 @@ mod tests {
 
     use super::*;
     use crate::config::{self, Overrides};
+
+    #[test]
+    fn everybody_is_told_to_write_to_every_output_in_the_same_way() {
+        for (work, kind) in [Work::DockerFile, Work::DockerHttp, Work::Durable]
+            .into_iter()
+            .flat_map(|work| [Kind::Longshore, Kind::FluentBit, Kind::Vector].map(|kind| (work, kind)))
+        {
+            let plan = Plan { work, dir: "/run".into(), input: "/in".into(), port: 24224, http_port: 9000, sinks: 3 };
+            let (_, text) = setup(kind, &plan).files.swap_remove(0);
+            let section = if kind == Kind::FluentBit { "\n[OUTPUT]" } else { "\n[sinks." };
+            let outputs: Vec<&str> = text.split(section).skip(1).collect();
+            assert_eq!(outputs.len(), 3, "{kind:?}:\n{text}");
+            let place = |nth: usize| if work.to_http() { format!("/{nth}") } else { format!("out{nth}.ndjson") };
+            let last = outputs[2].split("\n\n").next().unwrap_or_default().trim_end();
+            for (nth, output) in outputs.iter().enumerate() {
+                assert!(output.contains(&place(nth)), "{kind:?}, {nth}:\n{text}");
+                let as_last = output.replace(&place(nth), &place(2)).replace(&format!("out{nth}]"), "out2]");
+                assert!(as_last.starts_with(last), "{kind:?}, {nth}:\n{text}");
+            }
+        }
+    }
 
     #[test]
     fn our_own_configuration_of_every_work_is_valid() {
