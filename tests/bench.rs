@@ -65,6 +65,12 @@ fn a_shipper_that_loses_or_changes_records_is_told_and_ends_with_exit_code_1() {
         let works = works(&done.stdout);
         assert_eq!(works[0]["shippers"][0][what], 0, "{works:?}");
         assert_eq!(works[0]["shippers"][1][what], count, "{works:?}");
+        for (nth, whose) in ["longshore", "longshore (other)"].into_iter().enumerate() {
+            let config = works[0]["shippers"][nth]["config"]["longshore.toml"].as_str().expect("its configuration");
+            assert!(config.contains("[inputs.in]\ntype = \"docker\""), "{config}");
+            let printed = format!("--- {whose} longshore.toml for docker-file\n{config}---");
+            assert!(told(&done).contains(&printed), "{printed}\n{}", told(&done));
+        }
     }
 }
 

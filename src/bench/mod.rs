@@ -30,7 +30,7 @@ use measure::{Load, Sample, Task};
 use plot::Series;
 use report::{Figures, Outcome};
 use scale::Axis;
-use shipper::{Kind, Plan, Shipper};
+use shipper::{Config, Kind, Plan, Shipper};
 use work::{From, Work};
 
 /// Records of one run, at most.
@@ -122,7 +122,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Runs it. `tell` gets progress, the machine and the configurations of peers, a line or more at a time.
+/// Runs it. `tell` gets progress, the machine and everybody's configuration, a line or more at a time.
 pub fn run(options: &Options, tell: &dyn Fn(&str)) -> Result<Done, String> {
     if options.records > RECORDS_MAX || options.recipe.line_size.is_some_and(|size| size > LINE_MAX) {
         return Err(format!("at most {RECORDS_MAX} records of {LINE_MAX} bytes"));
@@ -183,16 +183,18 @@ fn compare(task: &Task, repeats: usize, shippers: &[Shipper], tell: &dyn Fn(&str
     let mut load = Load::make(task)?;
     let bytes = task.input_bytes();
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); shippers.len()];
-    for shipper in shippers.iter().filter(|shipper| shipper.kind != Kind::Longshore) {
-        let plan = Plan {
-            work: task.work,
-            dir: "DIR".into(),
-            input: if task.work.from() == From::Docker { "INPUT".into() } else { "INPUT/input.log".into() },
-            port: 24224,
-            http_port: 8080,
-            sinks: 1,
-        };
-        for (name, text) in shipper::setup(shipper.kind, &plan).files {
+    // The same for each run but for folders and ports: enough to judge whether it is fair.
+    let plan = Plan {
+        work: task.work,
+        dir: "DIR".into(),
+        input: if task.work.from() == From::Docker { "INPUT".into() } else { "INPUT/input.log".into() },
+        port: 24224,
+        http_port: 8080,
+        sinks: task.sinks,
+    };
+    let configs: Vec<Config> = shippers.iter().map(|shipper| shipper::setup(shipper.kind, &plan).files).collect();
+    for (shipper, config) in shippers.iter().zip(&configs) {
+        for (name, text) in config {
             tell(&format!("--- {} {name} for {}\n{text}---", shipper.name, task.work.name()));
         }
     }
@@ -217,8 +219,9 @@ fn compare(task: &Task, repeats: usize, shippers: &[Shipper], tell: &dyn Fn(&str
     }
     let figures = shippers
         .iter()
+        .zip(configs)
         .zip(&samples)
-        .map(|(shipper, samples)| Figures::of(&shipper.name, samples, task.records, bytes));
+        .map(|((shipper, config), samples)| Figures::of(&shipper.name, config, samples, task.records, bytes));
     let examples = shippers.iter().zip(&samples).filter_map(|(shipper, samples)| {
         let example = samples.iter().find_map(|sample| sample.example.clone())?;
         Some(format!("{}: {example}", shipper.name))

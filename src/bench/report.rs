@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::measure::Sample;
+use super::shipper::Config;
 use super::verify::Verdict;
 
 /// The figures of one shipper at one work.
@@ -13,6 +14,8 @@ use super::verify::Verdict;
 pub struct Figures {
     /// Whose.
     pub name: String,
+    /// How it was told to do the work.
+    pub config: Config,
     /// Records a second by the clock.
     pub per_second: f64,
     /// Megabytes of input a second by the clock.
@@ -47,7 +50,7 @@ fn quantile(sorted: &[Duration], part: f64) -> f64 {
 
 impl Figures {
     /// The medians of `samples`, each of `records` records of `bytes` bytes together.
-    pub fn of(name: &str, samples: &[Sample], records: u64, bytes: u64) -> Figures {
+    pub fn of(name: &str, config: Config, samples: &[Sample], records: u64, bytes: u64) -> Figures {
         let records = records as f64;
         let over = |of: &dyn Fn(&Sample) -> f64| median(samples.iter().map(of).collect());
         // CPU time comes in ticks; a run shorter than one is said to have taken one.
@@ -60,6 +63,7 @@ impl Figures {
         let per_cpu: Vec<f64> = samples.iter().map(|sample| records / cpu(sample)).collect();
         Figures {
             name: name.to_owned(),
+            config,
             per_second: over(&|sample| records / sample.seconds.max(1e-6)),
             megabytes: over(&|sample| bytes as f64 / 1e6 / sample.seconds.max(1e-6)),
             per_cpu_second: median(per_cpu.clone()),
@@ -71,9 +75,13 @@ impl Figures {
         }
     }
 
-    fn json(&self) -> Value {
+    /// For programs. `first` is whom it is compared with; none for the first itself.
+    fn json(&self, first: Option<&Figures>) -> Value {
+        let ratio = first.and_then(|first| Ratio::of(first, self));
         json!({
             "shipper": self.name,
+            "config": Map::from_iter(self.config.iter().map(|(name, text)| ((*name).to_owned(), json!(text)))),
+            "ratio": ratio.as_ref().map(Ratio::json),
             "records_per_second": self.per_second.round(),
             "mb_per_second": (self.megabytes * 10.0).round() / 10.0,
             "records_per_cpu_second": self.per_cpu_second.round(),
@@ -85,6 +93,38 @@ impl Figures {
             "duplicated": self.verdict.twice,
             "wrong": self.verdict.wrong,
         })
+    }
+}
+
+/// How many times another one's figures the first shipper's are.
+struct Ratio {
+    /// Records a CPU second.
+    per_cpu_second: f64,
+    /// The same of the first's worst run and the other's best, and the other way round.
+    range: (f64, f64),
+    /// Records a second.
+    clock: f64,
+    /// Peak memory.
+    memory: f64,
+}
+
+impl Ratio {
+    /// None where records are missing: less work in another time would flatter one of them.
+    fn of(first: &Figures, other: &Figures) -> Option<Ratio> {
+        let whole = other.verdict.missing == 0 && first.verdict.missing == 0;
+        whole.then(|| Ratio {
+            per_cpu_second: first.per_cpu_second / other.per_cpu_second,
+            range: (first.spread.0 / other.spread.1, first.spread.1 / other.spread.0),
+            clock: first.per_second / other.per_second,
+            memory: first.peak / other.peak,
+        })
+    }
+
+    fn json(&self) -> Value {
+        let [median, min, max, clock, memory] =
+            [self.per_cpu_second, self.range.0, self.range.1, self.clock, self.memory]
+                .map(|value| (value * 100.0).round() / 100.0);
+        json!({ "median": median, "min": min, "max": max, "by_the_clock": clock, "memory": memory })
     }
 }
 
@@ -150,22 +190,21 @@ impl Outcome {
         }
         if let Some((first, others)) = self.figures.split_first() {
             for other in others {
-                if other.verdict.missing > 0 || first.verdict.missing > 0 {
-                    // Less work in another time: a ratio would flatter one of them.
+                let Some(ratio) = Ratio::of(first, other) else {
                     let _ =
                         writeln!(out, "  {} against {}: no ratio, since records are missing", first.name, other.name);
                     continue;
-                }
+                };
                 let _ = writeln!(
                     out,
                     "  {} against {}: {:.1}x the records per CPU second ({:.1}x to {:.1}x over the runs), {:.1}x by the clock, {:.2}x the memory",
                     first.name,
                     other.name,
-                    first.per_cpu_second / other.per_cpu_second,
-                    first.spread.0 / other.spread.1,
-                    first.spread.1 / other.spread.0,
-                    first.per_second / other.per_second,
-                    first.peak / other.peak
+                    ratio.per_cpu_second,
+                    ratio.range.0,
+                    ratio.range.1,
+                    ratio.clock,
+                    ratio.memory
                 );
             }
         }
@@ -177,11 +216,13 @@ impl Outcome {
 
     /// For programs.
     pub fn json(&self) -> Value {
+        let first = self.figures.first();
+        let shippers = self.figures.iter().enumerate().map(|(nth, figures)| figures.json(first.filter(|_| nth > 0)));
         json!({
             "work": self.work,
             "about": self.about,
             "repeats": self.repeats,
-            "shippers": self.figures.iter().map(Figures::json).collect::<Vec<_>>(),
+            "shippers": shippers.collect::<Vec<_>>(),
             "wrong_examples": self.examples,
         })
     }
@@ -206,7 +247,7 @@ mod tests {
     #[test]
     fn the_figures_are_medians_and_what_is_missing_adds_up() {
         let samples = [sample(1.0, 0.5, 0), sample(9.0, 5.0, 2), sample(2.0, 1.0, 1)];
-        let figures = Figures::of("x", &samples, 1000, 1_000_000);
+        let figures = Figures::of("x", vec![("x.conf", "[x]".to_owned())], &samples, 1000, 1_000_000);
         assert_eq!((figures.per_second, figures.per_cpu_second), (500.0, 1000.0));
         assert_eq!(figures.cpu_per_gigabyte, 1000.0);
         assert_eq!(figures.latency, Some([50.0, 99.0, 100.0]));
@@ -221,9 +262,16 @@ mod tests {
         };
         assert!(!outcome.is_whole());
         assert!(outcome.text().contains("no ratio, since records are missing"), "{}", outcome.text());
+        assert_eq!(outcome.json()["shippers"][1]["ratio"], Value::Null, "nor for programs");
         let mut whole = outcome;
         whole.figures.iter_mut().for_each(|figures| figures.verdict = Verdict::default());
         assert!(whole.is_whole());
-        assert!(whole.text().contains("10.0x the records per CPU second"), "{}", whole.text());
+        let said =
+            "10.0x the records per CPU second (0.1x to 10.0x over the runs), 1.0x by the clock, 1.00x the memory";
+        assert!(whole.text().contains(said), "{}", whole.text());
+        let ratio = json!({ "median": 10.0, "min": 0.1, "max": 10.0, "by_the_clock": 1.0, "memory": 1.0 });
+        let report = whole.json();
+        assert_eq!((&report["shippers"][0]["ratio"], &report["shippers"][1]["ratio"]), (&Value::Null, &ratio));
+        assert_eq!(report["shippers"][1]["config"], json!({ "x.conf": "[x]" }));
     }
 }

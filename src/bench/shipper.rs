@@ -76,11 +76,14 @@ impl Plan {
     }
 }
 
-/// The files of a configuration (name, text), and the arguments of the program.
+/// The files of a configuration, name and text each.
+pub type Config = Vec<(&'static str, String)>;
+
+/// The files of a configuration, and the arguments of the program.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// Below the folder of the run.
-    pub files: Vec<(&'static str, String)>,
+    pub files: Config,
     /// Behind the program's name.
     pub args: Vec<String>,
 }
