@@ -277,20 +277,10 @@ fn plot_axis(
         let by = |of: &dyn Fn(&Figures) -> f64| -> Vec<f64> {
             outcomes.iter().zip(&sinks).map(|(outcome, sinks)| of(&outcome.figures[nth]) * sinks).collect()
         };
-        let values = by(&of_cpu);
-        for (from, share) in scale::cliffs(&values) {
-            tell(&format!(
-                "{} {} to {}: {} does {:.0} % less a CPU second",
-                axis.name(),
-                names[from],
-                names[from + 1],
-                shipper.name,
-                share * 100.0
-            ));
-        }
-        series.push(Series { name: format!("{}, a second", shipper.name), values: by(&of) });
-        series.push(Series { name: format!("{}, a CPU second", shipper.name), values });
+        series.push(Series { name: format!("{}, by the clock", shipper.name), values: by(&of) });
+        series.push(Series { name: format!("{}, a CPU second", shipper.name), values: by(&of_cpu) });
     }
+    scale::falls(axis, &names, &series).iter().for_each(|fall| tell(fall));
     let unit = match axis {
         _ if axis.counts_bytes() => "MB",
         Axis::Sinks => "records, one for each sink",

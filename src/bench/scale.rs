@@ -5,6 +5,7 @@
 use clap::ValueEnum;
 
 use super::measure::Task;
+use super::plot::Series;
 use super::work::Work;
 
 /// What is varied.
@@ -95,8 +96,21 @@ impl Axis {
     }
 }
 
+/// The cliffs of all series over `points`, in words: by the clock and by CPU time are series of their own, and either may
+/// fall while the other does not.
+pub fn falls(axis: Axis, points: &[String], series: &[Series]) -> Vec<String> {
+    let of = |line: &Series| {
+        let say = |(from, share): (usize, f64)| {
+            let (before, behind) = (&points[from], &points[from + 1]);
+            format!("{} {before} to {behind}: {}: {:.0} % less", axis.name(), line.name, share * 100.0)
+        };
+        cliffs(&line.values).into_iter().map(say).collect::<Vec<_>>()
+    };
+    series.iter().flat_map(of).collect()
+}
+
 /// The cliffs of a row of values: the place before each, and the share that is lost there.
-pub fn cliffs(values: &[f64]) -> Vec<(usize, f64)> {
+fn cliffs(values: &[f64]) -> Vec<(usize, f64)> {
     let falls = values.windows(2).map(|pair| 1.0 - pair[1] / pair[0]);
     falls.enumerate().filter(|(_, share)| *share > CLIFF).collect()
 }
@@ -110,5 +124,17 @@ mod tests {
         assert_eq!(cliffs(&[100.0, 81.0, 40.5, 90.0]), [(1, 0.5)]);
         assert_eq!(cliffs(&[100.0]), []);
         assert_eq!(cliffs(&[]), []);
+    }
+
+    #[test]
+    fn a_fall_by_the_clock_alone_is_named_and_so_is_one_of_cpu_time_alone() {
+        let series = |name: &str, values: [f64; 3]| Series { name: name.into(), values: values.into() };
+        let points = ["1", "10", "100"].map(str::to_owned);
+        let rows = [series("x, by the clock", [100.0, 60.0, 60.0]), series("x, a CPU second", [90.0, 90.0, 45.0])];
+        let told = falls(Axis::Containers, &points, &rows);
+        assert_eq!(
+            told,
+            ["containers 1 to 10: x, by the clock: 40 % less", "containers 10 to 100: x, a CPU second: 50 % less"]
+        );
     }
 }
