@@ -428,7 +428,7 @@ pub struct Bench {
     /// What the records look like
     #[arg(long, value_enum, default_value = "normal")]
     pub shape: Shape,
-    /// Fill records up to about so many bytes, 1 MiB at most
+    /// Fill records up, and cut those of the shape text, to about so many bytes, 1 MiB at most
     #[arg(long, value_name = "BYTES")]
     pub line_size: Option<usize>,
     /// Containers that the lines are dealt out to

@@ -33,7 +33,7 @@ pub enum Shape {
 pub struct Recipe {
     /// What they look like.
     pub shape: Shape,
-    /// About how long they are, filled up with text; as long as they come without it.
+    /// About how long they are, filled up with text, or cut where they are text; as long as they come without it.
     pub line_size: Option<usize>,
 }
 
@@ -116,15 +116,21 @@ impl Recipe {
 
     fn text(&self, seq: u64, out: &mut Vec<u8>) {
         let from = out.len();
+        put!(out, "seq={seq} ");
+        let shortest = out.len();
         put!(
             out,
-            "seq={seq} {} [worker-{}] request for /api/v1/{} handled in {} ms: [ok], {{cache}} miss",
+            "{} [worker-{}] request for /api/v1/{} handled in {} ms: [ok], {{cache}} miss",
             LEVELS[seq as usize % 4],
             seq % 16,
             PATHS[seq as usize % 3],
             seq % 900
         );
-        pad(out, from, self.line_size.unwrap_or(0).saturating_sub(1));
+        // With its line break.
+        if let Some(wanted) = self.line_size.map(|size| size.saturating_sub(1)) {
+            out.truncate(shortest.max(from + wanted));
+            pad(out, from, wanted);
+        }
     }
 
     fn object(&self, seq: u64, out: &mut Vec<u8>) {

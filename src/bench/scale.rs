@@ -4,6 +4,7 @@
 
 use clap::ValueEnum;
 
+use super::generate::{Recipe, Shape};
 use super::measure::Task;
 use super::plot::Series;
 use super::work::Work;
@@ -84,9 +85,8 @@ impl Axis {
                     (
                         name,
                         task(&|task| {
-                            // The longest line that is kept is one of 1 MiB with its number before it.
-                            task.recipe.line_size = Some(size - 1);
-                            task.recipe.shape = super::generate::Shape::Text;
+                            // A text has its size to the byte.
+                            task.recipe = Recipe { shape: Shape::Text, line_size: Some(size) };
                             task.records = records.max(50);
                         }),
                     )
@@ -124,6 +124,34 @@ mod tests {
         assert_eq!(cliffs(&[100.0, 81.0, 40.5, 90.0]), [(1, 0.5)]);
         assert_eq!(cliffs(&[100.0]), []);
         assert_eq!(cliffs(&[]), []);
+    }
+
+    #[test]
+    fn the_lines_of_a_point_are_as_long_as_it_says() {
+        let recipe = Recipe { shape: Shape::Normal, line_size: None };
+        let base = Task {
+            work: Work::DockerFile,
+            recipe,
+            records: 1_000_000,
+            containers: 1,
+            connections: 1,
+            sinks: 1,
+            cores: None,
+            rate: 1.0,
+            trickle: 0,
+            dir: "DIR".into(),
+        };
+        let points = Axis::LineSize.points(&base, 1);
+        assert_eq!(points.len(), 8);
+        for (name, task) in points {
+            let (number, unit) = name.split_once(' ').expect("a number and its unit");
+            let size = number.parse::<usize>().expect("a number") << if unit == "KiB" { 10 } else { 0 };
+            for seq in [0, 3, task.records - 1] {
+                let mut line = Vec::new();
+                task.work.input(&task.recipe, seq, &mut line);
+                assert_eq!(line.len(), size, "{name}, {seq}");
+            }
+        }
     }
 
     #[test]
