@@ -208,6 +208,14 @@ fn pad(out: &mut Vec<u8>, from: usize, wanted: usize) {
     }
 }
 
+/// What Docker says of record `seq` besides its text.
+pub fn docker_fields(seq: u64) -> [(&'static str, String); 2] {
+    let mut when = Vec::new();
+    crate::codec::time::write_rfc3339(time(seq), &mut when);
+    let stream = ["stdout", "stderr"][seq as usize % 2];
+    [("stream", stream.to_owned()), ("time", String::from_utf8_lossy(&when).into_owned())]
+}
+
 /// A line as Docker's json-file driver writes it: Go's JSON, which escapes `<`, `>` and `&` too.
 pub fn docker_line(recipe: &Recipe, seq: u64, out: &mut Vec<u8>) {
     let mut log = Vec::new();
@@ -222,9 +230,11 @@ pub fn docker_line(recipe: &Recipe, seq: u64, out: &mut Vec<u8>) {
             _ => out.push(byte),
         }
     }
-    put!(out, r#"\n","stream":"{}","time":""#, ["stdout", "stderr"][seq as usize % 2]);
-    crate::codec::time::write_rfc3339(time(seq), out);
-    out.extend_from_slice(b"\"}\n");
+    out.extend_from_slice(br#"\n""#);
+    for (key, value) in docker_fields(seq) {
+        put!(out, r#","{key}":"{value}""#);
+    }
+    out.extend_from_slice(b"}\n");
 }
 
 /// `[time, record]`, as a forwarder packs them.

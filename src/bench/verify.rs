@@ -128,6 +128,10 @@ mod tests {
         let unparsed = "{\"log\":\"{\\\"seq\\\":1}\\n\"}\n".to_owned();
         assert_eq!(check(&[line(0), unparsed], 2), Verdict { missing: 1, twice: 0, wrong: 1 });
         assert_eq!(check(&[line(0), "{\"seq\":".to_owned()], 1), Verdict { missing: 0, twice: 0, wrong: 1 });
+        for field in ["stream", "time"] {
+            let lost = line(1).replace(&format!("\"{field}\":"), "\"lost\":");
+            assert_eq!(check(&[line(0), lost], 2), Verdict { missing: 1, twice: 0, wrong: 1 }, "{field}");
+        }
         assert_eq!(check(&[line(5)], 2), Verdict { missing: 2, twice: 0, wrong: 1 });
     }
 

@@ -96,7 +96,9 @@ impl Work {
         }
     }
 
-    /// The fields that record `seq` has to have when it comes out; what a shipper adds to them is its own business.
+    /// The fields that record `seq` has to have when it comes out: what the application wrote, and of a Docker file what
+    /// Docker says of it. What a shipper adds is its own business, and so is under which names it keeps what Docker's
+    /// fluentd driver sends of the container.
     pub fn expected(self, recipe: &Recipe, seq: u64) -> Map<String, Value> {
         let mut text = Vec::new();
         let log = |text: Vec<u8>| {
@@ -115,9 +117,14 @@ impl Work {
                 recipe.record(seq, &mut text);
                 serde_json::from_slice(&text).unwrap_or_default()
             }
-            From::Docker | From::Messages => {
+            from @ (From::Docker | From::Messages) => {
                 recipe.log(seq, &mut text);
-                serde_json::from_slice(&text).unwrap_or_else(|_| log(text))
+                let mut fields: Map<_, _> = serde_json::from_slice(&text).unwrap_or_else(|_| log(text));
+                if from == From::Docker {
+                    let said = generate::docker_fields(seq);
+                    fields.extend(said.map(|(key, value)| (key.to_owned(), Value::String(value))));
+                }
+                fields
             }
         }
     }
