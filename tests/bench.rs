@@ -22,7 +22,7 @@ fn every_work_delivers_every_record_and_says_what_it_took() {
     assert_eq!(works.len(), 9, "{works:?}");
     for work in works {
         let ours = &work["shippers"][0];
-        for count in ["missing", "duplicated", "wrong"] {
+        for count in ["missing", "duplicated", "wrong", "disordered"] {
             assert_eq!(ours[count], 0, "{count}: {work}");
         }
         assert!(ours["records_per_second"].as_f64() > Some(0.0), "{work}");

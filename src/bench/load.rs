@@ -132,6 +132,17 @@ pub struct Parcel {
     wants_ack: bool,
 }
 
+/// How many of `records` are in one parcel.
+fn parcel_records(work: Work, records: u64, connections: usize) -> u64 {
+    let share = records.div_ceil(connections as u64).max(1);
+    share.min(if work.from() == From::Packed { CHUNK_RECORDS } else { MESSAGES_AT_ONCE })
+}
+
+/// The connection of `connections` that a [`Sender`] sends record `seq` of `0..records` over.
+pub fn connection_of(work: Work, records: u64, connections: usize, seq: u64) -> u64 {
+    seq / parcel_records(work, records, connections) % connections as u64
+}
+
 /// The records `range` in parcels for `connections`.
 pub fn parcels(
     work: Work,
@@ -140,8 +151,7 @@ pub fn parcels(
     connections: usize,
 ) -> Result<Vec<Parcel>, String> {
     let packed = work.from() == From::Packed;
-    let share = (range.end - range.start).div_ceil(connections as u64).max(1);
-    let step = share.min(if packed { CHUNK_RECORDS } else { MESSAGES_AT_ONCE });
+    let step = parcel_records(work, range.end - range.start, connections);
     let mut parcels = Vec::new();
     let (mut from, mut held) = (range.start, 0);
     while from < range.end {
@@ -338,5 +348,8 @@ mod tests {
         assert_eq!(parcels(Work::ForwardFile, &RECIPE, 0..2500, 100).expect("small").len(), 100);
         let messages = parcels(Work::MessageFile, &RECIPE, 0..130, 1).expect("small");
         assert_eq!((messages.len(), messages[0].wants_ack), (3, false));
+        let of = |work, seq| connection_of(work, 2500, 3, seq);
+        assert_eq!([0, 833, 834, 1667, 1668, 2499].map(|seq| of(Work::ForwardFile, seq)), [0, 0, 1, 1, 2, 2]);
+        assert_eq!([0, 63, 64, 128, 191, 192].map(|seq| of(Work::MessageFile, seq)), [0, 0, 1, 2, 2, 0]);
     }
 }

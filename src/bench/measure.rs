@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use super::ballast::Ballast;
 use super::child::{Cpu, Process};
 use super::generate::Recipe;
-use super::load::{Files, Parcel, Sender, parcels};
+use super::load::{Files, Parcel, Sender, connection_of, parcels};
 use super::receive::{Endpoint, Watch};
 use super::shipper::{self, Plan, Shipper};
 use super::verify::{self, Verdict};
@@ -72,6 +72,18 @@ impl Task {
             count += 1;
         }
         (text.len() as f64 / count.max(1) as f64 * self.records as f64) as u64
+    }
+
+    /// The container, file or connection of record `seq`, whose records have an order. None for what senders trickle: how
+    /// many go over one connection at a time is left to the clock.
+    pub fn source(&self, seq: u64) -> Option<u64> {
+        match self.work.from() {
+            From::Docker => Some(seq % self.containers as u64),
+            From::Lines => Some(0),
+            From::Packed | From::Messages => {
+                (seq < self.records).then(|| connection_of(self.work, self.records, self.connections, seq))
+            }
+        }
     }
 }
 
@@ -249,8 +261,7 @@ impl<'t, 'l> Run<'t, 'l> {
         let (mut verdict, mut example) = (Verdict::default(), None);
         for nth in 0..self.task.sinks {
             let path = self.plan.output(nth);
-            let (found, wrong) =
-                verify::verify(&path, self.task.work, &self.task.recipe, records).map_err(said(&path))?;
+            let (found, wrong) = verify::verify(&path, self.task, records).map_err(said(&path))?;
             verdict.add(found);
             example = example.or(wrong);
         }

@@ -71,7 +71,7 @@ pub struct Options {
     pub svg: PathBuf,
 }
 
-/// What came of it: the report, and whether nothing is missing or wrong.
+/// What came of it: the report, and whether the output is whole.
 #[derive(Clone, Debug)]
 pub struct Done {
     /// By work.
@@ -81,7 +81,7 @@ pub struct Done {
 }
 
 impl Done {
-    /// Whether nothing is missing or wrong.
+    /// Whether nothing is missing, wrong, or out of an order that is to be kept.
     pub fn is_whole(&self) -> bool {
         self.outcomes.iter().all(Outcome::is_whole)
     }
@@ -217,11 +217,10 @@ fn compare(task: &Task, repeats: usize, shippers: &[Shipper], tell: &dyn Fn(&str
             samples[nth].push(sample);
         }
     }
-    let figures = shippers
-        .iter()
-        .zip(configs)
-        .zip(&samples)
-        .map(|((shipper, config), samples)| Figures::of(&shipper.name, config, samples, task.records, bytes));
+    let figures = shippers.iter().zip(configs).zip(&samples).map(|((shipper, config), samples)| Figures {
+        keeps_order: shipper.kind.keeps_order(task.work),
+        ..Figures::of(&shipper.name, config, samples, task.records, bytes)
+    });
     let examples = shippers.iter().zip(&samples).filter_map(|(shipper, samples)| {
         let example = samples.iter().find_map(|sample| sample.example.clone())?;
         Some(format!("{}: {example}", shipper.name))

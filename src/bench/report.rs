@@ -30,6 +30,8 @@ pub struct Figures {
     pub latency: Option<[f64; 3]>,
     /// Lowest and highest of the records a CPU second: how noisy the machine is.
     pub spread: (f64, f64),
+    /// Whether it has to keep the order of each container, file or connection.
+    pub keeps_order: bool,
     /// The sum over all repeats.
     pub verdict: Verdict,
 }
@@ -71,8 +73,15 @@ impl Figures {
             peak: over(&|sample| sample.peak as f64 / 1e6),
             latency,
             spread: per_cpu.iter().fold((f64::MAX, 0.0), |(low, high), x| (f64::min(low, *x), f64::max(high, *x))),
+            keeps_order: false,
             verdict,
         }
+    }
+
+    /// Whether nothing is missing or wrong, nor out of an order that it has to keep.
+    fn is_whole(&self) -> bool {
+        let Verdict { missing, twice: _, wrong, disordered } = self.verdict;
+        missing == 0 && wrong == 0 && (disordered == 0 || !self.keeps_order)
     }
 
     /// For programs. `first` is whom it is compared with; none for the first itself.
@@ -92,6 +101,7 @@ impl Figures {
             "missing": self.verdict.missing,
             "duplicated": self.verdict.twice,
             "wrong": self.verdict.wrong,
+            "disordered": self.verdict.disordered,
         })
     }
 }
@@ -144,9 +154,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether nothing is missing or wrong, of anybody.
+    /// Whether nothing is missing, wrong, or out of an order that is to be kept, of anybody.
     pub fn is_whole(&self) -> bool {
-        self.figures.iter().all(|figures| figures.verdict.missing == 0 && figures.verdict.wrong == 0)
+        self.figures.iter().all(Figures::is_whole)
     }
 
     /// For people.
@@ -185,7 +195,7 @@ impl Outcome {
                     None => write!(out, " {:>8}", "-"),
                 };
             }
-            let Verdict { missing, twice, wrong } = figures.verdict;
+            let Verdict { missing, twice, wrong, .. } = figures.verdict;
             let _ = writeln!(out, " {missing:>9} {twice:>7} {wrong:>6}");
         }
         if let Some((first, others)) = self.figures.split_first() {
@@ -207,6 +217,13 @@ impl Outcome {
                     ratio.memory
                 );
             }
+        }
+        for figures in self.figures.iter().filter(|figures| figures.verdict.disordered > 0) {
+            let _ = writeln!(
+                out,
+                "  order: {}: {} records behind a later one of the same container, file or connection",
+                figures.name, figures.verdict.disordered
+            );
         }
         for example in &self.examples {
             let _ = writeln!(out, "  wrong: {example}");
@@ -273,5 +290,20 @@ mod tests {
         let report = whole.json();
         assert_eq!((&report["shippers"][0]["ratio"], &report["shippers"][1]["ratio"]), (&Value::Null, &ratio));
         assert_eq!(report["shippers"][1]["config"], json!({ "x.conf": "[x]" }));
+    }
+
+    #[test]
+    fn an_order_that_is_not_kept_is_told_and_counts_for_those_that_have_to() {
+        let figures = Figures::of("x", vec![], &[sample(1.0, 0.5, 0)], 1000, 1_000_000);
+        let mut outcome =
+            Outcome { work: "line-file", about: String::new(), repeats: 1, figures: vec![figures], examples: vec![] };
+        assert!(!outcome.text().contains("order:"), "{}", outcome.text());
+        assert_eq!(outcome.json()["shippers"][0]["disordered"], 0);
+        outcome.figures[0].verdict.disordered = 7;
+        assert!(outcome.is_whole(), "nobody has to keep it");
+        assert!(outcome.text().contains("  order: x: 7 records behind a later one"), "{}", outcome.text());
+        assert_eq!(outcome.json()["shippers"][0]["disordered"], 7);
+        outcome.figures[0].keeps_order = true;
+        assert!(!outcome.is_whole());
     }
 }

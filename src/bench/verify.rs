@@ -1,14 +1,15 @@
 //! What came out, against what went in: every line is parsed as JSON by a reader that is not our own, finds its record
-//! by its number, and has to have that record's fields. The same for every shipper.
+//! by its number, and has to have that record's fields; what stands behind a later record of its source is counted. The
+//! same for every shipper.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, ErrorKind};
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::generate::Recipe;
-use super::work::Work;
+use super::measure::Task;
 
 /// How the output of one run looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Verdict {
     pub twice: u64,
     /// Lines that are no JSON, have no known number, or other fields than the record.
     pub wrong: u64,
+    /// Records behind a later one of the same container, file or connection.
+    pub disordered: u64,
 }
 
 impl Verdict {
@@ -27,11 +30,12 @@ impl Verdict {
         self.missing += other.missing;
         self.twice += other.twice;
         self.wrong += other.wrong;
+        self.disordered += other.disordered;
     }
 }
 
 /// Checks an output that has to hold the records `0..records`. An example of a wrong line comes along.
-pub fn verify(path: &Path, work: Work, recipe: &Recipe, records: u64) -> io::Result<(Verdict, Option<String>)> {
+pub fn verify(path: &Path, task: &Task, records: u64) -> io::Result<(Verdict, Option<String>)> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -41,6 +45,7 @@ pub fn verify(path: &Path, work: Work, recipe: &Recipe, records: u64) -> io::Res
     };
     let mut seen = vec![false; usize::try_from(records).map_err(io::Error::other)?];
     let (mut verdict, mut example) = (Verdict::default(), None);
+    let mut latest: HashMap<u64, u64> = HashMap::new();
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut line = Vec::new();
     while {
@@ -49,9 +54,17 @@ pub fn verify(path: &Path, work: Work, recipe: &Recipe, records: u64) -> io::Res
     } {
         let fields = serde_json::from_slice::<Map<String, Value>>(&line).unwrap_or_default();
         let place = number_of(&fields).and_then(|seq| Some((seq, seen.get_mut(usize::try_from(seq).ok()?)?)));
-        let good = place.as_ref().is_some_and(|(seq, _)| holds(&fields, &work.expected(recipe, *seq)));
+        let good = place.as_ref().is_some_and(|(seq, _)| holds(&fields, &task.work.expected(&task.recipe, *seq)));
         match place {
-            Some((_, seen)) if good => verdict.twice += u64::from(std::mem::replace(seen, true)),
+            Some((_, seen)) if good && *seen => verdict.twice += 1,
+            Some((seq, seen)) if good => {
+                *seen = true;
+                if let Some(source) = task.source(seq) {
+                    let last = latest.entry(source).or_insert(seq);
+                    verdict.disordered += u64::from(seq < *last);
+                    *last = seq.max(*last);
+                }
+            }
             _ => {
                 verdict.wrong += 1;
                 let start = &line[..line.len().min(400)];
@@ -103,16 +116,38 @@ fn same(found: &Value, expected: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::generate::Shape;
+    use super::super::generate::{Recipe, Shape};
+    use super::super::work::Work;
     use super::*;
 
     const RECIPE: Recipe = Recipe { shape: Shape::Normal, line_size: None };
 
+    /// Each record is of a container of its own.
     fn check(lines: &[String], records: u64) -> Verdict {
+        check_of(lines, records, records as usize)
+    }
+
+    fn check_of(lines: &[String], records: u64, containers: usize) -> Verdict {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("out");
         std::fs::write(&path, lines.concat()).expect("written");
-        verify(&path, Work::DockerFile, &RECIPE, records).expect("read").0
+        let task = Task {
+            work: Work::DockerFile,
+            recipe: RECIPE,
+            records,
+            containers,
+            connections: 1,
+            sinks: 1,
+            cores: None,
+            rate: 1.0,
+            trickle: 0,
+            dir: dir.path().to_owned(),
+        };
+        verify(&path, &task, records).expect("read").0
+    }
+
+    fn told(missing: u64, twice: u64, wrong: u64) -> Verdict {
+        Verdict { missing, twice, wrong, disordered: 0 }
     }
 
     fn line(seq: u64) -> String {
@@ -122,17 +157,29 @@ mod tests {
     #[test]
     fn missing_repeated_and_changed_records_are_told_apart() {
         assert_eq!(check(&[line(0), line(1), line(2)], 3), Verdict::default());
-        assert_eq!(check(&[line(2), line(0), line(2)], 3), Verdict { missing: 1, twice: 1, wrong: 0 });
+        assert_eq!(check(&[line(2), line(0), line(2)], 3), told(1, 1, 0));
         let changed = line(1).replace("request handled", "request mangled");
-        assert_eq!(check(&[line(0), changed], 2), Verdict { missing: 1, twice: 0, wrong: 1 });
+        assert_eq!(check(&[line(0), changed], 2), told(1, 0, 1));
         let unparsed = "{\"log\":\"{\\\"seq\\\":1}\\n\"}\n".to_owned();
-        assert_eq!(check(&[line(0), unparsed], 2), Verdict { missing: 1, twice: 0, wrong: 1 });
-        assert_eq!(check(&[line(0), "{\"seq\":".to_owned()], 1), Verdict { missing: 0, twice: 0, wrong: 1 });
+        assert_eq!(check(&[line(0), unparsed], 2), told(1, 0, 1));
+        assert_eq!(check(&[line(0), "{\"seq\":".to_owned()], 1), told(0, 0, 1));
         for field in ["stream", "time"] {
             let lost = line(1).replace(&format!("\"{field}\":"), "\"lost\":");
-            assert_eq!(check(&[line(0), lost], 2), Verdict { missing: 1, twice: 0, wrong: 1 }, "{field}");
+            assert_eq!(check(&[line(0), lost], 2), told(1, 0, 1), "{field}");
         }
-        assert_eq!(check(&[line(5)], 2), Verdict { missing: 2, twice: 0, wrong: 1 });
+        assert_eq!(check(&[line(5)], 2), told(2, 0, 1));
+    }
+
+    #[test]
+    fn records_of_one_container_have_an_order_and_repeated_ones_have_none() {
+        let lines = [0, 3, 1, 2, 5, 4].map(line);
+        assert_eq!(check_of(&lines, 6, 2), Verdict { disordered: 1, ..Verdict::default() }, "1 behind 3");
+        assert_eq!(
+            check_of(&lines, 6, 1),
+            Verdict { disordered: 3, ..Verdict::default() },
+            "1 and 2 behind 3, 4 behind 5"
+        );
+        assert_eq!(check_of(&[0, 1, 2, 1, 2, 3].map(line), 4, 1), Verdict { twice: 2, ..Verdict::default() });
     }
 
     #[test]
