@@ -27,7 +27,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("healthcheck", &[]),
     ("service", &[]),
     ("metrics", &["budget", "waits"]),
-    ("ledger", &["metrics"]),
+    ("ledger", &["buffer", "metrics"]),
     ("receipt", &[]),
     ("batch", &["record", "record_id", "receipt", "budget", "metrics"]),
     ("codec", &["record", "record_id", "batch", "budget", "metrics"]),

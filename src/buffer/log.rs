@@ -37,12 +37,6 @@ const GROUP_BYTES: u64 = 1 << 20;
 const QUEUE_BYTES: u64 = 8 << 20;
 /// Frames that wait for the thread, at most. Far less than the numbers that are left out after a crash.
 const QUEUE_FRAMES: usize = 4096;
-/// Between two saves of the cursors.
-const CURSORS_EVERY: Duration = Duration::from_millis(250);
-/// Failures in a row until the log says that it fails.
-const FAILURES: u32 = 3;
-const PROBE_MIN: Duration = Duration::from_secs(1);
-const PROBE_MAX: Duration = Duration::from_secs(30);
 /// Numbers left out at a start: more than can have been given without being written.
 const JUMP: u64 = 1 << 16;
 /// Room that is waited for at least: for a batch as inputs make them.

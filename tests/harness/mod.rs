@@ -94,6 +94,8 @@ pub struct Node {
     config: PathBuf,
     /// Whether `longshore audit` finds its data folder by the configuration alone.
     auditable: bool,
+    /// `NAME=VALUE` of the `env` that it runs under.
+    env: Vec<String>,
     /// Where `/live` and `/metrics` are.
     pub telemetry: SocketAddr,
     log: PathBuf,
@@ -196,7 +198,8 @@ impl Start<'_> {
         let child = command.spawn().expect("the program can be started");
         let telemetry = SocketAddr::from((Ipv4Addr::LOCALHOST, self.telemetry));
         let auditable = !self.flags.iter().any(|flag| flag.contains("data-dir"));
-        let mut node = Node { child, config, auditable, telemetry, log, out };
+        let env = self.wrapper.iter().filter(|word| word.contains('=')).cloned().collect();
+        let mut node = Node { child, config, auditable, env, telemetry, log, out };
         if self.wait {
             node.wait_live();
         }
@@ -344,7 +347,9 @@ impl Node {
     /// Of the node that has ended `longshore audit` closes.
     fn audit(&self) {
         if self.auditable {
-            audit_closes(self.config.parent().expect("it lies in the test's folder"));
+            let dir = self.config.parent().expect("it lies in the test's folder");
+            let env = self.env.iter().filter_map(|word| word.split_once('='));
+            assert_closes(&run_command(audit_of(dir).envs(env), b""));
         }
     }
 
@@ -483,10 +488,15 @@ pub fn run_command(command: &mut Command, input: &[u8]) -> Output {
     output
 }
 
+fn audit_of(dir: &Path) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(["audit", "--config"]).arg(dir.join("longshore.toml")).current_dir(dir);
+    command
+}
+
 /// `longshore audit` of the node whose configuration lies in that folder.
 pub fn audit(dir: &Path, more: &[&str]) -> Output {
-    let config = dir.join("longshore.toml");
-    run(dir, &[&["audit", "--config", config.to_str().expect("UTF-8")], more].concat(), b"")
+    run_command(audit_of(dir).args(more), b"")
 }
 
 /// The same as JSON.
@@ -496,7 +506,10 @@ pub fn audited(dir: &Path) -> serde_json::Value {
 
 /// `longshore audit` of the node whose folder that is, running or not: it must close.
 pub fn audit_closes(dir: &Path) {
-    let output = audit(dir, &[]);
+    assert_closes(&audit(dir, &[]));
+}
+
+fn assert_closes(output: &Output) {
     // Killed before it had made its folder.
     let had_no_folder = String::from_utf8_lossy(&output.stderr).contains("no longshore has run with this data folder");
     assert!(had_no_folder || output.status.success(), "the audit does not close: {}", told(&output));

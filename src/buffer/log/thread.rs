@@ -19,6 +19,13 @@ const GATHER_MIN: u64 = 64 << 10;
 /// So do those of larger frames, where nothing came in the last half of a pause: so many commits follow without one.
 const AT_ONCE: u32 = 64;
 
+/// Between two saves of the cursors.
+const CURSORS_EVERY: Duration = Duration::from_millis(250);
+/// Failures in a row until the log says that it fails.
+const FAILURES: u32 = 3;
+const PROBE_MIN: Duration = Duration::from_secs(1);
+const PROBE_MAX: Duration = Duration::from_secs(30);
+
 /// What the thread has done so far.
 #[derive(Default)]
 pub(super) struct Figures {
