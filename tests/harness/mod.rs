@@ -512,7 +512,7 @@ pub fn audit_closes(dir: &Path) {
 fn assert_closes(output: &Output) {
     // Killed before it had made its folder.
     let had_no_folder = String::from_utf8_lossy(&output.stderr).contains("no longshore has run with this data folder");
-    assert!(had_no_folder || output.status.success(), "the audit does not close: {}", told(&output));
+    assert!(had_no_folder || output.status.success(), "the audit does not close: {}", told(output));
 }
 
 /// Standard output and standard error of a finished command, for messages.
