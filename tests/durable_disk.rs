@@ -12,7 +12,7 @@ use crate::full_disk::SmallDisk;
 use crate::harness::engine::has_program;
 use crate::harness::forward::{Client, map, message, option};
 use crate::harness::http::{Answer, Server};
-use crate::harness::records::{Numbers, records};
+use crate::harness::records::{Numbers, files_under, records};
 use crate::harness::sender::Senders;
 use crate::harness::{Node, audit_closes, folder, free_port, node, run, skip};
 
@@ -320,6 +320,9 @@ fn any_bytes_in_the_folder_of_the_log_let_it_start_and_are_counted() {
     });
     let lost = second.metric("longshore_dropped_total", &[("reason", "buffer_damaged")]);
     assert!(lost > 0, "the damage is counted in records:\n{}", second.figures());
+    let kept = files_under(&buffer.join("quarantine"));
+    let has = |end: &str| kept.iter().any(|path| path.to_string_lossy().ends_with(end));
+    assert!(has(".frame") && has("999999.seg"), "what was damaged, and what is no segment: {kept:?}");
     second.assert_ledger_closes();
     second.stop_well();
     audit_closes(dir.path());
