@@ -67,9 +67,9 @@ pub fn audit(config: &Config) -> Result<Audit, String> {
     let inputs: Vec<_> = config.inputs.iter().map(|input| (input.name.as_str(), input.kind)).collect();
     let sinks: Vec<_> = config.sinks.iter().map(|sink| (sink.name.as_str(), sink.kind)).collect();
     let metrics = Metrics::new(&inputs, &sinks);
-    let (mark, backlog) = disk_log::count(config, &metrics).map_err(|error| error.to_string())?;
+    let (id, backlog) = disk_log::count(config, &metrics).map_err(|error| error.to_string())?;
     let is_saved = read.is_some();
-    let saved = read.map(|read| Ledger::from_json(&read)).unwrap_or_default().held_against(mark);
+    let saved = read.map(|read| Ledger::from_json(&read)).unwrap_or_default().held_against(id);
     let wrong = saved.resume(&metrics, &backlog, &(0..sinks.len()).collect::<Vec<_>>());
     let ledger = Ledger { stopped: saved.stopped, ..Ledger::of(&metrics) };
     Ok(Audit { ledger, wrong, running: false, is_saved })

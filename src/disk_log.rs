@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::buffer::{self, Backlog, Log, Mark};
+use crate::buffer::{self, Backlog, Log, LogId};
 use crate::config::Config;
 use crate::metrics::{Health, Metrics};
 use crate::outbox::{self, LogWatcher};
@@ -32,9 +32,9 @@ pub fn by_number(readers: &[Backlog], metrics: &Metrics, numbers: &[usize]) -> V
     all
 }
 
-/// Which one the disk log of a stopped node is, if there is one, and what it has, as [`by_number`] has it, by their place in the
+/// The random name of the disk log of a stopped node, if there is one, and what it has, as [`by_number`] has it, by their place in the
 /// configuration. Writes nothing.
-pub fn count(config: &Config, metrics: &Metrics) -> io::Result<(Option<Mark>, Vec<Vec<u64>>)> {
+pub fn count(config: &Config, metrics: &Metrics) -> io::Result<(Option<LogId>, Vec<Vec<u64>>)> {
     let dir = config.node.data_dir.join(BUFFER);
     let sinks: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
     let inputs: Vec<&str> = metrics.inputs.iter().map(|input| input.name.as_str()).collect();
@@ -42,16 +42,16 @@ pub fn count(config: &Config, metrics: &Metrics) -> io::Result<(Option<Mark>, Ve
         with_way_out(&config.node.data_dir, io::Error::new(error.kind(), format!("the disk log: {error}")))
     })?;
     let numbers: Vec<usize> = (0..sinks.len()).collect();
-    let (mark, backlog) = found.map_or((None, Vec::new()), |(mark, backlog)| (Some(mark), backlog));
-    Ok((mark, by_number(&backlog, metrics, &numbers)))
+    let (id, backlog) = found.map_or((None, Vec::new()), |(id, backlog)| (Some(id), backlog));
+    Ok((id, by_number(&backlog, metrics, &numbers)))
 }
 
 /// A disk log, if there is one.
 pub struct Opened {
     /// Open.
     pub log: Option<Arc<Log>>,
-    /// As it was found.
-    pub mark: Option<Mark>,
+    /// Its random name.
+    pub id: Option<LogId>,
     /// What it has, as [`by_number`] has it.
     pub backlog: Vec<Vec<u64>>,
 }
@@ -61,7 +61,7 @@ pub fn open(config: &Config, metrics: &Arc<Metrics>, numbers: &[usize]) -> io::R
     let dir = config.node.data_dir.join(BUFFER);
     let wanted = config.inputs.iter().any(|input| input.part.is_durable()) || config.sinks.len() > 1;
     if !wanted && !dir.exists() {
-        return Ok(Opened { log: None, mark: None, backlog: by_number(&[], metrics, &[]) });
+        return Ok(Opened { log: None, id: None, backlog: by_number(&[], metrics, &[]) });
     }
     let size = config.buffer.size.unwrap_or_else(|| default_size(&config.node.data_dir));
     let settings = buffer::Settings {
@@ -89,7 +89,7 @@ pub fn open(config: &Config, metrics: &Arc<Metrics>, numbers: &[usize]) -> io::R
         tracing::warn!(sink, records, bytes, "the disk log has a backlog of a sink that is configured no longer");
     }
     let backlog = by_number(&found.readers, metrics, numbers);
-    Ok(Opened { log: Some(log), mark: Some(found.mark), backlog })
+    Ok(Opened { log: Some(log), id: Some(found.id), backlog })
 }
 
 /// 1 GiB, or a quarter of the file system where that is less.

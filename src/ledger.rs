@@ -13,8 +13,8 @@
 //! difference is a mistake and is said. After a kill the last saved ledger is up to a second old; what it calls in flight
 //! and is not in the disk log was in memory only and counts as `returned` (its origin gives it again, and then it is
 //! counted again); what the disk log has beyond it is counted as received now. So it closes, and what a kill can cost is
-//! a second of counts on both sides, never a record. If the disk log is another one by then, or does not reach as far as it did,
-//! that is said: what was in it counts as dropped (`buffer_damaged`), for it was acknowledged.
+//! a second of counts on both sides, never a record. If the disk log is another one by then, or gone, that is said: what was in
+//! it, or on its way there, counts as dropped (`buffer_damaged`), for nobody gives again what was acknowledged.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde_json::{Map, Value, json};
 
-use crate::buffer::Mark;
+use crate::buffer::LogId;
 use crate::metrics::followed::{Generation, LostBytes};
 use crate::metrics::{DropReason, InputMetrics, Metrics, Pair, RejectReason};
 
@@ -94,9 +94,9 @@ pub struct Ledger {
     pub pairs: Vec<PairLine>,
     /// It was saved by an orderly stop.
     pub stopped: bool,
-    /// The disk log at that moment, if there was one.
-    pub log: Option<Mark>,
-    /// The disk log that is there now is another one, or has lost its end.
+    /// The random name of the disk log at that moment, if there was one.
+    pub log: Option<LogId>,
+    /// The disk log that is there now is another one, or none.
     pub log_lost: bool,
 }
 
@@ -189,11 +189,10 @@ impl Ledger {
         ledger
     }
 
-    /// The same, as this log goes with it, if there is one.
+    /// The same, held against the disk log that is there now.
     #[must_use]
-    pub fn held_against(mut self, found: Option<Mark>) -> Ledger {
-        let is_it = |saved: Mark| found.is_some_and(|found| found.id == saved.id && found.last >= saved.last);
-        self.log_lost = !self.log.is_none_or(is_it);
+    pub fn held_against(mut self, found: Option<LogId>) -> Ledger {
+        self.log_lost = self.log.is_some() && self.log != found;
         self
     }
 
@@ -235,24 +234,23 @@ impl Ledger {
                         input.name, sink.name
                     ));
                 }
-                // It was acknowledged, so nobody gives it again.
-                let in_log = line.buffered + line.logged;
-                let lost = if self.log_lost { in_log.min(open.saturating_sub(there)) } else { 0 };
-                if self.log_lost && !self.stopped && open > there {
+                // Of another log nothing was open then, and nobody gives again what was acknowledged.
+                let (lost, found) =
+                    if self.log_lost { ((line.buffered + line.logged).min(open), 0) } else { (0, there) };
+                if lost > 0 && !self.stopped {
                     wrong.push(format!(
-                        "{} -> {}: {open} records had no end when it was killed, {in_log} of them in the disk log; that is another \
-                         one now, or has lost its end, and has {there}",
+                        "{} -> {}: {lost} records were in the disk log, or on their way there, when it was killed; that log is gone",
                         input.name, sink.name
                     ));
                 }
-                let beyond = there.saturating_sub(open);
+                let beyond = there - found.min(open);
                 // A sink that was not there (any more) has records that were counted when they came.
                 if saved.is_some() || self.pairs.is_empty() {
                     unknown = unknown.max(beyond);
                 }
                 pair.routed.store(line.routed + came + beyond - went, Relaxed);
                 pair.delivered.store(line.delivered, Relaxed);
-                pair.returned.store(line.returned + open.saturating_sub(there) - lost, Relaxed);
+                pair.returned.store(line.returned + open.saturating_sub(found) - lost, Relaxed);
                 pair.buffered.store(there, Relaxed);
                 // It is in `open`.
                 pair.logged.store(0, Relaxed);
@@ -343,8 +341,11 @@ impl Ledger {
                     "left_over": left_over(line.left_over())})
             })
             .collect();
-        let log = self.log.map(|log| json!({"id": format!("{:032x}", u128::from_be_bytes(log.id)), "last": log.last}));
-        json!({"closes": self.closes(), "stopped": self.stopped, "log": log, "inputs": inputs, "pairs": pairs})
+        let mut value = json!({"closes": self.closes(), "stopped": self.stopped, "inputs": inputs, "pairs": pairs});
+        if let Some(log) = self.log {
+            value["log"] = format!("{:032x}", u128::from_be_bytes(log)).into();
+        }
+        value
     }
 
     /// Reads what [`to_json`](Self::to_json) made; what is missing or of another kind counts as zero.
@@ -378,8 +379,7 @@ impl Ledger {
             in_flight: number(line, "in_flight"),
             logged: number(line, "logged"),
         };
-        let id = value["log"]["id"].as_str().and_then(|id| u128::from_str_radix(id, 16).ok());
-        let log = id.zip(value["log"]["last"].as_u64()).map(|(id, last)| Mark { id: id.to_be_bytes(), last });
+        let log = value["log"].as_str().and_then(|id| u128::from_str_radix(id, 16).ok()).map(u128::to_be_bytes);
         Ledger {
             inputs: list("inputs").iter().map(input).collect(),
             pairs: list("pairs").iter().map(pair).collect(),
@@ -458,6 +458,26 @@ mod tests {
 
     fn fresh() -> Metrics {
         Metrics::new(&[("apps", "forward")], &[("a", "file"), ("b", "http")])
+    }
+
+    #[test]
+    fn what_was_in_a_log_that_is_gone_after_a_kill_is_dropped_and_what_another_one_has_came_since() {
+        let before = metrics();
+        for sink in &before.sinks {
+            shift(&sink.pairs[0].held, &sink.pairs[0].logged, 5);
+        }
+        let saved = Ledger { log: Some([1; 16]), ..Ledger::of(&before) };
+        let saved = Ledger::from_json(&saved.to_json());
+        for (found, dropped, returned) in [(Some([1; 16]), 0, 36), (Some([2; 16]), 15, 25), (None, 15, 25)] {
+            let there = if found.is_some() { 4 } else { 0 };
+            let after = fresh();
+            let wrong = saved.clone().held_against(found).resume(&after, &[vec![there], vec![there]], &[0, 1]);
+            assert_eq!(wrong.len(), if dropped > 0 { 2 } else { 0 }, "{wrong:?}");
+            let pair = &after.sinks[1].pairs[0];
+            assert_eq!(pair.dropped[DropReason::BufferDamaged as usize].load(Relaxed), dropped);
+            assert_eq!((pair.returned.load(Relaxed), pair.buffered.load(Relaxed)), (returned, there));
+            assert!(Ledger::of(&after).closes(), "{}", Ledger::of(&after).text());
+        }
     }
 
     #[test]

@@ -207,8 +207,7 @@ impl Node {
         let log = Arc::new(Mutex::new(Weak::<Log>::new()));
         let carried = Arc::clone(&log);
         checkpoints.carry(Box::new(move || {
-            // Before the counts: the log has everything that they say is in it.
-            let log = carried.lock().unwrap_or_else(PoisonError::into_inner).upgrade().map(|log| log.mark());
+            let log = carried.lock().unwrap_or_else(PoisonError::into_inner).upgrade().and_then(|log| log.id());
             Ledger { stopped: is_stopped.load(Relaxed), log, ..Ledger::of(&counted) }.to_json()
         }));
         let mut node = Node {
@@ -291,8 +290,8 @@ impl Node {
         }
         let sinks: Option<Vec<usize>> = config.sinks.iter().map(|sink| metrics.sink(&sink.name, sink.kind)).collect();
         let sinks = sinks.ok_or_else(too_many)?;
-        let Opened { log, mark, backlog } = disk_log::open(&config, &metrics, &sinks)?;
-        for wrong in saved.clone().held_against(mark).resume(&metrics, &backlog, &sinks) {
+        let Opened { log, id, backlog } = disk_log::open(&config, &metrics, &sinks)?;
+        for wrong in saved.clone().held_against(id).resume(&metrics, &backlog, &sinks) {
             tracing::error!("the ledger of the last stop and the disk log differ: {wrong}");
         }
         *self.log.lock().unwrap_or_else(PoisonError::into_inner) = log.as_ref().map_or_else(Weak::new, Arc::downgrade);

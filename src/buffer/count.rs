@@ -7,14 +7,14 @@ use std::sync::Arc;
 use super::core::{Core, Limits, Options, lock};
 use super::io::Disk;
 use super::recover::recover;
-use super::{Backlog, Full, Mark, SIZE_MIN};
+use super::{Backlog, Full, LogId, SIZE_MIN};
 
-/// Which log it is, and the backlog of each of these readers, with the records of each of these sources; `None` where there is
+/// The log's random name, and the backlog of each of these readers, with the records of each of these sources; `None` where there is
 /// no log.
 ///
 /// # Errors
 /// The folder or a file of it can not be read, or the log is of a newer version.
-pub fn count(dir: &Path, readers: &[&str], sources: &[&str]) -> io::Result<Option<(Mark, Vec<Backlog>)>> {
+pub fn count(dir: &Path, readers: &[&str], sources: &[&str]) -> io::Result<Option<(LogId, Vec<Backlog>)>> {
     let said = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dir.display()));
     let io = match Disk::open(dir) {
         Ok(io) => Arc::new(io),
@@ -37,9 +37,7 @@ pub fn count(dir: &Path, readers: &[&str], sources: &[&str]) -> io::Result<Optio
         hold_removed: true,
         jump: 0,
     };
-    let last = recovery.last;
     let core = Core::new(io, recovery, &options).map_err(said)?;
-    let mark = Mark { id: core.meta().id, last };
     let number = |name: &&str| core.meta().sources.iter().find(|(_, known)| known == name).map(|(number, _)| *number);
     let books = lock(core.shared());
     let backlog = books.readers.iter().take(readers.len()).map(|reader| {
@@ -47,5 +45,5 @@ pub fn count(dir: &Path, readers: &[&str], sources: &[&str]) -> io::Result<Optio
         let by_source = sources.iter().map(|name| number(name).map(|number| left.of(number)).unwrap_or_default());
         Backlog { total: left.sum(), by_source: by_source.collect(), oldest_ms: None }
     });
-    Ok(Some((mark, backlog.collect())))
+    Ok(Some((core.meta().id, backlog.collect())))
 }

@@ -22,7 +22,7 @@ use super::read::{Step, Walk};
 use super::recover::recover;
 use super::totals::BySource;
 use super::{
-    Backlog, Committed, Count, Full, Loss, LossReason, Lsn, Mark, NoRoom, Payload, Read, Recovered, Refusal, SIZE_MIN,
+    Backlog, Committed, Count, Full, LogId, Loss, LossReason, Lsn, NoRoom, Payload, Read, Recovered, Refusal, SIZE_MIN,
     Settings, State, Status,
 };
 use crate::log::Limited;
@@ -71,8 +71,8 @@ struct Inner<I: Io> {
     /// Numbers by index of the source.
     sources: Vec<u16>,
     figures: thread::Figures,
-    /// As it was found, and the number before the first one of this run.
-    found: (Mark, Lsn),
+    /// Its random name, and whether that was on the disk when it was opened.
+    id: (LogId, bool),
     /// What was told last.
     told: Mutex<State>,
     /// That it does not take everything was written to the own log.
@@ -159,9 +159,8 @@ where
         };
         let damage = recovery.damage.clone();
         let strangers = recovery.strangers.clone();
-        let (segments, last) = (recovery.segments.len(), recovery.last);
+        let segments = recovery.segments.len();
         let mut core = Core::new(Arc::clone(&io), recovery, &options)?;
-        let found = (Mark { id: core.meta().id, last }, core::lock(core.shared()).committed);
         let mut inner = Inner {
             io,
             limits,
@@ -185,7 +184,7 @@ where
             space: Level::default(),
             walks: (0..readers.len()).map(|reader| Mutex::new(Walk::new(reader, core.seed()))).collect(),
             figures: thread::Figures::default(),
-            found,
+            id: (core.meta().id, false),
             told: Mutex::new(State::Healthy),
             said: AtomicBool::new(false),
             folder_lock: Mutex::new(lock),
@@ -199,7 +198,9 @@ where
             inner.committed.raise(books.committed);
         }
         let recovered = inner.recovered(damage, segments);
-        if let Err(error) = core.prepare(&strangers, now_ms()) {
+        let prepared = core.prepare(&strangers, now_ms());
+        inner.id.1 = prepared.is_ok();
+        if let Err(error) = prepared {
             tracing::warn!(dir = %inner.settings.dir.display(), %error, "the disk log could not save its cursors at the start; it is tried again");
             inner.lock().cursor_error = Some(error.to_string());
         }
@@ -396,10 +397,10 @@ where
         }
     }
 
-    /// Which log it is, and how far it reaches now.
-    pub fn mark(&self) -> Mark {
-        let ((found, before), committed) = (self.inner.found, self.inner.committed.get());
-        Mark { last: if committed > before { committed } else { found.last }, ..found }
+    /// Its random name; `None` if that could not be saved when it was opened.
+    pub fn id(&self) -> Option<LogId> {
+        let (id, is_saved) = self.inner.id;
+        is_saved.then_some(id)
     }
 
     /// Said when the I/O thread panicked: nothing is acked any more, the node has to stop.
@@ -467,7 +468,7 @@ impl<I: Io> Inner<I> {
             damage,
             next_lsn: books.next,
             segments,
-            mark: self.found.0,
+            id: self.id.0,
         }
     }
 

@@ -61,6 +61,7 @@ use crate::sync;
 #[cfg(test)]
 pub use books::{HELD_MAX, PENDING_MAX};
 pub use count::count;
+pub use frame::LogId;
 pub use log::Log;
 pub use peek::{Peek, Peeked};
 
@@ -69,15 +70,6 @@ const VERSION: u32 = 1;
 
 /// Number of one frame: from 1, in the order of [`Log::append`], never used twice.
 pub type Lsn = u64;
-
-/// Which log it is, and how far it is known to reach: the same log never reaches less far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
-    /// Its random name.
-    pub id: frame::LogId,
-    /// The last number that is on stable storage.
-    pub last: Lsn,
-}
 
 /// Readers of one log, at most: one bit of a frame's header each.
 pub const READERS_MAX: usize = 64;
@@ -307,8 +299,8 @@ pub struct Recovered {
     pub next_lsn: Lsn,
     /// Segments found.
     pub segments: usize,
-    /// Which log it is, and the last number that was found.
-    pub mark: Mark,
+    /// Its random name.
+    pub id: LogId,
 }
 
 /// The answer of [`Log::read`].

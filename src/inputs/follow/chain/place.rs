@@ -204,11 +204,10 @@ impl Chain {
                 |held: &&Arc<Held>| truncated::is_older(held, &file) || held.gz && changed(held) < file.id.btime;
             let stored = saved.done.copies.until;
             generations[..files.start].iter().filter(before).for_each(|old| self.remember_older(old, stored));
-            // Nor what was compressed since with a time of its own, if the file was not truncated since: its records tell.
-            if own.is_some()
-                && saved.done.head.is_known()
-                && resume::locate(&[Arc::clone(&file)], &saved.done).is_some()
-            {
+            // Nor what was compressed since with a time of its own, if nothing of the file was delivered and it was not truncated
+            // since: its records tell.
+            let is_begun = own.is_some() && saved.done.offset == 0 && saved.done.head.is_known();
+            if is_begun && resume::locate(&[Arc::clone(&file)], &saved.done).is_some() {
                 let is_new = |held: &&Arc<Held>| held.gz && !before(held) && changed(held) >= self.copies.until;
                 let new = generations[..files.start].iter().filter(is_new).map(Arc::clone).collect();
                 self.written_by(new, &file, saved.last).iter().for_each(|old| self.remember(old, None));
