@@ -119,6 +119,11 @@ fn receiver_options(files: &Files, url: &str) -> Vec<String> {
 const IN_MEMORY: &str = "--tmpfs=/var/lib/longshore:mode=0700,uid=65532,gid=65532,size=16m";
 const RUN: [&str; 3] = ["run", "--config", "/etc/longshore/longshore.toml"];
 
+/// `longshore audit` in that container closes.
+fn audit_closes(engine: &Engine, id: &str) {
+    engine.docker(&["exec", id, "/longshore", "audit", "--config", "/etc/longshore/longshore.toml"]);
+}
+
 /// What `docker inspect` says of a container of either profile that was started with [`HARDENED`].
 fn assert_hardened(engine: &Engine, id: &str, user: &str) {
     wait_for("a healthy container", PATIENCE, || engine.inspect(id, "/State/Health/Status") == "healthy");
@@ -184,6 +189,7 @@ fn it_stops_in_order_below_an_init_too() {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).expect("it runs");
     assert_ne!(name.trim(), "longshore", "the init is process 1");
     send_until_acked(port, 20);
+    audit_closes(&engine, &receiver.id);
     let began = Instant::now();
     engine.docker(&["stop", &receiver.id]);
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}: the signal was passed on", began.elapsed());
@@ -207,6 +213,7 @@ fn what_a_stopped_receiver_leaves_on_its_volume_is_delivered_by_the_next_version
     wait_for("its port", PATIENCE, || files.health().is_some());
     // Nobody takes them: acknowledged means that they are in the volume.
     send_until_acked(port, 300);
+    audit_closes(&engine, &old.id);
     engine.docker(&["stop", &old.id]);
     assert_eq!(engine.inspect(&old.id, "/State/ExitCode"), 3, "{}", engine.logs(&old.id));
     let log = engine.logs(&old.id);
@@ -219,6 +226,7 @@ fn what_a_stopped_receiver_leaves_on_its_volume_is_delivered_by_the_next_version
     let new = engine.run_image(&unique("receiver"), &refs(&options), next, &RUN);
     let expected = BTreeMap::from([("sender".to_owned(), 300)]);
     wait_for("the backlog", PATIENCE, || server.accepted().len() >= 300);
+    audit_closes(&engine, &new.id);
     engine.docker(&["stop", &new.id]);
     assert_eq!(engine.inspect(&new.id, "/State/ExitCode"), 0, "{}", engine.logs(&new.id));
     let numbers = Numbers::of(&server.accepted(), "name", "seq");
@@ -244,6 +252,7 @@ fn the_tailer_without_any_capability_ships_100_000_lines_and_is_what_the_documen
         mounts.as_array().into_iter().flatten().find(|mount| mount["Destination"] == "/var/lib/docker/containers");
     assert_eq!(logs.map(|mount| &mount["RW"]), Some(&json!(false)), "{mounts}");
 
+    audit_closes(&engine, &tailer.id);
     engine.docker(&["stop", &tailer.id]);
     assert_eq!(inspect("/State/ExitCode"), 0);
     assert_eq!(inspect("/State/OOMKilled"), false);
@@ -290,6 +299,7 @@ fn the_receiver_as_65532_ships_100_000_lines_of_the_fluentd_driver_and_keeps_its
     for text in &told {
         assert!(!text.is_empty() && !text.contains(TOKEN), "the token is in {text}");
     }
+    audit_closes(&engine, &receiver.id);
     engine.docker(&["stop", &receiver.id]);
     assert_eq!(engine.inspect(&receiver.id, "/State/ExitCode"), 0);
     assert!(!engine.logs(&receiver.id).contains(TOKEN));
@@ -334,6 +344,7 @@ fn stops_under_load_lose_nothing_and_repeat_nothing() {
     let lines: u64 = fs::read_to_string(gate.join("written")).expect("readable").trim().parse().expect("a number");
     wait_for(&format!("all {lines} lines"), PATIENCE, || server_has(&server, lines));
     println!("{stops} stops under load, the longest {:.1} s, {lines} lines", longest.as_secs_f64());
+    audit_closes(&engine, &tailer.id);
     engine.docker(&["stop", &tailer.id]);
     let records = of(&server, &app);
     let numbers = Numbers::of(&records, "container.name", "seq");
@@ -403,6 +414,7 @@ fn what_was_acked_survives_kills_under_restart_unless_stopped() {
     wait_for("all that was acked", PATIENCE, || {
         Numbers::of(&server.accepted(), "name", "seq").missing(&expected).is_empty()
     });
+    audit_closes(&engine, &receiver.id);
     // Cursors are saved 250 ms after a delivery, and a message takes some 5 ms.
     let repeats = Numbers::of(&server.accepted(), "name", "seq").repeats();
     assert!(repeats <= 3 * 200, "{repeats} repeated over three kills");
@@ -454,6 +466,7 @@ fn a_container_with_request_ack_survives_restarts_of_the_receiver() {
     wait_for("all lines", PATIENCE, || {
         Numbers::of(&of(&server, &app), "container.name", "seq").missing(&expected).is_empty()
     });
+    audit_closes(&engine, &receiver.id);
 }
 
 #[test]
@@ -501,6 +514,7 @@ fn with_64_mib_a_quarter_of_a_core_and_a_dead_sink_it_is_never_killed_and_says_s
     assert_eq!(engine.inspect(&receiver.id, "/State/OOMKilled"), false);
     assert_eq!(engine.inspect(&receiver.id, "/RestartCount"), 0);
     assert_eq!(engine.inspect(&receiver.id, "/State/Health/Status"), "healthy", "somebody else's server is down");
+    audit_closes(&engine, &receiver.id);
     engine.docker(&["rm", "-f", &receiver.id]);
     for sender in load {
         sender.join().expect("a sender that ends");

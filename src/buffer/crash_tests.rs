@@ -89,14 +89,19 @@ pub struct Promise {
 }
 
 pub fn open(io: &Arc<SimFs>, terms: Terms, jump: u64) -> Core<SimFs> {
+    let (mut core, strangers) = recovered(io, terms, jump);
+    core.prepare(&strangers, 0).expect("a good disk");
+    core
+}
+
+fn recovered(io: &Arc<SimFs>, terms: Terms, jump: u64) -> (Core<SimFs>, Vec<String>) {
     let recovery = recover(&**io).expect("recovery succeeds");
     // A segment that was being made may be left without its header.
     let damage = Damage { segment_headers: 0, unreadable_segments: 0, ..recovery.damage.clone() };
     assert!(damage.is_none(), "{damage:?}");
     let strangers = recovery.strangers.clone();
-    let mut core = Core::new(Arc::clone(io), recovery, &options(terms, jump)).expect("it opens");
-    core.prepare(&strangers, 0).expect("a good disk");
-    core
+    let core = Core::new(Arc::clone(io), recovery, &options(terms, jump)).expect("it opens");
+    (core, strangers)
 }
 
 pub fn read_all(io: &SimFs, core: &Core<SimFs>, reader: usize) -> Vec<(Lsn, u32, Vec<u8>)> {
@@ -210,7 +215,7 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize, met: &Met) -> u64 {
     let mut in_hand: [Vec<Lsn>; READERS] = Default::default();
     let few = seed % 5 == 2;
     let mut seen: BTreeSet<Lsn> = BTreeSet::new();
-    for _ in 0..steps {
+    for step in 0..steps as u64 {
         let there: BTreeSet<Lsn> = lock(core.shared()).segments.iter().map(|segment| segment.first).collect();
         // The newest one may have been empty, and taken back after a failed write.
         seen.pop_last();
@@ -300,7 +305,13 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize, met: &Met) -> u64 {
                     core.seal();
                 }
                 drop(core);
-                core = open(&io, terms, (1 << 16) + rng.u64(..1 << 48));
+                let (restarted, strangers) = recovered(&io, terms, (1 << 16) + rng.u64(..1 << 48));
+                core = restarted;
+                // It begins all the same, as `Log::open` does.
+                if seed % 3 == 2 {
+                    io.fail_writes(Rng::with_seed(seed + step), faults);
+                }
+                assert!(core.prepare(&strangers, 0).is_ok() || faults > 0, "a good disk");
                 watch(&core, &mut rng);
                 walks = (0..READERS).map(|reader| Walk::new(reader, core.seed())).collect();
                 (after, in_hand) = ([0; READERS], Default::default());
@@ -310,6 +321,9 @@ fn run(seed: u64, lie: Lie, faults: u32, steps: usize, met: &Met) -> u64 {
     }
     *states.lock().expect("no panic")
 }
+
+/// Crash states that each of the two rows of seeds looks at, at least: 200,000 together.
+const STATES_MIN: u64 = 100_000;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -336,6 +350,7 @@ fn runs(what: &str, default: u64, faults: u32) {
          of an optional reader",
         from + count - 1
     );
+    assert!(states >= STATES_MIN || count < default, "{states} crash states, {STATES_MIN} at least");
     assert!(holes > 0 || count < default, "no segment has gone before an older one");
     assert!(given_up > 0 || count < default, "no optional reader had to give anything up");
 }

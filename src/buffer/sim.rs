@@ -91,11 +91,18 @@ pub enum Lie {
 
 type Hook = Box<dyn FnMut(&State) + Send>;
 
+struct Faults {
+    rng: Rng,
+    every: u32,
+    /// Reading calls fail, too.
+    reads: bool,
+}
+
 #[derive(Default)]
 pub struct SimFs {
     state: Mutex<State>,
     hook: Mutex<Option<Hook>>,
-    faults: Mutex<Option<(Rng, u32)>>,
+    faults: Mutex<Option<Faults>>,
     /// Bytes that were read.
     pub read: AtomicU64,
     lie: Lie,
@@ -227,7 +234,12 @@ impl SimFs {
 
     /// One call in `every` fails from now on; 0: none.
     pub fn fail(&self, rng: Rng, every: u32) {
-        *self.faults.lock().expect("no panic") = (every > 0).then_some((rng, every));
+        *self.faults.lock().expect("no panic") = (every > 0).then_some(Faults { rng, every, reads: true });
+    }
+
+    /// The same of calls that change something: what can not be read at a start is damage.
+    pub fn fail_writes(&self, rng: Rng, every: u32) {
+        *self.faults.lock().expect("no panic") = (every > 0).then_some(Faults { rng, every, reads: false });
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -244,8 +256,13 @@ impl SimFs {
 
     fn fault(&self, kinds: &[ErrorKind]) -> Option<ErrorKind> {
         let mut faults = self.faults.lock().expect("no panic");
-        let (rng, every) = faults.as_mut()?;
+        let Faults { rng, every, .. } = faults.as_mut()?;
         (rng.u32(..*every) == 0).then(|| kinds[rng.usize(..kinds.len())])
+    }
+
+    fn fault_of_read(&self, kinds: &[ErrorKind]) -> Option<ErrorKind> {
+        let reads = self.faults.lock().expect("no panic").as_ref().is_some_and(|faults| faults.reads);
+        if reads { self.fault(kinds) } else { None }
     }
 
     fn fails(&self, kinds: &[ErrorKind]) -> io::Result<()> {
@@ -294,7 +311,7 @@ impl Io for SimFs {
     }
 
     fn pread(&self, file: &usize, into: &mut [u8], at: u64) -> io::Result<usize> {
-        let short = match self.fault(&[EIO, EINTR, ErrorKind::WriteZero]) {
+        let short = match self.fault_of_read(&[EIO, EINTR, ErrorKind::WriteZero]) {
             Some(ErrorKind::WriteZero) => true,
             Some(kind) => return Err(error(kind)),
             None => false,
