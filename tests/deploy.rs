@@ -414,6 +414,8 @@ fn what_was_acked_survives_kills_under_restart_unless_stopped() {
     wait_for("all that was acked", PATIENCE, || {
         Numbers::of(&server.accepted(), "name", "seq").missing(&expected).is_empty()
     });
+    // It may still be starting after the last kill.
+    wait_for("its port", PATIENCE, || files.health().is_some());
     audit_closes(&engine, &receiver.id);
     // Cursors are saved 250 ms after a delivery, and a message takes some 5 ms.
     let repeats = Numbers::of(&server.accepted(), "name", "seq").repeats();
@@ -466,6 +468,7 @@ fn a_container_with_request_ack_survives_restarts_of_the_receiver() {
     wait_for("all lines", PATIENCE, || {
         Numbers::of(&of(&server, &app), "container.name", "seq").missing(&expected).is_empty()
     });
+    wait_for("its port", PATIENCE, || files.health().is_some());
     audit_closes(&engine, &receiver.id);
 }
 
