@@ -425,11 +425,12 @@ impl Io for SimFs {
             let is_left_out = |entry: &Entry| matches!(entry, Entry::Link(name, _) if self.lie == Lie::FolderSync && is_segment(name));
             let gone = state.entries.iter().any(|entry| matches!(entry, Entry::Unlink(name) if is_segment(name)));
             state.entries.retain(is_left_out);
-            let left_out =
-                state.entries.iter().map(|entry| if let Entry::Link(name, _) = entry { name.as_str() } else { "" });
-            let left_out: Vec<&str> = left_out.collect();
             state.durable_names = state.names.clone();
-            state.durable_names.retain(|name, _| !left_out.contains(&name.as_str()));
+            for entry in &state.entries {
+                if let Entry::Link(name, _) = entry {
+                    state.durable_names.remove(name);
+                }
+            }
             if self.lie == Lie::CursorAfterUnlink && (gone || state.old_cursors.is_empty()) {
                 let cursors = state.durable_names.iter().filter(|(name, _)| is_cursor(name));
                 let durable = |node: usize| Arc::clone(&state.nodes[node].durable);

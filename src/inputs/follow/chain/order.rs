@@ -113,9 +113,10 @@ impl Chain {
             return Vec::new();
         }
         // What ends within a line has more than the times of its lines tell.
-        let has_end = |held: &Arc<Held>| source::end_of(held, 1).is_ok_and(|end| end == b"\n");
-        let is_old = |held: &Arc<Held>| last_time(held, format).is_some_and(|last| last <= time);
-        files.into_iter().filter(|held| is_old(held) && has_end(held) && source::is_whole(held)).collect()
+        let is_old = |end: &[u8]| end.ends_with(b"\n") && last_time_in(end, format).is_some_and(|last| last <= time);
+        let is_wanted =
+            |held: &Arc<Held>| source::end_of(held, WINDOW).is_ok_and(|end| is_old(&end)) && source::is_whole(held);
+        files.into_iter().filter(is_wanted).collect()
     }
 }
 
@@ -204,7 +205,10 @@ fn first_docker_time(held: &Arc<Held>) -> Option<i64> {
 
 /// The latest time of the last records of a generation, in nanoseconds since 1970.
 fn last_time(held: &Arc<Held>, format: Format) -> Option<i64> {
-    let end = source::end_of(held, WINDOW).ok()?;
+    last_time_in(&source::end_of(held, WINDOW).ok()?, format)
+}
+
+fn last_time_in(end: &[u8], format: Format) -> Option<i64> {
     let whole = end.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
     whole.filter_map(|line| time_of(line, format)).max()
 }
