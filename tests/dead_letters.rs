@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::harness::http::{Answer, Server};
 use crate::harness::records::{Numbers, files_under, parse};
-use crate::harness::{audit_closes, folder, node, run, told};
+use crate::harness::{folder, node, run, told};
 
 const RECORDS: u64 = 600;
 
@@ -135,7 +135,6 @@ fn refused_records_are_kept_shown_and_sent_again_beside_a_running_node_and_after
     let labels = [("sink", "central"), ("reason", "refused")];
     assert_eq!(first.metric("longshore_rejected_total", &labels), expected.len() as u64);
     first.stop_well();
-    audit_closes(dir.path());
     let after = lines(&letters(dir.path(), &["list", "--json"]));
     assert!(after.is_empty(), "{after:?}");
     let text = letters(dir.path(), &["list"]);
@@ -186,7 +185,6 @@ fn the_log_of_letters_keeps_its_size_and_the_oldest_go_counted() {
     let lost = of_reason("pushed_out");
     assert!(lost > 500 && of_reason("unwritten") == 0, "{}", node.figures());
     node.stop_well();
-    audit_closes(dir.path());
     let bytes: u64 = files_under(&dir.path().join("data/dead-letters"))
         .iter()
         .map(|path| path.metadata().expect("it is there").len())

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::durable::config;
+use crate::durable::{config, http_config};
 use crate::full_disk::SmallDisk;
 use crate::harness::engine::has_program;
 use crate::harness::forward::{Client, map, message, option};
@@ -78,7 +78,6 @@ fn with_failing(calls: &str, error: &str, when: &str, file: &str, counts: bool) 
     let sent = senders.finish();
     second.wait_for("an empty backlog", |node| node.undelivered(&[]) == 0);
     second.stop_well();
-    audit_closes(dir.path());
     assert_all_there(dir.path(), &sent);
 }
 
@@ -177,7 +176,6 @@ fn an_output_that_can_not_be_synced_holds_back_its_own_records_only_and_a_restar
     second.wait_for("what comes again", |node| node.undelivered(&[]) == 0 && node.delivered("a") >= 8);
     assert_eq!(second.delivered("b"), 4, "the other one had everything");
     second.stop_well();
-    audit_closes(dir.path());
     let logs = |name: &str| -> Vec<String> {
         let records = records(&inside(&format!("{name}.ndjson")));
         records.iter().map(|record| record["log"].as_str().expect("text").to_owned()).collect()
@@ -237,7 +235,6 @@ fn a_full_disk_stops_acks_turns_readiness_red_and_goes_on_when_there_is_room() {
     });
     audit_closes(dir.path());
     node.stop_well();
-    audit_closes(dir.path());
     assert_all_there(dir.path(), &sent);
 }
 
@@ -253,12 +250,7 @@ fn a_disk_that_fails_again_and_again_stops_acks_turns_readiness_red_and_what_it_
         std::thread::sleep(Duration::from_millis(100));
         Answer::status(200)
     });
-    let body = config(dir.path(), port);
-    let body = format!(
-        "{}[sinks.central]\ntype = \"http\"\nurl = \"{}\"\nbatch = {{ size = \"16KiB\", wait = \"20ms\" }}\n",
-        &body[..body.find("[sinks.out]").expect("it has that sink")],
-        server.url()
-    );
+    let body = http_config(port, &server.url()).replace("64KiB", "16KiB");
     // Of one thread, the log's: three in a row are a disk that fails, the rest are tries a second and more apart.
     let fault = "inject=fdatasync:error=EIO:when=20..25";
     let strace = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", fault];
@@ -325,5 +317,4 @@ fn any_bytes_in_the_folder_of_the_log_let_it_start_and_are_counted() {
     assert!(has(".frame") && has("999999.seg"), "what was damaged, and what is no segment: {kept:?}");
     second.assert_ledger_closes();
     second.stop_well();
-    audit_closes(dir.path());
 }
