@@ -8,11 +8,15 @@
 //! Limit: [`BYTES_MAX`] of disk and page cache.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Bytes of the file, at most: beyond them an output has the memory that there is.
 const BYTES_MAX: u64 = 2 << 30;
+/// Bytes of a write. The page cache takes memory in pieces as large as the writes are, if it can, and an output that is written in
+/// large ones does not get what came free in small ones: with writes of 8 KiB here the first run of line-file (500,000 lines) had
+/// 0.35 to 0.61 s in the kernel and the second 0.17 to 0.19, with these both have 0.13 to 0.21.
+const WRITE_BYTES: usize = 1 << 20;
 /// The file gives up its pages so many bytes before the output needs them.
 const AHEAD: u64 = 64 << 20;
 
@@ -32,7 +36,13 @@ impl Ballast {
     pub fn make(path: &Path, expected: u64) -> io::Result<Ballast> {
         let left = expected.min(BYTES_MAX);
         let mut file = File::create(path)?;
-        io::copy(&mut io::repeat(0).take(left), &mut file)?;
+        let block = vec![0; WRITE_BYTES];
+        let mut written = 0;
+        while written < left {
+            let some = (left - written).min(WRITE_BYTES as u64);
+            file.write_all(&block[..some as usize])?;
+            written += some;
+        }
         Ok(Ballast { file, path: path.to_owned(), expected, left })
     }
 

@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -46,7 +47,7 @@ impl Files {
         };
         let mut files = Vec::new();
         for path in &paths {
-            files.push(OpenOptions::new().append(true).create(true).open(path)?);
+            files.push(OpenOptions::new().read(true).append(true).create(true).open(path)?);
         }
         let mut made = Files { lengths: vec![0; paths.len()], paths, files };
         let mut from = 0;
@@ -65,6 +66,26 @@ impl Files {
     /// Bytes that were written at first.
     pub fn bytes(&self) -> u64 {
         self.lengths.iter().sum()
+    }
+
+    /// Reads all that was written at first, so that the next reader finds it where reading is cheap.
+    ///
+    /// A virtual machine's host may take back the way to memory that nobody has looked at for some seconds, and who looks at it
+    /// next pays for each page, as for new memory (`ballast.rs`). After four seconds of another shipper, 170 MB that were in
+    /// the page cache all along cost the next one 0.25 s of CPU time in the kernel, and 0.02 s if it came at once: of the 0.7 and
+    /// 0.35 s that it needed in all.
+    pub fn warm(&self) -> io::Result<()> {
+        let mut block = vec![0; 1 << 20];
+        for (file, &length) in self.files.iter().zip(&self.lengths) {
+            let mut at = 0;
+            while at < length {
+                match file.read_at(&mut block, at)? {
+                    0 => break,
+                    read => at += read as u64,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Appends records, one write a file.

@@ -2,7 +2,7 @@
 //!
 //! 1. The output folder is empty but for a file of zeros that the output takes the memory of (`ballast.rs`), and the file
 //!    system has nothing to write back.
-//! 2. The shipper starts and finds the whole backlog: files are written beforehand and in the page cache, senders send as
+//! 2. The shipper starts and finds the whole backlog: files are written beforehand and have just been read, senders send as
 //!    fast as it takes them. The clock runs from its start (from the first byte sent, for senders) to the last record that
 //!    is seen in the output; CPU time is all that the process has used by then, its start included.
 //! 3. Records follow at a fixed rate; each has the time from before it was written to when it was seen in the output,
@@ -208,6 +208,9 @@ impl<'t, 'l> Run<'t, 'l> {
         let settled = File::open(run).and_then(|dir| Ok(rustix::fs::syncfs(dir)?));
         settled.map_err(said(run))?;
         thread::sleep(SETTLE);
+        if let Some(Outlet::Files(files)) = &files {
+            files.warm().map_err(said(run))?;
+        }
 
         ballast.shrink(0.0).map_err(said(run))?;
         let mut began = Instant::now();
