@@ -149,7 +149,7 @@ fn container(dir: &Path, nth: usize) -> io::Result<PathBuf> {
 /// Bytes that are sent at once.
 #[derive(Debug)]
 pub struct Parcel {
-    bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     wants_ack: bool,
 }
 
