@@ -324,7 +324,7 @@ fn compress(c: &mut Criterion<CpuTime>) {
         let plain = &text[..size];
         let mut group = c.benchmark_group(format!("compress_{name}"));
         group.throughput(Throughput::Bytes(size as u64)).sample_size(20);
-        for level in [1, 6] {
+        for level in [1, 4, 6] {
             group.bench_function(format!("gzip{level}/sink"), |b| {
                 b.iter(|| Compression::Gzip(level).apply(black_box(plain)).expect("compressed"));
             });
@@ -341,7 +341,7 @@ fn compress(c: &mut Criterion<CpuTime>) {
                 });
             });
         }
-        for level in [1, 3] {
+        for level in [1, 2, 3] {
             group.bench_function(format!("zstd{level}/sink"), |b| {
                 b.iter(|| Compression::Zstd(level).apply(black_box(plain)).expect("compressed"));
             });

@@ -231,7 +231,9 @@ fn main() {
     let rounds = if records == RECORDS { ROUNDS } else { 1 };
     let parent = std::env::var_os("LONGSHORE_BENCH_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from);
     let folder = tempfile::Builder::new().prefix("one-thread-").tempdir_in(parent).expect("a folder");
-    println!("{records} records each, least of {rounds}: CPU us a record (of them the kernel's copies; decoding; encoding)");
+    println!(
+        "{records} records each, least of {rounds}: CPU us a record (of them the kernel's copies; decoding; encoding)"
+    );
     for work in [Work::DockerFile, Work::MessageFile, Work::ForwardFile, Work::RegexFile, Work::LineFile] {
         let recipe = Recipe { shape: Shape::Normal, line_size: None };
         let dir = folder.path().join(work.name());

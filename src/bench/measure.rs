@@ -260,6 +260,8 @@ impl<'t, 'l> Run<'t, 'l> {
             }
         }
         let peak = self.process.peak_memory()?;
+        // Senders go first: who serves its connections to their end would wait for them.
+        drop(self.outlet);
         self.process.stop()?;
         let (mut verdict, mut example) = (Verdict::default(), None);
         for nth in 0..self.task.sinks {

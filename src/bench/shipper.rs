@@ -2,9 +2,9 @@
 //! buffers large enough that nobody waits for a setting.
 //!
 //! Fluent Bit: `tail` with 1 MiB reads and a position database, as longshore has its checkpoints; `Flush 0.2` (its
-//! default is 1 s) so that its latency is its own; our HTTP batches wait as long. Vector: its defaults, one `remap` with the same parsing. For `durable`
-//! they keep what they took on disk (`storage.type filesystem` with `storage.sync full`; a disk buffer), though neither
-//! waits for the disk before it acknowledges.
+//! default is 1 s) so that its latency is its own; our HTTP batches wait as long, and so do Vector's (its default is 1 s, too).
+//! Vector: else its defaults, one `remap` with the same parsing. For `durable` they keep what they took on disk (`storage.type
+//! filesystem` with `storage.sync full`; a disk buffer), though neither waits for the disk before it acknowledges.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -51,9 +51,10 @@ impl Shipper {
             "longshore" => Kind::Longshore,
             _ => return Err(format!("{kind:?}: expected fluent-bit, vector or longshore")),
         };
-        let program = PathBuf::from(path);
+        // From the root on, since it is started in another folder.
+        let program = std::fs::canonicalize(path).map_err(|error| format!("{path}: {error}; expected a program"))?;
         if !program.is_file() {
-            return Err(format!("{path}: no such program"));
+            return Err(format!("{path}: not a file; expected a program"));
         }
         let name = if known == Kind::Longshore { "longshore (other)" } else { kind };
         Ok(Shipper { name: name.to_owned(), kind: known, program })
@@ -92,6 +93,8 @@ pub type Config = Vec<(&'static str, String)>;
 pub struct Setup {
     /// Below the folder of the run.
     pub files: Config,
+    /// Made there before the start, for who does not make it.
+    pub folder: Option<&'static str>,
     /// Behind the program's name.
     pub args: Vec<String>,
 }
@@ -138,7 +141,7 @@ fn longshore(plan: &Plan) -> Setup {
     }
     text.push_str("\n[telemetry]\nlisten = \"off\"\nlog = { level = \"warn\" }\n");
     let args = ["run", "--config", "longshore.toml"].map(str::to_owned).to_vec();
-    Setup { files: vec![("longshore.toml", text)], args }
+    Setup { files: vec![("longshore.toml", text)], folder: None, args }
 }
 
 fn fluent_bit(plan: &Plan) -> Setup {
@@ -190,7 +193,7 @@ fn fluent_bit(plan: &Plan) -> Setup {
         "[PARSER]\n    Name docker\n    Format json\n    Time_Key time\n    Time_Format %Y-%m-%dT%H:%M:%S.%L\n    Time_Keep On\n\n[PARSER]\n    Name inner\n    Format json\n\n[PARSER]\n    Name access\n    Format regex\n    Regex {PATTERN}\n"
     );
     let args = ["-c", "fluent-bit.conf"].map(str::to_owned).to_vec();
-    Setup { files: vec![("fluent-bit.conf", text), ("parsers.conf", parsers)], args }
+    Setup { files: vec![("fluent-bit.conf", text), ("parsers.conf", parsers)], folder: None, args }
 }
 
 fn vector(plan: &Plan) -> Setup {
@@ -231,7 +234,7 @@ fn vector(plan: &Plan) -> Setup {
         let _ = if plan.work.to_http() {
             writeln!(
                 text,
-                "\n[sinks.out{nth}]\ntype = \"http\"\ninputs = [\"{last}\"]\nuri = \"http://127.0.0.1:{}/{nth}\"\nframing.method = \"newline_delimited\"\nencoding.codec = \"json\"\nbatch.max_bytes = 1048576\nacknowledgements.enabled = true",
+                "\n[sinks.out{nth}]\ntype = \"http\"\ninputs = [\"{last}\"]\nuri = \"http://127.0.0.1:{}/{nth}\"\nframing.method = \"newline_delimited\"\nencoding.codec = \"json\"\nbatch.max_bytes = 1048576\nbatch.timeout_secs = 0.2\nacknowledgements.enabled = true",
                 plan.http_port
             )
         } else {
@@ -246,7 +249,8 @@ fn vector(plan: &Plan) -> Setup {
         }
     }
     let args = ["--quiet", "--config", "vector.toml"].map(str::to_owned).to_vec();
-    Setup { files: vec![("vector.toml", text)], args }
+    // It ends at a data folder that is not there.
+    Setup { files: vec![("vector.toml", text)], folder: Some("data"), args }
 }
 
 /// Writes a configuration into the folder of its run.
@@ -254,6 +258,10 @@ pub fn write(setup: &Setup, dir: &Path) -> Result<(), String> {
     for (name, text) in &setup.files {
         let path = dir.join(name);
         std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    if let Some(folder) = setup.folder {
+        let path = dir.join(folder);
+        std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(())
 }
@@ -315,5 +323,7 @@ mod tests {
         let program = std::env::current_exe().expect("known");
         let peer = Shipper::peer(&format!("fluent-bit={}", program.display())).expect("a peer");
         assert_eq!((peer.name.as_str(), peer.kind), ("fluent-bit", Kind::FluentBit));
+        let beside = Shipper::peer("longshore=Cargo.toml").expect("a file beside the tests");
+        assert!(beside.program.is_absolute(), "it is started in another folder: {:?}", beside.program);
     }
 }
