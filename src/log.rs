@@ -2,10 +2,12 @@
 //!
 //! Text: `2026-11-24T10:15:00.123456Z INFO message key=value`. What others sent (tags, paths, names) can be in it, so
 //! every control character is escaped: a log line is one line, and can not steer a terminal. A standard error that is
-//! closed or full costs lines, never the program.
+//! closed or full costs lines, never the program (`log/stderr.rs`).
 //!
 //! Limits: a message that the outside can cause at will goes through a [`Limited`]: some a minute by key, with the
 //! count of those left out; [`KEYS_MAX`] keys.
+
+mod stderr;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -22,6 +24,8 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::reload;
+
+use stderr::Stderr;
 
 /// Keys that a [`Limited`] remembers, at most; beyond them all others share one.
 pub const KEYS_MAX: usize = 1024;
@@ -103,7 +107,8 @@ static LEVEL: OnceLock<Box<dyn Fn(Level) + Send + Sync>> = OnceLock::new();
 /// Starts the log of this process. A second call does nothing.
 pub fn start(settings: Settings) {
     let (level, handle) = reload::Layer::new(settings.level.filter());
-    let subscriber = subscriber(settings.format, level, color_wanted(), || Quiet(io::stderr()));
+    let to = Stderr::new(io::stderr(), settings.format);
+    let subscriber = subscriber(settings.format, level, color_wanted(), move || to.clone());
     // Fails only if a log was started before.
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         // Fails only when the subscriber is gone, which lives as long as the process.
@@ -139,21 +144,6 @@ fn subscriber<W: io::Write + 'static>(
             let json = layer.json().flatten_event(true).with_target(false);
             Box::new(registry.with(json.with_current_span(false).with_span_list(false)))
         }
-    }
-}
-
-/// A writer that never fails: there is nowhere to tell it.
-struct Quiet<W>(W);
-
-impl<W: io::Write> io::Write for Quiet<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _ = self.0.write_all(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let _ = self.0.flush();
-        Ok(())
     }
 }
 
@@ -238,7 +228,7 @@ impl fmt::Display for Escaped<'_> {
 
 /// Writes text for people to standard error, whole; a closed one is no error.
 pub fn tell(text: &str) {
-    let _ = Quiet(io::stderr().lock()).write_all(text.as_bytes());
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Holds back messages that the outside can cause at will: so many a minute by key.
@@ -343,21 +333,6 @@ mod tests {
         assert_eq!((&value["message"], &value["tag"], &value["n"]), (&"said".into(), &"a\x1b\n".into(), &7.into()));
         assert_eq!(value["level"], "DEBUG");
         assert_eq!(text.matches('\n').count(), 1);
-    }
-
-    #[test]
-    fn a_writer_that_fails_costs_the_line_only() {
-        struct Broken;
-        impl io::Write for Broken {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::BrokenPipe.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Err(io::ErrorKind::BrokenPipe.into())
-            }
-        }
-        let subscriber = subscriber(Format::Text, Level::Info.filter(), false, || Quiet(Broken));
-        tracing::subscriber::with_default(subscriber, || tracing::error!("into the void"));
     }
 
     #[test]
