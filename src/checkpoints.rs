@@ -147,7 +147,15 @@ fn set(data: &Path, input: &str, key: &str, file: &Path, offset: Option<u64>) ->
     let seen = UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO).as_secs() as i64;
     let entry = Entry { saved: Saved { done, ..Saved::default() }, seen };
     checkpoint::edit(data, |all| {
-        let key = full_key(all, input, key).unwrap_or_else(|_| key.to_owned());
+        let key = match full_key(all, input, key) {
+            // The first word on a file: with its whole key, which is all that a running longshore asks for.
+            Err(error) if !is_whole(key) => {
+                return Err(format!(
+                    "{error}; the key of a new one is the whole id of a container, or the path of a file"
+                ));
+            }
+            found => found.unwrap_or_else(|_| key.to_owned()),
+        };
         all.insert((input.to_owned(), key.clone()), entry);
         Ok(format!("{input} {key}: goes on at {offset} of {size} in {}\n", file.display()))
     })
@@ -164,6 +172,11 @@ fn forget(data: &Path, input: &str, key: &str) -> Result<String, String> {
         Ok(format!("{input} {key}: forgotten; it is read from its head, or as `start` says\n"))
     })
     .map_err(|error| error.to_string())?
+}
+
+/// Whether it is a key, and not the start of one: a container's id, or the path of a file.
+fn is_whole(key: &str) -> bool {
+    key.starts_with('/') || key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The key that starts so, if there is exactly one.
@@ -213,6 +226,12 @@ mod tests {
         assert!(set(&data, "in", ID, &log, Some(50)).expect_err("beyond").contains("its end at 11"));
         set(&data, "in", ID, &log, Some(4)).expect("set");
         set(&data, "in", "0123", &log, None).expect("the start of the key is enough");
+        let error = set(&data, "in", "4567", &log, None).expect_err("the start of none");
+        assert!(error.contains("whole id of a container"), "{error}");
+        let like = format!("{}0", &ID[..63]);
+        set(&data, "in", &like, &log, None).expect("a whole one");
+        assert!(set(&data, "in", "0123", &log, None).expect_err("of two").contains("the start of 2 keys"));
+        forget(&data, "in", &like).expect("gone");
         set(&data, "in", "/other", &log, Some(0)).expect("set");
         let text = list(&data, false).expect("there");
         let lines: Vec<&str> = text.lines().collect();
@@ -232,10 +251,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temp dir");
         let log = dir.path().join("a.log");
         fs::write(&log, "one\n").expect("written");
-        set(dir.path(), "in", "k", &log, None).expect("set");
+        set(dir.path(), "in", "/k", &log, None).expect("set");
         let running =
             checkpoint::Checkpoints::open(dir.path(), Box::new(std::collections::BTreeMap::new)).expect("free");
-        assert!(set(dir.path(), "in", "k", &log, None).expect_err("locked").contains("another longshore"));
+        assert!(set(dir.path(), "in", "/k", &log, None).expect_err("locked").contains("another longshore"));
         assert_eq!(list(dir.path(), true).expect("there").lines().count(), 1);
         // What is saved beside it stays.
         let ledger = serde_json::json!({"stopped": true});
@@ -244,7 +263,7 @@ mod tests {
         running.touch(0, true);
         running.save().expect("saved");
         drop(running);
-        forget(dir.path(), "in", "k").expect("gone");
+        forget(dir.path(), "in", "/k").expect("gone");
         assert_eq!(checkpoint::stored_ledger(dir.path()).expect("readable"), Some(ledger));
     }
 }
