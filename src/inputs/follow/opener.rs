@@ -29,6 +29,7 @@ use super::standing::Standing;
 use super::startup::Startup;
 use super::{clock, disk, held, priority};
 use crate::inputs::Outlet;
+use crate::log::Limited;
 use crate::metrics::Health;
 use crate::metrics::followed::{Generation, Watching};
 
@@ -323,6 +324,7 @@ impl Opener {
             kin.seen = now;
             return;
         }
+        let is_held = is_held.is_some();
         // Where nothing can be closed for it, or nothing will come later, it need not wait for that.
         let can_wait = folder.watch.is_some() && !self.outlet.once;
         if held::are_used_up() || kin.newest.is_none() && can_wait && held::are_scarce() {
@@ -367,6 +369,8 @@ impl Opener {
                 itself.and_then(|kin| kin.newest.as_ref()).is_none_or(|newest| newest.id != held.id)
             });
         }
+        // Of what comes and goes between two looks nobody is told; that the newest one is under none of its names says that it may be so.
+        let passed_by = folder.polled && is_held && !scan.met_newest && !scan.fresh.is_empty();
         let refused = std::mem::take(&mut scan.refused);
         // What could be opened can not go on without what could not.
         if refused.iter().any(|(_, error)| is_limit(error)) {
@@ -386,6 +390,9 @@ impl Opener {
         let told = if is_first { self.told_of(&family) } else { opened };
         opened = opened.min(told);
         self.count_opened(&family, opened);
+        if passed_by {
+            self.passed_by(&family);
+        }
         if !scan.fresh.is_empty() {
             // Not before: what could not be handed out yet is new at the next look, too.
             if let Some(kin) = self.kin_of(&family.folder, &family.base) {
@@ -399,6 +406,20 @@ impl Opener {
         }
         for (path, error) in refused {
             self.say(&path, &error);
+        }
+    }
+
+    /// All that was met of a family at the last look is gone.
+    fn passed_by(&self, family: &Family) {
+        static SAID: Limited = Limited::new(1);
+        self.outlet.counters().followed.watch(Watching::GapPossible, 1);
+        if let Some(left_out) = SAID.allow(&self.input) {
+            tracing::warn!(
+                input = self.input,
+                path = %family.path().display(),
+                left_out,
+                "a folder that is looked at every 100 ms has other files than at the look before: what came and went in between is not known; have it watched (fs.inotify.max_user_watches, no network file system), or rotate less often"
+            );
         }
     }
 

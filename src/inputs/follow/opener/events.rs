@@ -279,7 +279,7 @@ impl Opener {
 
     /// Files that were created under a base's name and gone before they could be opened: all that the kernel told of
     /// were opened by now, or never will be.
-    fn count_gaps(&mut self, created: HashMap<(PathBuf, String), u64>) {
+    pub(super) fn count_gaps(&mut self, created: HashMap<(PathBuf, String), u64>) {
         for ((folder, name), times) in created {
             let Some(kin) = self.folders.get_mut(&folder).and_then(|folder| folder.families.get_mut(&name)) else {
                 continue;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Opener;
@@ -110,12 +111,14 @@ impl Opener {
     }
 
     fn folder_gone(&mut self, path: &Path) {
-        let Some(folder) = self.folders.remove(path) else { return };
+        let Some(mut folder) = self.folders.remove(path) else { return };
+        self.count_last(path, &mut folder.families);
         if let (Some(watch), Some(watcher)) = (folder.watch, &self.watcher) {
             self.watches.remove(&watch);
             watcher.remove(watch);
         }
         if self.layout.ends_with_folder() {
+            self.count_unseen(folder.families.values().filter(|kin| kin.chain.is_none()));
             for chain in folder.families.values().filter_map(|kin| kin.chain) {
                 self.owners.remove(&chain);
                 self.send(chain, News::Gone { chain });
@@ -133,8 +136,31 @@ impl Opener {
         let (families, over): (BTreeMap<String, Kin>, BTreeMap<String, Kin>) =
             folder.families.into_iter().partition(|(_, kin)| stays(kin));
         over.values().for_each(|kin| self.layout.forget(&kin.family));
+        self.count_unseen(over.values());
         if !families.is_empty() {
             self.orphans.insert(path.to_owned(), families);
+        }
+    }
+
+    /// What was created in a folder that is gone, and is not open, never will be: its chain counts it.
+    fn count_last(&mut self, path: &Path, families: &mut BTreeMap<String, Kin>) {
+        let told = self.created.extract_if(|(folder, _), _| folder == path);
+        let told: Vec<(String, u64)> = told.map(|((_, name), times)| (name, times)).collect();
+        for (name, times) in told {
+            if let Some(kin) = families.get_mut(&name).filter(|kin| !kin.left && !kin.link) {
+                kin.created += times;
+            }
+        }
+        for kin in families.values_mut() {
+            let missing = kin.created.saturating_sub(kin.opened);
+            if let (Some(chain), Some(standing)) = (kin.chain, &kin.standing)
+                && missing > 0
+                && !kin.link
+            {
+                kin.opened = kin.created;
+                standing.missing.fetch_add(missing.cast_signed(), Ordering::AcqRel);
+                self.send(chain, News::More { chain, generations: Vec::new() });
+            }
         }
     }
 
@@ -153,12 +179,12 @@ impl Opener {
         for kin in &over {
             self.layout.forget(&kin.family);
         }
-        self.count_unseen(&over);
+        self.count_unseen(over.iter());
     }
 
     /// Files were created under these names, and gone before one could be opened: no chain was there to count them.
-    fn count_unseen(&self, over: &[Kin]) {
-        let missed = over.iter().filter(|kin| kin.created > kin.opened && !kin.link);
+    fn count_unseen<'k>(&self, over: impl Iterator<Item = &'k Kin> + Clone) {
+        let missed = over.filter(|kin| kin.created > kin.opened && !kin.link);
         let Some(first) = missed.clone().next() else { return };
         let files: u64 = missed.map(|kin| kin.created - kin.opened).sum();
         self.outlet.counters().followed.generation(Generation::Lost, files);

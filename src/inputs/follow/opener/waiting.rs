@@ -1,6 +1,7 @@
 //! Families that wait for a descriptor: where there are more files than `LimitNOFILE` allows. Who waits for [`WAITED`] is a
 //! health check: all that is open has something to read, or is not delivered.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
 
@@ -50,11 +51,15 @@ impl Opener {
             line.park.store(true, Release);
             line.bell.ring();
         }
+        let mut looked_at = HashMap::new();
         for (family, was_there) in std::mem::take(&mut self.waiting).into_values() {
             self.was_there = was_there;
+            looked_at.insert((family.folder.clone(), family.base.clone()), 0);
             self.look(family);
         }
         self.was_there = false;
+        // What came and went while it waited is not there any more.
+        self.count_gaps(looked_at);
         self.tell_waiting();
     }
 

@@ -208,7 +208,7 @@ fn docker_rules() -> Rules {
 fn begin(folder: &Path, data: &Path, runtime: &Handle, rules: Rules) -> std::io::Result<Life> {
     let docker = rules.docker;
     let file = |known: &Checkpoints| OneFile { folder: folder.to_owned(), docker, is_new: known.keys("in").is_empty() };
-    begin_with(&mut |known| Box::new(file(known)), data, runtime, rules)
+    begin_with(&mut |known| Box::new(file(known)), data, runtime, rules, true)
 }
 
 /// The same for any folders and names.
@@ -217,6 +217,7 @@ fn begin_with(
     data: &Path,
     runtime: &Handle,
     rules: Rules,
+    watch: bool,
 ) -> std::io::Result<Life> {
     let checkpoints = Checkpoints::open(data, Box::new(std::collections::BTreeMap::new))?;
     let metrics = Arc::new(Metrics::new(&[("in", "test")], &[("out", "test")]));
@@ -249,7 +250,7 @@ fn begin_with(
         chains,
         hurry: false,
     };
-    let mut opener = Opener::new(setup, true);
+    let mut opener = Opener::new(setup, watch);
     opener.begin();
     let (saver, early, held, batches) = (Saver::default(), Vec::new(), Vec::new(), Vec::new());
     Ok(Life {

@@ -22,6 +22,8 @@ struct Stage {
     life: Option<Life>,
     make: Make,
     rules: fn() -> Rules,
+    /// Else its folders are polled.
+    watch: bool,
     root: PathBuf,
     now: Duration,
     wall: SystemTime,
@@ -52,7 +54,7 @@ impl Stage {
         // What is made from now on is newer by more than a tick of birth times.
         a_tick();
         let (now, wall) = (Duration::ZERO, SystemTime::now());
-        let mut stage = Stage { life: None, make, rules, root, now, wall, runtime: runtime(), dir };
+        let mut stage = Stage { life: None, make, rules, watch: true, root, now, wall, runtime: runtime(), dir };
         stage.start();
         stage
     }
@@ -61,7 +63,7 @@ impl Stage {
         clock::set(Some((*START + self.now, self.wall + self.now)));
         let Stage { make, root, .. } = self;
         let data = self.dir.path().join("data");
-        let life = begin_with(&mut |known| make(root, known), &data, self.runtime.handle(), (self.rules)());
+        let life = begin_with(&mut |known| make(root, known), &data, self.runtime.handle(), (self.rules)(), self.watch);
         self.life = Some(life.expect("starts"));
     }
 

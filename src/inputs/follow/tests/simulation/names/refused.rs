@@ -272,6 +272,69 @@ fn a_container_that_came_and_went_before_its_folder_was_watched_is_counted() {
     );
 }
 
+#[test]
+fn files_that_went_with_their_container_before_they_could_be_opened_are_counted() {
+    let (reader, short) = ("a".repeat(64), "b".repeat(64));
+    let mut stage = Stage::containers(&[], |root| {
+        container(root, &reader, "web", 0..1);
+        fs::create_dir(root.join(&short)).expect("made");
+    });
+    assert_eq!(stage.seconds(1), ["0"]);
+    // Each between two looks: two generations after the one that is read, and the only one of another container.
+    for (id, files) in [(&reader, 2), (&short, 1)] {
+        let log = stage.path(id).join(format!("{id}-json.log"));
+        for _ in 0..files {
+            let _ = fs::remove_file(&log);
+            fs::write(&log, "{\"log\":\"lost\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-24T10:15:00Z\"}\n")
+                .expect("written");
+        }
+        fs::remove_dir_all(stage.path(id)).expect("removed");
+    }
+    assert!(stage.seconds(3).is_empty());
+    assert_eq!(stage.generations(Generation::Lost), 3);
+    stage.seconds(30);
+    assert_eq!(stage.generations(Generation::Lost), 3);
+}
+
+#[test]
+fn files_that_went_while_their_name_waited_for_a_descriptor_are_counted() {
+    let mut stage = two_lines();
+    held::set_scarce(true);
+    stage.put("y.log", &["lost"]);
+    assert!(stage.seconds(1).is_empty());
+    stage.remove("y.log");
+    stage.put("y.log", &["3"]);
+    assert!(stage.seconds(1).is_empty());
+    assert_eq!(stage.generations(Generation::Lost), 0);
+    held::set_scarce(false);
+    assert_eq!(stage.seconds(3), ["3"]);
+    assert_eq!(stage.generations(Generation::Lost), 1);
+}
+
+#[test]
+fn a_polled_folder_that_has_moved_on_by_more_than_it_shows_may_have_a_gap_and_says_so() {
+    let mut stage = two_lines();
+    stage.stop();
+    stage.watch = false;
+    stage.start();
+    assert!(stage.seconds(1).is_empty());
+    // A rotation that is met is none, and nothing that stays.
+    stage.rename("x.log", "x.log.1");
+    stage.put("x.log", &["3"]);
+    assert_eq!(stage.seconds(1), ["3"]);
+    assert_eq!(stage.watching(Watching::GapPossible), 0);
+    // Three of them between two looks, with one file that is kept: nobody can know of the first.
+    for line in ["never read", "4", "5"] {
+        stage.rename("x.log", "x.log.1");
+        stage.put("x.log", &[line]);
+    }
+    assert_eq!(stage.seconds(1), ["4", "5"]);
+    assert_eq!(stage.watching(Watching::GapPossible), 1);
+    stage.put("x.log", &["6"]);
+    stage.seconds(1);
+    assert_eq!(stage.watching(Watching::GapPossible), 1);
+}
+
 impl Stage {
     /// A file with two lines that were read and two that were not is renamed, and another one is in its place.
     fn rotated(&mut self, bad: Bad) {
