@@ -147,15 +147,8 @@ fn set(data: &Path, input: &str, key: &str, file: &Path, offset: Option<u64>) ->
     let seen = UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO).as_secs() as i64;
     let entry = Entry { saved: Saved { done, ..Saved::default() }, seen };
     checkpoint::edit(data, |all| {
-        let key = match full_key(all, input, key) {
-            // The first word on a file: with its whole key, which is all that a running longshore asks for.
-            Err(error) if !is_whole(key) => {
-                return Err(format!(
-                    "{error}; the key of a new one is the whole id of a container, or the path of a file"
-                ));
-            }
-            found => found.unwrap_or_else(|_| key.to_owned()),
-        };
+        // A whole one may be new, and may be the start of another one's.
+        let key = if is_whole(key) { key.to_owned() } else { full_key(all, input, key)? };
         all.insert((input.to_owned(), key.clone()), entry);
         Ok(format!("{input} {key}: goes on at {offset} of {size} in {}\n", file.display()))
     })
@@ -188,7 +181,9 @@ fn full_key(all: &std::collections::HashMap<Key, Entry>, input: &str, start: &st
     let found: Vec<&String> = known.by_ref().filter(|key| key.starts_with(start)).collect();
     match found[..] {
         [one] => Ok(one.clone()),
-        [] => Err(format!("input \"{input}\" has no checkpoint \"{start}\"; `longshore checkpoints list` shows all")),
+        [] => Err(format!(
+            "input \"{input}\" has no checkpoint \"{start}\"; `longshore checkpoints list` shows all, and a new one is set by the whole id of its container, or the path of its file"
+        )),
         _ => Err(format!("\"{start}\" is the start of {} keys of input \"{input}\"; say more of it", found.len())),
     }
 }
@@ -227,12 +222,15 @@ mod tests {
         set(&data, "in", ID, &log, Some(4)).expect("set");
         set(&data, "in", "0123", &log, None).expect("the start of the key is enough");
         let error = set(&data, "in", "4567", &log, None).expect_err("the start of none");
-        assert!(error.contains("whole id of a container"), "{error}");
+        assert!(error.contains("whole id of its container"), "{error}");
         let like = format!("{}0", &ID[..63]);
         set(&data, "in", &like, &log, None).expect("a whole one");
         assert!(set(&data, "in", "0123", &log, None).expect_err("of two").contains("the start of 2 keys"));
         forget(&data, "in", &like).expect("gone");
         set(&data, "in", "/other", &log, Some(0)).expect("set");
+        set(&data, "in", "/oth", &log, Some(4)).expect("another file");
+        assert_eq!(list(&data, false).expect("there").lines().count(), 4);
+        forget(&data, "in", "/oth").expect("gone");
         let text = list(&data, false).expect("there");
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");

@@ -52,9 +52,9 @@ impl Shipper {
             _ => return Err(format!("{kind:?}: expected fluent-bit, vector or longshore")),
         };
         // From the root on, since it is started in another folder.
-        let program = std::fs::canonicalize(path).map_err(|error| format!("{path}: {error}; expected a program"))?;
+        let program = std::path::absolute(path).map_err(|error| format!("{path}: {error}; expected a program"))?;
         if !program.is_file() {
-            return Err(format!("{path}: not a file; expected a program"));
+            return Err(format!("{path}: no such program"));
         }
         let name = if known == Kind::Longshore { "longshore (other)" } else { kind };
         Ok(Shipper { name: name.to_owned(), kind: known, program })

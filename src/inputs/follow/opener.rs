@@ -324,7 +324,7 @@ impl Opener {
             kin.seen = now;
             return;
         }
-        let is_held = is_held.is_some();
+        let polls_on = is_held.is_some() && folder.polled && !kin.link;
         // Where nothing can be closed for it, or nothing will come later, it need not wait for that.
         let can_wait = folder.watch.is_some() && !self.outlet.once;
         if held::are_used_up() || kin.newest.is_none() && can_wait && held::are_scarce() {
@@ -370,7 +370,7 @@ impl Opener {
             });
         }
         // Of what comes and goes between two looks nobody is told; that the newest one is under none of its names says that it may be so.
-        let passed_by = folder.polled && is_held && !scan.met_newest && !scan.fresh.is_empty();
+        let passed_by = polls_on && !scan.met_newest && !scan.fresh.is_empty();
         let refused = std::mem::take(&mut scan.refused);
         // What could be opened can not go on without what could not.
         if refused.iter().any(|(_, error)| is_limit(error)) {
@@ -418,7 +418,7 @@ impl Opener {
                 input = self.input,
                 path = %family.path().display(),
                 left_out,
-                "a folder that is looked at every 100 ms has other files than at the look before: what came and went in between is not known; have it watched (fs.inotify.max_user_watches, no network file system), or rotate less often"
+                "a folder that is looked at every 100 ms has other files than at the look before: what came and went in between is not known; have it watched (`watch = \"inotify\"`, fs.inotify.max_user_watches, no network file system), or rotate less often"
             );
         }
     }
@@ -501,6 +501,7 @@ impl Opener {
                 continue;
             }
             let Some(kin) = self.kin_of(&path, &base) else { continue };
+            kin.count_missing();
             (kin.chain, kin.newest, kin.standing, kin.again) = (None, None, None, true);
             kin.published.clear();
             let family = kin.family.clone();

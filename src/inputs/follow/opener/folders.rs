@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Opener;
+use super::events::Told;
 use super::kin::{Folder, Kin};
 use crate::inputs::follow::generations::Family;
 use crate::inputs::follow::layout::Folders;
@@ -36,7 +37,14 @@ impl Opener {
         let now: HashSet<PathBuf> = all.into_iter().collect();
         let unknown = |path: &Path| unread.iter().any(|(unread, _)| path.starts_with(unread));
         let gone = self.folders.keys().filter(|path| !now.contains(*path) && !unknown(path));
-        let gone: Vec<PathBuf> = gone.cloned().collect();
+        let mut gone: Vec<PathBuf> = gone.cloned().collect();
+        if !gone.is_empty() {
+            // What the kernel has told of one by now is read first: else what came and went in it would not be counted.
+            self.gather();
+            let of = |told: &Told| if let Told::Name { watch, .. } = told { Some(*watch) } else { None };
+            let told: HashSet<i32> = self.told.iter().filter_map(of).collect();
+            gone.retain(|path| self.folders[path].watch.is_none_or(|watch| !told.contains(&watch)));
+        }
         for path in gone {
             self.folder_gone(&path);
         }
@@ -117,14 +125,16 @@ impl Opener {
             self.watches.remove(&watch);
             watcher.remove(watch);
         }
+        let unread = || folder.families.values().filter(|kin| kin.chain.is_none());
+        self.count_unseen(unread());
         if self.layout.ends_with_folder() {
-            self.count_unseen(folder.families.values().filter(|kin| kin.chain.is_none()));
             for chain in folder.families.values().filter_map(|kin| kin.chain) {
                 self.owners.remove(&chain);
                 self.send(chain, News::Gone { chain });
             }
             return;
         }
+        folder.families.values_mut().for_each(|kin| kin.opened = kin.created.max(kin.opened));
         // What is open is read on, and is no new file if the folder comes back; nor is what was read before its file went.
         let ended = self.orphans.values().flat_map(BTreeMap::values).filter(|kin| kin.chain.is_none()).count();
         let mut room = ENDED_MAX.saturating_sub(ended);
@@ -136,7 +146,6 @@ impl Opener {
         let (families, over): (BTreeMap<String, Kin>, BTreeMap<String, Kin>) =
             folder.families.into_iter().partition(|(_, kin)| stays(kin));
         over.values().for_each(|kin| self.layout.forget(&kin.family));
-        self.count_unseen(over.values());
         if !families.is_empty() {
             self.orphans.insert(path.to_owned(), families);
         }
@@ -184,7 +193,7 @@ impl Opener {
 
     /// Files were created under these names, and gone before one could be opened: no chain was there to count them.
     fn count_unseen<'k>(&self, over: impl Iterator<Item = &'k Kin> + Clone) {
-        let missed = over.filter(|kin| kin.created > kin.opened && !kin.link);
+        let missed = over.filter(|kin| kin.created > kin.opened && !kin.link && !kin.left);
         let Some(first) = missed.clone().next() else { return };
         let files: u64 = missed.map(|kin| kin.created - kin.opened).sum();
         self.outlet.counters().followed.generation(Generation::Lost, files);
@@ -233,6 +242,7 @@ impl Opener {
     pub(super) fn forget_orphan(&mut self, folder: &Path, base: &str) -> bool {
         let Some(families) = self.orphans.get_mut(folder) else { return false };
         if let Some(kin) = families.remove(base) {
+            kin.count_missing();
             self.layout.forget(&kin.family);
         }
         if families.is_empty() {

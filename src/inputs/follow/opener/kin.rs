@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use crate::inputs::follow::chain::About;
@@ -9,6 +10,7 @@ use crate::inputs::follow::disk;
 use crate::inputs::follow::generations::{Family, Held};
 use crate::inputs::follow::identity::FileId;
 use crate::inputs::follow::standing::Standing;
+use crate::metrics::followed::LostBytes;
 
 /// See the header.
 pub(super) struct Folder {
@@ -79,6 +81,15 @@ impl Kin {
     /// Nobody reads it, nothing of it is held, and nothing of it is to be remembered.
     pub(super) fn is_over(&self) -> bool {
         self.chain.is_none() && self.newest.is_none() && !self.left
+    }
+
+    /// Its chain has ended: what it was told to count after that, nobody else will.
+    pub(super) fn count_missing(&self) {
+        let Some(standing) = &self.standing else { return };
+        let missing = standing.missing.swap(0, Ordering::AcqRel);
+        if missing > 0 {
+            standing.lost(missing.cast_unsigned(), LostBytes::Unseen, 0);
+        }
     }
 
     /// A family that was not looked at yet.
