@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use criterion::measurement::Measurement as _;
 use longshore::batch::{Added, Batch};
 use longshore::bench::ballast::Ballast;
 use longshore::bench::generate::{Recipe, Shape};
@@ -36,7 +37,10 @@ use longshore::config::{self, Overrides};
 use longshore::pipeline::{JoinRule, Lane, Pipeline};
 use longshore::record::{Container, Origin, Timestamp};
 use memchr::memchr;
-use rustix::time::{ClockId, clock_gettime};
+
+mod cpu_time;
+
+use cpu_time::CpuTime;
 
 const RECORDS: u64 = 500_000;
 const ROUNDS: usize = 7;
@@ -51,11 +55,6 @@ enum Pass {
     Copies,
     Decode,
     Whole,
-}
-
-fn cpu_time() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// What the passes have in common.
@@ -177,12 +176,12 @@ impl Bench {
                 let mut input = File::open(input).expect("made before");
                 let mut data = vec![0; LINE_MAX + BLOCK];
                 let mut rest = 0;
-                let began = cpu_time();
+                let began = CpuTime.start();
                 loop {
                     let read = input.read(&mut data[rest..rest + BLOCK]).expect("it can be read");
                     if read == 0 {
                         assert_eq!(rest, 0, "the last line has an end");
-                        return cpu_time() - began;
+                        return CpuTime.end(began);
                     }
                     let end = rest + read;
                     let done = if pass == Pass::Copies {
@@ -206,12 +205,12 @@ impl Bench {
                     }
                     blocks.last_mut().expect("one at least").extend_from_slice(&parcel.bytes);
                 }
-                let began = cpu_time();
+                let began = CpuTime.start();
                 for block in &blocks {
                     let batch = (pass != Pass::Copies).then(|| self.frames(block));
                     self.put(batch.as_ref(), block.len(), pass, &mut output, &mut out);
                 }
-                cpu_time() - began
+                CpuTime.end(began)
             }
             Load::Rotating => unreachable!("not among the works"),
         }

@@ -94,8 +94,11 @@ fn list(data: &Path, json: bool) -> Result<String, String> {
 
 /// A container's id as people write it.
 fn short(key: &str) -> String {
-    let is_id = key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
-    key[..if is_id { 12 } else { key.len() }].to_owned()
+    key[..if is_id(key) { 12 } else { key.len() }].to_owned()
+}
+
+fn is_id(key: &str) -> bool {
+    key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// A terminal is not to be steered by a file's name.
@@ -169,7 +172,7 @@ fn forget(data: &Path, input: &str, key: &str) -> Result<String, String> {
 
 /// Whether it is a key, and not the start of one: a container's id, or the path of a file.
 fn is_whole(key: &str) -> bool {
-    key.starts_with('/') || key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit())
+    key.starts_with('/') || is_id(key)
 }
 
 /// The key that starts so, if there is exactly one.

@@ -324,7 +324,7 @@ impl Opener {
             kin.seen = now;
             return;
         }
-        let polls_on = is_held.is_some() && folder.polled && !kin.link;
+        let met_before = is_held.is_some() && folder.polled && !kin.link;
         // Where nothing can be closed for it, or nothing will come later, it need not wait for that.
         let can_wait = folder.watch.is_some() && !self.outlet.once;
         if held::are_used_up() || kin.newest.is_none() && can_wait && held::are_scarce() {
@@ -370,7 +370,7 @@ impl Opener {
             });
         }
         // Of what comes and goes between two looks nobody is told; that the newest one is under none of its names says that it may be so.
-        let passed_by = polls_on && !scan.met_newest && !scan.fresh.is_empty();
+        let passed_by = met_before && !scan.met_newest && !scan.fresh.is_empty();
         let refused = std::mem::take(&mut scan.refused);
         // What could be opened can not go on without what could not.
         if refused.iter().any(|(_, error)| is_limit(error)) {

@@ -292,14 +292,9 @@ impl Opener {
             if self.waiting.contains_key(&kin.family.path()) {
                 continue;
             }
-            if kin.created > kin.opened {
-                // Before anything of it was opened there is nobody to tell: with the next one.
-                if let Some(standing) = &kin.standing {
-                    let missing = kin.created - kin.opened;
-                    kin.opened = kin.created;
-                    standing.missing.fetch_add(missing.cast_signed(), Ordering::AcqRel);
-                    self.send_about_missing(&folder, &name);
-                }
+            // Before anything of it was opened there is nobody to tell: with the next one.
+            if kin.hand_missing() {
+                self.send_about_missing(&folder, &name);
             } else if kin.created < kin.opened
                 && self.told.is_empty()
                 && self.watcher.as_ref().is_some_and(|watcher| !watcher.has_more())

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Opener;
@@ -125,8 +124,7 @@ impl Opener {
             self.watches.remove(&watch);
             watcher.remove(watch);
         }
-        let unread = || folder.families.values().filter(|kin| kin.chain.is_none());
-        self.count_unseen(unread());
+        self.count_unseen(folder.families.values().filter(|kin| kin.chain.is_none()));
         if self.layout.ends_with_folder() {
             for chain in folder.families.values().filter_map(|kin| kin.chain) {
                 self.owners.remove(&chain);
@@ -161,13 +159,10 @@ impl Opener {
             }
         }
         for kin in families.values_mut() {
-            let missing = kin.created.saturating_sub(kin.opened);
-            if let (Some(chain), Some(standing)) = (kin.chain, &kin.standing)
-                && missing > 0
-                && !kin.link
+            if !kin.link
+                && let Some(chain) = kin.chain
+                && kin.hand_missing()
             {
-                kin.opened = kin.created;
-                standing.missing.fetch_add(missing.cast_signed(), Ordering::AcqRel);
                 self.send(chain, News::More { chain, generations: Vec::new() });
             }
         }

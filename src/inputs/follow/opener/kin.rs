@@ -83,6 +83,15 @@ impl Kin {
         self.chain.is_none() && self.newest.is_none() && !self.left
     }
 
+    /// Has its chain count what was created and never opened. Whether there is any, and a chain.
+    pub(super) fn hand_missing(&mut self) -> bool {
+        let missing = self.created.saturating_sub(self.opened);
+        let Some(standing) = self.standing.as_ref().filter(|_| missing > 0) else { return false };
+        self.opened = self.created;
+        standing.missing.fetch_add(missing.cast_signed(), Ordering::AcqRel);
+        true
+    }
+
     /// Its chain has ended: what it was told to count after that, nobody else will.
     pub(super) fn count_missing(&self) {
         let Some(standing) = &self.standing else { return };
