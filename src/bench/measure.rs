@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use super::ballast::Ballast;
 use super::child::{Cpu, Process};
 use super::generate::Recipe;
-use super::load::{Files, Parcel, Sender, connection_of, parcels};
+use super::load::{self, Files, Parcel, Sender, connection_of, parcels};
 use super::receive::{Endpoint, Watch};
 use super::shipper::{self, Plan, Shipper};
 use super::verify::{self, Verdict};
@@ -210,6 +210,9 @@ impl<'t, 'l> Run<'t, 'l> {
         thread::sleep(SETTLE);
         if let Some(Outlet::Files(files)) = &files {
             files.warm().map_err(said(run))?;
+        }
+        if let Some(parcels) = &parcels {
+            load::warm(parcels);
         }
 
         ballast.shrink(0.0).map_err(said(run))?;
