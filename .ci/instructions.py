@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-WORKS = ["docker-file", "line-file", "forward-file", "message-file", "regex-file"]
+WORKS = ["docker-file", "docker-http", "line-file", "line-http", "forward-file", "message-file", "regex-file"]
 FEW, MANY = 20_000, 80_000
 ALLOWED = 1.03
 RECORDED = Path(__file__).with_name("instructions.txt")
