@@ -228,7 +228,7 @@ impl Layout for Containers {
         folder == self.root
     }
 
-    fn meaning(&mut self, folder: &Path, name: &str) -> Meaning {
+    fn meaning(&mut self, folder: &Path, name: &str, _: bool) -> Meaning {
         if folder == self.root {
             return if is_id(name) { Meaning::Folder } else { Meaning::Nothing };
         }
@@ -574,17 +574,18 @@ pub(super) mod tests {
     fn only_the_log_and_its_generations_are_of_interest() {
         let mut layout = containers(Path::new("/r"), &[]);
         let folder = PathBuf::from("/r").join(ID);
-        let member = |name: &str| matches!(containers(Path::new("/r"), &[]).meaning(&folder, name), Meaning::Member(_));
+        let member =
+            |name: &str| matches!(containers(Path::new("/r"), &[]).meaning(&folder, name, true), Meaning::Member(_));
         let log = format!("{ID}-json.log");
         assert!(member(&log) && member(&format!("{log}.1")) && member(&format!("{log}.12.gz")));
         for name in
             [format!("{log}.1.gz.tmp"), "container-cached.log".into(), "local-logs".into(), "hostconfig.json".into()]
         {
-            assert_eq!(layout.meaning(&folder, &name), Meaning::Nothing, "{name}");
+            assert_eq!(layout.meaning(&folder, &name, true), Meaning::Nothing, "{name}");
         }
-        assert_eq!(layout.meaning(&folder, CONFIG), Meaning::About);
-        assert_eq!(layout.meaning(Path::new("/r"), ID), Meaning::Folder);
-        assert_eq!(layout.meaning(Path::new("/r"), "x"), Meaning::Nothing);
+        assert_eq!(layout.meaning(&folder, CONFIG, true), Meaning::About);
+        assert_eq!(layout.meaning(Path::new("/r"), ID, false), Meaning::Folder);
+        assert_eq!(layout.meaning(Path::new("/r"), "x", false), Meaning::Nothing);
     }
 
     #[test]

@@ -310,9 +310,9 @@ impl Layout for Globs {
         self.bases.remove(&family.path());
     }
 
-    fn meaning(&mut self, folder: &Path, name: &str) -> Meaning {
+    fn meaning(&mut self, folder: &Path, name: &str, of_file: bool) -> Meaning {
         let path = folder.join(name);
-        if self.has_folders(folder) && (path.is_dir() || !path.exists()) {
+        if self.has_folders(folder) && (path.is_dir() || !of_file && !path.exists()) {
             return Meaning::Folder;
         }
         if path.is_dir() && !self.bases.contains(&path) {

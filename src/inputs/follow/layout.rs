@@ -53,8 +53,8 @@ pub trait Layout: Send {
     fn has_folders(&self, folder: &Path) -> bool;
     /// Nothing is left of a family.
     fn forget(&mut self, _: &Family) {}
-    /// What a name there stands for.
-    fn meaning(&mut self, folder: &Path, name: &str) -> Meaning;
+    /// What a name there stands for. If it is gone, its own look says nothing: `of_file` is whether a file was created there.
+    fn meaning(&mut self, folder: &Path, name: &str, of_file: bool) -> Meaning;
     /// What is known of a family. Cheap when nothing has changed.
     fn about(&mut self, family: &Family) -> Known;
     /// What its writer's rotation leaves, if that is known. Cheap when nothing has changed.

@@ -492,7 +492,7 @@ impl Opener {
                 continue;
             }
             // Its name may be a rotated one of another family by now, whose files are not to come twice.
-            let other = matches!(self.layout.meaning(&path, &base), Meaning::Member(of) if of.base != base);
+            let other = matches!(self.layout.meaning(&path, &base, true), Meaning::Member(of) if of.base != base);
             if other
                 && let Some(folder) = self.folders.get_mut(&path)
                 && let Some(kin) = folder.families.remove(&base)

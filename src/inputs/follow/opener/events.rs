@@ -44,6 +44,8 @@ struct Word {
     name: String,
     /// It came to a file.
     came: bool,
+    /// A file was created under it: should that be gone, it was no folder.
+    created: bool,
     /// The last word is that it was created.
     created_last: bool,
 }
@@ -130,11 +132,18 @@ impl Opener {
                     }
                     let rotated = |next: &Told| matches!(next, Told::Name { watch: of, name: next, what: What::Came } if *of == watch && base_of(next) == name);
                     let moved = (what == What::Moved && !all.peek().is_some_and(rotated)).then(|| folder.clone());
-                    let (came, created_last) = (matches!(what, What::Created | What::Came), what == What::Created);
+                    let created = what == What::Created;
+                    let came = created || what == What::Came;
                     // One rotation makes some ten events: each name once.
                     match words.iter_mut().rev().take(16).find(|word| word.folder == *folder && word.name == name) {
-                        Some(word) => (word.came, word.created_last) = (word.came || came, created_last),
-                        None => words.push(Word { folder: folder.clone(), name: name.clone(), came, created_last }),
+                        Some(word) => {
+                            (word.came, word.created_last) = (word.came || came, created);
+                            word.created |= created;
+                        }
+                        None => {
+                            let (folder, created_last) = (folder.clone(), created);
+                            words.push(Word { folder, name: name.clone(), came, created, created_last });
+                        }
                     }
                     if let Some(folder) = moved {
                         self.count_moved(folder, name);
@@ -151,7 +160,7 @@ impl Opener {
             }
         }
         for word in words.iter().filter(|word| word.name.ends_with(".gz")) {
-            if let Meaning::Member(family) = self.layout.meaning(&word.folder, &word.name)
+            if let Meaning::Member(family) = self.layout.meaning(&word.folder, &word.name, word.created)
                 && let Some(kin) = self.kin_of(&family.folder, &family.base)
             {
                 kin.packs = true;
@@ -159,7 +168,7 @@ impl Opener {
         }
         let mut relist = false;
         for word in words {
-            match self.layout.meaning(&word.folder, &word.name) {
+            match self.layout.meaning(&word.folder, &word.name, word.created) {
                 Meaning::Folder => relist = true,
                 Meaning::Member(family) => {
                     let is_base = family.base == word.name;
@@ -226,7 +235,7 @@ impl Opener {
         let mut gone: Vec<PathBuf> = new.into_iter().filter(|path| !self.folders.contains_key(path)).collect();
         gone.retain(|path| {
             let (folder, name) = (path.parent(), path.file_name().and_then(|name| name.to_str()));
-            let ours = folder.zip(name).map(|(folder, name)| self.layout.meaning(folder, name));
+            let ours = folder.zip(name).map(|(folder, name)| self.layout.meaning(folder, name, false));
             ours == Some(Meaning::Folder) && identity::id_of(path).is_none()
         });
         if let Some(first) = gone.first() {

@@ -94,7 +94,7 @@ impl Layout for OneFile {
         false
     }
 
-    fn meaning(&mut self, _: &Path, name: &str) -> Meaning {
+    fn meaning(&mut self, _: &Path, name: &str, _: bool) -> Meaning {
         let family = self.family();
         if family.owns(name) { Meaning::Member(family) } else { Meaning::Nothing }
     }

@@ -33,22 +33,41 @@ fn links_that_lead_nowhere_cost_one_look_each_and_are_forgotten_once_they_are_go
 
 #[test]
 fn names_that_come_and_go_leave_nothing_behind() {
-    let mut stage = Stage::files(&["*.log"], |root| put(&root.join("stays.log"), &["1"]));
-    assert_eq!(stage.seconds(1), ["1"]);
-    for n in 0..20 {
-        let name = format!("job {n}.log");
-        stage.put(&name, &["of a job"]);
-        assert_eq!(stage.seconds(1), ["of a job"]);
-        stage.remove(&name);
+    for patterns in [&["*.log"][..], &["**/*.log"]] {
+        let mut stage = Stage::files(patterns, |root| put(&root.join("stays.log"), &["1"]));
+        assert_eq!(stage.seconds(1), ["1"]);
+        for n in 0..20 {
+            let name = format!("job {n}.log");
+            stage.put(&name, &["of a job"]);
+            assert_eq!(stage.seconds(1), ["of a job"]);
+            stage.remove(&name);
+        }
+        // One that nobody could see, and a folder, which is no file that is lost.
+        stage.put("short.log", &["unseen"]);
+        stage.remove("short.log");
+        fs::create_dir(stage.path("folder.log")).expect("made");
+        fs::remove_dir(stage.path("folder.log")).expect("removed");
+        assert!(stage.seconds(120).is_empty());
+        assert_eq!(stage.life().opener.families(), 1);
+        let counts = (stage.watching(Watching::TornScan), stage.generations(Generation::Lost));
+        assert_eq!(counts, (0, 1), "{patterns:?}");
+        stage.put("job 3.log", &["again"]);
+        assert_eq!(stage.seconds(1), ["again"]);
     }
-    // One that nobody could see.
-    stage.put("short.log", &["unseen"]);
-    stage.remove("short.log");
-    assert!(stage.seconds(120).is_empty());
+}
+
+#[test]
+fn a_link_to_a_folder_that_is_gone_is_seen_at_once() {
+    let mut stage = Stage::files(&["*/x.log"], |root| put(&root.join("a/x.log"), &["1"]));
+    assert_eq!(stage.seconds(1), ["1"]);
+    let elsewhere = stage.dir.path().join("elsewhere");
+    put(&elsewhere.join("x.log"), &["2"]);
+    std::os::unix::fs::symlink(&elsewhere, stage.path("link")).expect("linked");
+    assert_eq!(stage.after(Duration::from_millis(100)), ["2"]);
+    assert_eq!(stage.life().opener.families(), 2);
+    stage.remove("link");
+    stage.after(Duration::from_millis(100));
     assert_eq!(stage.life().opener.families(), 1);
-    assert_eq!((stage.watching(Watching::TornScan), stage.generations(Generation::Lost)), (0, 1));
-    stage.put("job 3.log", &["again"]);
-    assert_eq!(stage.seconds(1), ["again"]);
 }
 
 #[test]
@@ -110,8 +129,8 @@ impl Layout for Counting {
         self.0.forget(family);
     }
 
-    fn meaning(&mut self, folder: &Path, name: &str) -> Meaning {
-        self.0.meaning(folder, name)
+    fn meaning(&mut self, folder: &Path, name: &str, of_file: bool) -> Meaning {
+        self.0.meaning(folder, name, of_file)
     }
 
     fn about(&mut self, family: &Family) -> Known {
