@@ -383,9 +383,11 @@ impl Opener {
             self.wait(family);
             return;
         }
+        let base_is_refused = refused.iter().any(|(path, _)| *path == family.path());
+        self.find_listed(&family, &met, &scan.fresh, base_is_refused);
         // A compressed file was not created under the base's name; one that can not be opened is said below.
         let mut opened = scan.fresh.iter().filter(|held| !held.gz).count() as u64;
-        opened += refused.iter().filter(|(path, _)| *path == family.path()).count() as u64;
+        opened += u64::from(base_is_refused);
         // What is older than the watch was not told of: no more than those that were by now.
         let told = if is_first { self.told_of(&family) } else { opened };
         opened = opened.min(told);

@@ -73,6 +73,9 @@ pub(super) struct Kin {
     pub(super) away: bool,
     /// Its generations are compressed.
     pub(super) packs: bool,
+    /// The file that its base was when it began to wait for a descriptor, if nobody was told of that: it is missing if the look
+    /// that comes then does not find it.
+    pub(super) listed: Option<FileId>,
     /// Its base is a symlink: what happens at its target makes no event here.
     pub(super) link: bool,
 }
@@ -119,6 +122,7 @@ impl Kin {
             seen: 0,
             away: false,
             packs: false,
+            listed: None,
         }
     }
 }

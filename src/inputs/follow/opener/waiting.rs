@@ -2,13 +2,20 @@
 //! health check: all that is open has something to read, or is not delivered.
 
 use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
 
 use super::Opener;
-use crate::inputs::follow::generations::Family;
-use crate::inputs::follow::{clock, held};
+use super::kin::Kin;
+use crate::inputs::follow::chain::First;
+use crate::inputs::follow::generations::{Family, Held};
+use crate::inputs::follow::layout::Known;
+use crate::inputs::follow::{clock, held, identity};
+use crate::log::Limited;
 use crate::metrics::Health;
+use crate::metrics::followed::Watching;
 
 /// So long some family may wait until it is worth a word.
 const WAITED: Duration = Duration::from_secs(10);
@@ -23,7 +30,56 @@ impl Opener {
                 "as many files are open as the limit allows; idle ones are closed in turn and opened again when they grow: raise LimitNOFILE (systemd) or --ulimit nofile (Docker) to keep all open"
             );
         }
+        self.note_listed(&family);
         self.wait(family);
+    }
+
+    /// What the kernel tells of is counted by that ([`Opener::count_gaps`]). What only a look at the folder has met is not, so
+    /// it is remembered who that is.
+    fn note_listed(&mut self, family: &Family) {
+        let is_passed_over = self.tail && (self.first_listing || self.was_there);
+        let is_new = |kin: &mut Kin| kin.newest.is_none() && kin.listed.is_none() && !kin.link;
+        if is_passed_over || !self.kin_of(&family.folder, &family.base).is_some_and(is_new) {
+            return;
+        }
+        if self.told_of(family) > 0 || matches!(self.layout.about(family), Known::Leave) {
+            return;
+        }
+        let listed = identity::id_of(&family.path());
+        if let Some(kin) = self.kin_of(&family.folder, &family.base) {
+            kin.listed = listed;
+        }
+    }
+
+    /// A look at a family that waited `met` these, of which those that are `fresh` are to be read, oldest first: the one that was
+    /// listed is not missing if it is among them, or has its name and is `refused`.
+    pub(super) fn find_listed(&mut self, family: &Family, met: &[Arc<Held>], fresh: &[Arc<Held>], refused: bool) {
+        let Some(listed) = self.kin_of(&family.folder, &family.base).and_then(|kin| kin.listed) else { return };
+        let of = |held: &Arc<Held>| held.id == listed;
+        // Of those that a glob does not match only what follows a checkpoint's place is read.
+        let key = self.layout.key(family);
+        let saved = self.outlet.checkpoints.as_ref().and_then(|checkpoints| checkpoints.lookup(&self.input, &key));
+        let reads_older = saved.is_some() || self.layout.first(family) == First::Oldest;
+        let is_older = fresh.iter().any(of) && !fresh.last().is_some_and(of);
+        if (refused || met.iter().any(of) && (reads_older || !is_older))
+            && let Some(kin) = self.kin_of(&family.folder, &family.base)
+        {
+            kin.listed = None;
+        }
+    }
+
+    /// A file that only a look at the folder had met, and that waited, is gone: nobody knows what was in it.
+    pub(super) fn count_listed(&self, path: &Path) {
+        static SAID: Limited = Limited::new(1);
+        self.outlet.counters().followed.watch(Watching::GapPossible, 1);
+        if let Some(left_out) = SAID.allow(&self.input) {
+            tracing::warn!(
+                input = self.input,
+                path = %path.display(),
+                left_out,
+                "a file went while its name waited for a descriptor: what was in it is not known; raise LimitNOFILE (systemd) or --ulimit nofile (Docker)"
+            );
+        }
     }
 
     /// Remembers a family that is to be looked at again soon.
@@ -59,6 +115,14 @@ impl Opener {
         }
         self.was_there = false;
         // What came and went while it waited is not there any more.
+        for (folder, base) in looked_at.keys() {
+            let path = folder.join(base);
+            if !self.waiting.contains_key(&path)
+                && self.kin_of(folder, base).is_some_and(|kin| kin.listed.take().is_some())
+            {
+                self.count_listed(&path);
+            }
+        }
         self.count_gaps(looked_at);
         self.tell_waiting();
     }

@@ -331,6 +331,40 @@ fn files_that_went_while_their_name_waited_for_a_descriptor_are_counted() {
 }
 
 #[test]
+fn a_file_that_was_listed_and_went_while_its_name_waited_for_a_descriptor_may_be_a_gap() {
+    // It is removed, replaced, or renamed and found again, which is read or not as the names that are asked for say.
+    for (patterns, renamed, next, came, gaps) in [
+        (&["*.log"][..], false, None, &["0"][..], 1),
+        (&["*.log"], false, Some("2"), &["0", "2"], 1),
+        (&["*.log"], true, Some("2"), &["0", "2"], 1),
+        (&["*.log*"], true, Some("2"), &["0", "1", "2"], 0),
+    ] {
+        held::set_scarce(true);
+        let mut stage = Stage::files(patterns, |root| {
+            put(&root.join("a.log"), &["0"]);
+            put(&root.join("x.log"), &["1"]);
+        });
+        assert!(stage.seconds(1).is_empty());
+        if renamed {
+            stage.rename("x.log", "x.log.1");
+        } else {
+            stage.remove("x.log");
+        }
+        if let Some(line) = next {
+            stage.put("x.log", &[line]);
+        }
+        assert!(stage.seconds(1).is_empty());
+        assert_eq!(stage.watching(Watching::GapPossible), 0);
+        held::set_scarce(false);
+        let mut all = stage.seconds(20);
+        all.sort();
+        assert_eq!(all, came);
+        let counts = (stage.watching(Watching::GapPossible), stage.generations(Generation::Lost));
+        assert_eq!(counts, (gaps, 0), "{patterns:?} {renamed} {next:?}");
+    }
+}
+
+#[test]
 fn a_polled_folder_that_has_moved_on_by_more_than_it_shows_may_have_a_gap_and_says_so() {
     let mut stage = two_lines();
     stage.stop();
