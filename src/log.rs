@@ -287,7 +287,7 @@ impl Limited {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::sync::Arc;
 
@@ -304,7 +304,8 @@ mod tests {
         }
     }
 
-    fn logged(settings: Settings, color: bool, say: impl FnOnce()) -> String {
+    /// What this thread writes to the log meanwhile.
+    pub fn logged(settings: Settings, color: bool, say: impl FnOnce()) -> String {
         let shared = Shared::default();
         let writer = shared.clone();
         let subscriber = subscriber(settings.format, settings.level.filter(), color, move || writer.clone());

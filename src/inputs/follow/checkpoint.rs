@@ -30,6 +30,9 @@ use crate::workers::Workers;
 
 mod closing; // of chains with batches under way
 mod lock; // of the data folder
+mod trouble; // saves that fail
+
+use trouble::Trouble;
 
 /// The name within the data folder.
 pub const FILE: &str = "checkpoints";
@@ -63,8 +66,8 @@ pub struct Checkpoints {
     _lock: File,
     sync: SyncHook,
     state: Mutex<State>,
-    /// One save at a time.
-    saving: Mutex<()>,
+    /// One save at a time; those that failed.
+    saving: Mutex<Trouble>,
     wake: Condvar,
     metrics: Mutex<Option<Arc<Metrics>>>,
     ledger: OnceLock<LedgerHook>,
@@ -146,7 +149,7 @@ impl Checkpoints {
             _lock: lock,
             sync,
             state: Mutex::new(state),
-            saving: Mutex::new(()),
+            saving: Mutex::new(Trouble::new()),
             wake: Condvar::new(),
             metrics: Mutex::new(None),
             ledger: OnceLock::new(),
@@ -303,8 +306,9 @@ impl Checkpoints {
 
     /// The same. Says whether everything is saved: `false` while some inputs have to keep their checkpoints.
     fn save_once(&self) -> io::Result<bool> {
-        let _one = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trouble = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.try_save();
+        trouble.note(&self.folder, result.as_ref().err());
         match &result {
             Ok(unsynced) if unsynced.is_empty() => self.health(None),
             Ok(unsynced) => {
@@ -316,7 +320,6 @@ impl Checkpoints {
             }
             Err(error) => {
                 self.lock().dirty = true;
-                tracing::warn!(folder = %self.folder.display(), %error, "checkpoints were not saved; tried again in a second");
                 self.health(Some(&error.to_string()));
             }
         }
@@ -601,6 +604,8 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::log::Settings;
+    use crate::log::tests::logged;
 
     fn quiet() -> SyncHook {
         Box::new(Unsynced::new)
@@ -764,6 +769,38 @@ mod tests {
             drop(c);
             assert_eq!(offset(&Checkpoints::open(dir.path(), quiet()).expect("starts"), "a"), Some(2));
         }
+    }
+
+    #[test]
+    fn that_saving_fails_is_said_when_it_begins_and_once_a_minute_and_that_it_works_again_once() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let c = Checkpoints::open(dir.path(), quiet()).expect("free");
+        let (began, wall) = (Instant::now(), std::time::SystemTime::now());
+        let full = |full: bool| {
+            disk::set_hook(Some(Box::new(move |call| match call {
+                disk::Call::Write(_) if full => Err(rustix::io::Errno::NOSPC.into()),
+                _ => Ok(()),
+            })));
+        };
+        let text = logged(Settings::default(), false, || {
+            // A disk that is full for two minutes, and now and then in the one after that.
+            for second in 0..180u64 {
+                let time = Duration::from_secs(second);
+                clock::set(Some((began + time, wall + time)));
+                full(second < 120 || second % 10 == 0);
+                let _ = c.save();
+            }
+        });
+        disk::set_hook(None);
+        clock::set(None);
+        let lines: Vec<&str> = text.lines().collect();
+        let tries = |line: &str| line.rsplit_once("tries=").map(|(_, tries)| tries.to_owned());
+        let said: Vec<_> =
+            lines.iter().map(|line| (line.contains("checkpoints were not saved"), tries(line))).collect();
+        let times = |count: &str| Some(count.to_owned());
+        let expected = [(true, times("1")), (true, times("61")), (true, times("121")), (false, times("121"))];
+        assert_eq!(said, expected, "{text}");
+        assert!(lines[3].contains("checkpoints are saved again") && lines[0].contains("No space"), "{text}");
     }
 
     /// A hook of which the outputs of `in` can not be synced while the first is set.
