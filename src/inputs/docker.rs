@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use globset::{GlobBuilder, GlobMatcher};
 
-use super::follow::chain::{About, First, Rules};
+use super::follow::chain::{About, First, Rules, time_within};
 use super::follow::decode::Format;
 use super::follow::disk;
 use super::follow::generations::{self, Family};
@@ -354,25 +354,28 @@ fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
 
 /// What to say of a container whose rotation keeps less of its output than a few seconds.
 fn small(family: &Family, space: Space) -> Option<String> {
-    let files: Vec<(u64, Duration, bool)> = family
-        .scan(&[], generations::Opened::default())
-        .fresh
+    let all = family.scan(&[], generations::Opened::default()).fresh;
+    let files: Vec<(u64, Duration, bool)> = all
         .iter()
         .filter_map(|held| Some((held.look().ok()?, held.gz)))
         .map(|(look, gz)| (look.size, Duration::from_nanos(u64::try_from(look.mtime).unwrap_or(0)), gz))
         .collect();
-    let rate = standing::estimated_rate(space, &files)?;
+    let (rate, of) = match (&all[..], &files[..]) {
+        ([only], [(size, ..)]) if !only.gz => {
+            (standing::rate_within(*size, time_within(only)?)?, "the records of its one file".to_owned())
+        }
+        _ => (standing::estimated_rate(space, &files)?, format!("the sizes and times of its {} files", files.len())),
+    };
     let kept = standing::kept(space, rate);
     let id = id_of(&family.folder)?;
     let name = read_config(&family.folder.join(CONFIG), id).map_or_else(|_| id.to_owned(), |container| container.name);
     (kept < standing::SMALL).then(|| {
         format!(
-            "container {name}: rotation keeps some {:.1} s of its output (max-size {}, max-file {}, {}/s as the sizes and times of its {} files say): what is not read within that time is lost, so a restart of longshore or of the machine costs lines; raise max-size or max-file",
+            "container {name}: rotation keeps some {:.1} s of its output (max-size {}, max-file {}, {}/s as {of} say): what is not read within that time is lost, so a restart of longshore or of the machine costs lines; raise max-size or max-file",
             kept.as_secs_f64(),
             show_size(space.file_max),
             space.files,
-            show_size(rate as u64),
-            files.len()
+            show_size(rate as u64)
         )
     })
 }
@@ -545,6 +548,33 @@ pub(super) mod tests {
         assert!(absurd.file_max.checked_mul(1 << 20).is_some(), "what is made of it has room: {absurd:?}");
         assert_eq!(space(r#""max-file":"3""#), None, "without a size nothing rotates");
         assert_eq!(space_of(b"{\"LogConfig\":"), None);
+    }
+
+    #[test]
+    fn what_rotation_keeps_of_a_container_is_told_by_its_only_file_too() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let folder = dir.path().join(ID);
+        fs::create_dir(&folder).expect("made");
+        let (family, space) = (family(&folder, ID), Space { file_max: 1_000_000, files: 2, compress: false });
+        // Records of 1000 bytes, so many of them within so many milliseconds.
+        let told = |records: u32, millis: u32| {
+            let record = |at: u32| {
+                let end =
+                    format!("\",\"stream\":\"stdout\",\"time\":\"2026-11-24T10:00:{:06.3}Z\"}}\n", f64::from(at) / 1e3);
+                format!("{{\"log\":\"{:x<1$}{end}", "", 992 - end.len())
+            };
+            let text: String = (0..records).map(|n| record(millis * n / (records - 1).max(1))).collect();
+            fs::write(family.path(), text).expect("written");
+            small(&family, space)
+        };
+        let text = told(1001, 2000).expect("500 kB a second are kept for 4 s");
+        assert!(text.contains("some 4.0 s") && text.contains("the records of its one file"), "{text}");
+        assert_eq!(told(401, 2000), None, "10 s");
+        assert_eq!(told(801, 900), None, "too short a time to tell");
+        assert_eq!(told(60, 1000), None, "too few bytes to tell");
+        assert_eq!(told(1, 1000), None);
+        fs::write(family.path(), "no record\n".repeat(10_000)).expect("written");
+        assert_eq!(small(&family, space), None);
     }
 
     #[test]

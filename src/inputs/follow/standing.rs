@@ -224,6 +224,15 @@ pub fn estimated_rate(space: Space, files: &[(u64, Duration, bool)]) -> Option<f
     (time > 0.0 && bytes > 0).then(|| bytes as f64 / time)
 }
 
+/// One file alone tells a pace if the time between its first and last record, and its bytes, are at least these: less is
+/// what a container says when it starts.
+const ALONE: (Duration, u64) = (Duration::from_secs(1), 64 << 10);
+
+/// The same of one file alone, by its bytes and the time within which they were written.
+pub fn rate_within(bytes: u64, time: Duration) -> Option<f64> {
+    (time >= ALONE.0 && bytes >= ALONE.1).then(|| bytes as f64 / time.as_secs_f64())
+}
+
 /// For how long rotation keeps output of that rate.
 pub fn kept(space: Space, rate: f64) -> Duration {
     Duration::from_secs_f64((space.file_max.saturating_mul(space.files) as f64 / rate.max(1e-3)).min(1e9))

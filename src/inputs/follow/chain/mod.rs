@@ -24,6 +24,8 @@ mod place; // where to start, and where to go back to
 mod truncated; // copies of a file that was truncated
 mod unreadable; // what the disk does not give
 
+pub use order::time_within;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;

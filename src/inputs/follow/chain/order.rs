@@ -198,6 +198,12 @@ fn began_and_changed(at: usize, generations: &[Arc<Held>]) -> (Option<i64>, i64)
     (first_docker_time(held), changed)
 }
 
+/// Between a Docker log's first record and its last.
+pub fn time_within(held: &Arc<Held>) -> Option<Duration> {
+    let nanos = last_time(held, Format::Docker)?.checked_sub(first_docker_time(held)?)?;
+    u64::try_from(nanos).ok().map(Duration::from_nanos)
+}
+
 fn first_docker_time(held: &Arc<Held>) -> Option<i64> {
     let start = source::start_of(held, WINDOW).ok()?;
     time_of(start.split(|byte| *byte == b'\n').next()?, Format::Docker)
