@@ -17,11 +17,11 @@ catalogue! {
     Generation {
         /// It was opened, and is held from then on.
         Opened = "opened",
-        /// It was read to its end.
+        /// It was read to its end; a renamed plain file: and nothing more is expected of it.
         Completed = "completed",
         /// It was created and gone before it could be opened, was gone after a restart, or could not be read.
         Lost = "lost",
-        /// It had been deleted, and was given up for the limit of held deleted files.
+        /// It had been deleted, and was given up for a limit of held deleted files.
         GivenUp = "given_up",
     }
 }

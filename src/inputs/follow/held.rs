@@ -153,6 +153,8 @@ pub struct Held {
     pub doubted: AtomicBool,
     /// It was written to while it was parked.
     pub grew: AtomicBool,
+    /// It counts as read to its end: that may come more than once.
+    pub completed: AtomicBool,
     /// What the state is, for who only wants to know that. The opener asks at each rotation: it would wait for a reader that it
     /// has stopped itself, between two instructions under the lock, until that has its turn again.
     kind: AtomicU8,
@@ -169,10 +171,10 @@ impl Held {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name: Box<str> = Box::from(path.file_name().unwrap_or_default().to_string_lossy());
         let gz = name.ends_with(".gz");
-        let [closed, doubted, grew] = [false; 3].map(AtomicBool::new);
+        let [closed, doubted, grew, completed] = [false; 4].map(AtomicBool::new);
         let (state, number) = (Mutex::new(State::open(file)), NUMBER.fetch_add(1, Relaxed));
         let kind = AtomicU8::new(OPENED);
-        Arc::new(Held { state, path: Arc::from(path), id, name, gz, closed, number, doubted, grew, kind })
+        Arc::new(Held { state, path: Arc::from(path), id, name, gz, closed, number, doubted, grew, completed, kind })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -124,9 +124,10 @@ impl Standing {
         self.figures.lost.fetch_add(generations, Ordering::Relaxed);
     }
 
-    /// Generations were read to their end.
-    pub fn completed(&self) {
-        self.metrics.inputs[usize::from(self.input)].followed.generation(Generation::Completed, 1);
+    /// A generation was read to its end. (Again, if what was not delivered of it was read once more.)
+    pub fn completed(&self, held: &Held) {
+        let first = !held.completed.swap(true, Ordering::Relaxed);
+        self.metrics.inputs[usize::from(self.input)].followed.generation(Generation::Completed, u64::from(first));
     }
 
     /// What is held of it, oldest first.

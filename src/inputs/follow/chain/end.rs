@@ -91,8 +91,8 @@ impl Chain {
             let end = (source.offset, source.tail());
             self.account_for_read(&source.held);
             self.remember(&source.held, source.held.gz.then_some(end));
+            self.standing.completed(&source.held);
         }
-        self.standing.completed();
         self.progress.generation_ended();
     }
 }

@@ -207,7 +207,10 @@ impl Chain {
                     continue;
                 }
                 // Rewritten after it was renamed: nothing of ours.
-                Ok(Found::Rewritten) => continue,
+                Ok(Found::Rewritten) => {
+                    self.standing.completed(&late.source.held);
+                    continue;
+                }
             };
             late.failing = None;
             // The pieces of a line are taken together, if the next one comes soon.
@@ -248,9 +251,10 @@ impl Chain {
         more
     }
 
-    /// A renamed file is let go of: so much of it was read.
+    /// A renamed file is let go of: so much of it was read, which was all there was.
     fn remember_late(&mut self, late: &Lingering) {
         self.remember(&late.source.held, Some((late.source.offset, late.source.tail())));
+        self.standing.completed(&late.source.held);
     }
 
     /// A renamed file can not be read any more. If it is known to have nothing new, nothing is lost.
@@ -261,6 +265,8 @@ impl Chain {
             self.standing.lost(1, LostBytes::Unreadable, lost);
             let path = held.path.display();
             tracing::error!(key = self.key, %path, bytes_lost_at_least = lost, %error, "what came late to a renamed file can not be read and is lost; see the kernel's log and check the disk or the mount");
+        } else {
+            self.standing.completed(held);
         }
     }
 
@@ -269,6 +275,9 @@ impl Chain {
     fn lose_given_up(&self, outlet: &Outlet, late: &Lingering) {
         let held = &late.source.held;
         let lost = held.size_given_up().saturating_sub(late.source.offset);
+        if lost == 0 {
+            self.standing.completed(held);
+        }
         let is_counted = self.progress.unread().is_some_and(|unread| Arc::ptr_eq(&unread.held, held));
         if lost > 0 && !is_counted {
             outlet.counters().followed.generation(Generation::GivenUp, 1);
@@ -316,6 +325,8 @@ impl Chain {
                     let Some(Left { tail, skipping, .. }) = self.left.remove(at) else { continue };
                     // With other content before the place it is another file, or was written anew.
                     if source.tail() == tail {
+                        // It was when it was left.
+                        source.held.completed.store(true, Ordering::Relaxed);
                         self.standing.add_older(&source.held);
                         self.lingering.push(Lingering::new(source, clock::now(), skipping));
                     }

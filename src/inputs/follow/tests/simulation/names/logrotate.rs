@@ -135,6 +135,40 @@ fn a_compressed_file_that_still_grows_when_it_is_met_is_known_as_the_copy_of_a_p
 }
 
 #[test]
+fn a_renamed_file_is_completed_once_when_nothing_more_is_expected_of_it() {
+    let mut stage = Stage::files(&["*.log"], |root| put(&root.join("x.log"), &["1"]));
+    assert_eq!(stage.seconds(1), ["1"]);
+    let rotate = |stage: &mut Stage, old: &str, line| {
+        stage.rename("x.log", old);
+        stage.put("x.log", &[line]);
+        stage.seconds(2)
+    };
+    assert_eq!(rotate(&mut stage, "x.log.1", "2"), ["2"]);
+    assert_eq!(stage.generations(Generation::Completed), 0, "its writer may not know of the rotation");
+    stage.remove("x.log.1");
+    stage.seconds(100);
+    assert_eq!(stage.generations(Generation::Completed), 1);
+    // One that is left for want of descriptors, and grows after that.
+    assert_eq!(rotate(&mut stage, "x.log.1", "3"), ["3"]);
+    stage.seconds(40);
+    assert_eq!(stage.generations(Generation::Completed), 1);
+    held::set_scarce(true);
+    stage.put("x.log", &["4"]);
+    assert_eq!(stage.seconds(20), ["4"]);
+    assert_eq!(stage.generations(Generation::Completed), 2);
+    held::set_scarce(false);
+    stage.put("x.log.1", &["late"]);
+    stage.rename("x.log.1", "x.log.2");
+    let mut came = rotate(&mut stage, "x.log.1", "5");
+    came.sort();
+    assert_eq!(came, ["5", "late"]);
+    stage.remove("x.log.1");
+    stage.remove("x.log.2");
+    stage.seconds(100);
+    assert_eq!(stage.generations(Generation::Completed), 3);
+}
+
+#[test]
 fn a_renamed_file_that_is_read_again_while_the_next_one_waits_is_not_read_on_twice() {
     let mut stage = Stage::files(&["*.log"], |root| put(&root.join("x.log"), &["1"]));
     let lost = stage.unsettled(1);
