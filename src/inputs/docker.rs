@@ -21,7 +21,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use super::follow::chain::{About, First, Rules, time_within};
 use super::follow::decode::Format;
 use super::follow::disk;
-use super::follow::generations::{self, Family};
+use super::follow::generations::{self, Family, Handed};
 use super::follow::identity::{self, FileId};
 use super::follow::layout::{Folders, Known, Layout, Meaning};
 use super::follow::standing::{self, Space};
@@ -354,7 +354,7 @@ fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
 
 /// What to say of a container whose rotation keeps less of its output than a few seconds.
 fn small(family: &Family, space: Space) -> Option<String> {
-    let all = family.scan(&[], generations::Opened::default()).fresh;
+    let all = family.scan(&Handed::none(), generations::Opened::default()).fresh;
     let files: Vec<(u64, Duration, bool)> = all
         .iter()
         .filter_map(|held| Some((held.look().ok()?, held.gz)))

@@ -11,6 +11,7 @@
 //!
 //! Limits: numbers up to [`NUMBER_MAX`]; [`TRIES_MAX`] torn scans, then what was seen is taken as it is.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -116,6 +117,40 @@ pub struct Scan {
     pub base_changed: i64,
 }
 
+/// The generations that the caller of a scan holds: as many as a dead sink makes it hold, so they are asked for, not listed.
+pub struct Handed<'a> {
+    newest: Option<FileId>,
+    find: &'a dyn Fn(FileId) -> Option<Arc<Held>>,
+    /// Those that were met, held for the time of the scan: an inode that is let go may be another file's a moment later.
+    met: RefCell<Vec<Arc<Held>>>,
+}
+
+impl<'a> Handed<'a> {
+    /// The newest of them, and how one is found.
+    pub fn new(newest: Option<FileId>, find: &'a dyn Fn(FileId) -> Option<Arc<Held>>) -> Handed<'a> {
+        Handed { newest, find, met: RefCell::default() }
+    }
+
+    /// None at all.
+    pub fn none() -> Handed<'static> {
+        Handed::new(None, &|_| None)
+    }
+
+    fn get(&self, id: FileId) -> Option<Arc<Held>> {
+        let mut met = self.met.borrow_mut();
+        if let Some(held) = met.iter().find(|held| held.id == id) {
+            return Some(Arc::clone(held));
+        }
+        let held = (self.find)(id)?;
+        met.push(Arc::clone(&held));
+        Some(held)
+    }
+
+    fn has(&self, id: FileId) -> bool {
+        self.get(id).is_some()
+    }
+}
+
 /// What was opened before a scan, by base name and number.
 #[derive(Default)]
 pub struct Opened {
@@ -186,10 +221,10 @@ impl Family {
         identity::look_at(&self.path()).is_ok_and(|look: Look| look.id == newest)
     }
 
-    /// Opens what is there and not known yet. `known` are the generations that the caller holds, in their order: their
+    /// Opens what is there and not known yet. `known` are the generations that the caller holds: their
     /// inodes can not be used again, and a look ends at the first of them, for what is older was there before. `opened`
     /// is what was opened just now.
-    pub fn scan(&self, known: &[Arc<Held>], opened: Opened) -> Scan {
+    pub fn scan(&self, known: &Handed<'_>, opened: Opened) -> Scan {
         let mut scan = Scan::default();
         // What each look saw while the base stayed the same, newest first.
         let mut passes: Vec<Vec<Arc<Held>>> = vec![opened.certain];
@@ -200,7 +235,7 @@ impl Family {
         for attempt in 0..TRIES_MAX {
             let held: Vec<&Arc<Held>> = passes.iter().flatten().chain(doubtful.iter().map(|(_, held)| held)).collect();
             let pass = self.pass(known, &held, &mut scan.refused);
-            let nothing_new = || pass.seen.iter().all(|seen| known.iter().any(|known| known.id == seen.id));
+            let nothing_new = || pass.seen.iter().all(|seen| known.has(seen.id));
             let done = pass.whole && (pass.has_base || attempt >= 3 || opened_away && attempt == 0 && nothing_new());
             (scan.has_base, scan.base_changed) = (pass.has_base, pass.base_changed);
             scan.met_known |= pass.met_known;
@@ -224,8 +259,8 @@ impl Family {
         }
         // What an earlier look met may have lost its name since.
         let last = passes.last().map_or(&[][..], Vec::as_slice);
-        scan.met_newest = known.last().is_some_and(|newest| last.iter().any(|held| held.id == newest.id));
-        let is_known = |held: &Arc<Held>| known.iter().any(|known| known.id == held.id);
+        scan.met_newest = known.newest.is_some_and(|newest| last.iter().any(|held| held.id == newest));
+        let is_known = |held: &Arc<Held>| known.has(held.id);
         if let Some(at) = order.iter().rposition(is_known) {
             order.drain(..=at);
         }
@@ -287,7 +322,7 @@ impl Family {
 
     /// One look from the newest to the oldest. After each file the base is looked at again: as long as it is the same,
     /// no file has shifted, and what was seen is in order.
-    fn pass(&self, known: &[Arc<Held>], earlier: &[&Arc<Held>], refused: &mut Vec<(PathBuf, io::Error)>) -> Pass {
+    fn pass(&self, known: &Handed<'_>, earlier: &[&Arc<Held>], refused: &mut Vec<(PathBuf, io::Error)>) -> Pass {
         let mut pass = Pass::default();
         // Without a base (in the middle of a rotation, or removed) the older ones are looked at all the same: what an
         // earlier torn look saw must not come without what is older than it.
@@ -349,7 +384,7 @@ impl Family {
     fn take(
         &self,
         name: &str,
-        known: &[Arc<Held>],
+        known: &Handed<'_>,
         earlier: &[&Arc<Held>],
         pass: &mut Pass,
         refused: &mut Vec<(PathBuf, io::Error)>,
@@ -357,15 +392,16 @@ impl Family {
         let path = self.folder.join(name);
         let looked = identity::look_at(&path).ok();
         let is_it = |held: &&Arc<Held>| looked.is_some_and(|look| look.id == held.id);
-        let mut held = known.iter().chain(earlier.iter().copied()).chain(&pass.seen);
-        match held.find(is_it).map(Arc::clone).map_or_else(|| open(&path), Ok) {
+        let seen = || earlier.iter().copied().chain(&pass.seen).find(is_it).map(Arc::clone);
+        let held = looked.and_then(|look| known.get(look.id)).or_else(seen);
+        match held.map_or_else(|| open(&path), Ok) {
             Ok(held) => {
                 let id = held.id;
                 // One that is parked and has another name now is about to go.
                 if *held.name != *name && held.is_parked() {
                     let _ = held.file();
                 }
-                pass.met_known |= known.iter().any(|known| known.id == id);
+                pass.met_known |= known.has(id);
                 // Seen before in this look: it has shifted meanwhile, which the base will tell.
                 if !pass.seen.iter().any(|seen| seen.id == id) {
                     pass.seen.push(held);
@@ -488,6 +524,12 @@ mod tests {
         Family { folder: folder.to_owned(), base: "c-json.log".to_owned(), dated: false }
     }
 
+    /// A scan by who holds these, oldest first.
+    fn scan_after(family: &Family, known: &[Arc<Held>]) -> Scan {
+        let find = |id| known.iter().find(|held| held.id == id).map(Arc::clone);
+        family.scan(&Handed::new(known.last().map(|held| held.id), &find), Opened::default())
+    }
+
     fn put(folder: &Path, name: &str) {
         fs::write(folder.join(name), name).expect("written");
     }
@@ -510,7 +552,7 @@ mod tests {
         ] {
             put(dir.path(), name);
         }
-        let scan = family(dir.path()).scan(&[], Opened::default());
+        let scan = family(dir.path()).scan(&Handed::none(), Opened::default());
         assert_eq!(names(&scan), ["c-json.log.10", "c-json.log.2.gz", "c-json.log.1", "c-json.log"]);
         assert!(scan.has_base && scan.refused.is_empty());
     }
@@ -521,7 +563,7 @@ mod tests {
         for name in ["c-json.log", "c-json.log.1", "c-json.log.1.gz"] {
             put(dir.path(), name);
         }
-        assert_eq!(names(&family(dir.path()).scan(&[], Opened::default())), ["c-json.log.1", "c-json.log"]);
+        assert_eq!(names(&family(dir.path()).scan(&Handed::none(), Opened::default())), ["c-json.log.1", "c-json.log"]);
     }
 
     #[test]
@@ -530,14 +572,14 @@ mod tests {
         put(dir.path(), "c-json.log.1");
         put(dir.path(), "c-json.log");
         let f = family(dir.path());
-        let first = f.scan(&[], Opened::default());
+        let first = f.scan(&Handed::none(), Opened::default());
         let newest = first.fresh.last().expect("two").id;
         assert!(f.is_unchanged(newest));
         fs::rename(dir.path().join("c-json.log.1"), dir.path().join("c-json.log.2")).expect("renamed");
         fs::rename(dir.path().join("c-json.log"), dir.path().join("c-json.log.1")).expect("renamed");
         put(dir.path(), "c-json.log");
         assert!(!f.is_unchanged(newest));
-        assert_eq!(names(&f.scan(&first.fresh, Opened::default())), ["c-json.log"]);
+        assert_eq!(names(&scan_after(&f, &first.fresh)), ["c-json.log"]);
     }
 
     #[test]
@@ -552,7 +594,7 @@ mod tests {
             0,
         )
         .expect("made");
-        let scan = family(dir.path()).scan(&[], Opened::default());
+        let scan = family(dir.path()).scan(&Handed::none(), Opened::default());
         let reasons: Vec<String> = scan.refused.iter().map(|(_, error)| error.to_string()).collect();
         assert_eq!(reasons, ["is a folder, not a regular file", "is a FIFO, not a regular file"]);
     }
@@ -635,7 +677,7 @@ mod tests {
         let f = family(dir.path());
         let mut all: Vec<Arc<Held>> = Vec::new();
         while !writer.is_finished() {
-            let scan = f.scan(&all, Opened::default());
+            let scan = scan_after(&f, &all);
             all.extend(scan.fresh);
         }
         writer.join().expect("wrote");

@@ -4,7 +4,8 @@
 //!   They are gauges, a health check (data that has waited for [`AGED`] and has less than [`WARN`] or [`FAIL`] left), and
 //!   the readers' order of service. What is deleted is still held; it would be lost if longshore ended.
 //! - Held deleted files: a file that was deleted before it was delivered stays on disk as long as it is open. Beyond the
-//!   limit (10 % of the file system and 8 GiB at most, unless configured) the oldest are given up, counted and said.
+//!   limit (10 % of the file system and 8 GiB at most, unless configured) the oldest are given up, counted and said. So are
+//!   those of one chain beyond [`CHAIN_MAX`].
 //!
 //! A chain that rests costs one look at a flag. The keeper is a thread of its own, since the opener must not wait and
 //! the readers do: with a dead sink its figures are the only ones that are true.
@@ -33,6 +34,11 @@ const FAIL: Duration = Duration::from_secs(10);
 /// Of a file system, deleted files may hold one in so many bytes.
 const SHARE: u64 = 10;
 const HELD_DELETED_MAX: u64 = 8 << 30;
+/// Deleted files that one chain holds, at most. One costs a descriptor and some 2 KiB: half a KiB is ours, the rest the kernel's
+/// (the open file, its inode and its name), which `memory` does not cover, but a memory limit of the service or container
+/// does. So a chain of tiny generations has 32 MiB of that, and a quarter of the descriptors of `LimitNOFILE=65536`, before the
+/// disk's limit is met.
+const CHAIN_MAX: usize = 16 << 10;
 /// For so long after something was given up the health check says so.
 const GIVEN_UP_SHOWN: Duration = Duration::from_secs(60);
 
@@ -63,6 +69,8 @@ pub struct Keeper {
     gave_up: Option<Instant>,
     /// So many generations that were given up are not said yet.
     unsaid: u64,
+    /// [`CHAIN_MAX`], but in tests.
+    chain_max: usize,
 }
 
 /// The chain that is nearest to a loss.
@@ -90,7 +98,13 @@ fn position(all: &[Arc<Held>], held: &Arc<Held>) -> Option<usize> {
 impl Keeper {
     /// A keeper of these chains; `limit` is for bytes of deleted files.
     pub fn new(outlet: Outlet, input: &str, chains: Arc<Chains>, limit: Option<u64>) -> Keeper {
-        Keeper { outlet, input: input.to_owned(), chains, limit, gave_up: None, unsaid: 0 }
+        Keeper { outlet, input: input.to_owned(), chains, limit, gave_up: None, unsaid: 0, chain_max: CHAIN_MAX }
+    }
+
+    /// Other limits: of bytes, and of files of one chain.
+    #[cfg(test)]
+    pub(super) fn set_limits(&mut self, bytes: u64, files: usize) {
+        (self.limit, self.chain_max) = (Some(bytes), files);
     }
 
     /// Looks once a second until the word to stop, with which the bell rings.
@@ -127,7 +141,7 @@ impl Keeper {
             let held = standing.held();
             open += (held.len() as u64).saturating_sub(1);
             self.measure(&standing, &held, now);
-            let mut number = 0;
+            let (mut number, first) = (0, deleted.len());
             for held in held {
                 number = held.number.max(number);
                 if let Ok(look) = held.look()
@@ -135,6 +149,10 @@ impl Keeper {
                 {
                     deleted.push(Deleted { held, bytes: look.disk, standing: Arc::clone(&standing), number });
                 }
+            }
+            let over = (deleted.len() - first).saturating_sub(self.chain_max);
+            for Deleted { held, standing, .. } in deleted.drain(first..first + over) {
+                self.give_up(&held, &standing, now);
             }
             let left = Duration::from_millis(figures.horizon.load(Relaxed));
             near += u64::from(left < WARN);
@@ -242,7 +260,7 @@ impl Keeper {
         let metrics = &self.outlet.metrics;
         if self.gave_up.is_some_and(|at| now.duration_since(at) < GIVEN_UP_SHOWN) {
             let given_up = self.followed().generations[Generation::GivenUp as usize].load(Relaxed);
-            metrics.check(&name, Health::Warn, format!("{given_up} deleted files were given up before they were delivered, to stay within {}; see held_deleted_max", show_size(limit)));
+            metrics.check(&name, Health::Warn, format!("{given_up} deleted files were given up before they were delivered, to stay within {} and {CHAIN_MAX} files of each log; see held_deleted_max, and rotate at a larger size", show_size(limit)));
         } else if sum > limit / 5 * 4 {
             metrics.check(
                 &name,
@@ -261,7 +279,8 @@ impl Keeper {
                 input = self.input,
                 files = self.unsaid,
                 limit,
-                "deleted files were given up before they were delivered: what they held is lost; see held_deleted_max"
+                files_max = CHAIN_MAX,
+                "deleted files were given up before they were delivered: what they held is lost; see held_deleted_max, and beyond files_max of one log rotate at a larger size"
             );
             self.unsaid = 0;
         }

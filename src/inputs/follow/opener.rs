@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::chain::{About, First, Notes, Seed};
 use super::checkpoint::Checkpoints;
-use super::generations::{Family, Held, Opened};
+use super::generations::{Family, Handed, Held, Opened};
 use super::inotify::{self, Bell, Watcher};
 use super::keeper::Chains;
 use super::layout::{Known, Layout, Meaning};
@@ -41,7 +41,7 @@ mod successor; // of the newest generation, opened at once
 mod waiting; // for a descriptor
 
 use events::Told;
-use kin::{Folder, Kin, Published};
+use kin::{Folder, Kin};
 
 const POLL: Duration = Duration::from_millis(100);
 const RESCAN: Duration = Duration::from_secs(10);
@@ -302,6 +302,9 @@ impl Opener {
                 self.watch(&path);
                 self.polls |= self.folders.get(&path).is_some_and(|folder| folder.polled);
             }
+            if let Some(folder) = self.folders.get_mut(&path) {
+                folder.families.values_mut().for_each(|kin| kin.published.sweep());
+            }
             self.list(&path);
             self.about_of(&path);
             self.polls |= self.folders.get(&path).is_some_and(|folder| folder.families.values().any(|kin| kin.link));
@@ -337,11 +340,9 @@ impl Opener {
             self.wait(family);
             return;
         }
-        kin.published.retain(|one| one.held.strong_count() > 0);
-        // Held for the time of the scan: an inode that is let go may be another file's a moment later.
-        let known: Vec<Arc<Held>> = kin.published.iter().filter_map(|one| one.held.upgrade()).collect();
-        let known: Vec<Arc<Held>> = known.into_iter().filter(|held| !held.is_given_up()).collect();
-        let mut scan = family.scan(&known, Opened { away: kin.away, ..opened });
+        let newest = is_held.map_or_else(|| kin.published.newest(), |newest| Some(newest.id));
+        let find = |id| kin.published.get(id).filter(|held| !held.is_given_up());
+        let mut scan = family.scan(&Handed::new(newest, &find), Opened { away: kin.away, ..opened });
         kin.away = !scan.has_base && scan.fresh.is_empty();
         kin.packs |= scan.fresh.iter().any(|held| held.gz);
         let followed = &self.outlet.counters().followed;
@@ -445,7 +446,7 @@ impl Opener {
             // Well before the wait is over, should no event tell.
             self.about_again = Some(until - ABOUT_WAIT / 5);
         }
-        kin.published.extend(fresh.iter().map(Published::of));
+        kin.published.add(&fresh);
         kin.newest = fresh.last().cloned();
         kin.again = false;
         self.outlet.counters().followed.generation(Generation::Opened, fresh.len() as u64);

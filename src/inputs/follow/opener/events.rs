@@ -326,10 +326,8 @@ impl Opener {
     fn closed(&self, folder: &Path, name: &str) {
         let Ok(look) = identity::look_at(&folder.join(name)) else { return };
         let kin = self.folders.get(folder).into_iter().flat_map(|folder| folder.families.values());
-        for one in kin.flat_map(|kin| &kin.published).filter(|one| one.id == look.id) {
-            if let Some(held) = one.held.upgrade() {
-                held.closed.store(true, Ordering::Release);
-            }
+        for held in kin.filter_map(|kin| kin.published.get(look.id)) {
+            held.closed.store(true, Ordering::Release);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A watched folder, its families, and what was handed out of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -37,16 +37,66 @@ impl Folder {
 }
 
 /// A generation that was handed out.
-pub(super) struct Published {
-    pub(super) id: FileId,
-    pub(super) held: Weak<Held>,
+struct One {
+    held: Weak<Held>,
+    /// Its place in the order in which they were.
+    number: u64,
     /// For its memory to be freed by the thread that allocated it: see `FREED_AT_ONCE`.
     _path: Arc<Path>,
 }
 
+/// The generations that were handed out and are still held, by who they are. With a dead sink they are thousands, of which a
+/// rotation asks for one or two.
+#[derive(Default)]
+pub(super) struct Published {
+    all: HashMap<FileId, One>,
+    /// With so many, those that are not held any more are removed: twice as many as were left then, so that each one that is
+    /// added pays for a step of that.
+    sweep_at: usize,
+    /// So many were, in all.
+    count: u64,
+}
+
 impl Published {
-    pub(super) fn of(held: &Arc<Held>) -> Published {
-        Published { id: held.id, held: Arc::downgrade(held), _path: Arc::clone(&held.path) }
+    const SWEEP_MIN: usize = 16;
+
+    pub(super) fn add(&mut self, generations: &[Arc<Held>]) {
+        if self.all.len() + generations.len() > self.sweep_at {
+            self.sweep();
+            self.sweep_at = self.sweep_at.max(2 * (self.all.len() + generations.len()));
+        }
+        self.all.extend(generations.iter().map(|held| {
+            self.count += 1;
+            let one = One { held: Arc::downgrade(held), number: self.count, _path: Arc::clone(&held.path) };
+            (held.id, one)
+        }));
+    }
+
+    /// Lets go of the memory of what is not held any more.
+    pub(super) fn sweep(&mut self) {
+        self.all.retain(|_, one| one.held.strong_count() > 0);
+        self.all.shrink_to(2 * self.all.len());
+        self.sweep_at = Self::SWEEP_MIN.max(2 * self.all.len());
+    }
+
+    /// Who that is, if it is held. One that was let go of is nobody: its inode may be another file's.
+    pub(super) fn get(&self, id: FileId) -> Option<Arc<Held>> {
+        self.all.get(&id).and_then(|one| one.held.upgrade())
+    }
+
+    pub(super) fn has(&self, id: FileId) -> bool {
+        self.all.get(&id).is_some_and(|one| one.held.strong_count() > 0)
+    }
+
+    /// The newest of those that were not given up. (Walks through all.)
+    pub(super) fn newest(&self) -> Option<FileId> {
+        let held = self.all.values().filter_map(|one| Some((one.number, one.held.upgrade()?)));
+        let newest = held.filter(|(_, held)| !held.is_given_up()).max_by_key(|(number, _)| *number);
+        newest.map(|(_, held)| held.id)
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Published::default();
     }
 }
 
@@ -55,7 +105,7 @@ pub(super) struct Kin {
     pub(super) family: Family,
     pub(super) chain: Option<u64>,
     pub(super) newest: Option<Arc<Held>>,
-    pub(super) published: Vec<Published>,
+    pub(super) published: Published,
     pub(super) about: Option<About>,
     /// What is known of it is all there is to know.
     pub(super) named: bool,
@@ -111,7 +161,7 @@ impl Kin {
             family: family.clone(),
             chain: None,
             newest: None,
-            published: Vec::new(),
+            published: Published::default(),
             about: None,
             named: false,
             standing: None,
@@ -124,5 +174,43 @@ impl Kin {
             packs: false,
             listed: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::inputs::follow::generations;
+
+    #[test]
+    fn what_was_handed_out_is_known_while_it_is_held_and_is_not_walked_through_each_time() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let make = |n: usize| {
+            let path = dir.path().join(n.to_string());
+            fs::write(&path, "").expect("written");
+            generations::open(&path).expect("opens")
+        };
+        let mut published = Published::default();
+        let mut held: Vec<Arc<Held>> = Vec::new();
+        let (mut sweeps, mut before) = (0, 0);
+        for n in 0..200 {
+            held.push(make(n));
+            published.add(&held[n..]);
+            sweeps += usize::from(published.sweep_at != before);
+            before = published.sweep_at;
+        }
+        assert!(sweeps <= 6, "{sweeps} walks for 200 generations");
+        assert!(held.iter().all(|held| published.has(held.id) && published.get(held.id).is_some()));
+        let gone: Vec<FileId> = held.drain(..190).map(|held| held.id).collect();
+        assert!(!gone.iter().any(|id| published.has(*id) || published.get(*id).is_some()));
+        for n in 200..500 {
+            published.add(&[make(n)]);
+        }
+        assert!(published.all.len() <= 2 * Published::SWEEP_MIN.max(held.len() + 1), "{}", published.all.len());
+        assert!(held.iter().all(|held| published.has(held.id)));
+        published.sweep();
+        assert_eq!(published.all.len(), held.len());
     }
 }

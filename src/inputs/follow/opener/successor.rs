@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use super::Opener;
 use super::events::Told;
+use super::kin::Kin;
 use crate::inputs::follow::chain::Notes;
 use crate::inputs::follow::generations::{self, Family, Opened};
-use crate::inputs::follow::identity::FileId;
 use crate::inputs::follow::{clock, held};
 
 /// How long a rotation has to come to its end before its names are looked at.
@@ -39,8 +39,6 @@ impl Opener {
         let usual = kin.chain.is_some() && !kin.left && !kin.link && !kin.again;
         // A date in a name does not say how many came after it.
         let named = created == 1 || !family.dated;
-        kin.published.retain(|one| one.held.strong_count() > 0);
-        let known: Vec<FileId> = kin.published.iter().map(|one| one.id).collect();
         if !holds || !settled || !usual || !named || held::are_used_up() || self.waiting.contains_key(&path) {
             return Err(opened);
         }
@@ -49,7 +47,10 @@ impl Opener {
             // Compressed, or gone.
             let Ok(held) = held else { return Err(opened) };
             // A second name of one that is known, or one that has shifted.
-            if known.contains(&held.id) || opened.certain.iter().any(|certain| certain.id == held.id) {
+            let is_known = |kin: &mut Kin| kin.published.has(held.id);
+            if self.kin_of(&family.folder, &family.base).is_some_and(is_known)
+                || opened.certain.iter().any(|certain| certain.id == held.id)
+            {
                 return Err(opened);
             }
             // If names shifted before it was open, it may be another one; that is told by then. (The base is whatever it is

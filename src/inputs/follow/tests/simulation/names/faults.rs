@@ -85,6 +85,23 @@ fn a_compressed_generation_that_is_begun_a_second_time_stands_in_for_one_lost_on
 }
 
 #[test]
+fn a_chain_holds_so_many_deleted_files_however_small_and_gives_the_oldest_up() {
+    let mut stage = one_file(&["1"]);
+    assert_eq!(stage.seconds(1), ["1"]);
+    stage.life().keeper.set_limits(1 << 20, 3);
+    for line in ["2", "3", "4", "5", "6", "7", "8", "9"] {
+        stage.remove("x.log");
+        stage.put("x.log", &[line]);
+        stage.opens(1);
+        stage.keep();
+    }
+    assert_eq!((stage.generations(Generation::GivenUp), stage.lost_bytes(LostBytes::GivenUp)), (4, 8));
+    assert_eq!(stage.seconds(5), ["6", "7", "8", "9"]);
+    stage.keep();
+    assert_eq!((stage.generations(Generation::GivenUp), stage.generations(Generation::Lost)), (4, 0));
+}
+
+#[test]
 fn what_comes_late_while_a_file_can_not_be_read_again_does_not_take_its_place() {
     let mut stage = one_file(&["1"]);
     assert_eq!(stage.seconds(1), ["1"]);
