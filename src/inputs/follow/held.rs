@@ -197,7 +197,9 @@ impl Held {
         let mut state = self.lock();
         match &*state {
             State::Open(file) => return Ok(Arc::clone(file)),
-            State::GivenUp(_) => return Err(io::Error::other("given up to stay within held_deleted_max, or gone")),
+            State::GivenUp(_) => {
+                return Err(io::Error::other("given up to stay within the limits of deleted files, or gone"));
+            }
             State::Parked(_) => {}
         }
         match self.find() {

@@ -10,6 +10,7 @@
 //! A chain that rests costs one look at a flag. The keeper is a thread of its own, since the opener must not wait and
 //! the readers do: with a dead sink its figures are the only ones that are true.
 
+use std::rc::Rc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ const HELD_DELETED_MAX: u64 = 8 << 30;
 /// Deleted files that one chain holds, at most. One costs a descriptor and some 2 KiB: half a KiB is ours, the rest the kernel's
 /// (the open file, its inode and its name), which `memory` does not cover, but a memory limit of the service or container
 /// does. So a chain of tiny generations has 32 MiB of that, and a quarter of the descriptors of `LimitNOFILE=65536`, before the
-/// disk's limit is met.
+/// disk's limit is met. (Of one that was given up while its reader is held up by a sink, our half KiB stays until that goes on.)
 const CHAIN_MAX: usize = 16 << 10;
 /// For so long after something was given up the health check says so.
 const GIVEN_UP_SHOWN: Duration = Duration::from_secs(60);
@@ -82,7 +83,9 @@ struct Danger {
 
 /// A deleted file that is held.
 struct Deleted {
-    held: Arc<Held>,
+    /// What its chain holds, oldest first, and its place in it.
+    all: Rc<[Arc<Held>]>,
+    at: usize,
     /// On the disk.
     bytes: u64,
     standing: Arc<Standing>,
@@ -138,22 +141,21 @@ impl Keeper {
             {
                 continue;
             }
-            let held = standing.held();
-            open += (held.len() as u64).saturating_sub(1);
-            self.measure(&standing, &held, now);
+            let all: Rc<[Arc<Held>]> = standing.held().into();
+            open += (all.len() as u64).saturating_sub(1);
+            self.measure(&standing, &all, now);
             let (mut number, first) = (0, deleted.len());
-            for held in held {
+            for (at, held) in all.iter().enumerate() {
                 number = held.number.max(number);
                 if let Ok(look) = held.look()
                     && look.links == 0
                 {
-                    deleted.push(Deleted { held, bytes: look.disk, standing: Arc::clone(&standing), number });
+                    let (all, standing) = (Rc::clone(&all), Arc::clone(&standing));
+                    deleted.push(Deleted { all, at, bytes: look.disk, standing, number });
                 }
             }
             let over = (deleted.len() - first).saturating_sub(self.chain_max);
-            for Deleted { held, standing, .. } in deleted.drain(first..first + over) {
-                self.give_up(&held, &standing, now);
-            }
+            deleted.drain(first..first + over).for_each(|deleted| self.give_up(&deleted, now));
             let left = Duration::from_millis(figures.horizon.load(Relaxed));
             near += u64::from(left < WARN);
             let aged = figures.age.load(Relaxed) >= AGED.as_millis() as u64;
@@ -241,18 +243,18 @@ impl Keeper {
         if let Some(first) = deleted.first()
             && self.limit.is_none()
         {
-            self.limit = first.held.disk_total().map(|total| (total / SHARE).min(HELD_DELETED_MAX));
+            self.limit = first.all[first.at].disk_total().map(|total| (total / SHARE).min(HELD_DELETED_MAX));
         }
         let limit = self.limit.unwrap_or(HELD_DELETED_MAX);
         self.followed().held_deleted_max.store(limit, Relaxed);
         if sum > limit {
             deleted.sort_by_key(|deleted| deleted.number);
-            for Deleted { held, bytes, standing, .. } in &deleted {
+            for oldest in &deleted {
                 if sum <= limit {
                     break;
                 }
-                sum -= bytes;
-                self.give_up(held, standing, now);
+                sum -= oldest.bytes;
+                self.give_up(oldest, now);
             }
         }
         self.followed().held_deleted.store(sum, Relaxed);
@@ -286,18 +288,20 @@ impl Keeper {
         }
     }
 
-    fn give_up(&mut self, held: &Arc<Held>, standing: &Standing, now: Instant) {
+    fn give_up(&mut self, deleted: &Deleted, now: Instant) {
+        let Deleted { all, at, standing, .. } = deleted;
+        let held = &all[*at];
         if !held.give_up() {
             return;
         }
         let size = held.size_given_up();
         // What was read is in memory; should that not be delivered, it can not be read again and is counted then.
         let place = standing.progress().and_then(|progress| progress.unread());
-        let all = standing.held();
         let unread = match place {
             Some(place) if Arc::ptr_eq(&place.held, held) => size.saturating_sub(place.offset),
-            // What is older than the file being read was read. (What came late to it is counted where it is read.)
-            Some(place) if position(&all, held) < position(&all, &place.held) => 0,
+            // What is older than the file being read was read. (What came late to it is counted where it is read.) If that was given
+            // up, so was all that is older; it need not be looked for, then.
+            Some(place) if !place.held.is_given_up() && Some(*at) < position(all, &place.held) => 0,
             _ => size,
         };
         if unread == 0 {

@@ -385,7 +385,7 @@ impl Opener {
             return;
         }
         let base_is_refused = refused.iter().any(|(path, _)| *path == family.path());
-        self.find_listed(&family, &met, &scan.fresh, base_is_refused);
+        self.forget_listed(&family, &met, &scan.fresh, base_is_refused);
         // A compressed file was not created under the base's name; one that can not be opened is said below.
         let mut opened = scan.fresh.iter().filter(|held| !held.gz).count() as u64;
         opened += u64::from(base_is_refused);

@@ -48,7 +48,8 @@ const SURE_LOOK: Duration = Duration::from_secs(60);
 /// An idle file that is to be closed to make room for others is at rest once its checkpoint is saved.
 const PARK_LOOK: Duration = Duration::from_secs(1);
 
-/// What the opener tells a reader. Its number of messages is bounded by the files that it may hold open.
+/// What the opener tells a reader. Its number of messages is bounded by the files that it may hold open; while a sink holds the
+/// reader up, those of files that were given up stay, some half a KiB each.
 pub enum News {
     /// A chain, or more generations of one that is there.
     Found {

@@ -130,14 +130,18 @@ impl Standing {
         self.metrics.inputs[usize::from(self.input)].followed.generation(Generation::Completed, u64::from(first));
     }
 
-    /// What is held of it, oldest first.
+    /// What is held of it, oldest first, without what was given up: a reader that a sink holds up keeps that for long.
     pub fn held(&self) -> Vec<Arc<Held>> {
         let mut generations = lock(&self.generations);
         let Generations { all, spare } = &mut *generations;
         std::mem::swap(&mut *lock(&self.added), spare);
         all.extend(spare.drain(..));
-        all.retain(|held| held.strong_count() > 0);
-        all.iter().filter_map(Weak::upgrade).collect()
+        let mut held = Vec::with_capacity(all.len());
+        all.retain(|one| {
+            held.extend(one.upgrade().filter(|held| !held.is_given_up()));
+            held.last().is_some_and(|last| std::ptr::eq(Arc::as_ptr(last), one.as_ptr()))
+        });
+        held
     }
 
     /// The writer's limits.

@@ -283,7 +283,7 @@ impl Chain {
             outlet.counters().followed.generation(Generation::GivenUp, 1);
             self.standing.lost(0, LostBytes::GivenUp, lost);
             let path = held.path.display();
-            tracing::error!(key = self.key, %path, bytes_lost = lost, "what came late to a deleted file is lost, for that was given up; see held_deleted_max");
+            tracing::error!(key = self.key, %path, bytes_lost = lost, "what came late to a deleted file is lost, for that was given up to stay within the limits of deleted files; see held_deleted_max");
         }
     }
 

@@ -125,8 +125,8 @@ impl Opener {
             watcher.remove(watch);
         }
         self.count_unseen(folder.families.values().filter(|kin| kin.chain.is_none()));
-        let listed = folder.families.values_mut().filter_map(|kin| kin.listed.take().map(|_| kin.family.path()));
-        listed.for_each(|path| self.count_listed(&path));
+        let listed = folder.families.values_mut().filter_map(|kin| Some((kin.family.path(), kin.listed.take()?)));
+        listed.for_each(|(path, listed)| self.count_listed(&path, listed));
         if self.layout.ends_with_folder() {
             for chain in folder.families.values().filter_map(|kin| kin.chain) {
                 self.owners.remove(&chain);

@@ -72,9 +72,9 @@ impl Published {
         }));
     }
 
-    /// Lets go of the memory of what is not held any more.
+    /// Lets go of the memory of what is not held any more, or was given up.
     pub(super) fn sweep(&mut self) {
-        self.all.retain(|_, one| one.held.strong_count() > 0);
+        self.all.retain(|_, one| one.held.upgrade().is_some_and(|held| !held.is_given_up()));
         self.all.shrink_to(2 * self.all.len());
         self.sweep_at = Self::SWEEP_MIN.max(2 * self.all.len());
     }

@@ -11,6 +11,7 @@ use super::Opener;
 use super::kin::Kin;
 use crate::inputs::follow::chain::First;
 use crate::inputs::follow::generations::{Family, Held};
+use crate::inputs::follow::identity::FileId;
 use crate::inputs::follow::layout::Known;
 use crate::inputs::follow::{clock, held, identity};
 use crate::log::Limited;
@@ -37,15 +38,20 @@ impl Opener {
     /// What the kernel tells of is counted by that ([`Opener::count_gaps`]). What only a look at the folder has met is not, so
     /// it is remembered who that is.
     fn note_listed(&mut self, family: &Family) {
-        let is_passed_over = self.tail && (self.first_listing || self.was_there);
-        let is_new = |kin: &mut Kin| kin.newest.is_none() && kin.listed.is_none() && !kin.link;
+        let was_there = self.waiting.get(&family.path()).map_or(self.was_there, |(_, was_there)| *was_there);
+        let is_passed_over = self.tail && (self.first_listing || was_there);
+        let is_new =
+            |kin: &mut Kin| kin.newest.is_none() && kin.listed.is_none() && !kin.link && kin.created <= kin.opened;
         if is_passed_over || !self.kin_of(&family.folder, &family.base).is_some_and(is_new) {
             return;
         }
-        if self.told_of(family) > 0 || matches!(self.layout.about(family), Known::Leave) {
+        // Before it is asked what was told, so that one which takes the name meanwhile is not this one.
+        let listed = identity::id_of(&family.path());
+        // Where all is read once nobody counts by that.
+        let is_told = !self.outlet.once && self.told_of(family) > 0;
+        if is_told || matches!(self.layout.about(family), Known::Leave) {
             return;
         }
-        let listed = identity::id_of(&family.path());
         if let Some(kin) = self.kin_of(&family.folder, &family.base) {
             kin.listed = listed;
         }
@@ -53,7 +59,7 @@ impl Opener {
 
     /// A look at a family that waited `met` these, of which those that are `fresh` are to be read, oldest first: the one that was
     /// listed is not missing if it is among them, or has its name and is `refused`.
-    pub(super) fn find_listed(&mut self, family: &Family, met: &[Arc<Held>], fresh: &[Arc<Held>], refused: bool) {
+    pub(super) fn forget_listed(&mut self, family: &Family, met: &[Arc<Held>], fresh: &[Arc<Held>], refused: bool) {
         let Some(listed) = self.kin_of(&family.folder, &family.base).and_then(|kin| kin.listed) else { return };
         let of = |held: &Arc<Held>| held.id == listed;
         // Of those that a glob does not match only what follows a checkpoint's place is read.
@@ -68,9 +74,16 @@ impl Opener {
         }
     }
 
-    /// A file that only a look at the folder had met, and that waited, is gone: nobody knows what was in it.
-    pub(super) fn count_listed(&self, path: &Path) {
+    /// A file that only a look at the folder had met, and that waited, is gone: nobody knows what was in it. If it was not renamed
+    /// to another family's name, or had two names, of which one is still waited for.
+    pub(super) fn count_listed(&self, path: &Path, listed: FileId) {
         static SAID: Limited = Limited::new(1);
+        let families = self.folders.values().flat_map(|folder| folder.families.values());
+        // Its own does not read it, or that would be forgotten already ([`Opener::forget_listed`]).
+        let mut others = families.filter(|kin| kin.family.path() != path);
+        if others.any(|kin| kin.published.has(listed) || kin.listed == Some(listed)) {
+            return;
+        }
         self.outlet.counters().followed.watch(Watching::GapPossible, 1);
         if let Some(left_out) = SAID.allow(&self.input) {
             tracing::warn!(
@@ -118,9 +131,9 @@ impl Opener {
         for (folder, base) in looked_at.keys() {
             let path = folder.join(base);
             if !self.waiting.contains_key(&path)
-                && self.kin_of(folder, base).is_some_and(|kin| kin.listed.take().is_some())
+                && let Some(listed) = self.kin_of(folder, base).and_then(|kin| kin.listed.take())
             {
-                self.count_listed(&path);
+                self.count_listed(&path, listed);
             }
         }
         self.count_gaps(looked_at);
