@@ -149,6 +149,27 @@ fn a_container_that_is_restarted_renamed_and_stopped_in_a_line_keeps_its_lines_a
 }
 
 #[test]
+fn a_container_that_is_restarted_while_it_runs_ends_its_line_and_begins_anew() {
+    let Some(engine) = Engine::find() else { return };
+    let dir = folder();
+    let name = unique("again");
+    let mut node = node(dir.path(), &config(dir.path(), &engine, &name, "")).start();
+    let out = dir.path().join("out.ndjson");
+    let script = "echo '{\"seq\":1}'; printf '{\"seq\":2'; exec sleep 1000";
+    let container = engine.run(&name, &[], &["sh", "-c", script]);
+    node.wait_for("the first line", |_| line_count(&out) >= 1);
+    engine.docker(&["restart", "--time", "0", &container.id]);
+    node.wait_for("the line that the restart cut, and the first one after it", |_| line_count(&out) >= 3);
+    engine.docker(&["rm", "-f", &container.id]);
+    node.stop_well();
+    let text = std::fs::read_to_string(&out).expect("readable");
+    let is_half = |line: &str| line.contains("{\\\"seq\\\":2");
+    let order: Vec<bool> = text.lines().take(3).map(is_half).collect();
+    assert_eq!(order, [false, true, false], "{text}");
+    assert!(text.lines().nth(2).is_some_and(|line| line.contains("\"seq\":1,")), "{text}");
+}
+
+#[test]
 fn a_container_that_is_renamed_while_it_runs_has_its_new_name_from_then_on_and_its_old_attributes() {
     let Some(engine) = Engine::find() else { return };
     let dir = folder();
@@ -176,7 +197,8 @@ fn a_container_that_is_renamed_while_it_runs_has_its_new_name_from_then_on_and_i
 fn a_container_that_is_removed_while_its_lines_are_unread_leaves_them_all() {
     let Some(engine) = Engine::find() else { return };
     let dir = folder();
-    let (name, lines) = (unique("removed"), lines());
+    // 100 MB as the engine writes them.
+    let (name, lines) = (unique("removed"), lines() * 3 / 2);
     let mut node = node(dir.path(), &config(dir.path(), &engine, &name, "")).start();
     node.wait_for("readiness", |node| node.get("/ready").is_some_and(|(status, _)| status == 200));
     let script = "echo '{\"seq\":0}'; sleep 5; awk \"$0\"";
