@@ -98,6 +98,11 @@ fn position(all: &[Arc<Held>], held: &Arc<Held>) -> Option<usize> {
     all.iter().position(|one| Arc::ptr_eq(one, held))
 }
 
+/// Whether it is older than another one of its chain, which may have been opened since, or given up at an earlier look.
+fn is_older(Deleted { all, at, number, .. }: &Deleted, other: &Arc<Held>) -> bool {
+    position(all, other).map_or(*number < other.number, |other| *at < other)
+}
+
 impl Keeper {
     /// A keeper of these chains; `limit` is for bytes of deleted files.
     pub fn new(outlet: Outlet, input: &str, chains: Arc<Chains>, limit: Option<u64>) -> Keeper {
@@ -299,9 +304,8 @@ impl Keeper {
         let place = standing.progress().and_then(|progress| progress.unread());
         let unread = match place {
             Some(place) if Arc::ptr_eq(&place.held, held) => size.saturating_sub(place.offset),
-            // What is older than the file being read was read. (What came late to it is counted where it is read.) If that was given
-            // up, so was all that is older; it need not be looked for, then.
-            Some(place) if !place.held.is_given_up() && Some(*at) < position(all, &place.held) => 0,
+            // What is older than the file being read was read. (What came late to it is counted where it is read.)
+            Some(place) if is_older(deleted, &place.held) => 0,
             _ => size,
         };
         if unread == 0 {

@@ -126,7 +126,8 @@ impl Opener {
         }
         self.count_unseen(folder.families.values().filter(|kin| kin.chain.is_none()));
         let listed = folder.families.values_mut().filter_map(|kin| Some((kin.family.path(), kin.listed.take()?)));
-        listed.for_each(|(path, listed)| self.count_listed(&path, listed));
+        let gone = listed.collect();
+        self.count_listed(gone, &folder.families);
         if self.layout.ends_with_folder() {
             for chain in folder.families.values().filter_map(|kin| kin.chain) {
                 self.owners.remove(&chain);

@@ -72,9 +72,9 @@ impl Published {
         }));
     }
 
-    /// Lets go of the memory of what is not held any more, or was given up.
+    /// Lets go of the memory of what is not held any more.
     pub(super) fn sweep(&mut self) {
-        self.all.retain(|_, one| one.held.upgrade().is_some_and(|held| !held.is_given_up()));
+        self.all.retain(|_, one| one.held.strong_count() > 0);
         self.all.shrink_to(2 * self.all.len());
         self.sweep_at = Self::SWEEP_MIN.max(2 * self.all.len());
     }
@@ -86,6 +86,11 @@ impl Published {
 
     pub(super) fn has(&self, id: FileId) -> bool {
         self.all.get(&id).is_some_and(|one| one.held.strong_count() > 0)
+    }
+
+    /// Who they are.
+    pub(super) fn ids(&self) -> impl Iterator<Item = FileId> {
+        self.all.iter().filter(|(_, one)| one.held.strong_count() > 0).map(|(id, _)| *id)
     }
 
     /// The newest of those that were not given up. (Walks through all.)

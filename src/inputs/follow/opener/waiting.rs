@@ -1,8 +1,8 @@
 //! Families that wait for a descriptor: where there are more files than `LimitNOFILE` allows. Who waits for [`WAITED`] is a
 //! health check: all that is open has something to read, or is not delivered.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
@@ -74,24 +74,33 @@ impl Opener {
         }
     }
 
-    /// A file that only a look at the folder had met, and that waited, is gone: nobody knows what was in it. If it was not renamed
-    /// to another family's name, or had two names, of which one is still waited for.
-    pub(super) fn count_listed(&self, path: &Path, listed: FileId) {
+    /// Files that only a look at the folder had met, and that waited, are gone: nobody knows what was in them. But for those that
+    /// came to another family's name, here or in `more`, or have one that still waits.
+    pub(super) fn count_listed(&self, gone: Vec<(PathBuf, FileId)>, more: &BTreeMap<String, Kin>) {
         static SAID: Limited = Limited::new(1);
-        let families = self.folders.values().flat_map(|folder| folder.families.values());
-        // Its own does not read it, or that would be forgotten already ([`Opener::forget_listed`]).
-        let mut others = families.filter(|kin| kin.family.path() != path);
-        if others.any(|kin| kin.published.has(listed) || kin.listed == Some(listed)) {
+        let mut missing: HashMap<FileId, PathBuf> = gone.into_iter().map(|(path, listed)| (listed, path)).collect();
+        if missing.is_empty() {
             return;
         }
-        self.outlet.counters().followed.watch(Watching::GapPossible, 1);
-        if let Some(left_out) = SAID.allow(&self.input) {
-            tracing::warn!(
-                input = self.input,
-                path = %path.display(),
-                left_out,
-                "a file went while its name waited for a descriptor: what was in it is not known; raise LimitNOFILE (systemd) or --ulimit nofile (Docker)"
-            );
+        for kin in self.folders.values().flat_map(|folder| folder.families.values()).chain(more.values()) {
+            kin.listed.iter().for_each(|listed| drop(missing.remove(listed)));
+            for id in kin.published.ids() {
+                // Its own family does not read it, or that would be forgotten already ([`Opener::forget_listed`]).
+                if missing.get(&id).is_some_and(|path| *path != kin.family.path()) {
+                    missing.remove(&id);
+                }
+            }
+        }
+        self.outlet.counters().followed.watch(Watching::GapPossible, missing.len() as u64);
+        for path in missing.values() {
+            if let Some(left_out) = SAID.allow(&self.input) {
+                tracing::warn!(
+                    input = self.input,
+                    path = %path.display(),
+                    left_out,
+                    "a file went while its name waited for a descriptor: what was in it is not known; raise LimitNOFILE (systemd) or --ulimit nofile (Docker)"
+                );
+            }
         }
     }
 
@@ -128,14 +137,16 @@ impl Opener {
         }
         self.was_there = false;
         // What came and went while it waited is not there any more.
+        let mut gone = Vec::new();
         for (folder, base) in looked_at.keys() {
             let path = folder.join(base);
             if !self.waiting.contains_key(&path)
                 && let Some(listed) = self.kin_of(folder, base).and_then(|kin| kin.listed.take())
             {
-                self.count_listed(&path, listed);
+                gone.push((path, listed));
             }
         }
+        self.count_listed(gone, &BTreeMap::new());
         self.count_gaps(looked_at);
         self.tell_waiting();
     }
