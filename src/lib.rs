@@ -29,6 +29,7 @@ pub mod admin; // /live /ready /health /metrics
 pub mod config; // the whole file -> Config: every mistake at once
 pub mod disk_log; // the disk log as the configuration wants it
 pub mod handover; // listening sockets from one process to the next
+pub mod lock; // of a folder that only one works in
 pub mod log; // the own log on standard error
 pub mod profile; // the users that it runs as, for errors
 pub mod run; // the only wiring

@@ -23,6 +23,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("settings", &["profile"]),
     ("workers", &[]),
     ("backoff", &[]),
+    ("lock", &[]),
     ("log", &[]),
     ("healthcheck", &[]),
     ("service", &[]),
@@ -48,12 +49,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "dead_letters",
             "workers",
             "backoff",
+            "lock",
             "log",
         ],
     ),
     ("sinks", &["record", "record_id", "batch", "budget", "metrics", "settings", "codec", "backoff", "log"]),
-    ("buffer", &["log", "workers", "sync"]),
-    ("dead_letters", &["batch", "budget", "metrics", "codec", "buffer", "log"]),
+    ("buffer", &["lock", "log", "workers", "sync"]),
+    ("dead_letters", &["batch", "budget", "metrics", "codec", "buffer", "lock", "log"]),
     (
         "delivery",
         &[

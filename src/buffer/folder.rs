@@ -6,10 +6,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock, fstatvfs};
+use rustix::fs::fstatvfs;
 
 use super::Settings;
 use super::io::{Disk, Io as _};
+use crate::lock;
 
 /// The file that is locked.
 const LOCK: &str = "LOCK";
@@ -24,24 +25,20 @@ pub fn take(dir: &Path) -> io::Result<OwnedFd> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file: File = options.open(dir.join(LOCK)).map_err(said)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut pid = String::new();
-            let _ = (&mut file).take(16).read_to_string(&mut pid);
-            let text = if pid.trim() == std::process::id().to_string() {
-                let shown = dir.display();
-                format!("disk log {shown}: this process still writes to it: its disk is slow or dead; try again later")
-            } else {
-                format!(
-                    "disk log {}: another longshore (pid {}) uses it; stop that one, or set another [node] data_dir",
-                    dir.display(),
-                    pid.trim()
-                )
-            };
-            return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
-        }
-        Err(error) => return Err(said(error.into())),
+    if !lock::take(&file).map_err(said)? {
+        let mut pid = String::new();
+        let _ = (&mut file).take(16).read_to_string(&mut pid);
+        let text = if pid.trim() == std::process::id().to_string() {
+            let shown = dir.display();
+            format!("disk log {shown}: this process still writes to it: its disk is slow or dead; try again later")
+        } else {
+            format!(
+                "disk log {}: another longshore (pid {}) uses it; stop that one, or set another [node] data_dir",
+                dir.display(),
+                pid.trim()
+            )
+        };
+        return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
     }
     // Who it is, for the message above. A full disk does not keep the log from starting.
     let _ = file.set_len(0).and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));

@@ -16,10 +16,10 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
 use crate::buffer::Lsn;
+use crate::lock;
 
 const FILE: &str = "SENT";
 const LOCK: &str = "SENT.lock";
@@ -109,13 +109,11 @@ impl Marks {
     pub fn lock(dir: &Path) -> io::Result<File> {
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).mode(0o600).open(dir.join(LOCK))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(io::Error::new(io::ErrorKind::WouldBlock, "another replay of these dead letters is under way"))
-            }
-            Err(error) => Err(error.into()),
+        if !lock::take(&file)? {
+            let message = "another replay of these dead letters is under way";
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
         }
+        Ok(file)
     }
 }
 

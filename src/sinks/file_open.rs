@@ -424,6 +424,13 @@ enum OpenError {
     Locked,
 }
 
+impl Drop for Files {
+    /// Whoever comes next gets the locks at once, though a sync, or a process that is being started, has descriptors still.
+    fn drop(&mut self) {
+        self.close_all();
+    }
+}
+
 impl From<Errno> for OpenError {
     fn from(error: Errno) -> OpenError {
         OpenError::Os(error)
@@ -475,4 +482,22 @@ fn explain(path: &Path, what: &str, error: &io::Error) -> io::Error {
         _ => String::new(),
     };
     io::Error::new(error.kind(), format!("{}: {what}: {error}{who}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_next_has_the_locks_though_somebody_still_has_descriptors() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let files = || Files::new(dir.path(), Packing::Plain, Rotate::default(), false);
+        let (mut first, mut other) = (files(), files());
+        first.touch("out", Timestamp(0)).expect("opened");
+        assert!(matches!(other.try_open("out", Timestamp(0)), Err(OpenError::Locked)));
+        let synced: Vec<Arc<File>> = first.open.values().map(|open| Arc::clone(&open.file)).collect();
+        drop(first);
+        other.touch("out", Timestamp(0)).expect("free");
+        assert_eq!(synced.len(), 1);
+    }
 }

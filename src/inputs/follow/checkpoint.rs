@@ -21,8 +21,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
-
 pub use super::stored::{CopiesKnown, Entry, Key, Place, Saved};
 use super::{clock, disk, progress::Progress, stored};
 use crate::metrics::{Health, Metrics};
@@ -119,9 +117,7 @@ impl std::fmt::Debug for Checkpoints {
 impl Checkpoints {
     /// Whether another longshore works in this folder.
     pub fn is_locked(data_dir: &Path) -> bool {
-        File::open(data_dir.join("lock")).is_ok_and(|file| {
-            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK)
-        })
+        File::open(data_dir.join("lock")).is_ok_and(|file| crate::lock::is_taken(&file))
     }
 
     /// Creates (0700) and locks the folder and reads what is there. `sync` is called before each save.

@@ -4,12 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
-
-/// How long a start waits for the folder's lock: `longshore audit` holds it for a moment, to see whether a node runs.
-const LOCK_WAIT: Duration = Duration::from_millis(200);
+use crate::lock;
 
 /// Takes the folder.
 ///
@@ -21,28 +17,15 @@ pub(super) fn take(folder: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let mut file =
         options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(named)?;
-    let until = Instant::now() + LOCK_WAIT;
-    let locked = loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < until => {
-                std::thread::sleep(LOCK_WAIT / 20);
-            }
-            locked => break locked,
-        }
-    };
-    match locked {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut pid = String::new();
-            let _ = (&file).take(32).read_to_string(&mut pid);
-            let message = format!(
-                "data folder {} is already used by another longshore (pid {}); stop it, or give this one its own [node] data_dir",
-                folder.display(),
-                pid.trim()
-            );
-            return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
-        }
-        Err(error) => return Err(named(error.into())),
+    if !lock::take(&file).map_err(named)? {
+        let mut pid = String::new();
+        let _ = (&file).take(32).read_to_string(&mut pid);
+        let message = format!(
+            "data folder {} is already used by another longshore (pid {}); stop it, or give this one its own [node] data_dir",
+            folder.display(),
+            pid.trim()
+        );
+        return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
     }
     // For people only: the lock is what counts.
     let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
