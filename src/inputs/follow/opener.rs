@@ -450,11 +450,10 @@ impl Opener {
         kin.newest = fresh.last().cloned();
         kin.again = false;
         self.outlet.counters().followed.generation(Generation::Opened, fresh.len() as u64);
-        if let Some(standing) = &kin.standing {
+        if let (Some(chain), Some(standing)) = (kin.chain, &kin.standing) {
+            let standing = Arc::clone(standing);
             standing.add(&fresh);
-        }
-        if let Some(chain) = kin.chain {
-            self.send(chain, News::More { chain, generations: fresh });
+            self.hand(chain, &standing, fresh);
             return;
         }
         let chain = self.next_chain;
@@ -516,6 +515,13 @@ impl Opener {
     fn ended(&self) -> Vec<u64> {
         let lines = self.lines.iter();
         lines.flat_map(|line| std::mem::take(&mut *line.ended.lock().unwrap_or_else(PoisonError::into_inner))).collect()
+    }
+
+    /// Hands generations to a chain's reader; none, if it has something to count.
+    fn hand(&self, chain: u64, standing: &Standing, generations: Vec<Arc<Held>>) {
+        if standing.hand(generations) {
+            self.send(chain, News::More { chain });
+        }
     }
 
     fn send(&self, chain: u64, news: News) {

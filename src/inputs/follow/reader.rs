@@ -21,12 +21,10 @@ use super::chain::{About, Chain, Context, Rules, Seed, Turn};
 use super::checkpoint::Checkpoints;
 use super::clock;
 use super::disk;
-use super::generations::Held;
 use super::held;
 use super::inotify::{self, Bell, Watcher};
 use super::progress::Progress;
 use super::source::Decoders;
-#[cfg(test)]
 use super::standing::Standing;
 use super::startup::Startup;
 use crate::inputs::Outlet;
@@ -48,24 +46,22 @@ const SURE_LOOK: Duration = Duration::from_secs(60);
 /// An idle file that is to be closed to make room for others is at rest once its checkpoint is saved.
 const PARK_LOOK: Duration = Duration::from_secs(1);
 
-/// What the opener tells a reader. Its number of messages is bounded by the files that it may hold open; while a sink holds the
-/// reader up, those of files that were given up stay, some half a KiB each.
+/// What the opener tells a reader. A sink may hold the reader up for days: of what happens again and again there is one message a
+/// chain at a time, and what it is about lies with the chain ([`Standing::take`]).
 pub enum News {
-    /// A chain, or more generations of one that is there.
+    /// A chain.
     Found {
         /// Number of the chain.
         chain: u64,
-        /// To start it with. For a chain that is there only the generations count.
+        /// To start it with.
         seed: Box<Seed>,
         /// Part of the first listing.
         first: bool,
     },
-    /// More generations.
+    /// More generations were handed to it, or there is something to count.
     More {
         /// Number of the chain.
         chain: u64,
-        /// Oldest first.
-        generations: Vec<Arc<Held>>,
     },
     /// Name, image, labels or tag changed.
     About {
@@ -315,9 +311,7 @@ impl Reader {
         while let Ok(news) = self.news.try_recv() {
             match news {
                 News::Found { chain, seed, first } => self.found(chain, *seed, first),
-                News::More { chain, generations } => {
-                    self.change(chain, |seat| seat.chain.push(generations));
-                }
+                News::More { chain } => self.change(chain, |seat| seat.chain.take_handed()),
                 News::About { chain, about } => self.change(chain, |seat| seat.chain.set_about(about)),
                 News::Gone { chain } => self.change(chain, |seat| seat.chain.set_gone()),
                 News::Listed => self.listed = true,

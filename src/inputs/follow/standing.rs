@@ -14,6 +14,8 @@ use crate::metrics::followed::{ChainFigures, Generation, LostBytes};
 
 /// Samples of (bytes written, when) that the age of a backlog is read from, at most.
 const SAMPLES_MAX: usize = 64;
+/// So many given-up generations may wait for a reader beside those that are not.
+const INBOX_SPARE: usize = 64;
 
 /// What a writer's rotation leaves: Docker's `max-size`, `max-file` and `compress`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,7 @@ pub struct Standing {
     generations: Mutex<Generations>,
     /// Those that were opened since: the opener never waits for somebody who looks through all of them.
     added: Mutex<Vec<Weak<Held>>>,
+    inbox: Mutex<Inbox>,
     space: Mutex<Option<Space>>,
     /// Generations that were created and could not be opened; the chain counts them as lost unless it meets their
     /// compressed copies. Below 0: so many copies were met before the kernel's word on their plain files was heard,
@@ -58,6 +61,16 @@ struct Generations {
     spare: Vec<Weak<Held>>,
 }
 
+/// What the opener has for the chain's reader, which a sink may hold up for days: of what is given up meanwhile no more stays
+/// here than there is that is not.
+#[derive(Debug, Default)]
+struct Inbox {
+    /// Oldest first.
+    generations: Vec<Arc<Held>>,
+    /// The reader was told that there is something, and has not come for it yet.
+    told: bool,
+}
+
 impl Standing {
     /// A chain of that input, whose checkpoint has that key.
     pub fn new(metrics: &Arc<Metrics>, input: u16, key: &str, name: &str) -> Arc<Standing> {
@@ -69,6 +82,7 @@ impl Standing {
             progress: OnceLock::new(),
             generations: Mutex::default(),
             added: Mutex::default(),
+            inbox: Mutex::default(),
             space: Mutex::default(),
             missing: AtomicI64::new(0),
             resting: AtomicBool::new(false),
@@ -97,6 +111,27 @@ impl Standing {
         added.extend(generations.iter().map(Arc::downgrade));
         drop(added);
         self.resting.store(false, Ordering::Release);
+    }
+
+    /// Generations for its reader, oldest first; none, if there is only something to count. Whether the reader is to be told: it
+    /// is once, until it comes for them.
+    pub fn hand(&self, generations: Vec<Arc<Held>>) -> bool {
+        let mut inbox = lock(&self.inbox);
+        inbox.generations.extend(generations);
+        !std::mem::replace(&mut inbox.told, true)
+    }
+
+    /// What was handed to its reader since.
+    pub fn take(&self) -> Vec<Arc<Held>> {
+        let mut inbox = lock(&self.inbox);
+        inbox.told = false;
+        std::mem::take(&mut inbox.generations)
+    }
+
+    /// So many lie there.
+    #[cfg(test)]
+    pub(super) fn handed(&self) -> usize {
+        lock(&self.inbox).generations.len()
     }
 
     /// An older generation was opened again: it lies before all that are held.
@@ -141,6 +176,14 @@ impl Standing {
             held.extend(one.upgrade().filter(|held| !held.is_given_up()));
             held.last().is_some_and(|last| std::ptr::eq(Arc::as_ptr(last), one.as_ptr()))
         });
+        drop(generations);
+        // So each one that is given up pays for a step of this, and the opener rarely meets somebody at it.
+        let mut inbox = lock(&self.inbox);
+        if inbox.generations.len() > 2 * held.len() + INBOX_SPARE {
+            inbox.generations.retain(|held| !held.is_given_up());
+            inbox.generations.shrink_to(2 * held.len());
+        }
+        drop(inbox);
         held
     }
 

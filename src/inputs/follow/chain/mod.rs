@@ -301,8 +301,9 @@ impl Chain {
         Some(self.queue.back().filter(|newest| !newest.is_given_up()).unwrap_or(&source.held))
     }
 
-    /// Newer generations were found.
-    pub fn push(&mut self, generations: Vec<Arc<Held>>) {
+    /// Newer generations may have been found.
+    pub fn take_handed(&mut self) {
+        let generations = self.standing.take();
         self.rotated |= !generations.is_empty();
         if !generations.is_empty() && !self.rules.docker {
             // It is renamed, not truncated.

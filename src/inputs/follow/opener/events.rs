@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use super::{Opener, RESCAN};
 use crate::inputs::follow::generations::{Family, Opened, base_of};
 use crate::inputs::follow::layout::Meaning;
-use crate::inputs::follow::reader::News;
 use crate::inputs::follow::standing::Standing;
 use crate::inputs::follow::{clock, identity};
 use crate::metrics::followed::Watching;
@@ -317,8 +316,8 @@ impl Opener {
     /// Wakes the chain: it counts what is missing once no compressed file can stand in for it.
     fn send_about_missing(&self, folder: &Path, name: &str) {
         let kin = self.folders.get(folder).and_then(|folder| folder.families.get(name));
-        if let Some(chain) = kin.and_then(|kin| kin.chain) {
-            self.send(chain, News::More { chain, generations: Vec::new() });
+        if let Some((chain, standing)) = kin.and_then(|kin| kin.chain.zip(kin.standing.as_ref())) {
+            self.hand(chain, standing, Vec::new());
         }
     }
 

@@ -163,10 +163,10 @@ impl Opener {
         }
         for kin in families.values_mut() {
             if !kin.link
-                && let Some(chain) = kin.chain
                 && kin.hand_missing()
+                && let Some((chain, standing)) = kin.chain.zip(kin.standing.as_ref())
             {
-                self.send(chain, News::More { chain, generations: Vec::new() });
+                self.hand(chain, standing, Vec::new());
             }
         }
     }

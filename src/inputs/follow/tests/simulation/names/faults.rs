@@ -102,6 +102,29 @@ fn a_chain_holds_so_many_deleted_files_however_small_and_gives_the_oldest_up() {
 }
 
 #[test]
+fn of_what_is_given_up_while_a_sink_holds_the_reader_up_little_stays() {
+    let mut stage = one_file(&["0"]);
+    assert_eq!(stage.seconds(1), ["0"]);
+    stage.life().keeper.set_limits(1 << 20, 3);
+    let handed = |stage: &mut Stage| stage.life().reader.standing(0).handed();
+    let mut most = 0;
+    for line in 1..=300 {
+        stage.remove("x.log");
+        stage.put("x.log", &[&line.to_string()]);
+        stage.opens(1);
+        stage.keep();
+        most = most.max(handed(&mut stage));
+    }
+    assert_eq!(stage.generations(Generation::GivenUp), 300 - 4);
+    // Twice as many as are not given up (the one that was read, three deleted ones, the newest), and 64.
+    assert!((64..=74).contains(&most), "{most}");
+    let told = stage.life().reader.standing(0).hand(Vec::new());
+    assert!(!told, "once is enough");
+    assert_eq!(stage.seconds(5), ["297", "298", "299", "300"]);
+    assert_eq!(handed(&mut stage), 0);
+}
+
+#[test]
 fn what_comes_late_while_a_file_can_not_be_read_again_does_not_take_its_place() {
     let mut stage = one_file(&["1"]);
     assert_eq!(stage.seconds(1), ["1"]);
