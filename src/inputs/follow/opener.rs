@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use super::chain::{About, First, Notes, Seed};
 use super::checkpoint::Checkpoints;
 use super::generations::{Family, Handed, Held, Opened};
+use super::identity::FileId;
 use super::inotify::{self, Bell, Watcher};
 use super::keeper::Chains;
 use super::layout::{Known, Layout, Meaning};
@@ -91,6 +92,9 @@ pub struct Opener {
     /// Families that wait until a descriptor is free, by their path, whether they were there at the start, and when that was
     /// tried last.
     waiting: BTreeMap<PathBuf, (Family, bool)>,
+    /// Files that nobody was told of, by the path that a family had them under when it began to wait for a descriptor: what is not
+    /// read by when that is looked at is missing.
+    listed: BTreeMap<PathBuf, FileId>,
     /// Families to be looked at once their rotation has come to its end, by their path, and when.
     later: BTreeMap<PathBuf, (Family, Instant)>,
     /// What is looked at was there at the start.
@@ -166,6 +170,7 @@ impl Opener {
             first_listing: true,
             first_chains: 0,
             waiting: BTreeMap::new(),
+            listed: BTreeMap::new(),
             later: BTreeMap::new(),
             was_there: false,
             waited: clock::now(),
@@ -347,7 +352,7 @@ impl Opener {
         kin.packs |= scan.fresh.iter().any(|held| held.gz);
         let followed = &self.outlet.counters().followed;
         followed.watch(Watching::TornScan, scan.torn);
-        let met = scan.fresh.clone();
+        let mut left_out: Vec<Arc<Held>> = Vec::new();
         // With a newest one that has lost its name the scan does not know where to end. A container's chain remembers what
         // it read. Of plain files it is what was made since. Of a compressed one nobody knows when that was, but it mostly has
         // the time of its plain one.
@@ -358,17 +363,17 @@ impl Opener {
                 true => held.look().is_ok_and(|look| look.mtime > changed.max(kin.seen)),
                 false => scan.met_known || held.id.btime > kin.seen,
             };
-            scan.fresh.retain(|held| *held.name == *family.base || is_newer(held));
+            left_out.extend(scan.fresh.extract_if(.., |held| *held.name != *family.base && !is_newer(held)));
             // An older one, whose writer went on beside the newest, has a late time, too: its chain knows what it reads.
             scan.fresh.iter().filter(|held| held.gz).for_each(|held| held.doubted.store(true, Relaxed));
         }
         let is_first = kin.newest.is_none();
         if is_first {
             // Rotated files that were there before their base are followed by themselves already.
-            scan.fresh.retain(|held| {
+            left_out.extend(scan.fresh.extract_if(.., |held| {
                 let itself = folder.families.get(&*held.name).filter(|_| *held.name != *family.base);
-                itself.and_then(|kin| kin.newest.as_ref()).is_none_or(|newest| newest.id != held.id)
-            });
+                itself.and_then(|kin| kin.newest.as_ref()).is_some_and(|newest| newest.id == held.id)
+            }));
         }
         // Of what comes and goes between two looks nobody is told; that the newest one is under none of its names says that it may be so.
         let passed_by = met_before && !scan.met_newest && !scan.fresh.is_empty();
@@ -385,7 +390,9 @@ impl Opener {
             return;
         }
         let base_is_refused = refused.iter().any(|(path, _)| *path == family.path());
-        self.forget_listed(&family, &met, &scan.fresh, base_is_refused);
+        if base_is_refused {
+            self.listed.remove(&family.path());
+        }
         // A compressed file was not created under the base's name; one that can not be opened is said below.
         let mut opened = scan.fresh.iter().filter(|held| !held.gz).count() as u64;
         opened += u64::from(base_is_refused);
@@ -401,8 +408,7 @@ impl Opener {
             if let Some(kin) = self.kin_of(&family.folder, &family.base) {
                 kin.seen = now;
             }
-            let is_left_out = |held: &&Arc<Held>| scan.fresh.iter().all(|fresh| fresh.id != held.id);
-            let left_out = met.iter().filter(is_left_out).filter_map(|held| held.look().ok());
+            let left_out = left_out.iter().filter_map(|held| held.look().ok());
             let left_out = left_out.map(|look| look.mtime).max().unwrap_or(0);
             let notes = Notes { stand_ins: told - opened, changed: scan.base_changed, left_out };
             self.publish(&family, scan.fresh, notes);
@@ -434,6 +440,7 @@ impl Opener {
         let (about, not_before) = match known {
             Known::Leave => {
                 kin.left = true;
+                self.listed.remove(&family.path());
                 return;
             }
             Known::Sure(about) => {
@@ -453,6 +460,7 @@ impl Opener {
         if let (Some(chain), Some(standing)) = (kin.chain, &kin.standing) {
             let standing = Arc::clone(standing);
             standing.add(&fresh);
+            self.forget_listed(&fresh);
             self.hand(chain, &standing, fresh);
             return;
         }
@@ -472,6 +480,9 @@ impl Opener {
         let first = if self.tail && was_there { First::Tail } else { self.layout.first(family) };
         self.owners.insert(chain, (family.folder.clone(), family.base.clone()));
         self.first_chains += usize::from(self.first_listing);
+        // Of those that a glob does not match only what follows a checkpoint's place is read.
+        let reads_older = saved.is_some() || first == First::Oldest;
+        self.forget_listed(&fresh[if reads_older { 0 } else { fresh.len().saturating_sub(1) }..]);
         let seed = Box::new(Seed {
             key,
             about,

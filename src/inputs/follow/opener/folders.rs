@@ -125,8 +125,7 @@ impl Opener {
             watcher.remove(watch);
         }
         self.count_unseen(folder.families.values().filter(|kin| kin.chain.is_none()));
-        let listed = folder.families.values_mut().filter_map(|kin| Some((kin.family.path(), kin.listed.take()?)));
-        let gone = listed.collect();
+        let gone = self.listed.extract_if(.., |listed, _| listed.parent() == Some(path)).collect();
         self.count_listed(gone, &folder.families);
         if self.layout.ends_with_folder() {
             for chain in folder.families.values().filter_map(|kin| kin.chain) {

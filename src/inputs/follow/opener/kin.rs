@@ -128,9 +128,6 @@ pub(super) struct Kin {
     pub(super) away: bool,
     /// Its generations are compressed.
     pub(super) packs: bool,
-    /// The file that its base was when it began to wait for a descriptor, if nobody was told of that: it is missing if the look
-    /// that comes then does not find it.
-    pub(super) listed: Option<FileId>,
     /// Its base is a symlink: what happens at its target makes no event here.
     pub(super) link: bool,
 }
@@ -177,7 +174,6 @@ impl Kin {
             seen: 0,
             away: false,
             packs: false,
-            listed: None,
         }
     }
 }

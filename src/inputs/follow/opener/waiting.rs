@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::Opener;
 use super::kin::Kin;
-use crate::inputs::follow::chain::First;
 use crate::inputs::follow::generations::{Family, Held};
 use crate::inputs::follow::identity::FileId;
 use crate::inputs::follow::layout::Known;
@@ -40,37 +39,26 @@ impl Opener {
     fn note_listed(&mut self, family: &Family) {
         let was_there = self.waiting.get(&family.path()).map_or(self.was_there, |(_, was_there)| *was_there);
         let is_passed_over = self.tail && (self.first_listing || was_there);
-        let is_new =
-            |kin: &mut Kin| kin.newest.is_none() && kin.listed.is_none() && !kin.link && kin.created <= kin.opened;
-        if is_passed_over || !self.kin_of(&family.folder, &family.base).is_some_and(is_new) {
+        let path = family.path();
+        let is_listed = self.listed.contains_key(&path);
+        let is_new = |kin: &mut Kin| kin.newest.is_none() && !kin.link && kin.created <= kin.opened;
+        if is_passed_over || is_listed || !self.kin_of(&family.folder, &family.base).is_some_and(is_new) {
             return;
         }
         // Before it is asked what was told, so that one which takes the name meanwhile is not this one.
-        let listed = identity::id_of(&family.path());
+        let listed = identity::id_of(&path);
         // Where all is read once nobody counts by that.
         let is_told = !self.outlet.once && self.told_of(family) > 0;
         if is_told || matches!(self.layout.about(family), Known::Leave) {
             return;
         }
-        if let Some(kin) = self.kin_of(&family.folder, &family.base) {
-            kin.listed = listed;
-        }
+        self.listed.extend(listed.map(|listed| (path, listed)));
     }
 
-    /// A look at a family that waited `met` these, of which those that are `fresh` are to be read, oldest first: the one that was
-    /// listed is not missing if it is among them, or has its name and is `refused`.
-    pub(super) fn forget_listed(&mut self, family: &Family, met: &[Arc<Held>], fresh: &[Arc<Held>], refused: bool) {
-        let Some(listed) = self.kin_of(&family.folder, &family.base).and_then(|kin| kin.listed) else { return };
-        let of = |held: &Arc<Held>| held.id == listed;
-        // Of those that a glob does not match only what follows a checkpoint's place is read.
-        let key = self.layout.key(family);
-        let saved = self.outlet.checkpoints.as_ref().and_then(|checkpoints| checkpoints.lookup(&self.input, &key));
-        let reads_older = saved.is_some() || self.layout.first(family) == First::Oldest;
-        let is_older = fresh.iter().any(of) && !fresh.last().is_some_and(of);
-        if (refused || met.iter().any(of) && (reads_older || !is_older))
-            && let Some(kin) = self.kin_of(&family.folder, &family.base)
-        {
-            kin.listed = None;
+    /// These are read: whatever name one was listed under, it is not missing. (Walks through all that are, while some wait.)
+    pub(super) fn forget_listed(&mut self, read: &[Arc<Held>]) {
+        if !self.listed.is_empty() {
+            self.listed.retain(|_, listed| read.iter().all(|held| held.id != *listed));
         }
     }
 
@@ -82,8 +70,8 @@ impl Opener {
         if missing.is_empty() {
             return;
         }
+        self.listed.values().for_each(|listed| drop(missing.remove(listed)));
         for kin in self.folders.values().flat_map(|folder| folder.families.values()).chain(more.values()) {
-            kin.listed.iter().for_each(|listed| drop(missing.remove(listed)));
             for id in kin.published.ids() {
                 // Its own family does not read it, or that would be forgotten already ([`Opener::forget_listed`]).
                 if missing.get(&id).is_some_and(|path| *path != kin.family.path()) {
@@ -141,7 +129,7 @@ impl Opener {
         for (folder, base) in looked_at.keys() {
             let path = folder.join(base);
             if !self.waiting.contains_key(&path)
-                && let Some(listed) = self.kin_of(folder, base).and_then(|kin| kin.listed.take())
+                && let Some(listed) = self.listed.remove(&path)
             {
                 gone.push((path, listed));
             }

@@ -367,6 +367,29 @@ fn a_file_that_was_listed_and_went_while_its_name_waited_for_a_descriptor_may_be
 }
 
 #[test]
+fn a_file_that_was_listed_and_is_read_under_the_name_of_an_open_one_is_no_gap() {
+    let mut stage = Stage::files(&["[ab]/*.log"], |root| {
+        fs::create_dir(root.join("a")).expect("made");
+        put(&root.join("a/a.log"), &["0"]);
+    });
+    assert_eq!(stage.seconds(1), ["0"]);
+    held::set_scarce(true);
+    fs::create_dir(stage.path("c")).expect("made");
+    stage.put("c/x.log", &["1"]);
+    stage.rename("c", "b");
+    assert!(stage.seconds(1).is_empty());
+    stage.rename("b/x.log", "a/a.log");
+    assert_eq!(stage.seconds(1), ["1"]);
+    // Nobody holds it any more when its first name is looked at.
+    stage.remove("a/a.log");
+    stage.put("a/a.log", &["2"]);
+    assert_eq!(stage.seconds(60), ["2"]);
+    held::set_scarce(false);
+    assert!(stage.seconds(20).is_empty());
+    assert_eq!((stage.watching(Watching::GapPossible), stage.generations(Generation::Lost)), (0, 0));
+}
+
+#[test]
 fn a_polled_folder_that_has_moved_on_by_more_than_it_shows_may_have_a_gap_and_says_so() {
     let mut stage = two_lines();
     stage.stop();
