@@ -28,7 +28,7 @@ pub fn take(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Whether somebody has it.
+/// Whether somebody has it. If not, the caller has it now.
 pub fn is_taken(file: &File) -> bool {
     flock(file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
 }

@@ -133,7 +133,8 @@ impl Files {
                 // Sizes of files are never negative.
                 if !open.special && ftruncate(&open.file, before as u64).is_err() {
                     // What it ends in now is checked before anything else is written to it.
-                    self.open.remove(path);
+                    self.close(path);
+                    self.known.remove(path);
                 }
                 Err(self.fault(path, error))
             }
