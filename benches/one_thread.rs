@@ -170,7 +170,7 @@ impl Bench {
         let mut out = Vec::with_capacity(2 * BLOCK);
         match load {
             Load::Files(files, input) => {
-                files.warm().expect("it can be read");
+                files.read_all().expect("it can be read");
                 let docker = self.task.work.from() == From::Docker;
                 let input = if docker { container_log(input) } else { input.clone() };
                 let mut input = File::open(input).expect("made before");

@@ -68,13 +68,8 @@ impl Files {
         self.lengths.iter().sum()
     }
 
-    /// Reads all that was written at first, so that the next reader finds it where reading is cheap.
-    ///
-    /// A virtual machine's host may take back the way to memory that nobody has looked at for some seconds, and who looks at it
-    /// next pays for each page, as for new memory (`ballast.rs`). After four seconds of another shipper, 170 MB that were in
-    /// the page cache all along cost the next one 0.25 s of CPU time in the kernel, and 0.02 s if it came at once: of the 0.7 and
-    /// 0.35 s that it needed in all.
-    pub fn warm(&self) -> io::Result<()> {
+    /// Reads all that was written at first.
+    pub fn read_all(&self) -> io::Result<()> {
         let mut block = vec![0; 1 << 20];
         for (file, &length) in self.files.iter().zip(&self.lengths) {
             let mut at = 0;
@@ -193,15 +188,6 @@ pub fn parcels(
         from = to;
     }
     Ok(parcels)
-}
-
-/// Looks at each page of what is going to be sent, for the reason that [`Files::warm`] has: here it is the sender who would
-/// be held up, while the receiver waits for it.
-pub fn warm(parcels: &[Parcel]) {
-    for parcel in parcels {
-        let pages = parcel.bytes.iter().step_by(4096);
-        std::hint::black_box(pages.fold(0_u8, |sum, byte| sum ^ byte));
-    }
 }
 
 /// Connections to a forward port.
