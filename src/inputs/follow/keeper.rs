@@ -38,7 +38,7 @@ const HELD_DELETED_MAX: u64 = 8 << 30;
 /// Deleted files that one chain holds, at most. One costs a descriptor and some 2 KiB: half a KiB is ours, the rest the kernel's
 /// (the open file, its inode and its name), which `memory` does not cover, but a memory limit of the service or container
 /// does. So a chain of tiny generations has 32 MiB of that, and a quarter of the descriptors of `LimitNOFILE=65536`, before the
-/// disk's limit is met. (Of one that was given up while its reader is held up by a sink, our half KiB stays until that goes on.)
+/// disk's limit is met. (Of those that are given up while their reader is held up by a sink, our half KiB stays for as many.)
 const CHAIN_MAX: usize = 16 << 10;
 /// For so long after something was given up the health check says so.
 const GIVEN_UP_SHOWN: Duration = Duration::from_secs(60);

@@ -1,5 +1,5 @@
 //! The opener: a thread that only opens. It watches folders, opens what appears at once, and hands the descriptors to
-//! the readers over a channel that never blocks it. It never reads a log, waits for memory or for a sink, so a file
+//! the readers without ever waiting for one. It never reads a log, waits for memory or for a sink, so a file
 //! that is rotated away while everything else stands still is held, and is read later.
 //!
 //! Folders are watched by one inotify instance (names that come and go, and the end of writing, not writes). A folder that can not be watched

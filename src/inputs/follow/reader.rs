@@ -25,6 +25,7 @@ use super::held;
 use super::inotify::{self, Bell, Watcher};
 use super::progress::Progress;
 use super::source::Decoders;
+#[cfg(test)]
 use super::standing::Standing;
 use super::startup::Startup;
 use crate::inputs::Outlet;
@@ -46,8 +47,8 @@ const SURE_LOOK: Duration = Duration::from_secs(60);
 /// An idle file that is to be closed to make room for others is at rest once its checkpoint is saved.
 const PARK_LOOK: Duration = Duration::from_secs(1);
 
-/// What the opener tells a reader. A sink may hold the reader up for days: of what happens again and again there is one message a
-/// chain at a time, and what it is about lies with the chain ([`Standing::take`]).
+/// What the opener tells a reader. A sink may hold the reader up for days: of generations there is one message a chain at a time,
+/// and they lie with the chain (`Standing::take`). The others come once in its life, or when somebody changes its name.
 pub enum News {
     /// A chain.
     Found {
@@ -58,7 +59,7 @@ pub enum News {
         /// Part of the first listing.
         first: bool,
     },
-    /// More generations were handed to it, or there is something to count.
+    /// More generations were handed to it, which it takes in its turn, or there is something to count.
     More {
         /// Number of the chain.
         chain: u64,
@@ -311,7 +312,7 @@ impl Reader {
         while let Ok(news) = self.news.try_recv() {
             match news {
                 News::Found { chain, seed, first } => self.found(chain, *seed, first),
-                News::More { chain } => self.change(chain, |seat| seat.chain.take_handed()),
+                News::More { chain } => self.change(chain, |_| ()),
                 News::About { chain, about } => self.change(chain, |seat| seat.chain.set_about(about)),
                 News::Gone { chain } => self.change(chain, |seat| seat.chain.set_gone()),
                 News::Listed => self.listed = true,

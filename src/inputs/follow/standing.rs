@@ -15,7 +15,7 @@ use crate::metrics::followed::{ChainFigures, Generation, LostBytes};
 /// Samples of (bytes written, when) that the age of a backlog is read from, at most.
 const SAMPLES_MAX: usize = 64;
 /// So many given-up generations may wait for a reader beside those that are not.
-const INBOX_SPARE: usize = 64;
+const HANDED_SPARE: usize = 64;
 
 /// What a writer's rotation leaves: Docker's `max-size`, `max-file` and `compress`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,7 @@ pub struct Standing {
     /// Those that were opened since: the opener never waits for somebody who looks through all of them.
     added: Mutex<Vec<Weak<Held>>>,
     inbox: Mutex<Inbox>,
+    handed: Mutex<Handed>,
     space: Mutex<Option<Space>>,
     /// Generations that were created and could not be opened; the chain counts them as lost unless it meets their
     /// compressed copies. Below 0: so many copies were met before the kernel's word on their plain files was heard,
@@ -61,14 +62,22 @@ struct Generations {
     spare: Vec<Weak<Held>>,
 }
 
-/// What the opener has for the chain's reader, which a sink may hold up for days: of what is given up meanwhile no more stays
-/// here than there is that is not.
+/// What the opener has for the chain's reader.
 #[derive(Debug, Default)]
 struct Inbox {
     /// Oldest first.
     generations: Vec<Arc<Held>>,
     /// The reader was told that there is something, and has not come for it yet.
     told: bool,
+}
+
+/// What was taken out of the inbox, oldest first. A sink may hold the reader up for days: the keeper lets go of what it gives up
+/// meanwhile, and leaves no more of that than there is of the rest.
+#[derive(Debug, Default)]
+struct Handed {
+    generations: VecDeque<Arc<Held>>,
+    /// Changes places with [`Inbox::generations`], as [`Generations::spare`] does.
+    spare: Vec<Arc<Held>>,
 }
 
 impl Standing {
@@ -83,6 +92,7 @@ impl Standing {
             generations: Mutex::default(),
             added: Mutex::default(),
             inbox: Mutex::default(),
+            handed: Mutex::default(),
             space: Mutex::default(),
             missing: AtomicI64::new(0),
             resting: AtomicBool::new(false),
@@ -121,17 +131,29 @@ impl Standing {
         !std::mem::replace(&mut inbox.told, true)
     }
 
-    /// What was handed to its reader since.
-    pub fn take(&self) -> Vec<Arc<Held>> {
+    /// What was handed to its reader since it came last, for the end of its queue. Whether there was any.
+    pub fn take(&self, queue: &mut VecDeque<Arc<Held>>) -> bool {
+        let (mut handed, before) = (self.gather(true), queue.len());
+        queue.append(&mut handed.generations);
+        queue.len() > before
+    }
+
+    /// All that was handed to its reader, who comes for it or not.
+    fn gather(&self, comes: bool) -> MutexGuard<'_, Handed> {
+        let mut handed = lock(&self.handed);
+        let Handed { generations, spare } = &mut *handed;
         let mut inbox = lock(&self.inbox);
-        inbox.told = false;
-        std::mem::take(&mut inbox.generations)
+        inbox.told &= !comes;
+        std::mem::swap(&mut inbox.generations, spare);
+        drop(inbox);
+        generations.extend(spare.drain(..));
+        handed
     }
 
     /// So many lie there.
     #[cfg(test)]
     pub(super) fn handed(&self) -> usize {
-        lock(&self.inbox).generations.len()
+        self.gather(false).generations.len()
     }
 
     /// An older generation was opened again: it lies before all that are held.
@@ -165,7 +187,7 @@ impl Standing {
         self.metrics.inputs[usize::from(self.input)].followed.generation(Generation::Completed, u64::from(first));
     }
 
-    /// What is held of it, oldest first, without what was given up: a reader that a sink holds up keeps that for long.
+    /// What is held of it, oldest first, without what was given up. Lets go of most of that where it waits for a reader.
     pub fn held(&self) -> Vec<Arc<Held>> {
         let mut generations = lock(&self.generations);
         let Generations { all, spare } = &mut *generations;
@@ -177,13 +199,12 @@ impl Standing {
             held.last().is_some_and(|last| std::ptr::eq(Arc::as_ptr(last), one.as_ptr()))
         });
         drop(generations);
-        // So each one that is given up pays for a step of this, and the opener rarely meets somebody at it.
-        let mut inbox = lock(&self.inbox);
-        if inbox.generations.len() > 2 * held.len() + INBOX_SPARE {
-            inbox.generations.retain(|held| !held.is_given_up());
-            inbox.generations.shrink_to(2 * held.len());
+        // At that many, so that each one that is given up pays for a step of this.
+        let mut handed = self.gather(false);
+        if handed.generations.len() > 2 * held.len() + HANDED_SPARE {
+            handed.generations.retain(|held| !held.is_given_up());
         }
-        drop(inbox);
+        drop(handed);
         held
     }
 

@@ -302,14 +302,15 @@ impl Chain {
     }
 
     /// Newer generations may have been found.
-    pub fn take_handed(&mut self) {
-        let generations = self.standing.take();
-        self.rotated |= !generations.is_empty();
-        if !generations.is_empty() && !self.rules.docker {
+    fn take_handed(&mut self) {
+        if !self.standing.take(&mut self.queue) {
+            return;
+        }
+        self.rotated = true;
+        if !self.rules.docker {
             // It is renamed, not truncated.
             self.truncated = None;
         }
-        self.queue.extend(generations);
         // A file of that name came back.
         self.gone &= self.rules.docker || self.queue.is_empty();
     }
@@ -328,6 +329,8 @@ impl Chain {
 
     /// Reads for one quantum at most.
     pub fn turn(&mut self, context: &mut Context<'_>) -> Turn {
+        // Not before its turn: a queue has what was given up until then, and a slow sink has many chains wait.
+        self.take_handed();
         if let Some(until) = self.not_before {
             let left = until.saturating_duration_since(clock::now());
             if !left.is_zero() {
