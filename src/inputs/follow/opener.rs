@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use super::chain::{About, First, Notes, Seed};
 use super::checkpoint::Checkpoints;
 use super::generations::{Family, Handed, Held, Opened};
-use super::identity::FileId;
 use super::inotify::{self, Bell, Watcher};
 use super::keeper::Chains;
 use super::layout::{Known, Layout, Meaning};
@@ -38,11 +37,13 @@ mod about; // what is known of containers and files
 mod events;
 mod folders;
 mod kin;
+mod listed;
 mod successor; // of the newest generation, opened at once
 mod waiting; // for a descriptor
 
 use events::Told;
 use kin::{Folder, Kin};
+use listed::Listed;
 
 const POLL: Duration = Duration::from_millis(100);
 const RESCAN: Duration = Duration::from_secs(10);
@@ -92,9 +93,7 @@ pub struct Opener {
     /// Families that wait until a descriptor is free, by their path, whether they were there at the start, and when that was
     /// tried last.
     waiting: BTreeMap<PathBuf, (Family, bool)>,
-    /// Files that nobody was told of, by the path that a family had them under when it began to wait for a descriptor: what is not
-    /// read by when that is looked at is missing.
-    listed: BTreeMap<PathBuf, FileId>,
+    listed: Listed,
     /// Families to be looked at once their rotation has come to its end, by their path, and when.
     later: BTreeMap<PathBuf, (Family, Instant)>,
     /// What is looked at was there at the start.
@@ -170,7 +169,7 @@ impl Opener {
             first_listing: true,
             first_chains: 0,
             waiting: BTreeMap::new(),
-            listed: BTreeMap::new(),
+            listed: Listed::default(),
             later: BTreeMap::new(),
             was_there: false,
             waited: clock::now(),
@@ -453,14 +452,14 @@ impl Opener {
             // Well before the wait is over, should no event tell.
             self.about_again = Some(until - ABOUT_WAIT / 5);
         }
-        kin.published.add(&fresh);
         kin.newest = fresh.last().cloned();
         kin.again = false;
         self.outlet.counters().followed.generation(Generation::Opened, fresh.len() as u64);
         if let (Some(chain), Some(standing)) = (kin.chain, &kin.standing) {
             let standing = Arc::clone(standing);
             standing.add(&fresh);
-            self.forget_listed(&fresh);
+            kin.published.add(&fresh, 0);
+            self.listed.are_read(&fresh);
             self.hand(chain, &standing, fresh);
             return;
         }
@@ -482,7 +481,11 @@ impl Opener {
         self.first_chains += usize::from(self.first_listing);
         // Of those that a glob does not match only what follows a checkpoint's place is read.
         let reads_older = saved.is_some() || first == First::Oldest;
-        self.forget_listed(&fresh[if reads_older { 0 } else { fresh.len().saturating_sub(1) }..]);
+        let unread = if reads_older { 0 } else { fresh.len().saturating_sub(1) };
+        if let Some(kin) = self.kin_of(&family.folder, &family.base) {
+            kin.published.add(&fresh, unread);
+        }
+        self.listed.are_read(&fresh[unread..]);
         let seed = Box::new(Seed {
             key,
             about,

@@ -125,7 +125,7 @@ impl Opener {
             watcher.remove(watch);
         }
         self.count_unseen(folder.families.values().filter(|kin| kin.chain.is_none()));
-        let gone = self.listed.extract_if(.., |listed, _| listed.parent() == Some(path)).collect();
+        let gone = folder.families.values().filter_map(|kin| self.listed.remove(&kin.family.path())).collect();
         self.count_listed(gone, &folder.families);
         if self.layout.ends_with_folder() {
             for chain in folder.families.values().filter_map(|kin| kin.chain) {

@@ -41,6 +41,8 @@ struct One {
     held: Weak<Held>,
     /// Its place in the order in which they were.
     number: u64,
+    /// It is not only there to find a checkpoint's place in.
+    read: bool,
     /// For its memory to be freed by the thread that allocated it: see `FREED_AT_ONCE`.
     _path: Arc<Path>,
 }
@@ -60,14 +62,16 @@ pub(super) struct Published {
 impl Published {
     const SWEEP_MIN: usize = 16;
 
-    pub(super) fn add(&mut self, generations: &[Arc<Held>]) {
+    /// Oldest first; the first `unread` of them are only there to find a place in.
+    pub(super) fn add(&mut self, generations: &[Arc<Held>], unread: usize) {
         if self.all.len() + generations.len() > self.sweep_at {
             self.sweep();
             self.sweep_at = self.sweep_at.max(2 * (self.all.len() + generations.len()));
         }
-        self.all.extend(generations.iter().map(|held| {
+        self.all.extend(generations.iter().enumerate().map(|(at, held)| {
             self.count += 1;
-            let one = One { held: Arc::downgrade(held), number: self.count, _path: Arc::clone(&held.path) };
+            let (number, read) = (self.count, at >= unread);
+            let one = One { held: Arc::downgrade(held), number, read, _path: Arc::clone(&held.path) };
             (held.id, one)
         }));
     }
@@ -88,9 +92,9 @@ impl Published {
         self.all.get(&id).is_some_and(|one| one.held.strong_count() > 0)
     }
 
-    /// Who they are.
-    pub(super) fn ids(&self) -> impl Iterator<Item = FileId> {
-        self.all.iter().filter(|(_, one)| one.held.strong_count() > 0).map(|(id, _)| *id)
+    /// Those of them that are read.
+    pub(super) fn read(&self) -> impl Iterator<Item = FileId> {
+        self.all.iter().filter(|(_, one)| one.read && one.held.strong_count() > 0).map(|(id, _)| *id)
     }
 
     /// The newest of those that were not given up. (Walks through all.)
@@ -198,7 +202,7 @@ mod tests {
         let (mut sweeps, mut before) = (0, 0);
         for n in 0..200 {
             held.push(make(n));
-            published.add(&held[n..]);
+            published.add(&held[n..], 0);
             sweeps += usize::from(published.sweep_at != before);
             before = published.sweep_at;
         }
@@ -207,7 +211,7 @@ mod tests {
         let gone: Vec<FileId> = held.drain(..190).map(|held| held.id).collect();
         assert!(!gone.iter().any(|id| published.has(*id) || published.get(*id).is_some()));
         for n in 200..500 {
-            published.add(&[make(n)]);
+            published.add(&[make(n)], 0);
         }
         assert!(published.all.len() <= 2 * Published::SWEEP_MIN.max(held.len() + 1), "{}", published.all.len());
         assert!(held.iter().all(|held| published.has(held.id)));

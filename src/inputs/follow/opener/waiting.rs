@@ -3,13 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
 
 use super::Opener;
 use super::kin::Kin;
-use crate::inputs::follow::generations::{Family, Held};
+use crate::inputs::follow::generations::Family;
 use crate::inputs::follow::identity::FileId;
 use crate::inputs::follow::layout::Known;
 use crate::inputs::follow::{clock, held, identity};
@@ -40,7 +39,7 @@ impl Opener {
         let was_there = self.waiting.get(&family.path()).map_or(self.was_there, |(_, was_there)| *was_there);
         let is_passed_over = self.tail && (self.first_listing || was_there);
         let path = family.path();
-        let is_listed = self.listed.contains_key(&path);
+        let is_listed = self.listed.has(&path);
         let is_new = |kin: &mut Kin| kin.newest.is_none() && !kin.link && kin.created <= kin.opened;
         if is_passed_over || is_listed || !self.kin_of(&family.folder, &family.base).is_some_and(is_new) {
             return;
@@ -52,13 +51,8 @@ impl Opener {
         if is_told || matches!(self.layout.about(family), Known::Leave) {
             return;
         }
-        self.listed.extend(listed.map(|listed| (path, listed)));
-    }
-
-    /// These are read: whatever name one was listed under, it is not missing. (Walks through all that are, while some wait.)
-    pub(super) fn forget_listed(&mut self, read: &[Arc<Held>]) {
-        if !self.listed.is_empty() {
-            self.listed.retain(|_, listed| read.iter().all(|held| held.id != *listed));
+        if let Some(id) = listed {
+            self.listed.add(path, id);
         }
     }
 
@@ -70,14 +64,9 @@ impl Opener {
         if missing.is_empty() {
             return;
         }
-        self.listed.values().for_each(|listed| drop(missing.remove(listed)));
+        missing.retain(|id, _| !self.listed.has_file(*id));
         for kin in self.folders.values().flat_map(|folder| folder.families.values()).chain(more.values()) {
-            for id in kin.published.ids() {
-                // Its own family does not read it, or that would be forgotten already ([`Opener::forget_listed`]).
-                if missing.get(&id).is_some_and(|path| *path != kin.family.path()) {
-                    missing.remove(&id);
-                }
-            }
+            kin.published.read().for_each(|id| drop(missing.remove(&id)));
         }
         self.outlet.counters().followed.watch(Watching::GapPossible, missing.len() as u64);
         for path in missing.values() {
@@ -128,10 +117,8 @@ impl Opener {
         let mut gone = Vec::new();
         for (folder, base) in looked_at.keys() {
             let path = folder.join(base);
-            if !self.waiting.contains_key(&path)
-                && let Some(listed) = self.listed.remove(&path)
-            {
-                gone.push((path, listed));
+            if !self.waiting.contains_key(&path) {
+                gone.extend(self.listed.remove(&path));
             }
         }
         self.count_listed(gone, &BTreeMap::new());

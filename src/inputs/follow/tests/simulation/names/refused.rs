@@ -341,6 +341,9 @@ fn a_file_that_was_listed_and_went_while_its_name_waited_for_a_descriptor_may_be
         (&["*.log*"], Some("x.log.1"), Some("2"), &["0", "1", "2"], 0),
         (&["*.log"], Some("y.log"), None, &["0", "1"], 0),
         (&["*.log"], Some("y.log"), Some("2"), &["0", "1", "2"], 0),
+        // That of another file that waits: nobody reads it.
+        (&["*.log"], Some("a.log.1"), None, &["0"], 1),
+        (&["*.log*"], Some("a.log.1"), None, &["0", "1"], 0),
     ] {
         held::set_scarce(true);
         let mut stage = Stage::files(patterns, |root| {
