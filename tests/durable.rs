@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::ops::Range;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -13,6 +13,7 @@ use crate::harness::forward::{Client, map, message, option};
 use crate::harness::http::{Answer, Server};
 use crate::harness::records::{Numbers, assert_each_once, line_count, parse, records};
 use crate::harness::sender::{CHUNK, Senders};
+use crate::harness::twice::pass_the_time_of_twice;
 use crate::harness::{Moments, Node, PATIENCE, audit_closes, folder, free_port, node};
 
 /// A forward input, the disk log, and one output file.
@@ -36,30 +37,6 @@ pub fn http_config(port: u16, url: &str) -> String {
 /// Rounds of kill -9 and of SIGTERM; `.ci/run` and `.ci/campaign` ask for more.
 fn rounds() -> u64 {
     std::env::var("LONGSHORE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
-}
-
-/// Saves of what was delivered begin so far apart at most, if a save takes no longer (`inputs/follow/checkpoint.rs`).
-const SAVES_APART: Duration = Duration::from_millis(250);
-/// Syncs of one save: the outputs, the new checkpoints, their folder.
-const SAVE_SYNCS: u32 = 3;
-/// Syncs from the begin of a save until what had been delivered by then can not come twice: the outputs, the log's commit that
-/// is under way with the folder of a new segment, the cursor. Of what the log does not have it is one less.
-const LAST_SYNCS: u32 = 4;
-/// For threads that a busy machine wakes late.
-const WAKES: Duration = Duration::from_millis(250);
-
-/// Waits until what is delivered now can not come twice, whenever the program is killed: what was delivered just after a
-/// save had begun is in the next one. The README has the same sum. How long a sync takes is measured meanwhile, beside the
-/// program's own.
-fn pass_the_time_of_twice(dir: &Path) {
-    let probe = fs::File::create(dir.join("probe")).expect("writable");
-    let (began, mut sync) = (Instant::now(), Duration::ZERO);
-    while began.elapsed() < SAVES_APART.max(sync * SAVE_SYNCS) + sync * LAST_SYNCS + WAKES {
-        let at = Instant::now();
-        (&probe).write_all(b"one more").and_then(|()| probe.sync_data()).expect("synced");
-        sync = sync.max(at.elapsed());
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn one(chunk: &str) -> Vec<u8> {

@@ -11,6 +11,7 @@ pub mod forward;
 pub mod http;
 pub mod records;
 pub mod sender;
+pub mod twice;
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
