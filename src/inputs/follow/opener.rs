@@ -11,7 +11,7 @@
 //! certain. Limits: open files (the soft limit is raised to the hard one); a file that can not be opened is said once,
 //! [`SAID_MAX`] in all, and tried again every 10 s.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use super::chain::{About, First, Notes, Seed};
 use super::checkpoint::Checkpoints;
 use super::generations::{Family, Handed, Held, Opened};
+use super::identity::FileId;
 use super::inotify::{self, Bell, Watcher};
 use super::keeper::Chains;
 use super::layout::{Known, Layout, Meaning};
@@ -334,6 +335,8 @@ impl Opener {
         let met_before = is_held.is_some() && folder.polled && !kin.link;
         // Where nothing can be closed for it, or nothing will come later, it need not wait for that.
         let can_wait = folder.watch.is_some() && !self.outlet.once;
+        // What was opened by then would be closed.
+        let can_wait = can_wait && opened.certain.is_empty();
         if held::are_used_up() || kin.newest.is_none() && can_wait && held::are_scarce() {
             self.wait_for_descriptor(family);
             return;
@@ -346,6 +349,7 @@ impl Opener {
         }
         let newest = is_held.map_or_else(|| kin.published.newest(), |newest| Some(newest.id));
         let find = |id| kin.published.get(id).filter(|held| !held.is_given_up());
+        let certain: Vec<FileId> = opened.certain.iter().filter(|held| !held.gz).map(|held| held.id).collect();
         let mut scan = family.scan(&Handed::new(newest, &find), Opened { away: kin.away, ..opened });
         kin.away = !scan.has_base && scan.fresh.is_empty();
         kin.packs |= scan.fresh.iter().any(|held| held.gz);
@@ -360,7 +364,7 @@ impl Opener {
             let changed = gone.and_then(|newest| newest.look().ok()).map_or(i64::MAX, |look| look.mtime);
             let is_newer = |held: &Held| match held.gz {
                 true => held.look().is_ok_and(|look| look.mtime > changed.max(kin.seen)),
-                false => scan.met_known || held.id.btime > kin.seen,
+                false => scan.met_known || held.id.btime > kin.seen || certain.contains(&held.id),
             };
             left_out.extend(scan.fresh.extract_if(.., |held| *held.name != *family.base && !is_newer(held)));
             // An older one, whose writer went on beside the newest, has a late time, too: its chain knows what it reads.
@@ -409,7 +413,14 @@ impl Opener {
             }
             let left_out = left_out.iter().filter_map(|held| held.look().ok());
             let left_out = left_out.map(|look| look.mtime).max().unwrap_or(0);
-            let notes = Notes { stand_ins: told - opened, changed: scan.base_changed, left_out };
+            // No more than were told of: a chain that has ended may have read the others.
+            let told_of = usize::try_from(told.saturating_sub(u64::from(base_is_refused))).unwrap_or(usize::MAX);
+            let most = certain.len().max(told_of);
+            let since = self.folders.get(&family.folder).map_or(i64::MAX, |folder| folder.since);
+            // What is in a compressed one may be older than that is.
+            let is_made = |held: &&Arc<Held>| certain.contains(&held.id) || !held.gz && held.id.btime > since;
+            let made = scan.fresh.iter().rev().take(most).take_while(is_made).count();
+            let notes = Notes { made, stand_ins: told - opened, changed: scan.base_changed, left_out };
             self.publish(&family, scan.fresh, notes);
         }
         for (path, error) in refused {
@@ -480,8 +491,7 @@ impl Opener {
         self.owners.insert(chain, (family.folder.clone(), family.base.clone()));
         self.first_chains += usize::from(self.first_listing);
         // Of those that a glob does not match only what follows a checkpoint's place is read.
-        let reads_older = saved.is_some() || first == First::Oldest;
-        let unread = if reads_older { 0 } else { fresh.len().saturating_sub(1) };
+        let unread = if saved.is_some() { 0 } else { first.among(fresh.len(), notes.made) };
         if let Some(kin) = self.kin_of(&family.folder, &family.base) {
             kin.published.add(&fresh, unread);
         }
@@ -513,15 +523,23 @@ impl Opener {
                 && let Some(folder) = self.folders.get_mut(&path)
                 && let Some(kin) = folder.families.remove(&base)
             {
+                kin.count_missing();
                 self.layout.forget(&kin.family);
                 continue;
             }
             let Some(kin) = self.kin_of(&path, &base) else { continue };
+            // What was handed to it in its last turn nobody has read: it counts as opened once the next chain has it.
+            let mut handed = VecDeque::new();
+            if let Some(standing) = &kin.standing {
+                standing.take(&mut handed);
+            }
             kin.count_missing();
+            let plain = handed.iter().filter(|held| !held.gz).count() as u64;
+            kin.opened = kin.opened.saturating_sub(plain);
             (kin.chain, kin.newest, kin.standing, kin.again) = (None, None, None, true);
             kin.published.clear();
             let family = kin.family.clone();
-            self.look(family);
+            self.look_on(family, Opened { certain: handed.into_iter().rev().collect(), ..Opened::default() });
         }
     }
 

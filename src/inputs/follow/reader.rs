@@ -395,13 +395,15 @@ impl Reader {
                     self.rest(number, now);
                 }
             }
-            Turn::Ended => {
-                // Who reads once may follow next time.
-                let end = if self.outlet.once { Checkpoints::close } else { Checkpoints::forget };
-                self.leave(number, end);
-                self.line.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(number);
-            }
+            Turn::Ended => self.ended(number),
         }
+    }
+
+    pub(super) fn ended(&mut self, number: u64) {
+        // Who reads once may follow next time.
+        let end = if self.outlet.once { Checkpoints::close } else { Checkpoints::forget };
+        self.leave(number, end);
+        self.line.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(number);
     }
 
     fn sleep(&mut self, number: u64, until: Instant) {

@@ -103,6 +103,8 @@ pub struct Seed {
 /// What a look at the files of a family says besides what it found. Times are nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Notes {
+    /// So many of the files, the newest, were made since their folder is watched.
+    pub made: usize,
     /// So many of the files, if they are compressed, may stand in for plain files that were told of and could not be opened;
     /// what is older was there before.
     pub stand_ins: u64,
@@ -118,10 +120,22 @@ pub struct Notes {
 pub enum First {
     /// With the oldest generation.
     Oldest,
-    /// With the newest one; older ones are only there to find a checkpoint's place in.
+    /// With the newest one, or the oldest that was made since its folder is watched ([`Notes::made`]); older ones are only there to
+    /// find a checkpoint's place in.
     Newest,
     /// At the end of the newest one.
     Tail,
+}
+
+impl First {
+    /// Which one of so many generations, oldest first, that is.
+    pub fn among(self, generations: usize, made: usize) -> usize {
+        match self {
+            First::Oldest => 0,
+            First::Newest => generations.saturating_sub(made.max(1)),
+            First::Tail => generations.saturating_sub(1),
+        }
+    }
 }
 
 /// What a turn ended with.
@@ -271,7 +285,7 @@ impl Chain {
             family: seed.family,
         };
         chain.standing.follow(&chain.progress);
-        let opening = chain.place(seed.generations, seed.saved, seed.first, seed.notes.left_out, outlet);
+        let opening = chain.place(seed.generations, seed.saved, seed.first, seed.notes, outlet);
         outlet.metrics.add(outlet.input, &std::mem::take(&mut chain.tally));
         if let Some(checkpoints) = &outlet.checkpoints {
             checkpoints.attach(&rules.input, &chain.key, &chain.progress);

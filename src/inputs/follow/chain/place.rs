@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::truncated::{self, Was};
-use super::{Chain, First, Opening, order};
+use super::{Chain, First, Notes, Opening, order};
 use crate::inputs::Outlet;
 use crate::inputs::follow::checkpoint::{Place, Saved};
 use crate::inputs::follow::generations::Held;
@@ -24,15 +24,14 @@ impl Chain {
         mut generations: Vec<Arc<Held>>,
         mut saved: Option<Saved>,
         first: First,
-        left_out: i64,
+        notes: Notes,
         outlet: &Outlet,
     ) -> Opening {
         self.sort(&mut generations);
         saved.iter_mut().for_each(|saved| find_by_time(&mut saved.done, &generations));
-        self.account_for_copies(&mut generations, saved.as_ref(), left_out);
+        self.account_for_copies(&mut generations, saved.as_ref(), notes.left_out);
         let size = |held: &Arc<Held>| held.look().map_or(0, |look| look.size);
-        let newest = generations.len().saturating_sub(1);
-        let (mut at, mut offset) = (if first == First::Oldest { 0 } else { newest }, 0);
+        let (mut at, mut offset) = (first.among(generations.len(), notes.made), 0);
         let counted = if saved.is_some() { 0 } else { at };
         let mut opening = Opening { bytes: generations.iter().skip(counted).map(size).sum(), done: 0 };
         let mut mark = tracker::Mark::default();

@@ -53,8 +53,9 @@ impl Opener {
             self.seen_folders += 1;
             // Back again: its chains went on meanwhile.
             let (families, number) = (self.orphans.remove(&path).unwrap_or_default(), self.seen_folders);
+            let (watch, id, since) = (None, None, clock::births());
             self.folders
-                .insert(path.clone(), Folder { watch: None, polled: false, id: None, families, tells: false, number });
+                .insert(path.clone(), Folder { watch, polled: false, id, families, tells: false, since, number });
             self.watch(&path);
             // After the watch: what came before it is listed, what comes after it is told.
             self.list(&path);

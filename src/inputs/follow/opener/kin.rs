@@ -1,6 +1,6 @@
 //! A watched folder, its families, and what was handed out of each.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -22,6 +22,8 @@ pub(super) struct Folder {
     pub(super) families: BTreeMap<String, Kin>,
     /// Its file system tells of all that happens.
     pub(super) tells: bool,
+    /// When it was watched, or looked at, first, in nanoseconds since 1970: what is newer was made after that.
+    pub(super) since: i64,
     /// Its place in the order in which folders were seen: folders are looked at in turn by it.
     pub(super) number: u64,
 }
@@ -157,6 +159,12 @@ impl Kin {
         let missing = standing.missing.swap(0, Ordering::AcqRel);
         if missing > 0 {
             standing.lost(missing.cast_unsigned(), LostBytes::Unseen, 0);
+        }
+        // So is what it was handed in its last turn, if no other chain reads it.
+        let mut handed = VecDeque::new();
+        standing.take(&mut handed);
+        for held in handed.iter().filter(|held| !held.gz && !held.is_given_up()) {
+            standing.lost(1, LostBytes::Unseen, held.look().map_or(0, |look| look.size));
         }
     }
 

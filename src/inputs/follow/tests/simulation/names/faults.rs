@@ -102,6 +102,42 @@ fn a_chain_holds_so_many_deleted_files_however_small_and_gives_the_oldest_up() {
 }
 
 #[test]
+fn what_comes_to_a_name_in_the_last_turn_of_its_chain_is_read_by_the_next_one() {
+    let mut stage = one_file(&["1"]);
+    assert_eq!(stage.seconds(1), ["1"]);
+    stage.remove("x.log");
+    stage.put("x.log", &["2"]);
+    stage.opens(1);
+    stage.life().reader.ended(0);
+    // Before the opener has heard of that.
+    stage.rename("x.log", "x.log.1");
+    stage.put("x.log", &["3"]);
+    assert_eq!(stage.seconds(2), ["2", "3"]);
+    // Gone as well. (What was made within a tick of the clock before a look may be new to it.)
+    a_tick();
+    stage.remove("x.log");
+    stage.put("x.log", &["4"]);
+    stage.opens(1);
+    stage.life().reader.ended(1);
+    stage.remove("x.log");
+    stage.put("x.log", &["5"]);
+    assert_eq!(stage.seconds(2), ["4", "5"]);
+    // Rotated by when it was handed to it.
+    a_tick();
+    stage.remove("x.log");
+    stage.put("x.log", &["6"]);
+    a_tick();
+    stage.rename("x.log", "x.log.1");
+    stage.put("x.log", &["7"]);
+    a_tick();
+    stage.opens(1);
+    stage.life().reader.ended(2);
+    assert_eq!(stage.seconds(2), ["6", "7"]);
+    assert_eq!((stage.generations(Generation::Lost), stage.watching(Watching::GapPossible)), (0, 0));
+    assert_eq!((stage.seconds(60).len(), stage.generations(Generation::Lost)), (0, 0));
+}
+
+#[test]
 fn of_what_is_given_up_while_a_sink_holds_the_reader_up_little_stays() {
     let mut stage = one_file(&["0"]);
     assert_eq!(stage.seconds(1), ["0"]);

@@ -47,6 +47,31 @@ pub(super) fn one_file() -> Stage {
 }
 
 #[test]
+fn what_was_made_and_rotated_before_its_name_was_looked_at_is_read_and_what_was_there_is_not() {
+    let mut stage = Stage::files(&["*.log"], |root| {
+        put(&root.join("y.log.1"), &["old"]);
+        put(&root.join("z.log.1"), &["old"]);
+        a_tick();
+    });
+    assert!(stage.seconds(1).is_empty());
+    stage.rename("y.log.1", "y.log.2");
+    for name in ["x", "y"] {
+        let log = format!("{name}.log");
+        stage.put(&log, &[&format!("{name}1")]);
+        stage.rename(&log, &format!("{log}.1"));
+        stage.put(&log, &[&format!("{name}2")]);
+    }
+    // Made twice, and the first one is gone: what is older was there before.
+    stage.put("z.log", &["gone"]);
+    stage.remove("z.log");
+    stage.put("z.log", &["z"]);
+    let mut came = stage.seconds(2);
+    came.sort();
+    assert_eq!(came, ["x1", "x2", "y1", "y2", "z"]);
+    assert_eq!((stage.generations(Generation::Lost), stage.watching(Watching::GapPossible)), (0, 0));
+}
+
+#[test]
 fn the_last_lines_of_a_renamed_file_come_before_those_that_its_writer_wrote_to_the_new_one() {
     for looks in 1..6 {
         let mut stage = Stage::files(&["*.log"], |root| put(&root.join("x.log"), &["0"]));
