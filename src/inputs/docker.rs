@@ -354,7 +354,7 @@ fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
 
 /// What to say of a container whose rotation keeps less of its output than a few seconds.
 fn small(family: &Family, space: Space) -> Option<String> {
-    let all = family.scan(&Handed::none(), generations::Opened::default()).fresh;
+    let all = family.scan(&Handed::none(), generations::Opened::default(), None).fresh;
     let files: Vec<(u64, Duration, bool)> = all
         .iter()
         .filter_map(|held| Some((held.look().ok()?, held.gz)))

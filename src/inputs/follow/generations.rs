@@ -23,6 +23,7 @@ use rustix::fs::FileType;
 
 pub use super::held::Held;
 use super::identity::{self, FileId, Look};
+use super::listing::Listing;
 use super::{clock, disk};
 
 /// The highest generation number that is looked at.
@@ -223,8 +224,8 @@ impl Family {
 
     /// Opens what is there and not known yet. `known` are the generations that the caller holds: their
     /// inodes can not be used again, and a look ends at the first of them, for what is older was there before. `opened`
-    /// is what was opened just now.
-    pub fn scan(&self, known: &Handed<'_>, opened: Opened) -> Scan {
+    /// is what was opened just now. Names are taken from the `listing`, if there is one, where that is as good.
+    pub fn scan(&self, known: &Handed<'_>, opened: Opened, mut listing: Option<&mut Listing>) -> Scan {
         let mut scan = Scan::default();
         // What each look saw while the base stayed the same, newest first.
         let mut passes: Vec<Vec<Arc<Held>>> = vec![opened.certain];
@@ -234,7 +235,7 @@ impl Family {
         let mut again = false;
         for attempt in 0..TRIES_MAX {
             let held: Vec<&Arc<Held>> = passes.iter().flatten().chain(doubtful.iter().map(|(_, held)| held)).collect();
-            let pass = self.pass(known, &held, &mut scan.refused);
+            let pass = self.pass(known, &held, &mut scan.refused, listing.as_deref_mut());
             let nothing_new = || pass.seen.iter().all(|seen| known.has(seen.id));
             let done = pass.whole && (pass.has_base || attempt >= 3 || opened_away && attempt == 0 && nothing_new());
             (scan.has_base, scan.base_changed) = (pass.has_base, pass.base_changed);
@@ -296,7 +297,7 @@ impl Family {
     }
 
     fn copies_once(&self) -> Vec<Arc<Held>> {
-        let (mut numbers, dates) = self.list().unwrap_or_default();
+        let (mut numbers, dates) = self.list(None).unwrap_or_default();
         numbers.sort_unstable();
         let numbered = numbers.into_iter().map(|number| format!("{}.{number}", self.base));
         let dated = dates.into_iter().map(|name| name.strip_suffix(".gz").map_or(name.clone(), str::to_owned));
@@ -322,7 +323,13 @@ impl Family {
 
     /// One look from the newest to the oldest. After each file the base is looked at again: as long as it is the same,
     /// no file has shifted, and what was seen is in order.
-    fn pass(&self, known: &Handed<'_>, earlier: &[&Arc<Held>], refused: &mut Vec<(PathBuf, io::Error)>) -> Pass {
+    fn pass(
+        &self,
+        known: &Handed<'_>,
+        earlier: &[&Arc<Held>],
+        refused: &mut Vec<(PathBuf, io::Error)>,
+        listing: Option<&mut Listing>,
+    ) -> Pass {
         let mut pass = Pass::default();
         // Without a base (in the middle of a rotation, or removed) the older ones are looked at all the same: what an
         // earlier torn look saw must not come without what is older than it.
@@ -343,7 +350,7 @@ impl Family {
             || first_paths.iter().take(1 + usize::from(self.dated)).map(|path| id_of(path)).collect::<Vec<_>>();
         let first = base.is_none().then(firsts);
         let base_stays = || id_of(&self.path()) == base && first.as_ref().is_none_or(|first| firsts() == *first);
-        let (numbers, dates) = self.list().unwrap_or_else(|error| {
+        let (numbers, dates) = self.list(listing).unwrap_or_else(|error| {
             if !disk::is_absent(&error) {
                 refused.push((self.folder.clone(), error));
             }
@@ -417,15 +424,18 @@ impl Family {
     }
 
     /// Numbers that are there, and dated names, newest first (a plain file before its `.gz`, which is left out).
-    fn list(&self) -> io::Result<(Vec<u32>, Vec<String>)> {
+    fn list(&self, listing: Option<&mut Listing>) -> io::Result<(Vec<u32>, Vec<String>)> {
         let (mut numbers, mut dates) = (Vec::new(), Vec::<(String, bool, String)>::new());
-        for name in disk::list(&self.folder)? {
-            let Some(name) = name.to_str() else { continue };
-            match self.member(name) {
-                Some((Member::Base, _)) | None => {}
-                Some((Member::Numbered(number), _)) => numbers.push(number),
-                Some((Member::Dated(date), gz)) => dates.push((date, gz, name.to_owned())),
+        let take = |name: &str| match self.member(name) {
+            Some((Member::Base, _)) | None => {}
+            Some((Member::Numbered(number), _)) => numbers.push(number),
+            Some((Member::Dated(date), gz)) => dates.push((date, gz, name.to_owned())),
+        };
+        match listing {
+            Some(listing) => {
+                listing.beginning_with(&self.folder, &self.base)?.iter().map(String::as_str).for_each(take);
             }
+            None => disk::list(&self.folder)?.iter().filter_map(|name| name.to_str()).for_each(take),
         }
         dates.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
         dates.dedup_by(|b, a| a.0 == b.0);
@@ -527,7 +537,7 @@ mod tests {
     /// A scan by who holds these, oldest first.
     fn scan_after(family: &Family, known: &[Arc<Held>]) -> Scan {
         let find = |id| known.iter().find(|held| held.id == id).map(Arc::clone);
-        family.scan(&Handed::new(known.last().map(|held| held.id), &find), Opened::default())
+        family.scan(&Handed::new(known.last().map(|held| held.id), &find), Opened::default(), None)
     }
 
     fn put(folder: &Path, name: &str) {
@@ -552,7 +562,7 @@ mod tests {
         ] {
             put(dir.path(), name);
         }
-        let scan = family(dir.path()).scan(&Handed::none(), Opened::default());
+        let scan = family(dir.path()).scan(&Handed::none(), Opened::default(), None);
         assert_eq!(names(&scan), ["c-json.log.10", "c-json.log.2.gz", "c-json.log.1", "c-json.log"]);
         assert!(scan.has_base && scan.refused.is_empty());
     }
@@ -563,7 +573,10 @@ mod tests {
         for name in ["c-json.log", "c-json.log.1", "c-json.log.1.gz"] {
             put(dir.path(), name);
         }
-        assert_eq!(names(&family(dir.path()).scan(&Handed::none(), Opened::default())), ["c-json.log.1", "c-json.log"]);
+        assert_eq!(
+            names(&family(dir.path()).scan(&Handed::none(), Opened::default(), None)),
+            ["c-json.log.1", "c-json.log"]
+        );
     }
 
     #[test]
@@ -572,7 +585,7 @@ mod tests {
         put(dir.path(), "c-json.log.1");
         put(dir.path(), "c-json.log");
         let f = family(dir.path());
-        let first = f.scan(&Handed::none(), Opened::default());
+        let first = f.scan(&Handed::none(), Opened::default(), None);
         let newest = first.fresh.last().expect("two").id;
         assert!(f.is_unchanged(newest));
         fs::rename(dir.path().join("c-json.log.1"), dir.path().join("c-json.log.2")).expect("renamed");
@@ -594,7 +607,7 @@ mod tests {
             0,
         )
         .expect("made");
-        let scan = family(dir.path()).scan(&Handed::none(), Opened::default());
+        let scan = family(dir.path()).scan(&Handed::none(), Opened::default(), None);
         let reasons: Vec<String> = scan.refused.iter().map(|(_, error)| error.to_string()).collect();
         assert_eq!(reasons, ["is a folder, not a regular file", "is a FIFO, not a regular file"]);
     }

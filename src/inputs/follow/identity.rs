@@ -40,6 +40,8 @@ pub struct Look {
     pub size: u64,
     /// Last change of content, nanoseconds since 1970.
     pub mtime: i64,
+    /// Last change of anything but the time of reading, nanoseconds since 1970. Nobody can set it.
+    pub ctime: i64,
     /// Bytes on disk.
     pub disk: u64,
     /// Names that it has; 0 once it is unlinked.
@@ -60,6 +62,7 @@ impl From<Statx> for Look {
             },
             size: stat.stx_size,
             mtime: ns(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
+            ctime: ns(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
             disk: stat.stx_blocks.saturating_mul(512),
             links: stat.stx_nlink,
             kind: FileType::from_raw_mode(u32::from(stat.stx_mode)),

@@ -21,6 +21,7 @@ pub mod identity;
 pub mod inotify;
 pub mod keeper;
 pub mod layout;
+pub mod listing;
 pub mod opener;
 pub mod priority;
 pub mod progress;

@@ -25,6 +25,7 @@ use super::identity::FileId;
 use super::inotify::{self, Bell, Watcher};
 use super::keeper::Chains;
 use super::layout::{Known, Layout, Meaning};
+use super::listing::Listing;
 use super::reader::{Line, News};
 use super::standing::Standing;
 use super::startup::Startup;
@@ -53,6 +54,8 @@ const SHARES: u64 = 30;
 /// How long the first line of a new container waits for its name.
 const ABOUT_WAIT: Duration = Duration::from_millis(500);
 const SAID_MAX: usize = 1000;
+/// Looks of so many families at a time list their folder once.
+const LISTED_ONCE: usize = 16;
 
 /// See the header.
 pub struct Opener {
@@ -95,6 +98,8 @@ pub struct Opener {
     /// tried last.
     waiting: BTreeMap<PathBuf, (Family, bool)>,
     listed: Listed,
+    /// While many families are looked at.
+    listing: Option<Listing>,
     /// Families to be looked at once their rotation has come to its end, by their path, and when.
     later: BTreeMap<PathBuf, (Family, Instant)>,
     /// What is looked at was there at the start.
@@ -171,6 +176,7 @@ impl Opener {
             first_chains: 0,
             waiting: BTreeMap::new(),
             listed: Listed::default(),
+            listing: None,
             later: BTreeMap::new(),
             was_there: false,
             waited: clock::now(),
@@ -271,7 +277,9 @@ impl Opener {
         match self.layout.families(folder) {
             Ok(families) => {
                 self.forget_all_but(folder, &families);
+                self.listing = (families.len() >= LISTED_ONCE).then(Listing::default);
                 families.into_iter().for_each(|family| self.look(family));
+                self.listing = None;
             }
             Err(error) if disk::is_absent(&error) => {}
             Err(error) => self.say(folder, &error),
@@ -350,7 +358,8 @@ impl Opener {
         let newest = is_held.map_or_else(|| kin.published.newest(), |newest| Some(newest.id));
         let find = |id| kin.published.get(id).filter(|held| !held.is_given_up());
         let certain: Vec<FileId> = opened.certain.iter().filter(|held| !held.gz).map(|held| held.id).collect();
-        let mut scan = family.scan(&Handed::new(newest, &find), Opened { away: kin.away, ..opened });
+        let opened = Opened { away: kin.away, ..opened };
+        let mut scan = family.scan(&Handed::new(newest, &find), opened, self.listing.as_mut());
         kin.away = !scan.has_base && scan.fresh.is_empty();
         kin.packs |= scan.fresh.iter().any(|held| held.gz);
         let followed = &self.outlet.counters().followed;

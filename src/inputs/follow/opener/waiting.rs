@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
 
-use super::Opener;
 use super::kin::Kin;
+use super::{LISTED_ONCE, Opener};
 use crate::inputs::follow::generations::Family;
 use crate::inputs::follow::identity::FileId;
 use crate::inputs::follow::layout::Known;
+use crate::inputs::follow::listing::Listing;
 use crate::inputs::follow::{clock, held, identity};
 use crate::log::Limited;
 use crate::metrics::Health;
@@ -107,12 +108,13 @@ impl Opener {
             line.bell.ring();
         }
         let mut looked_at = HashMap::new();
+        self.listing = (self.waiting.len() >= LISTED_ONCE).then(Listing::default);
         for (family, was_there) in std::mem::take(&mut self.waiting).into_values() {
             self.was_there = was_there;
             looked_at.insert((family.folder.clone(), family.base.clone()), 0);
             self.look(family);
         }
-        self.was_there = false;
+        (self.was_there, self.listing) = (false, None);
         // What came and went while it waited is not there any more.
         let mut gone = Vec::new();
         for (folder, base) in looked_at.keys() {
