@@ -326,7 +326,7 @@ impl Chain {
             self.truncated = None;
         }
         // A file of that name came back.
-        self.gone &= self.rules.docker || self.queue.is_empty();
+        self.gone &= self.rules.docker;
     }
 
     /// The name, image or labels are known now, or have changed.
