@@ -17,8 +17,11 @@
 
 use std::fmt;
 
+mod wide; // zstd decoders, of which one with a wide window is kept
+
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
-use zstd::stream::raw::{DParameter, Decoder, Operation};
+
+use wide::Zstd;
 
 /// Largest zstd window that is decoded, as a power of two.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
@@ -110,7 +113,7 @@ impl std::error::Error for InflateError {}
 
 enum Engine {
     Gzip(Decompress),
-    Zstd(Decoder<'static>),
+    Zstd(Zstd),
 }
 
 /// A streaming decoder of many members or frames.
@@ -210,12 +213,7 @@ impl Inflater {
         if self.engine.is_none() {
             self.engine = Some(match self.codec {
                 Codec::Gzip => Engine::Gzip(Decompress::new_gzip(15)),
-                Codec::Zstd => {
-                    let mut decoder = Decoder::new().map_err(|_| InflateError::Damaged)?;
-                    let window = DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX);
-                    decoder.set_parameter(window).map_err(|_| InflateError::Damaged)?;
-                    Engine::Zstd(decoder)
-                }
+                Codec::Zstd => Engine::Zstd(Zstd::new(self.allowed).map_err(|_| InflateError::Damaged)?),
             });
         }
         Ok(true)
@@ -242,7 +240,7 @@ impl Inflater {
                 (used as usize, made as usize, ended)
             }
             Some(Engine::Zstd(zstd)) => {
-                let status = zstd.run_on_buffers(input, out).map_err(|_| InflateError::Damaged)?;
+                let status = zstd.run(input, out).map_err(|_| InflateError::Damaged)?;
                 (status.bytes_read, status.bytes_written, status.remaining == 0)
             }
         };
@@ -489,6 +487,21 @@ mod tests {
         let mut above = windowed(23);
         above[5] = (24 - 10) << 3;
         assert_eq!(unpack(Codec::Zstd, &above).1, Err(InflateError::Damaged), "a window of 16 MiB");
+    }
+
+    #[test]
+    fn a_wide_decoder_that_stopped_within_a_frame_begins_the_next_one_well() {
+        let text: Vec<u8> = (0..1_000_000u32).flat_map(|n| (n / 3).to_le_bytes()).collect();
+        let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).expect("level 1");
+        encoder.set_parameter(zstd::stream::raw::CParameter::WindowLog(23)).expect("within range");
+        std::io::Write::write_all(&mut encoder, &text).expect("memory");
+        let wide = encoder.finish().expect("memory");
+        // Others may come in between to the one that is kept, but not each time.
+        for _ in 0..5 {
+            let (_, cut) = unpack(Codec::Zstd, &wide[..wide.len() / 2]);
+            assert_eq!(cut, Err(InflateError::Truncated));
+            assert!(unpack(Codec::Zstd, &wide) == (text.clone(), Ok(())));
+        }
     }
 
     #[test]
