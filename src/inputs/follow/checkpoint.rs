@@ -1,16 +1,13 @@
 //! Checkpoints: how far each chain was delivered, in one file of the data folder for all inputs.
 //!
-//! Saved 20 ms after the first delivery, then at most 250 ms after a change or after 4 MiB of delivered data (but no
-//! sooner than 100 ms after the save before), at the end of a generation, and at stop. So a node that is killed soon after
-//! each start still gets on. A save is:
+//! Saved soon after a delivery (`saver.rs`), and at stop. So a node that is killed soon after each start still gets on. A save is:
 //! snapshot, then the hook (the sinks' fdatasync: what a checkpoint rests on must be on disk first), then tmp,
 //! fdatasync, the old file linked as `.bak`, rename, fsync of the folder. Inputs of which the hook says that something is
 //! not on the disk keep the checkpoints of the save before; the others go on. A full disk leaves the old file in place.
 //! Both show as a health warning, and are tried again; reading goes on.
 //!
-//! Reading: a damaged record is taken from `.bak` or skipped, a damaged file gives way to `.bak`, both damaged means
-//! from the head (duplicates, never loss); all of it is said. A newer version ends the start, and so does a file that
-//! belongs to somebody else. The folder is created with mode 0700 and locked (`flock`) against a second longshore.
+//! Damaged files give way to the save before, or to none (`load.rs`): duplicates, never loss. The folder is created with
+//! mode 0700 and locked (`flock`) against a second longshore.
 //!
 //! Limits: records of chains not followed for 7 days are dropped at save, and the oldest beyond 100,000.
 
@@ -27,22 +24,19 @@ use crate::metrics::{Health, Metrics};
 use crate::workers::Workers;
 
 mod closing; // of chains with batches under way
+mod load; // what is stored
 mod lock; // of the data folder
+mod saver; // when they are saved
 mod trouble; // saves that fail
 
+use load::load;
+pub use load::{edit, stored, stored_ledger};
+#[cfg(test)]
+pub(crate) use saver::Saver;
 use trouble::Trouble;
 
 /// The name within the data folder.
 pub const FILE: &str = "checkpoints";
-const DELAY_MAX: Duration = Duration::from_millis(250);
-/// A delivery after a quiet time is saved so soon: what comes with it is waited for.
-const GATHER: Duration = Duration::from_millis(20);
-const BYTES_MAX: u64 = 4 << 20;
-/// Saves that are due for their bytes, or for the end of a generation, are so far apart. At 400 MB/s 4 MiB are delivered in 10 ms: by arithmetic, a
-/// hundred fdatasyncs of the output a second, each of which waits for the disk and holds up the sink's writes. A crash
-/// may repeat 100 ms.
-const BYTES_APART: Duration = Duration::from_millis(100);
-const RETRY: Duration = Duration::from_secs(1);
 const KEEP_SECONDS: i64 = 7 * 86_400;
 const SETTLE_IN: Duration = Duration::from_secs(600);
 const RECORDS_MAX: usize = 100_000;
@@ -273,7 +267,7 @@ impl Checkpoints {
         }
         state.bytes += bytes;
         state.urgent |= urgent;
-        state.many |= state.bytes >= BYTES_MAX;
+        state.many |= state.bytes >= saver::BYTES_MAX;
         if before != (state.dirty, state.urgent, state.many, state.moved) {
             self.wake.notify_all();
         }
@@ -427,171 +421,13 @@ impl Checkpoints {
         stored::write(state.seq, &state.entries, ledger)
     }
 
-    fn save_when_needed(&self) {
-        let mut saver = Saver::default();
-        loop {
-            let state = self.lock();
-            if state.closed {
-                return;
-            }
-            let left = saver.due(&state).map(|due| due.saturating_duration_since(clock::now()));
-            match left {
-                None => drop(self.wake.wait(state)),
-                Some(left) if !left.is_zero() => drop(self.wake.wait_timeout(state, left)),
-                Some(_) => {
-                    saver.begin(&state);
-                    drop(state);
-                    saver.end(&self.save_once());
-                }
-            }
-        }
-    }
-
-    /// What the saver's thread does when it is woken: saves, if it is time. For one thread that steps everything.
-    #[cfg(test)]
-    pub(crate) fn step(&self, saver: &mut Saver) -> bool {
-        let state = self.lock();
-        let due = !state.closed && saver.due(&state).is_some_and(|due| due <= clock::now());
-        if due {
-            saver.begin(&state);
-            drop(state);
-            saver.end(&self.save_once());
-        }
-        due
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What is stored in a data folder. Takes no lock: another longshore may be at work there.
-///
-/// # Errors
-/// The checkpoints are of a newer version.
-pub fn stored(data_dir: &Path) -> io::Result<HashMap<Key, Entry>> {
-    Ok(load(&data_dir.join(FILE))?.entries)
-}
-
-/// The ledger that is stored in a data folder. Takes no lock.
-///
-/// # Errors
-/// The checkpoints can not be read, or are of a newer version.
-pub fn stored_ledger(data_dir: &Path) -> io::Result<Option<serde_json::Value>> {
-    Ok(load(&data_dir.join(FILE))?.ledger)
-}
-
-/// Changes what is stored, under the folder's lock. Nothing is written where `change` says that something is wrong.
-///
-/// # Errors
-/// The folder is used by a longshore, or can not be written.
-pub fn edit<T, E>(
-    data_dir: &Path,
-    change: impl FnOnce(&mut HashMap<Key, Entry>) -> Result<T, E>,
-) -> io::Result<Result<T, E>> {
-    let checkpoints = Checkpoints::open(data_dir, Box::new(Unsynced::new))?;
-    if let Some(ledger) = checkpoints.take_ledger() {
-        checkpoints.carry(Box::new(move || ledger.clone()));
-    }
-    let changed = change(&mut checkpoints.lock().entries);
-    if changed.is_ok() {
-        checkpoints.save()?;
-    }
-    Ok(changed)
-}
-
-/// When the saver acts.
-#[derive(Debug, Default)]
-pub(crate) struct Saver {
-    /// When the last snapshot that had deliveries or the end of a generation in it was taken.
-    last: Option<Instant>,
-    /// When a change was seen first.
-    changed: Option<Instant>,
-    /// The last save failed: not again before that.
-    not_before: Option<Instant>,
-}
-
-impl Saver {
-    /// When the next save is due; `None`: not before something changes.
-    fn due(&mut self, state: &State) -> Option<Instant> {
-        if !state.dirty {
-            self.changed = None;
-            return None;
-        }
-        let changed = *self.changed.get_or_insert_with(clock::now);
-        // Counted from the last save, not from the change: after a quiet time a delivery is saved at once.
-        let due = match (state.moved, self.last) {
-            (_, Some(last)) if state.urgent => changed.max(last + BYTES_APART),
-            _ if state.urgent => changed,
-            (Some(moved), Some(last)) => (moved + GATHER).max(last + if state.many { BYTES_APART } else { DELAY_MAX }),
-            (Some(moved), None) => moved + GATHER,
-            (None, _) => changed + DELAY_MAX,
-        };
-        Some(self.not_before.map_or(due, |not_before| due.max(not_before)))
-    }
-
-    fn begin(&mut self, state: &State) {
-        self.changed = None;
-        if state.moved.is_some() || state.urgent {
-            self.last = Some(clock::now());
-        }
-    }
-
-    fn end(&mut self, saved: &io::Result<bool>) {
-        self.not_before = (!matches!(saved, Ok(true))).then(|| clock::now() + RETRY);
-    }
-}
-
 fn seconds_now() -> i64 {
     crate::record::Timestamp::now().0 / 1_000_000_000
-}
-
-fn load(path: &Path) -> io::Result<State> {
-    let read = |path: &Path| match disk::read(path) {
-        Ok(bytes) => Ok(Some(stored::read(&bytes))),
-        // What nobody may read is whole: to begin without it would give everything again.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-        }
-        Err(error) => {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(path = %path.display(), %error, "checkpoints could not be read");
-            }
-            Ok(None)
-        }
-    };
-    let bak_path = path.with_extension("bak");
-    let main = read(path)?;
-    if let Some(version) = main.as_ref().and_then(|main| main.newer) {
-        let message = format!(
-            "{}: version {version}, this longshore knows {}; use the newer one, or move the file away (lines are then delivered again)",
-            path.display(),
-            stored::VERSION
-        );
-        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-    }
-    let whole = main.as_ref().is_some_and(|main| main.damaged == 0 && main.seq.is_some());
-    let bak = if whole { None } else { read(&bak_path)?.filter(|bak| bak.newer.is_none()) };
-    let mut state = State::default();
-    let existed = main.is_some() || bak.is_some();
-    if let Some(bak) = bak {
-        state.seq = bak.seq.unwrap_or(0);
-        state.entries = bak.entries;
-        state.ledger = bak.ledger;
-        tracing::warn!(path = %path.display(), records = state.entries.len(), "checkpoints are damaged or missing; what is whole is used, the rest comes from the previous save");
-    }
-    let Some(main) = main else { return Ok(state) };
-    state.seq = state.seq.max(main.seq.unwrap_or(0));
-    state.damaged = main.damaged.saturating_sub(if state.entries.is_empty() { 0 } else { main.damaged });
-    state.entries.extend(main.entries);
-    state.ledger = main.ledger.or(state.ledger);
-    if existed && !whole && state.entries.is_empty() {
-        tracing::error!(path = %path.display(), "neither the checkpoints nor their previous save can be read; files are read from their head, lines may be delivered twice");
-    }
-    if state.damaged > 0 {
-        tracing::error!(path = %path.display(), damaged = state.damaged, "damaged checkpoints were skipped; their files are read from the head");
-    }
-    Ok(state)
 }
 
 #[cfg(test)]
@@ -964,7 +800,7 @@ mod tests {
 
     #[test]
     fn many_bytes_bring_a_save_forward_but_not_one_for_each_delivery() {
-        a_second_of(|c| c.touch(BYTES_MAX, false));
+        a_second_of(|c| c.touch(saver::BYTES_MAX, false));
     }
 
     #[test]

@@ -1,0 +1,94 @@
+//! What is stored, read and changed: at the start, and by the commands that look at a data folder.
+//!
+//! A damaged record is taken from `.bak` or skipped, a damaged file gives way to `.bak`, both damaged means from the head
+//! (duplicates, never loss); all of it is said. A newer version is an error, and so is a file that belongs to somebody else.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use super::{Checkpoints, Entry, FILE, Key, State, Unsynced};
+use crate::inputs::follow::{disk, stored};
+
+/// What is stored in a data folder. Takes no lock: another longshore may be at work there.
+///
+/// # Errors
+/// The checkpoints are of a newer version.
+pub fn stored(data_dir: &Path) -> io::Result<HashMap<Key, Entry>> {
+    Ok(load(&data_dir.join(FILE))?.entries)
+}
+
+/// The ledger that is stored in a data folder. Takes no lock.
+///
+/// # Errors
+/// The checkpoints can not be read, or are of a newer version.
+pub fn stored_ledger(data_dir: &Path) -> io::Result<Option<serde_json::Value>> {
+    Ok(load(&data_dir.join(FILE))?.ledger)
+}
+
+/// Changes what is stored, under the folder's lock. Nothing is written where `change` says that something is wrong.
+///
+/// # Errors
+/// The folder is used by a longshore, or can not be written.
+pub fn edit<T, E>(
+    data_dir: &Path,
+    change: impl FnOnce(&mut HashMap<Key, Entry>) -> Result<T, E>,
+) -> io::Result<Result<T, E>> {
+    let checkpoints = Checkpoints::open(data_dir, Box::new(Unsynced::new))?;
+    if let Some(ledger) = checkpoints.take_ledger() {
+        checkpoints.carry(Box::new(move || ledger.clone()));
+    }
+    let changed = change(&mut checkpoints.lock().entries);
+    if changed.is_ok() {
+        checkpoints.save()?;
+    }
+    Ok(changed)
+}
+
+pub(super) fn load(path: &Path) -> io::Result<State> {
+    let read = |path: &Path| match disk::read(path) {
+        Ok(bytes) => Ok(Some(stored::read(&bytes))),
+        // What nobody may read is whole: to begin without it would give everything again.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        }
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(path = %path.display(), %error, "checkpoints could not be read");
+            }
+            Ok(None)
+        }
+    };
+    let bak_path = path.with_extension("bak");
+    let main = read(path)?;
+    if let Some(version) = main.as_ref().and_then(|main| main.newer) {
+        let message = format!(
+            "{}: version {version}, this longshore knows {}; use the newer one, or move the file away (lines are then delivered again)",
+            path.display(),
+            stored::VERSION
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    let whole = main.as_ref().is_some_and(|main| main.damaged == 0 && main.seq.is_some());
+    let bak = if whole { None } else { read(&bak_path)?.filter(|bak| bak.newer.is_none()) };
+    let mut state = State::default();
+    let existed = main.is_some() || bak.is_some();
+    if let Some(bak) = bak {
+        state.seq = bak.seq.unwrap_or(0);
+        state.entries = bak.entries;
+        state.ledger = bak.ledger;
+        tracing::warn!(path = %path.display(), records = state.entries.len(), "checkpoints are damaged or missing; what is whole is used, the rest comes from the previous save");
+    }
+    let Some(main) = main else { return Ok(state) };
+    state.seq = state.seq.max(main.seq.unwrap_or(0));
+    state.damaged = main.damaged.saturating_sub(if state.entries.is_empty() { 0 } else { main.damaged });
+    state.entries.extend(main.entries);
+    state.ledger = main.ledger.or(state.ledger);
+    if existed && !whole && state.entries.is_empty() {
+        tracing::error!(path = %path.display(), "neither the checkpoints nor their previous save can be read; files are read from their head, lines may be delivered twice");
+    }
+    if state.damaged > 0 {
+        tracing::error!(path = %path.display(), damaged = state.damaged, "damaged checkpoints were skipped; their files are read from the head");
+    }
+    Ok(state)
+}
