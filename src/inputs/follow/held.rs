@@ -194,6 +194,14 @@ impl Held {
     /// # Errors
     /// It was given up, or is gone; the kernel's.
     pub fn file(&self) -> io::Result<Arc<File>> {
+        self.file_at(&self.path)
+    }
+
+    /// The same, where it was seen under a name just now.
+    ///
+    /// # Errors
+    /// As of [`Held::file`].
+    pub fn file_at(&self, path: &Path) -> io::Result<Arc<File>> {
         let mut state = self.lock();
         match &*state {
             State::Open(file) => return Ok(Arc::clone(file)),
@@ -202,7 +210,7 @@ impl Held {
             }
             State::Parked(_) => {}
         }
-        match self.find() {
+        match self.find(path) {
             Ok(file) => {
                 self.go_over(&mut state, State::open(file));
                 self.grew.store(false, Relaxed);
@@ -223,22 +231,23 @@ impl Held {
             }
         }
         drop(state);
-        self.file()
+        self.file_at(path)
     }
 
-    /// Opens it again: by its name, or by whatever name of its folder it has now.
-    fn find(&self) -> Result<File, NotFound> {
+    /// Opens it again: by that name, its own, or whatever name of its folder it has now. To list the folder of each parked file
+    /// whenever that is looked at would be as many names as files.
+    fn find(&self, path: &Path) -> Result<File, NotFound> {
+        for path in [path, &*self.path] {
+            if let Some(file) = self.open(path)? {
+                return Ok(file);
+            }
+        }
         let folder = self.path.parent().unwrap_or(Path::new("."));
         for _ in 0..FIND_TRIES {
             let others = disk::list(folder).map_err(|error| NotFound::in_listing(folder, error))?;
-            let others = others.into_iter().map(|name| folder.join(name));
-            for path in std::iter::once(self.path.to_path_buf()).chain(others) {
-                if identity::look_at(&path).is_ok_and(|look| look.id == self.id) {
-                    match disk::open(&path) {
-                        Ok(file) if identity::look(&file).map_err(NotFound::File)?.id == self.id => return Ok(file),
-                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(NotFound::File(error)),
-                        _ => {}
-                    }
+            for path in others.into_iter().map(|name| folder.join(name)) {
+                if let Some(file) = self.open(&path)? {
+                    return Ok(file);
                 }
             }
         }
@@ -246,9 +255,21 @@ impl Held {
         Err(NotFound::File(io::Error::new(io::ErrorKind::NotFound, gone)))
     }
 
+    /// Opens what that name leads to, if that is it.
+    fn open(&self, path: &Path) -> Result<Option<File>, NotFound> {
+        if !identity::look_at(path).is_ok_and(|look| look.id == self.id) {
+            return Ok(None);
+        }
+        match disk::open(path) {
+            Ok(file) if identity::look(&file).map_err(NotFound::File)?.id == self.id => Ok(Some(file)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(NotFound::File(error)),
+            _ => Ok(None),
+        }
+    }
+
     /// What is held of it went stale: opens it again by a name that it has in its folder. Says whether it has one.
     pub fn reopen(&self) -> bool {
-        let Ok(file) = self.find() else { return false };
+        let Ok(file) = self.find(&self.path) else { return false };
         let mut state = self.lock();
         let held = matches!(&*state, State::Open(_));
         if held {
@@ -366,6 +387,15 @@ mod tests {
         assert!(held.park() && held.is_parked() && !held.park());
         assert_eq!(held.look().map(|look| look.size).ok(), Some(3));
         assert!(held.is_parked(), "a look needs no descriptor");
+        disk::set_hook(Some(Box::new(|call| {
+            assert!(!matches!(call, disk::Call::List(_)), "its own name is tried first");
+            Ok(())
+        })));
+        assert!(held.file().is_ok() && held.park());
+        fs::rename(&path, &moved).expect("renamed");
+        assert!(held.file_at(&moved).is_ok() && held.park());
+        fs::rename(&moved, &path).expect("renamed");
+        disk::set_hook(None);
         fs::rename(&path, &moved).expect("renamed");
         fs::write(&path, b"another").expect("written");
         assert_eq!(held.file().and_then(|file| file.metadata()).map(|meta| meta.len()).ok(), Some(3));
