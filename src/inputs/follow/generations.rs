@@ -24,7 +24,7 @@ use rustix::fs::FileType;
 pub use super::held::Held;
 use super::identity::{self, FileId, Look};
 use super::listing::Listing;
-use super::{clock, disk};
+use super::{clock, disk, held};
 
 /// The highest generation number that is looked at.
 pub const NUMBER_MAX: u32 = 9999;
@@ -275,11 +275,11 @@ impl Family {
 
     /// The older generations that have a name now, newest first. Names may shift meanwhile: looked at until two looks
     /// saw the same; what only an earlier one saw is the oldest.
-    pub fn copies(&self) -> Vec<Arc<Held>> {
+    pub fn copies(&self, mut listing: Option<&mut Listing>) -> Vec<Arc<Held>> {
         let mut seen: Vec<Arc<Held>> = Vec::new();
         let mut last: Option<Vec<FileId>> = None;
         for _ in 0..TRIES_MAX {
-            let mut look = self.copies_once();
+            let mut look = self.copies_once(listing.as_deref_mut());
             // One that shifted during the look was met under both names.
             let mut met = HashSet::new();
             look.retain(|held| met.insert(held.id));
@@ -296,8 +296,8 @@ impl Family {
         seen
     }
 
-    fn copies_once(&self) -> Vec<Arc<Held>> {
-        let (mut numbers, dates) = self.list(None).unwrap_or_default();
+    fn copies_once(&self, listing: Option<&mut Listing>) -> Vec<Arc<Held>> {
+        let (mut numbers, dates) = self.list(listing).unwrap_or_default();
         numbers.sort_unstable();
         let numbered = numbers.into_iter().map(|number| format!("{}.{number}", self.base));
         let dated = dates.into_iter().map(|name| name.strip_suffix(".gz").map_or(name.clone(), str::to_owned));
@@ -401,12 +401,12 @@ impl Family {
         let is_it = |held: &&Arc<Held>| looked.is_some_and(|look| look.id == held.id);
         let seen = || earlier.iter().copied().chain(&pass.seen).find(is_it).map(Arc::clone);
         let held = looked.and_then(|look| known.get(look.id)).or_else(seen);
-        match held.map_or_else(|| open(&path), Ok) {
+        match held.map_or_else(|| open_within(&path), Ok) {
             Ok(held) => {
                 let id = held.id;
                 // One that is parked and has another name now is about to go.
                 if *held.name != *name && held.is_parked() {
-                    let _ = held.file();
+                    let _ = held.file_at(&path);
                 }
                 pass.met_known |= known.has(id);
                 // Seen before in this look: it has shifted meanwhile, which the base will tell.
@@ -441,6 +441,11 @@ impl Family {
         dates.dedup_by(|b, a| a.0 == b.0);
         Ok((numbers, dates.into_iter().map(|(_, _, name)| name).collect()))
     }
+}
+
+/// Opens one of many, unless what is left of the descriptors is for others.
+fn open_within(path: &Path) -> io::Result<Arc<Held>> {
+    if held::are_used_up() { Err(rustix::io::Errno::MFILE.into()) } else { open(path) }
 }
 
 /// From the newest to the oldest.

@@ -2,12 +2,13 @@
 //! than a minute at a start, when each of them listed 10,000 names.
 //!
 //! A listing stands as long as the folder's time of change, which nobody can set. That has the ticks of the kernel's clock: one
-//! that was not older than a tick when the names were listed may stay the same though a name comes, and does not count.
+//! that was not older than a tick when the names were listed may stay the same though a name comes, and does not count. Nor does
+//! that of a file system that is not this machine's own: attributes may be remembered for longer than names there.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{clock, disk, identity};
+use super::{clock, disk, identity, inotify};
 
 /// See the header. As large as the names of one folder.
 #[derive(Default)]
@@ -32,7 +33,9 @@ impl Listing {
             self.names = disk::list(folder)?.into_iter().filter_map(|name| name.into_string().ok()).collect();
             self.names.sort_unstable();
             folder.clone_into(&mut self.folder);
-            let stood = before < began && identity::look_at(folder)?.ctime == before;
+            // Where a file system has whole seconds only, a change of the same second would not show.
+            let is_fine = before % 1_000_000_000 != 0 && inotify::tells_all(disk::file_system(folder));
+            let stood = is_fine && before < began && identity::look_at(folder)?.ctime == before;
             self.changed = stood.then_some(before);
         }
         let first = self.names.partition_point(|name| name.as_str() < start);

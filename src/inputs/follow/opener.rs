@@ -11,11 +11,11 @@
 //! certain. Limits: open files (the soft limit is raised to the hard one); a file that can not be opened is said once,
 //! [`SAID_MAX`] in all, and tried again every 10 s.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::chain::{About, First, Notes, Seed};
@@ -24,28 +24,30 @@ use super::generations::{Family, Handed, Held, Opened};
 use super::identity::FileId;
 use super::inotify::{self, Bell, Watcher};
 use super::keeper::Chains;
-use super::layout::{Known, Layout, Meaning};
+use super::layout::{Known, Layout};
 use super::listing::Listing;
 use super::reader::{Line, News};
 use super::standing::Standing;
 use super::startup::Startup;
 use super::{clock, disk, held, priority};
 use crate::inputs::Outlet;
-use crate::log::Limited;
 use crate::metrics::Health;
 use crate::metrics::followed::{Generation, Watching};
 
 mod about; // what is known of containers and files
+mod ended; // chains
 mod events;
 mod folders;
 mod kin;
 mod listed;
 mod successor; // of the newest generation, opened at once
+mod unseen; // what a look can not know
 mod waiting; // for a descriptor
 
 use events::Told;
 use kin::{Folder, Kin};
 use listed::Listed;
+use waiting::Waiting;
 
 const POLL: Duration = Duration::from_millis(100);
 const RESCAN: Duration = Duration::from_secs(10);
@@ -94,9 +96,8 @@ pub struct Opener {
     said_overflow: Option<Instant>,
     first_listing: bool,
     first_chains: usize,
-    /// Families that wait until a descriptor is free, by their path, whether they were there at the start, and when that was
-    /// tried last.
-    waiting: BTreeMap<PathBuf, (Family, bool)>,
+    /// Families that wait, mostly until a descriptor is free, by their path.
+    waiting: BTreeMap<PathBuf, Waiting>,
     listed: Listed,
     /// While many families are looked at.
     listing: Option<Listing>,
@@ -104,6 +105,7 @@ pub struct Opener {
     later: BTreeMap<PathBuf, (Family, Instant)>,
     /// What is looked at was there at the start.
     was_there: bool,
+    /// When those that wait were tried last.
     waited: Instant,
     said_waiting: bool,
     /// Since when some family waits.
@@ -277,7 +279,7 @@ impl Opener {
         match self.layout.families(folder) {
             Ok(families) => {
                 self.forget_all_but(folder, &families);
-                self.listing = (families.len() >= LISTED_ONCE).then(Listing::default);
+                self.list_once(families.len());
                 families.into_iter().for_each(|family| self.look(family));
                 self.listing = None;
             }
@@ -405,8 +407,14 @@ impl Opener {
         if base_is_refused {
             self.listed.remove(&family.path());
         }
+        let since = self.since(&family.folder);
+        // What was made in the same tick as that may be either.
+        let may_be_told = |held: &&Arc<Held>| {
+            let btime = held.id.btime;
+            !is_first || btime == 0 || since.is_none_or(|since| btime >= since) || certain.contains(&held.id)
+        };
         // A compressed file was not created under the base's name; one that can not be opened is said below.
-        let mut opened = scan.fresh.iter().filter(|held| !held.gz).count() as u64;
+        let mut opened = scan.fresh.iter().filter(|held| !held.gz).filter(may_be_told).count() as u64;
         opened += u64::from(base_is_refused);
         // What is older than the watch was not told of: no more than those that were by now.
         let told = if is_first { self.told_of(&family) } else { opened };
@@ -425,29 +433,15 @@ impl Opener {
             // No more than were told of: a chain that has ended may have read the others.
             let told_of = usize::try_from(told.saturating_sub(u64::from(base_is_refused))).unwrap_or(usize::MAX);
             let most = certain.len().max(told_of);
-            let since = self.folders.get(&family.folder).map_or(i64::MAX, |folder| folder.since);
-            // What is in a compressed one may be older than that is.
-            let is_made = |held: &&Arc<Held>| certain.contains(&held.id) || !held.gz && held.id.btime > since;
+            // What is in a compressed one may be older than that is. Where no file says when it was made, what was told does.
+            let is_new = |held: &Held| held.id.btime == 0 || since.is_none_or(|since| held.id.btime > since);
+            let is_made = |held: &&Arc<Held>| certain.contains(&held.id) || !held.gz && is_new(held);
             let made = scan.fresh.iter().rev().take(most).take_while(is_made).count();
             let notes = Notes { made, stand_ins: told - opened, changed: scan.base_changed, left_out };
             self.publish(&family, scan.fresh, notes);
         }
         for (path, error) in refused {
             self.say(&path, &error);
-        }
-    }
-
-    /// All that was met of a family at the last look is gone.
-    fn passed_by(&self, family: &Family) {
-        static SAID: Limited = Limited::new(1);
-        self.outlet.counters().followed.watch(Watching::GapPossible, 1);
-        if let Some(left_out) = SAID.allow(&self.input) {
-            tracing::warn!(
-                input = self.input,
-                path = %family.path().display(),
-                left_out,
-                "a folder that is looked at every 100 ms has other files than at the look before: what came and went in between is not known; have it watched (`watch = \"inotify\"`, fs.inotify.max_user_watches, no network file system), or rotate less often"
-            );
         }
     }
 
@@ -495,14 +489,17 @@ impl Opener {
         kin.standing = Some(Arc::clone(&standing));
         let saved = self.outlet.checkpoints.as_ref().and_then(|checkpoints| checkpoints.lookup(&self.input, &key));
         // Files that appear later are read from their head, whatever `start` says.
-        let was_there = self.first_listing || self.was_there;
-        let first = if self.tail && was_there { First::Tail } else { self.layout.first(family) };
+        let is_passed_over = self.tail && self.was_there(&family.path()) && notes.made == 0;
+        let first = if is_passed_over { First::Tail } else { self.layout.first(family) };
         self.owners.insert(chain, (family.folder.clone(), family.base.clone()));
         self.first_chains += usize::from(self.first_listing);
         // Of those that a glob does not match only what follows a checkpoint's place is read.
         let unread = if saved.is_some() { 0 } else { first.among(fresh.len(), notes.made) };
         if let Some(kin) = self.kin_of(&family.folder, &family.base) {
             kin.published.add(&fresh, unread);
+        }
+        if !is_passed_over {
+            self.tell_of_unread(family, &fresh[..unread]);
         }
         self.listed.are_read(&fresh[unread..]);
         let seed = Box::new(Seed {
@@ -519,43 +516,9 @@ impl Opener {
         self.send(chain, News::Found { chain, seed, first: self.first_listing });
     }
 
-    /// Chains that came to their end (a deleted file): should the name come back, it is a new chain.
-    fn forget_ended(&mut self) {
-        for chain in self.ended() {
-            let Some((path, base)) = self.owners.remove(&chain) else { continue };
-            if self.forget_orphan(&path, &base) {
-                continue;
-            }
-            // Its name may be a rotated one of another family by now, whose files are not to come twice.
-            let other = matches!(self.layout.meaning(&path, &base, true), Meaning::Member(of) if of.base != base);
-            if other
-                && let Some(folder) = self.folders.get_mut(&path)
-                && let Some(kin) = folder.families.remove(&base)
-            {
-                kin.count_missing();
-                self.layout.forget(&kin.family);
-                continue;
-            }
-            let Some(kin) = self.kin_of(&path, &base) else { continue };
-            // What was handed to it in its last turn nobody has read: it counts as opened once the next chain has it.
-            let mut handed = VecDeque::new();
-            if let Some(standing) = &kin.standing {
-                standing.take(&mut handed);
-            }
-            kin.count_missing();
-            let plain = handed.iter().filter(|held| !held.gz).count() as u64;
-            kin.opened = kin.opened.saturating_sub(plain);
-            (kin.chain, kin.newest, kin.standing, kin.again) = (None, None, None, true);
-            kin.published.clear();
-            let family = kin.family.clone();
-            self.look_on(family, Opened { certain: handed.into_iter().rev().collect(), ..Opened::default() });
-        }
-    }
-
-    /// The chains that have ended by themselves since this was asked last.
-    fn ended(&self) -> Vec<u64> {
-        let lines = self.lines.iter();
-        lines.flat_map(|line| std::mem::take(&mut *line.ended.lock().unwrap_or_else(PoisonError::into_inner))).collect()
+    /// So many families are looked at now, until `listing` is nothing again.
+    fn list_once(&mut self, families: usize) {
+        self.listing = (families >= LISTED_ONCE).then(Listing::default);
     }
 
     /// Hands generations to a chain's reader; none, if it has something to count.

@@ -23,6 +23,7 @@ use super::clock;
 use super::disk;
 use super::held;
 use super::inotify::{self, Bell, Watcher};
+use super::listing::Listing;
 use super::progress::Progress;
 use super::source::Decoders;
 #[cfg(test)]
@@ -134,6 +135,7 @@ pub struct Reader {
     watched: HashMap<i32, u64>,
     buf: Vec<u8>,
     decoders: Decoders,
+    listing: Listing,
     startup: Arc<Startup>,
     /// No more news will come.
     listed: bool,
@@ -161,6 +163,7 @@ impl Reader {
             watched: HashMap::new(),
             buf: Vec::new(),
             decoders: Decoders::default(),
+            listing: Listing::default(),
             startup,
             listed: false,
         }
@@ -373,7 +376,8 @@ impl Reader {
     fn turn(&mut self, number: u64) {
         let Some(seat) = self.seats.get_mut(&number) else { return };
         let before = seat.chain.position();
-        let mut context = Context { outlet: &self.outlet, buf: &mut self.buf, decoders: &self.decoders };
+        let (buf, listing) = (&mut self.buf, &mut self.listing);
+        let mut context = Context { outlet: &self.outlet, buf, decoders: &self.decoders, listing };
         let turn = seat.chain.turn(&mut context);
         let now = clock::now();
         if seat.chain.position() != before {

@@ -38,6 +38,7 @@ use crate::inputs::follow::checkpoint::Saved;
 use crate::inputs::follow::decode::Format;
 use crate::inputs::follow::generations::{Family, Held};
 use crate::inputs::follow::identity::{FileId, HEAD_BYTES, Mark};
+use crate::inputs::follow::listing::Listing;
 use crate::inputs::follow::progress::{Progress, Span};
 use crate::inputs::follow::source::{self, Decoders, Found, Source};
 use crate::inputs::follow::standing::Standing;
@@ -159,6 +160,8 @@ pub struct Context<'a> {
     pub buf: &'a mut Vec<u8>,
     /// Its decoders.
     pub decoders: &'a Decoders,
+    /// The names of the folder that was looked into last.
+    pub listing: &'a mut Listing,
 }
 
 /// Bytes at the start, for the first message.
@@ -424,7 +427,7 @@ impl Chain {
             }
             _ => found != Found::Rewritten,
         };
-        if uses && emptied && self.behind.is_empty() && self.read_copies_before() {
+        if uses && emptied && self.behind.is_empty() && self.read_copies_before(context.listing) {
             return Ok(None);
         }
         match found {

@@ -27,6 +27,7 @@ use crate::inputs::follow::checkpoint::CopiesKnown;
 use crate::inputs::follow::clock;
 use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::identity::{self, FileId, Mark};
+use crate::inputs::follow::listing::Listing;
 use crate::inputs::follow::source;
 use crate::metrics::Oddity;
 use crate::metrics::followed::LostBytes;
@@ -219,7 +220,7 @@ impl Chain {
     /// The copies that have something unread of a file that was truncated, oldest first, and whether the first of them goes on
     /// where it was read to. Those before a time are accounted for; up to which they are then.
     pub(super) fn copies_of(&mut self, was: &Was, until: i64) -> (bool, Vec<Arc<Held>>, i64) {
-        let mut copies = self.copies_there(&was.held);
+        let mut copies = self.copies_there(&was.held, None);
         let is_new = |(copy, changed): &(Arc<Held>, i64)| !self.copies.is_known(copy, *changed, until);
         let goes_on = |(copy, _): &(Arc<Held>, i64)| was.goes_on_in(copy);
         let held = |copies: Vec<(Arc<Held>, i64)>| copies.into_iter().map(|(copy, _)| copy).collect();
@@ -242,11 +243,11 @@ impl Chain {
 
     /// The copies of a file that have a name, oldest first, with their last changes. Not those of what it has now, nor what
     /// is read anyway.
-    fn copies_there(&mut self, file: &Arc<Held>) -> Vec<(Arc<Held>, i64)> {
+    fn copies_there(&mut self, file: &Arc<Held>, listing: Option<&mut Listing>) -> Vec<(Arc<Held>, i64)> {
         // What changes within the same tick has the same time.
         let (changed, now) = (file.look().map_or(0, |look| look.mtime), nanos(clock::wall().saturating_sub(TICK)));
         self.copies.sought = if changed < now { changed } else { 0 };
-        let all = self.family.copies();
+        let all = self.family.copies(listing);
         let mut copies: Vec<(Arc<Held>, i64)> = Vec::new();
         // The newest comes first, by its name.
         for copy in all.iter().rev() {
@@ -289,11 +290,11 @@ impl Chain {
     /// A file of which nothing was read since it was truncated, or since it was met, has these first bytes, or none. If it had others
     /// before, which were copied and truncated before anybody looked, those come first: true, and the file is read once
     /// more after them.
-    pub(super) fn read_copies_before(&mut self) -> bool {
+    pub(super) fn read_copies_before(&mut self, listing: &mut Listing) -> bool {
         let unchanged = |source: &source::Source| source.held.look().is_ok_and(|look| look.mtime == self.copies.sought);
         let Some(file) = self.source.as_ref().filter(|source| !unchanged(source)) else { return false };
         let file = Arc::clone(&file.held);
-        let copies = self.copies_there(&file).into_iter();
+        let copies = self.copies_there(&file, Some(listing)).into_iter();
         let copies: Vec<_> =
             copies.filter(|(copy, changed)| !self.copies.is_known(copy, *changed, self.copies.until)).collect();
         // What was renamed is not truncated: what is compressed of it, if only since the last line above, is its own.

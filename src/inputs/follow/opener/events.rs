@@ -166,6 +166,7 @@ impl Opener {
             }
         }
         let mut relist = false;
+        self.list_once(words.len());
         for word in words {
             match self.layout.meaning(&word.folder, &word.name, word.created) {
                 Meaning::Folder => relist = true,
@@ -188,6 +189,7 @@ impl Opener {
                 Meaning::Nothing => {}
             }
         }
+        self.listing = None;
         if relist {
             self.relist();
         }

@@ -108,8 +108,10 @@ impl Opener {
         let now = clock::now();
         let due = self.later.extract_if(.., |_, (_, at)| *at <= now);
         let due: Vec<Family> = due.map(|(_, (family, _))| family).collect();
+        self.list_once(due.len());
         for family in due {
             self.look(family);
         }
+        self.listing = None;
     }
 }

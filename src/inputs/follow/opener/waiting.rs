@@ -2,16 +2,15 @@
 //! health check: all that is open has something to read, or is not delivered.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
 
+use super::Opener;
 use super::kin::Kin;
-use super::{LISTED_ONCE, Opener};
 use crate::inputs::follow::generations::Family;
 use crate::inputs::follow::identity::FileId;
 use crate::inputs::follow::layout::Known;
-use crate::inputs::follow::listing::Listing;
 use crate::inputs::follow::{clock, held, identity};
 use crate::log::Limited;
 use crate::metrics::Health;
@@ -19,6 +18,15 @@ use crate::metrics::followed::Watching;
 
 /// So long some family may wait until it is worth a word.
 const WAITED: Duration = Duration::from_secs(10);
+
+/// A family that waits.
+pub(super) struct Waiting {
+    family: Family,
+    /// At the start.
+    was_there: bool,
+    /// For want of a descriptor.
+    starves: bool,
+}
 
 impl Opener {
     /// Remembers a family that can not be opened for want of descriptors.
@@ -31,15 +39,21 @@ impl Opener {
             );
         }
         self.note_listed(&family);
-        self.wait(family);
+        self.wait(family.clone());
+        self.waiting.entry(family.path()).and_modify(|waiting| waiting.starves = true);
+    }
+
+    /// Whether that name was there at the start.
+    pub(super) fn was_there(&self, path: &Path) -> bool {
+        let was_there = self.waiting.get(path).map_or(self.was_there, |waiting| waiting.was_there);
+        self.first_listing || was_there
     }
 
     /// What the kernel tells of is counted by that ([`Opener::count_gaps`]). What only a look at the folder has met is not, so
     /// it is remembered who that is.
     fn note_listed(&mut self, family: &Family) {
-        let was_there = self.waiting.get(&family.path()).map_or(self.was_there, |(_, was_there)| *was_there);
-        let is_passed_over = self.tail && (self.first_listing || was_there);
         let path = family.path();
+        let is_passed_over = self.tail && self.was_there(&path);
         let is_listed = self.listed.has(&path);
         let is_new = |kin: &mut Kin| kin.newest.is_none() && !kin.link && kin.created <= kin.opened;
         if is_passed_over || is_listed || !self.kin_of(&family.folder, &family.base).is_some_and(is_new) {
@@ -85,19 +99,7 @@ impl Opener {
     /// Remembers a family that is to be looked at again soon.
     pub(super) fn wait(&mut self, family: Family) {
         let was_there = self.first_listing || self.was_there;
-        self.waiting.entry(family.path()).or_insert((family, was_there));
-    }
-
-    /// Where all is read once: chains that came to their end hold no descriptor any more, and are not looked at again.
-    pub(super) fn let_go_of_ended(&mut self) {
-        for chain in self.ended() {
-            if let Some((path, base)) = self.owners.remove(&chain)
-                && let Some(kin) = self.kin_of(&path, &base)
-            {
-                (kin.newest, kin.standing, kin.left) = (None, None, true);
-                kin.published.clear();
-            }
-        }
+        self.waiting.entry(family.path()).or_insert(Waiting { family, was_there, starves: false });
     }
 
     /// Asks the readers to close what is idle, and looks once more at what waits.
@@ -108,8 +110,8 @@ impl Opener {
             line.bell.ring();
         }
         let mut looked_at = HashMap::new();
-        self.listing = (self.waiting.len() >= LISTED_ONCE).then(Listing::default);
-        for (family, was_there) in std::mem::take(&mut self.waiting).into_values() {
+        self.list_once(self.waiting.len());
+        for Waiting { family, was_there, .. } in std::mem::take(&mut self.waiting).into_values() {
             self.was_there = was_there;
             looked_at.insert((family.folder.clone(), family.base.clone()), 0);
             self.look(family);
@@ -130,7 +132,7 @@ impl Opener {
 
     fn tell_waiting(&mut self) {
         let (metrics, name) = (&self.outlet.metrics, format!("descriptors {}", self.input));
-        let Some(first) = self.waiting.keys().next().filter(|_| held::are_scarce()) else {
+        let Some(first) = self.waiting.iter().find_map(|(path, of)| of.starves.then_some(path)) else {
             self.waits_since = None;
             metrics.uncheck(&name);
             return;

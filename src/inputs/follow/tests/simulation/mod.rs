@@ -208,7 +208,16 @@ fn docker_rules() -> Rules {
 fn begin(folder: &Path, data: &Path, runtime: &Handle, rules: Rules) -> std::io::Result<Life> {
     let docker = rules.docker;
     let file = |known: &Checkpoints| OneFile { folder: folder.to_owned(), docker, is_new: known.keys("in").is_empty() };
-    begin_with(&mut |known| Box::new(file(known)), data, runtime, rules, true)
+    begin_with(&mut |known| Box::new(file(known)), data, runtime, rules, How::default())
+}
+
+/// What an input may have otherwise.
+#[derive(Clone, Copy, Default)]
+struct How {
+    /// Its folders make no events.
+    polled: bool,
+    /// `start = "tail"`, at its first start.
+    tail: bool,
 }
 
 /// The same for any folders and names.
@@ -217,7 +226,7 @@ fn begin_with(
     data: &Path,
     runtime: &Handle,
     rules: Rules,
-    watch: bool,
+    how: How,
 ) -> std::io::Result<Life> {
     let checkpoints = Checkpoints::open(data, Box::new(std::collections::BTreeMap::new))?;
     let metrics = Arc::new(Metrics::new(&[("in", "test")], &[("out", "test")]));
@@ -245,12 +254,12 @@ fn begin_with(
         layout: layout(&checkpoints),
         lines: vec![line],
         bell: Arc::new(Bell::new()?),
-        tail: false,
+        tail: how.tail,
         startup,
         chains,
         hurry: false,
     };
-    let mut opener = Opener::new(setup, watch);
+    let mut opener = Opener::new(setup, !how.polled);
     opener.begin();
     let (saver, early, held, batches) = (Saver::default(), Vec::new(), Vec::new(), Vec::new());
     Ok(Life {

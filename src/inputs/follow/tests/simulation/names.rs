@@ -22,8 +22,7 @@ struct Stage {
     life: Option<Life>,
     make: Make,
     rules: fn() -> Rules,
-    /// Else its folders are polled.
-    watch: bool,
+    how: How,
     root: PathBuf,
     now: Duration,
     wall: SystemTime,
@@ -54,7 +53,8 @@ impl Stage {
         // What is made from now on is newer by more than a tick of birth times.
         a_tick();
         let (now, wall) = (Duration::ZERO, SystemTime::now());
-        let mut stage = Stage { life: None, make, rules, watch: true, root, now, wall, runtime: runtime(), dir };
+        let mut stage =
+            Stage { life: None, make, rules, how: How::default(), root, now, wall, runtime: runtime(), dir };
         stage.start();
         stage
     }
@@ -63,7 +63,7 @@ impl Stage {
         clock::set(Some((*START + self.now, self.wall + self.now)));
         let Stage { make, root, .. } = self;
         let data = self.dir.path().join("data");
-        let life = begin_with(&mut |known| make(root, known), &data, self.runtime.handle(), (self.rules)(), self.watch);
+        let life = begin_with(&mut |known| make(root, known), &data, self.runtime.handle(), (self.rules)(), self.how);
         self.life = Some(life.expect("starts"));
     }
 

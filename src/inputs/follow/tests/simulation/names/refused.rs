@@ -396,7 +396,7 @@ fn a_file_that_was_listed_and_is_read_under_the_name_of_an_open_one_is_no_gap() 
 fn a_polled_folder_that_has_moved_on_by_more_than_it_shows_may_have_a_gap_and_says_so() {
     let mut stage = two_lines();
     stage.stop();
-    stage.watch = false;
+    stage.how.polled = true;
     stage.start();
     assert!(stage.seconds(1).is_empty());
     // A rotation that is met is none, and nothing that stays.
@@ -414,6 +414,66 @@ fn a_polled_folder_that_has_moved_on_by_more_than_it_shows_may_have_a_gap_and_sa
     stage.put("x.log", &["6"]);
     stage.seconds(1);
     assert_eq!(stage.watching(Watching::GapPossible), 1);
+}
+
+#[test]
+fn a_name_that_was_rotated_in_a_polled_folder_before_anybody_looked_may_have_a_gap_and_says_so() {
+    let mut stage = two_lines();
+    stage.stop();
+    stage.how.polled = true;
+    stage.put("y.log.1", &["old"]);
+    a_tick();
+    stage.start();
+    assert!(stage.seconds(1).is_empty());
+    // Nothing tells that the name had another file since; what was there before is not in question.
+    stage.put("y.log", &["3"]);
+    assert_eq!(stage.seconds(1), ["3"]);
+    assert_eq!(stage.watching(Watching::GapPossible), 0);
+    stage.put("z.log", &["never read"]);
+    stage.rename("z.log", "z.log.1");
+    stage.put("z.log", &["4"]);
+    assert_eq!(stage.seconds(1), ["4"]);
+    assert_eq!(stage.watching(Watching::GapPossible), 1);
+}
+
+#[test]
+fn what_is_made_while_its_name_waits_for_a_descriptor_is_read_from_its_head_though_the_start_is_at_the_tail() {
+    for replaced in [false, true] {
+        let mut stage = Stage::files(&["*.log"], |root| put(&root.join("x.log"), &["1"]));
+        stage.stop();
+        fs::remove_dir_all(stage.dir.path().join("data")).expect("removed");
+        stage.how.tail = true;
+        held::set_scarce(true);
+        stage.start();
+        assert!(stage.seconds(1).is_empty());
+        if replaced {
+            stage.rename("x.log", "x.log.1");
+            stage.put("x.log", &["2"]);
+        }
+        assert!(stage.seconds(1).is_empty());
+        held::set_scarce(false);
+        let came = stage.seconds(1);
+        assert_eq!(came, if replaced { vec!["2"] } else { vec![] }, "replaced: {replaced}");
+        stage.put("x.log", &["3"]);
+        assert_eq!(stage.seconds(1), ["3"]);
+        assert_eq!(stage.generations(Generation::Lost), 0);
+    }
+}
+
+#[test]
+fn many_files_that_go_at_once_do_not_have_their_folder_listed_for_each() {
+    const FILES: usize = 100;
+    let name = |n: usize| format!("{n}.log");
+    let mut stage = Stage::files(&["*.log"], |root| (0..FILES).for_each(|n| put(&root.join(name(n)), &["1"])));
+    assert_eq!(stage.seconds(1).len(), FILES);
+    (0..FILES).for_each(|n| stage.remove(&name(n)));
+    // A listing does not stand while the folder was changed just now.
+    a_tick();
+    let lists = hook(|call| matches!(call, Call::List(_)), |_| None);
+    // Until their chains have come to their end, too.
+    stage.seconds(60);
+    let lists = lists.load(Ordering::Relaxed);
+    assert!(lists < FILES, "listed {lists} times");
 }
 
 impl Stage {

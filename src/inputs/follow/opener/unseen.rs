@@ -1,0 +1,53 @@
+//! What came and went before a look, of which no event told: a possible gap.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Opener;
+use crate::inputs::follow::clock;
+use crate::inputs::follow::generations::{Family, Held};
+use crate::log::Limited;
+use crate::metrics::followed::Watching;
+
+impl Opener {
+    /// What is newer than that was made since a folder is watched, or looked at. Nobody knows where the clock was set back since.
+    pub(super) fn since(&self, folder: &Path) -> Option<i64> {
+        let since = self.folders.get(folder)?.since;
+        (since <= clock::births()).then_some(since)
+    }
+
+    /// All that was met of a family at the last look is gone.
+    pub(super) fn passed_by(&self, family: &Family) {
+        static SAID: Limited = Limited::new(1);
+        self.outlet.counters().followed.watch(Watching::GapPossible, 1);
+        if let Some(left_out) = SAID.allow(&self.input) {
+            tracing::warn!(
+                input = self.input,
+                path = %family.path().display(),
+                left_out,
+                "a folder that is looked at every 100 ms has other files than at the look before: what came and went in between is not known; have it watched (`watch = \"inotify\"`, fs.inotify.max_user_watches, no network file system), or rotate less often"
+            );
+        }
+    }
+
+    /// Of a name that is new these older files are not read. If they were made since its folder is looked at, their lines were
+    /// under that name, and nobody told of it (a folder that is polled, a file that came to its name by a rename).
+    pub(super) fn tell_of_unread(&self, family: &Family, unread: &[Arc<Held>]) {
+        static SAID: Limited = Limited::new(1);
+        let since = self.since(&family.folder).unwrap_or(i64::MAX);
+        let missed = unread.iter().filter(|held| !held.gz && held.id.btime > since).count();
+        if missed == 0 || self.first_listing {
+            return;
+        }
+        self.outlet.counters().followed.watch(Watching::GapPossible, missed as u64);
+        if let Some(left_out) = SAID.allow(&self.input) {
+            tracing::warn!(
+                input = self.input,
+                path = %family.path().display(),
+                files = missed,
+                left_out,
+                "files were rotated before their name was looked at for the first time, and are not read; have a pattern match them, too (`*.log*`)"
+            );
+        }
+    }
+}
