@@ -20,8 +20,9 @@ use crate::workers::Workers;
 
 /// Bytes of a load that are held in memory, at most.
 pub const LOAD_MAX: u64 = 2 << 30;
-/// Records in one chunk of a forwarder, at most.
+/// Records in one chunk of a forwarder, at most, and their bytes, if it is more than one: receivers take 16 to 64 MiB.
 const CHUNK_RECORDS: u64 = 1000;
+const CHUNK_BYTES: u64 = 1 << 20;
 /// Messages that Docker's driver has written before a receiver that is busy reads them.
 const MESSAGES_AT_ONCE: u64 = 64;
 const WINDOW: usize = 8;
@@ -149,14 +150,21 @@ pub struct Parcel {
 }
 
 /// How many of `records` are in one parcel.
-fn parcel_records(work: Work, records: u64, connections: usize) -> u64 {
+fn parcel_records(work: Work, recipe: &Recipe, records: u64, connections: usize) -> u64 {
     let share = records.div_ceil(connections as u64).max(1);
-    share.min(if work.from() == From::Packed { CHUNK_RECORDS } else { MESSAGES_AT_ONCE })
+    if work.from() != From::Packed {
+        return share.min(MESSAGES_AT_ONCE);
+    }
+    // All are about as long as one with many digits.
+    let mut one = Vec::new();
+    work.input(recipe, records, &mut one);
+    share.min(CHUNK_RECORDS).min((CHUNK_BYTES / one.len() as u64).max(1))
 }
 
-/// The connection of `connections` that a [`Sender`] sends record `seq` of `0..records` over.
-pub fn connection_of(work: Work, records: u64, connections: usize, seq: u64) -> u64 {
-    seq / parcel_records(work, records, connections) % connections as u64
+/// Says over which of `connections` a [`Sender`] sends each record of `0..records`.
+pub fn connections_of(work: Work, recipe: &Recipe, records: u64, connections: usize) -> impl Fn(u64) -> u64 + use<> {
+    let at_once = parcel_records(work, recipe, records, connections);
+    move |seq| seq / at_once % connections as u64
 }
 
 /// The records `range` in parcels for `connections`.
@@ -167,7 +175,7 @@ pub fn parcels(
     connections: usize,
 ) -> Result<Vec<Parcel>, String> {
     let packed = work.from() == From::Packed;
-    let step = parcel_records(work, range.end - range.start, connections);
+    let step = parcel_records(work, recipe, range.end - range.start, connections);
     let mut parcels = Vec::new();
     let (mut from, mut held) = (range.start, 0);
     while from < range.end {
@@ -364,8 +372,21 @@ mod tests {
         assert_eq!(parcels(Work::ForwardFile, &RECIPE, 0..2500, 100).expect("small").len(), 100);
         let messages = parcels(Work::MessageFile, &RECIPE, 0..130, 1).expect("small");
         assert_eq!((messages.len(), messages[0].wants_ack), (3, false));
-        let of = |work, seq| connection_of(work, 2500, 3, seq);
-        assert_eq!([0, 833, 834, 1667, 1668, 2499].map(|seq| of(Work::ForwardFile, seq)), [0, 0, 1, 1, 2, 2]);
-        assert_eq!([0, 63, 64, 128, 191, 192].map(|seq| of(Work::MessageFile, seq)), [0, 0, 1, 2, 2, 0]);
+        let of = |work| connections_of(work, &RECIPE, 2500, 3);
+        assert_eq!([0, 833, 834, 1667, 1668, 2499].map(of(Work::ForwardFile)), [0, 0, 1, 1, 2, 2]);
+        assert_eq!([0, 63, 64, 128, 191, 192].map(of(Work::MessageFile)), [0, 0, 1, 2, 2, 0]);
+    }
+
+    #[test]
+    fn long_records_make_chunks_of_a_megabyte_and_one_is_sent_alone_if_it_is_longer() {
+        for (line_size, at_once) in [(128 << 10, 8), (1 << 20, 1)] {
+            let recipe = Recipe { shape: Shape::Normal, line_size: Some(line_size) };
+            let made = parcels(Work::Durable, &recipe, 0..20, 2).expect("small");
+            assert_eq!(made.len(), 20_usize.div_ceil(at_once), "{line_size}");
+            let longest = made.iter().map(|parcel| parcel.bytes.len()).max().expect("there are some");
+            assert!(longest <= CHUNK_BYTES as usize + 4096, "{line_size}: {longest}");
+            let of = connections_of(Work::Durable, &recipe, 20, 2);
+            assert_eq!([0, at_once as u64, 2 * at_once as u64].map(of), [0, 1, 0], "{line_size}");
+        }
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use super::ballast::Ballast;
 use super::child::{Cpu, Process};
 use super::generate::Recipe;
-use super::load::{Files, Parcel, Sender, connection_of, parcels};
+use super::load::{Files, Parcel, Sender, connections_of, parcels};
 use super::receive::{Endpoint, Watch};
 use super::shipper::{self, Plan, Shipper};
 use super::verify::{self, Verdict};
@@ -68,22 +68,26 @@ impl Task {
     /// Bytes of the whole input, from a sample of its records.
     pub fn input_bytes(&self) -> u64 {
         let step = (self.records / 1000).max(1);
-        let (mut text, mut count) = (Vec::new(), 0u64);
+        let (mut text, mut bytes, mut count) = (Vec::new(), 0u64, 0u64);
         for seq in (0..self.records).step_by(step as usize) {
+            text.clear();
             self.work.input(&self.recipe, seq, &mut text);
+            bytes += text.len() as u64;
             count += 1;
         }
-        (text.len() as f64 / count.max(1) as f64 * self.records as f64) as u64
+        (bytes as f64 / count.max(1) as f64 * self.records as f64) as u64
     }
 
-    /// The container, file or connection of record `seq`, whose records have an order. None for what senders trickle: how
+    /// Says of a record its container, file or connection, whose records have an order. None for what senders trickle: how
     /// many go over one connection at a time is left to the clock.
-    pub fn source(&self, seq: u64) -> Option<u64> {
+    pub fn sources(&self) -> Box<dyn Fn(u64) -> Option<u64>> {
+        let (records, containers) = (self.records, self.containers as u64);
         match self.work.from() {
-            From::Docker => Some(seq % self.containers as u64),
-            From::Lines => Some(0),
+            From::Docker => Box::new(move |seq| Some(seq % containers)),
+            From::Lines => Box::new(|_| Some(0)),
             From::Packed | From::Messages => {
-                (seq < self.records).then(|| connection_of(self.work, self.records, self.connections, seq))
+                let of = connections_of(self.work, &self.recipe, records, self.connections);
+                Box::new(move |seq| (seq < records).then(|| of(seq)))
             }
         }
     }

@@ -45,6 +45,7 @@ pub fn verify(path: &Path, task: &Task, records: u64) -> io::Result<(Verdict, Op
     };
     let mut seen = vec![false; usize::try_from(records).map_err(io::Error::other)?];
     let (mut verdict, mut example) = (Verdict::default(), None);
+    let source = task.sources();
     let mut latest: HashMap<u64, u64> = HashMap::new();
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut line = Vec::new();
@@ -59,7 +60,7 @@ pub fn verify(path: &Path, task: &Task, records: u64) -> io::Result<(Verdict, Op
             Some((_, seen)) if good && *seen => verdict.twice += 1,
             Some((seq, seen)) if good => {
                 *seen = true;
-                if let Some(source) = task.source(seq) {
+                if let Some(source) = source(seq) {
                     let last = latest.entry(source).or_insert(seq);
                     verdict.disordered += u64::from(seq < *last);
                     *last = seq.max(*last);
