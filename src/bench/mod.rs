@@ -7,6 +7,7 @@
 //! Everything is written below one folder, which is removed at the end. Limits: [`RECORDS_MAX`] records of
 //! [`LINE_MAX`] bytes.
 
+pub mod agenda;
 pub mod ballast;
 pub mod child;
 pub mod generate;
@@ -25,7 +26,8 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum as _;
 
-use generate::{Recipe, Shape};
+use agenda::Agenda;
+use generate::Recipe;
 use measure::{Load, Sample, Task};
 use plot::Series;
 use report::{Figures, Outcome};
@@ -37,10 +39,6 @@ use work::{From, Work};
 pub const RECORDS_MAX: u64 = 100_000_000;
 /// Bytes of a line, at most: what a file input keeps by default.
 pub const LINE_MAX: usize = 1 << 20;
-/// Docker splits what is longer.
-const DOCKER_LINE_MAX: usize = 16 << 10;
-/// Records a second of `rotate`: some 35 MB/s, so a file of 1 MiB lasts for 30 ms.
-const ROTATE_RATE: f64 = 100_000.0;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -78,6 +76,8 @@ pub struct Done {
     pub outcomes: Vec<Outcome>,
     /// Files of plots.
     pub plots: Vec<PathBuf>,
+    /// Works that nobody has named and that can not be done so, each with the reason.
+    pub left_out: Vec<String>,
 }
 
 impl Done {
@@ -93,6 +93,7 @@ impl Done {
             "machine": machine(),
             "works": self.outcomes.iter().map(Outcome::json).collect::<Vec<_>>(),
             "plots": self.plots,
+            "left_out": self.left_out,
         })
     }
 }
@@ -134,48 +135,19 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> Result<Done, String> {
     }
     let scratch = Scratch::new(options.dir.as_deref())?;
     tell(&machine());
-    let base = Task {
-        work: Work::DockerFile,
-        recipe: options.recipe,
-        records: options.records,
-        containers: options.containers,
-        connections: options.connections,
-        sinks: 1,
-        cores: None,
-        rate: options.rate.unwrap_or(5000.0),
-        trickle: 0,
-        dir: scratch.0.clone(),
-    };
-    let mut done = Done { outcomes: Vec::new(), plots: Vec::new() };
-    for axis in &options.scale {
-        let (outcomes, plot) = plot_axis(*axis, &base, options, &shippers, tell)?;
+    let agenda = Agenda::of(options, scratch.0.clone())?;
+    agenda.make_room()?;
+    agenda.left_out.iter().for_each(|work| tell(&format!("left out: {work}")));
+    let mut done = Done { outcomes: Vec::new(), plots: Vec::new(), left_out: agenda.left_out };
+    for (axis, points) in agenda.rows {
+        let (outcomes, plot) = plot_axis(axis, points, options, &shippers, tell)?;
         done.outcomes.extend(outcomes);
         done.plots.push(plot);
     }
-    if options.scale.is_empty() {
-        let all: Vec<Work> = Work::value_variants()
-            .iter()
-            .copied()
-            .filter(|work| *work != Work::RegexFile || options.recipe.shape == Shape::Normal)
-            .collect();
-        for work in if options.works.is_empty() { &all } else { &options.works } {
-            let task = task_of(*work, &base, options)?;
-            done.outcomes.push(compare(&task, options.repeats, &shippers, tell)?);
-        }
+    for task in agenda.works {
+        done.outcomes.push(compare(&task, options.repeats, &shippers, tell)?);
     }
     Ok(done)
-}
-
-fn task_of(work: Work, base: &Task, options: &Options) -> Result<Task, String> {
-    let long = options.recipe.line_size.is_some_and(|size| size > DOCKER_LINE_MAX);
-    if work.parses_json() && long {
-        return Err(format!("{}: Docker splits lines above {DOCKER_LINE_MAX} bytes; take line-file", work.name()));
-    }
-    if work == Work::RegexFile && options.recipe.shape != Shape::Normal {
-        return Err("regex-file: its pattern fits lines of the shape `normal` only".to_owned());
-    }
-    let rate = options.rate.unwrap_or(if work == Work::Rotate { ROTATE_RATE } else { base.rate });
-    Ok(Task { work, rate, trickle: (rate * options.seconds) as u64, ..base.clone() })
 }
 
 /// Runs all shippers in turn, as often as asked.
@@ -254,14 +226,13 @@ fn about(task: &Task, bytes: u64) -> String {
 /// Runs one axis and draws it.
 fn plot_axis(
     axis: Axis,
-    base: &Task,
+    points: Vec<(String, Task)>,
     options: &Options,
     shippers: &[Shipper],
     tell: &dyn Fn(&str),
 ) -> Result<(Vec<Outcome>, PathBuf), String> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (mut outcomes, mut names, mut sinks) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, task) in axis.points(base, cores) {
+    for (name, task) in points {
         outcomes.push(compare(&task, options.repeats, shippers, tell)?);
         names.push(name);
         sinks.push(if axis == Axis::Sinks { task.sinks as f64 } else { 1.0 });
