@@ -179,7 +179,7 @@ pub fn measure(task: &Task, shipper: &Shipper, load: &mut Load) -> Result<Sample
     if let Load::Files(files, _) = load {
         files.reset().map_err(said(&task.dir))?;
     }
-    result.map_err(|error| format!("{}: {}: {error}", task.work.name(), shipper.name))
+    result
 }
 
 /// Where records of the trickle go.

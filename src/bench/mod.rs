@@ -30,7 +30,7 @@ use agenda::Agenda;
 use generate::Recipe;
 use measure::{Load, Sample, Task};
 use plot::Series;
-use report::{Figures, Outcome};
+use report::{Figures, Outcome, Row};
 use scale::Axis;
 use shipper::{Config, Kind, Plan, Shipper};
 use work::{From, Work};
@@ -81,7 +81,8 @@ pub struct Done {
 }
 
 impl Done {
-    /// Whether nothing is missing, wrong, or out of an order that is to be kept.
+    /// Whether nobody failed, and nothing is missing, wrong, out of an order that is to be kept, or there twice where that may
+    /// not be.
     pub fn is_whole(&self) -> bool {
         self.outcomes.iter().all(Outcome::is_whole)
     }
@@ -145,16 +146,15 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> Result<Done, String> {
         done.plots.push(plot);
     }
     for task in agenda.works {
-        done.outcomes.push(compare(&task, options.repeats, &shippers, tell)?);
+        done.outcomes.push(compare(&task, options.repeats, &shippers, tell));
     }
     Ok(done)
 }
 
-/// Runs all shippers in turn, as often as asked.
-fn compare(task: &Task, repeats: usize, shippers: &[Shipper], tell: &dyn Fn(&str)) -> Result<Outcome, String> {
-    let mut load = Load::make(task)?;
+/// Runs all shippers in turn, as often as asked. What fails is in the outcome: a bench takes minutes, and what the others
+/// came to is worth having.
+fn compare(task: &Task, repeats: usize, shippers: &[Shipper], tell: &dyn Fn(&str)) -> Outcome {
     let bytes = task.input_bytes();
-    let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); shippers.len()];
     // The same for each run but for folders and ports: enough to judge whether it is fair.
     let plan = Plan {
         work: task.work,
@@ -170,40 +170,59 @@ fn compare(task: &Task, repeats: usize, shippers: &[Shipper], tell: &dyn Fn(&str
             tell(&format!("--- {} {name} for {}\n{text}---", shipper.name, task.work.name()));
         }
     }
+    let runs = match Load::make(task) {
+        Ok(mut load) => take_turns(task, repeats, shippers, &mut load, tell),
+        Err(error) => vec![Err(error); shippers.len()],
+    };
+    let examples = shippers.iter().zip(&runs).filter_map(|(shipper, samples)| {
+        let example = samples.as_ref().ok()?.iter().find_map(|sample| sample.example.clone())?;
+        Some(format!("{}: {example}", shipper.name))
+    });
+    let examples = examples.collect();
+    let rows = shippers.iter().zip(configs).zip(runs).map(|((shipper, config), samples)| Row {
+        name: shipper.name.clone(),
+        config,
+        keeps_order: shipper.kind.keeps_order(task.work),
+        delivers_once: shipper.kind.delivers_once(),
+        figures: samples.map(|samples| Figures::of(&samples, task.records, bytes)),
+    });
+    Outcome { work: task.work.name(), about: about(task, bytes), repeats, rows: rows.collect(), examples }
+}
+
+/// The runs of each shipper. One that has failed has no more turns.
+fn take_turns(
+    task: &Task,
+    repeats: usize,
+    shippers: &[Shipper],
+    load: &mut Load,
+    tell: &dyn Fn(&str),
+) -> Vec<Result<Vec<Sample>, String>> {
+    let mut runs = vec![Ok(Vec::new()); shippers.len()];
     for repeat in 0..repeats {
         // Each goes first in its turn: who comes after a shipper that has left many pages to be freed pays for them.
         for turn in 0..shippers.len() {
             let nth = (repeat + turn) % shippers.len();
-            let shipper = &shippers[nth];
-            let sample = measure::measure(task, shipper, &mut load)?;
-            tell(&format!(
-                "{} {}/{repeats} {}: {:.2} s, {:.2} CPU s ({:.2} of them the kernel's), {:.1} MB",
-                task.work.name(),
-                repeat + 1,
-                shipper.name,
-                sample.seconds,
-                sample.cpu.seconds,
-                sample.cpu.system,
-                sample.peak as f64 / 1e6
-            ));
-            samples[nth].push(sample);
+            let Ok(samples) = &mut runs[nth] else { continue };
+            let head = format!("{} {}/{repeats} {}", task.work.name(), repeat + 1, shippers[nth].name);
+            match measure::measure(task, &shippers[nth], load) {
+                Ok(sample) => {
+                    tell(&format!(
+                        "{head}: {:.2} s, {:.2} CPU s ({:.2} of them the kernel's), {:.1} MB",
+                        sample.seconds,
+                        sample.cpu.seconds,
+                        sample.cpu.system,
+                        sample.peak as f64 / 1e6
+                    ));
+                    samples.push(sample);
+                }
+                Err(error) => {
+                    tell(&format!("{head}: failed: {error}"));
+                    runs[nth] = Err(error);
+                }
+            }
         }
     }
-    let figures = shippers.iter().zip(configs).zip(&samples).map(|((shipper, config), samples)| Figures {
-        keeps_order: shipper.kind.keeps_order(task.work),
-        ..Figures::of(&shipper.name, config, samples, task.records, bytes)
-    });
-    let examples = shippers.iter().zip(&samples).filter_map(|(shipper, samples)| {
-        let example = samples.iter().find_map(|sample| sample.example.clone())?;
-        Some(format!("{}: {example}", shipper.name))
-    });
-    Ok(Outcome {
-        work: task.work.name(),
-        about: about(task, bytes),
-        repeats,
-        figures: figures.collect(),
-        examples: examples.collect(),
-    })
+    runs
 }
 
 fn about(task: &Task, bytes: u64) -> String {
@@ -233,7 +252,7 @@ fn plot_axis(
 ) -> Result<(Vec<Outcome>, PathBuf), String> {
     let (mut outcomes, mut names, mut sinks) = (Vec::new(), Vec::new(), Vec::new());
     for (name, task) in points {
-        outcomes.push(compare(&task, options.repeats, shippers, tell)?);
+        outcomes.push(compare(&task, options.repeats, shippers, tell));
         names.push(name);
         sinks.push(if axis == Axis::Sinks { task.sinks as f64 } else { 1.0 });
     }
@@ -245,7 +264,8 @@ fn plot_axis(
     for (nth, shipper) in shippers.iter().enumerate() {
         // What each of two sinks has written is twice the work, so it counts twice.
         let by = |of: &dyn Fn(&Figures) -> f64| -> Vec<f64> {
-            outcomes.iter().zip(&sinks).map(|(outcome, sinks)| of(&outcome.figures[nth]) * sinks).collect()
+            let figures = outcomes.iter().map(|outcome: &Outcome| &outcome.rows[nth].figures);
+            figures.zip(&sinks).map(|(figures, sinks)| figures.as_ref().map_or(f64::NAN, of) * sinks).collect()
         };
         series.push(Series { name: format!("{}, by the clock", shipper.name), values: by(&of) });
         series.push(Series { name: format!("{}, a CPU second", shipper.name), values: by(&of_cpu) });

@@ -9,13 +9,24 @@ use super::measure::Sample;
 use super::shipper::Config;
 use super::verify::Verdict;
 
-/// The figures of one shipper at one work.
+/// One shipper at one work.
 #[derive(Clone, Debug)]
-pub struct Figures {
-    /// Whose.
+pub struct Row {
+    /// Its name.
     pub name: String,
     /// How it was told to do the work.
     pub config: Config,
+    /// Whether it has to keep the order of each container, file or connection.
+    pub keeps_order: bool,
+    /// Whether it has to deliver each record once.
+    pub delivers_once: bool,
+    /// What it came to, or why it did not get to the end: then none of its runs counts.
+    pub figures: Result<Figures, String>,
+}
+
+/// The figures of one shipper at one work.
+#[derive(Clone, Debug)]
+pub struct Figures {
     /// Records a second by the clock.
     pub per_second: f64,
     /// Megabytes of input a second by the clock.
@@ -30,8 +41,6 @@ pub struct Figures {
     pub latency: Option<[f64; 3]>,
     /// Lowest and highest of the records a CPU second: how noisy the machine is.
     pub spread: (f64, f64),
-    /// Whether it has to keep the order of each container, file or connection.
-    pub keeps_order: bool,
     /// The sum over all repeats.
     pub verdict: Verdict,
 }
@@ -52,7 +61,7 @@ fn quantile(sorted: &[Duration], part: f64) -> f64 {
 
 impl Figures {
     /// The medians of `samples`, each of `records` records of `bytes` bytes together.
-    pub fn of(name: &str, config: Config, samples: &[Sample], records: u64, bytes: u64) -> Figures {
+    pub fn of(samples: &[Sample], records: u64, bytes: u64) -> Figures {
         let records = records as f64;
         let over = |of: &dyn Fn(&Sample) -> f64| median(samples.iter().map(of).collect());
         // CPU time comes in ticks; a run shorter than one is said to have taken one.
@@ -64,8 +73,6 @@ impl Figures {
             .then(|| [0.5, 0.99, 1.0].map(|part| median(timed.iter().map(|s| quantile(&s.latencies, part)).collect())));
         let per_cpu: Vec<f64> = samples.iter().map(|sample| records / cpu(sample)).collect();
         Figures {
-            name: name.to_owned(),
-            config,
             per_second: over(&|sample| records / sample.seconds.max(1e-6)),
             megabytes: over(&|sample| bytes as f64 / 1e6 / sample.seconds.max(1e-6)),
             per_cpu_second: median(per_cpu.clone()),
@@ -73,23 +80,14 @@ impl Figures {
             peak: over(&|sample| sample.peak as f64 / 1e6),
             latency,
             spread: per_cpu.iter().fold((f64::MAX, 0.0), |(low, high), x| (f64::min(low, *x), f64::max(high, *x))),
-            keeps_order: false,
             verdict,
         }
-    }
-
-    /// Whether nothing is missing or wrong, nor out of an order that it has to keep.
-    fn is_whole(&self) -> bool {
-        let Verdict { missing, twice: _, wrong, disordered } = self.verdict;
-        missing == 0 && wrong == 0 && (disordered == 0 || !self.keeps_order)
     }
 
     /// For programs. `first` is whom it is compared with; none for the first itself.
     fn json(&self, first: Option<&Figures>) -> Value {
         let ratio = first.and_then(|first| Ratio::of(first, self));
         json!({
-            "shipper": self.name,
-            "config": Map::from_iter(self.config.iter().map(|(name, text)| ((*name).to_owned(), json!(text)))),
             "ratio": ratio.as_ref().map(Ratio::json),
             "records_per_second": self.per_second.round(),
             "mb_per_second": (self.megabytes * 10.0).round() / 10.0,
@@ -103,6 +101,33 @@ impl Figures {
             "wrong": self.verdict.wrong,
             "disordered": self.verdict.disordered,
         })
+    }
+}
+
+impl Row {
+    /// Whether it got to the end, and nothing is missing or wrong, nor out of an order that it has to keep, nor there twice
+    /// where that may not be.
+    fn is_whole(&self) -> bool {
+        self.figures.as_ref().is_ok_and(|figures| {
+            let Verdict { missing, twice, wrong, disordered } = figures.verdict;
+            missing == 0 && wrong == 0 && !(disordered > 0 && self.keeps_order) && !(twice > 0 && self.delivers_once)
+        })
+    }
+
+    /// For programs. `first` is whom it is compared with; none for the first itself.
+    fn json(&self, first: Option<&Figures>) -> Value {
+        let mut out = json!({
+            "shipper": self.name,
+            "config": Map::from_iter(self.config.iter().map(|(name, text)| ((*name).to_owned(), json!(text)))),
+        });
+        let more = match &self.figures {
+            Ok(figures) => figures.json(first),
+            Err(error) => json!({ "error": error }),
+        };
+        if let (Value::Object(out), Value::Object(more)) = (&mut out, more) {
+            out.extend(more);
+        }
+        out
     }
 }
 
@@ -148,15 +173,26 @@ pub struct Outcome {
     /// Repeats.
     pub repeats: usize,
     /// By shipper.
-    pub figures: Vec<Figures>,
+    pub rows: Vec<Row>,
     /// Wrong lines, with their shipper.
     pub examples: Vec<String>,
 }
 
 impl Outcome {
-    /// Whether nothing is missing, wrong, or out of an order that is to be kept, of anybody.
+    /// Whether all got to the end, and nothing is missing, wrong, out of an order that is to be kept, or there twice where
+    /// that may not be.
     pub fn is_whole(&self) -> bool {
-        self.figures.iter().all(Figures::is_whole)
+        self.rows.iter().all(Row::is_whole)
+    }
+
+    /// Those that have figures, with their names.
+    fn figures(&self) -> impl Iterator<Item = (&str, &Figures)> {
+        self.rows.iter().filter_map(|row| Some((row.name.as_str(), row.figures.as_ref().ok()?)))
+    }
+
+    /// The figures that others are compared with.
+    fn first(&self) -> Option<&Figures> {
+        self.rows.first()?.figures.as_ref().ok()
     }
 
     /// For people.
@@ -178,11 +214,20 @@ impl Outcome {
             "twice",
             "wrong"
         );
-        for figures in &self.figures {
+        for row in &self.rows {
+            let figures = match &row.figures {
+                Ok(figures) => figures,
+                Err(error) => {
+                    // What it has said comes along.
+                    let error = error.trim_end().replace('\n', "\n    ");
+                    let _ = writeln!(out, "  {:<18} failed: {error}", row.name);
+                    continue;
+                }
+            };
             let _ = write!(
                 out,
                 "  {:<18} {:>10.0} {:>7.1} {:>14.0} {:>8.2} {:>8.1}",
-                figures.name,
+                row.name,
                 figures.per_second,
                 figures.megabytes,
                 figures.per_cpu_second,
@@ -198,31 +243,26 @@ impl Outcome {
             let Verdict { missing, twice, wrong, .. } = figures.verdict;
             let _ = writeln!(out, " {missing:>9} {twice:>7} {wrong:>6}");
         }
-        if let Some((first, others)) = self.figures.split_first() {
-            for other in others {
-                let Some(ratio) = Ratio::of(first, other) else {
-                    let _ =
-                        writeln!(out, "  {} against {}: no ratio, since records are missing", first.name, other.name);
+        // Who failed has no figures to compare; nor has anybody, where the first did.
+        if let Some(first) = self.first() {
+            let name = &self.rows[0].name;
+            for (other, figures) in self.figures().skip(1) {
+                let Some(ratio) = Ratio::of(first, figures) else {
+                    let _ = writeln!(out, "  {name} against {other}: no ratio, since records are missing");
                     continue;
                 };
                 let _ = writeln!(
                     out,
-                    "  {} against {}: {:.1}x the records per CPU second ({:.1}x to {:.1}x over the runs), {:.1}x by the clock, {:.2}x the memory",
-                    first.name,
-                    other.name,
-                    ratio.per_cpu_second,
-                    ratio.range.0,
-                    ratio.range.1,
-                    ratio.clock,
-                    ratio.memory
+                    "  {name} against {other}: {:.1}x the records per CPU second ({:.1}x to {:.1}x over the runs), {:.1}x by the clock, {:.2}x the memory",
+                    ratio.per_cpu_second, ratio.range.0, ratio.range.1, ratio.clock, ratio.memory
                 );
             }
         }
-        for figures in self.figures.iter().filter(|figures| figures.verdict.disordered > 0) {
+        for (name, figures) in self.figures().filter(|(_, figures)| figures.verdict.disordered > 0) {
             let _ = writeln!(
                 out,
-                "  order: {}: {} records behind a later one of the same container, file or connection",
-                figures.name, figures.verdict.disordered
+                "  order: {name}: {} records behind a later one of the same container, file or connection",
+                figures.verdict.disordered
             );
         }
         for example in &self.examples {
@@ -233,8 +273,8 @@ impl Outcome {
 
     /// For programs.
     pub fn json(&self) -> Value {
-        let first = self.figures.first();
-        let shippers = self.figures.iter().enumerate().map(|(nth, figures)| figures.json(first.filter(|_| nth > 0)));
+        let first = self.first();
+        let shippers = self.rows.iter().enumerate().map(|(nth, row)| row.json(first.filter(|_| nth > 0)));
         json!({
             "work": self.work,
             "about": self.about,
@@ -261,30 +301,36 @@ mod tests {
         }
     }
 
+    fn row(name: &str, figures: Result<Figures, String>) -> Row {
+        let config = vec![("x.conf", "[x]".to_owned())];
+        Row { name: name.to_owned(), config, keeps_order: false, delivers_once: false, figures }
+    }
+
+    fn outcome(rows: Vec<Row>) -> Outcome {
+        Outcome { work: "line-file", about: String::new(), repeats: 3, rows, examples: vec![] }
+    }
+
     #[test]
     fn the_figures_are_medians_and_what_is_missing_adds_up() {
         let samples = [sample(1.0, 0.5, 0), sample(9.0, 5.0, 2), sample(2.0, 1.0, 1)];
-        let figures = Figures::of("x", vec![("x.conf", "[x]".to_owned())], &samples, 1000, 1_000_000);
+        let mut figures = Figures::of(&samples, 1000, 1_000_000);
         assert_eq!((figures.per_second, figures.per_cpu_second), (500.0, 1000.0));
         assert_eq!(figures.cpu_per_gigabyte, 1000.0);
         assert_eq!(figures.latency, Some([50.0, 99.0, 100.0]));
         assert_eq!(figures.spread, (200.0, 2000.0));
         assert_eq!(figures.verdict.missing, 3);
-        let outcome = Outcome {
-            work: "line-file",
-            about: String::new(),
-            repeats: 3,
-            figures: vec![figures.clone(), Figures { per_cpu_second: 100.0, ..figures }],
-            examples: vec![],
+        let both = |figures: &Figures| {
+            let slow = Figures { per_cpu_second: 100.0, ..figures.clone() };
+            outcome(vec![row("x", Ok(figures.clone())), row("y", Ok(slow))])
         };
-        assert!(!outcome.is_whole());
-        assert!(outcome.text().contains("no ratio, since records are missing"), "{}", outcome.text());
-        assert_eq!(outcome.json()["shippers"][1]["ratio"], Value::Null, "nor for programs");
-        let mut whole = outcome;
-        whole.figures.iter_mut().for_each(|figures| figures.verdict = Verdict::default());
+        let torn = both(&figures);
+        assert!(!torn.is_whole());
+        assert!(torn.text().contains("no ratio, since records are missing"), "{}", torn.text());
+        assert_eq!(torn.json()["shippers"][1]["ratio"], Value::Null, "nor for programs");
+        figures.verdict = Verdict::default();
+        let whole = both(&figures);
         assert!(whole.is_whole());
-        let said =
-            "10.0x the records per CPU second (0.1x to 10.0x over the runs), 1.0x by the clock, 1.00x the memory";
+        let said = "x against y: 10.0x the records per CPU second (0.1x to 10.0x over the runs), 1.0x by the clock, 1.00x the memory";
         assert!(whole.text().contains(said), "{}", whole.text());
         let ratio = json!({ "median": 10.0, "min": 0.1, "max": 10.0, "by_the_clock": 1.0, "memory": 1.0 });
         let report = whole.json();
@@ -294,16 +340,52 @@ mod tests {
 
     #[test]
     fn an_order_that_is_not_kept_is_told_and_counts_for_those_that_have_to() {
-        let figures = Figures::of("x", vec![], &[sample(1.0, 0.5, 0)], 1000, 1_000_000);
-        let mut outcome =
-            Outcome { work: "line-file", about: String::new(), repeats: 1, figures: vec![figures], examples: vec![] };
-        assert!(!outcome.text().contains("order:"), "{}", outcome.text());
-        assert_eq!(outcome.json()["shippers"][0]["disordered"], 0);
-        outcome.figures[0].verdict.disordered = 7;
-        assert!(outcome.is_whole(), "nobody has to keep it");
-        assert!(outcome.text().contains("  order: x: 7 records behind a later one"), "{}", outcome.text());
-        assert_eq!(outcome.json()["shippers"][0]["disordered"], 7);
-        outcome.figures[0].keeps_order = true;
-        assert!(!outcome.is_whole());
+        let with = |disordered, keeps_order| {
+            let mut figures = Figures::of(&[sample(1.0, 0.5, 0)], 1000, 1_000_000);
+            figures.verdict.disordered = disordered;
+            outcome(vec![Row { keeps_order, ..row("x", Ok(figures)) }])
+        };
+        let kept = with(0, true);
+        assert!(kept.is_whole() && !kept.text().contains("order:"), "{}", kept.text());
+        assert_eq!(kept.json()["shippers"][0]["disordered"], 0);
+        let lost = with(7, false);
+        assert!(lost.is_whole(), "nobody has to keep it");
+        assert!(lost.text().contains("  order: x: 7 records behind a later one"), "{}", lost.text());
+        assert_eq!(lost.json()["shippers"][0]["disordered"], 7);
+        assert!(!with(7, true).is_whole());
+    }
+
+    #[test]
+    fn what_comes_twice_counts_for_those_that_have_to_deliver_once() {
+        let with = |twice, delivers_once| {
+            let mut figures = Figures::of(&[sample(1.0, 0.5, 0)], 1000, 1_000_000);
+            figures.verdict.twice = twice;
+            outcome(vec![Row { delivers_once, ..row("x", Ok(figures)) }]).is_whole()
+        };
+        assert_eq!([with(0, true), with(1, true), with(1, false)], [true, false, true]);
+    }
+
+    #[test]
+    fn who_fails_is_told_and_the_others_keep_their_figures() {
+        let good = || Ok(Figures::of(&[sample(1.0, 0.5, 0)], 1000, 1_000_000));
+        let torn = outcome(vec![
+            row("x", good()),
+            row("y", Err("it ended; it said:\nno such key\n".into())),
+            row("z", good()),
+        ]);
+        assert!(!torn.is_whole());
+        let text = torn.text();
+        assert!(text.contains("  y                  failed: it ended; it said:\n    no such key\n  z "), "{text}");
+        assert!(text.contains("x against z: 1.0x") && !text.contains("against y"), "{text}");
+        let shippers = &torn.json()["shippers"];
+        assert!(shippers[0]["records_per_second"] == 1000.0 && shippers[0]["error"].is_null(), "{shippers}");
+        assert_eq!(shippers[1]["error"], "it ended; it said:\nno such key\n");
+        assert_eq!(
+            (&shippers[1]["records_per_second"], &shippers[1]["config"]["x.conf"]),
+            (&Value::Null, &json!("[x]"))
+        );
+        let first = outcome(vec![row("x", Err("no".into())), row("y", good()), row("z", good())]);
+        assert!(!first.text().contains("against"), "{}", first.text());
+        assert_eq!(first.json()["shippers"][2]["ratio"], Value::Null);
     }
 }

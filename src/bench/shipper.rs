@@ -28,6 +28,12 @@ impl Kind {
     pub fn keeps_order(self, work: Work) -> bool {
         self == Kind::Longshore && !work.to_http()
     }
+
+    /// Whether each record has to come out once: nothing is stopped or sent again here, so we have no reason for a second
+    /// time, and what peers promise is theirs to say.
+    pub fn delivers_once(self) -> bool {
+        self == Kind::Longshore
+    }
 }
 
 /// One that is measured.
