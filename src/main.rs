@@ -139,7 +139,7 @@ fn bench(args: &Bench) -> u8 {
     };
     let report = match args.format {
         BenchFormat::Json => format!("{}\n", done.json()),
-        BenchFormat::Text => done.outcomes.iter().map(bench::report::Outcome::text).collect(),
+        BenchFormat::Text => done.text(),
     };
     match print(&report) {
         0 if done.is_whole() => 0,

@@ -3,8 +3,11 @@
 //! CPU time is user and system time of all its threads from its start, ended threads included, in ticks of 10 ms
 //! (`/proc/PID/stat`); memory is the most that was resident at once (`VmHWM`). Nothing of the bench itself is in them.
 //! It is killed when dropped.
+//!
+//! Limits: [`VERSION_WAIT`] and [`VERSION_MAX`] for what a program says of its version.
 
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -14,8 +17,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 const LOG: &str = "stderr";
+const VERSION: &str = "version";
 /// How long a shipper may take to stop.
 const STOP_WAIT: Duration = Duration::from_secs(30);
+/// How long a program may take to say its version, and how many bytes of it are taken.
+const VERSION_WAIT: Duration = Duration::from_secs(10);
+const VERSION_MAX: u64 = 200;
 
 /// A running shipper.
 #[derive(Debug)]
@@ -84,10 +91,14 @@ impl Process {
     /// SIGTERM, and waits for the end.
     pub fn stop(mut self) -> Result<(), String> {
         let _ = kill_process(self.pid(), Signal::TERM);
-        let deadline = Instant::now() + STOP_WAIT;
+        self.wait(STOP_WAIT)
+    }
+
+    fn wait(&mut self, patience: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + patience;
         while self.child.try_wait().map_err(|error| error.to_string())?.is_none() {
             if Instant::now() > deadline {
-                return Err(format!("it did not stop within {STOP_WAIT:?}; it said:\n{}", self.said()));
+                return Err(format!("it did not stop within {patience:?}; it said:\n{}", self.said()));
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -102,6 +113,22 @@ impl Drop for Process {
             let _ = self.child.wait();
         }
     }
+}
+
+/// The first line that `program --version` prints. `dir` gets a file of it.
+pub fn version(program: &Path, dir: &Path) -> Result<String, String> {
+    let said = |error: std::io::Error| error.to_string();
+    let log = dir.join(VERSION);
+    let mut command = Command::new(program);
+    command.arg("--version").current_dir(dir).stdin(Stdio::null()).stderr(Stdio::null());
+    let child = command.stdout(File::create(&log).map_err(said)?).spawn().map_err(said)?;
+    let mut process = Process { child, log };
+    process.wait(VERSION_WAIT)?;
+    let mut text = Vec::new();
+    File::open(&process.log).and_then(|file| file.take(VERSION_MAX).read_to_end(&mut text)).map_err(said)?;
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().next().unwrap_or_default().trim();
+    if line.is_empty() { Err("--version prints nothing".to_owned()) } else { Ok(line.to_owned()) }
 }
 
 /// CPU time of a process.
@@ -137,6 +164,33 @@ mod tests {
         assert_eq!(cpu_of(stat), Some(Cpu { seconds: 1.75, system: 0.25 }));
         assert_eq!(peak_of("Name:\tx\nVmHWM:\t   2048 kB\nVmRSS:\t 1 kB\n"), Some(2 << 20));
         assert_eq!(cpu_of("garbage"), None);
+    }
+
+    #[test]
+    fn a_version_is_one_line_of_bounded_length() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a folder");
+        let long = "x".repeat(3 * VERSION_MAX as usize);
+        for (nth, (script, expected)) in [
+            ("echo 'Fluent Bit v5.1.1  '; echo 'Git commit: 1'".to_owned(), Ok("Fluent Bit v5.1.1".to_owned())),
+            (format!("echo {long}"), Ok("x".repeat(VERSION_MAX as usize))),
+            ("echo no such flag >&2; exit 1".to_owned(), Err("--version prints nothing".to_owned())),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let program = dir.path().join(format!("program{nth}"));
+            fs::write(&program, format!("#!/bin/sh\n[ \"$1\" = --version ] || exit 2\n{script}\n")).expect("written");
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+            // Another thread's child may still hold it for writing, between its fork and its exec.
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let mut said = version(&program, dir.path());
+            while said.as_ref().is_err_and(|error| error.contains("busy")) && Instant::now() < deadline {
+                said = version(&program, dir.path());
+            }
+            assert_eq!(said, expected, "{script}");
+        }
+        assert!(version(Path::new("/nowhere"), dir.path()).is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod agenda;
 pub mod ballast;
 pub mod child;
 pub mod generate;
+pub mod header;
 pub mod load;
 pub mod measure;
 pub mod plot;
@@ -21,6 +22,7 @@ pub mod shipper;
 pub mod verify;
 pub mod work;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +30,7 @@ use clap::ValueEnum as _;
 
 use agenda::Agenda;
 use generate::Recipe;
+use header::Header;
 use measure::{Load, Sample, Task};
 use plot::Series;
 use report::{Figures, Outcome, Row};
@@ -72,10 +75,14 @@ pub struct Options {
 /// What came of it: the report, and whether the output is whole.
 #[derive(Clone, Debug)]
 pub struct Done {
+    /// Where, and who.
+    pub header: Header,
     /// By work.
     pub outcomes: Vec<Outcome>,
     /// Files of plots.
     pub plots: Vec<PathBuf>,
+    /// Falls between neighbours of a row that want a reason.
+    pub falls: Vec<String>,
     /// Works that nobody has named and that can not be done so, each with the reason.
     pub left_out: Vec<String>,
 }
@@ -91,11 +98,27 @@ impl Done {
     pub fn json(&self) -> serde_json::Value {
         serde_json::json!({
             "version": env!("LONGSHORE_VERSION"),
-            "machine": machine(),
+            "machine": self.header.machine,
+            "load_average": self.header.load_average,
+            "peers": self.header.peers_json(),
             "works": self.outcomes.iter().map(Outcome::json).collect::<Vec<_>>(),
             "plots": self.plots,
+            "falls": self.falls,
             "left_out": self.left_out,
         })
+    }
+
+    /// The report for people.
+    pub fn text(&self) -> String {
+        let mut out = self.header.text();
+        self.outcomes.iter().for_each(|outcome| out.push_str(&outcome.text()));
+        let plots = self.plots.iter().map(|plot| ("plot", plot.display().to_string()));
+        let falls = self.falls.iter().map(|fall| ("fall", fall.clone()));
+        let left_out = self.left_out.iter().map(|work| ("left out", work.clone()));
+        for (what, text) in plots.chain(falls).chain(left_out) {
+            let _ = writeln!(out, "{what}: {text}");
+        }
+        out
     }
 }
 
@@ -135,15 +158,18 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> Result<Done, String> {
         shippers.push(Shipper::peer(peer)?);
     }
     let scratch = Scratch::new(options.dir.as_deref())?;
-    tell(&machine());
+    let header = Header::of(&shippers[1..], &scratch.0);
+    tell(header.text().trim_end());
     let agenda = Agenda::of(options, scratch.0.clone())?;
     agenda.make_room()?;
     agenda.left_out.iter().for_each(|work| tell(&format!("left out: {work}")));
-    let mut done = Done { outcomes: Vec::new(), plots: Vec::new(), left_out: agenda.left_out };
+    if !agenda.rows.is_empty() {
+        fs::create_dir_all(&options.svg).map_err(|error| format!("{}: {error}", options.svg.display()))?;
+    }
+    let left_out = agenda.left_out;
+    let mut done = Done { header, outcomes: Vec::new(), plots: Vec::new(), falls: Vec::new(), left_out };
     for (axis, points) in agenda.rows {
-        let (outcomes, plot) = plot_axis(axis, points, options, &shippers, tell)?;
-        done.outcomes.extend(outcomes);
-        done.plots.push(plot);
+        run_row(axis, points, options, &shippers, &mut done, tell)?;
     }
     for task in agenda.works {
         done.outcomes.push(compare(&task, options.repeats, &shippers, tell));
@@ -243,13 +269,14 @@ fn about(task: &Task, bytes: u64) -> String {
 }
 
 /// Runs one axis and draws it.
-fn plot_axis(
+fn run_row(
     axis: Axis,
     points: Vec<(String, Task)>,
     options: &Options,
     shippers: &[Shipper],
+    done: &mut Done,
     tell: &dyn Fn(&str),
-) -> Result<(Vec<Outcome>, PathBuf), String> {
+) -> Result<(), String> {
     let (mut outcomes, mut names, mut sinks) = (Vec::new(), Vec::new(), Vec::new());
     for (name, task) in points {
         outcomes.push(compare(&task, options.repeats, shippers, tell));
@@ -267,10 +294,11 @@ fn plot_axis(
             let figures = outcomes.iter().map(|outcome: &Outcome| &outcome.rows[nth].figures);
             figures.zip(&sinks).map(|(figures, sinks)| figures.as_ref().map_or(f64::NAN, of) * sinks).collect()
         };
-        series.push(Series { name: format!("{}, by the clock", shipper.name), values: by(&of) });
-        series.push(Series { name: format!("{}, a CPU second", shipper.name), values: by(&of_cpu) });
+        for (what, values, dashed) in [("by the clock", by(&of), false), ("a CPU second", by(&of_cpu), true)] {
+            series.push(Series { name: format!("{}, {what}", shipper.name), colour: nth, dashed, values });
+        }
     }
-    scale::falls(axis, &names, &series).iter().for_each(|fall| tell(fall));
+    done.falls.extend(scale::falls(axis, &names, &series));
     let unit = match axis {
         _ if axis.counts_bytes() => "MB",
         Axis::Sinks => "records, one for each sink",
@@ -279,18 +307,8 @@ fn plot_axis(
     let title = format!("{} by {}", axis.work().name(), axis.name());
     let text = plot::svg(&title, axis.name(), unit, &names, &series);
     let path = options.svg.join(format!("{}.svg", axis.name()));
-    let written = fs::create_dir_all(&options.svg).and_then(|()| fs::write(&path, text));
-    written.map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok((outcomes, path))
-}
-
-/// The processor, its cores, the kernel: figures without them say nothing.
-fn machine() -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let info = read("/proc/cpuinfo");
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown processor");
-    let model = model.trim_start_matches(|c: char| c.is_whitespace() || c == ':');
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let kernel = read("/proc/sys/kernel/osrelease");
-    format!("longshore {} on {model}, {cores} cores, Linux {}", env!("LONGSHORE_VERSION"), kernel.trim())
+    fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    done.outcomes.extend(outcomes);
+    done.plots.push(path);
+    Ok(())
 }

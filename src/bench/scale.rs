@@ -122,6 +122,7 @@ mod tests {
     #[test]
     fn a_fall_of_more_than_a_fifth_is_a_cliff() {
         assert_eq!(cliffs(&[100.0, 81.0, 40.5, 90.0]), [(1, 0.5)]);
+        assert_eq!(cliffs(&[100.0, f64::NAN, 50.0]), [], "one that failed is told as that");
         assert_eq!(cliffs(&[100.0]), []);
         assert_eq!(cliffs(&[]), []);
     }
@@ -156,7 +157,12 @@ mod tests {
 
     #[test]
     fn a_fall_by_the_clock_alone_is_named_and_so_is_one_of_cpu_time_alone() {
-        let series = |name: &str, values: [f64; 3]| Series { name: name.into(), values: values.into() };
+        let series = |name: &str, values: [f64; 3]| Series {
+            name: name.into(),
+            colour: 0,
+            dashed: false,
+            values: values.into(),
+        };
         let points = ["1", "10", "100"].map(str::to_owned);
         let rows = [series("x, by the clock", [100.0, 60.0, 60.0]), series("x, a CPU second", [90.0, 90.0, 45.0])];
         let told = falls(Axis::Containers, &points, &rows);
