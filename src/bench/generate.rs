@@ -16,9 +16,9 @@ pub enum Shape {
     Normal,
     /// Two fields
     Small,
-    /// Fields and 4 KiB of stack trace
+    /// Fields and 3.5 KiB of stack trace
     Large,
-    /// Objects and arrays, ten levels deep
+    /// Objects and arrays, twelve levels deep
     Nested,
     /// Quotes, backslashes, line breaks, tabs and `<` in the texts
     Escaped,
@@ -336,6 +336,25 @@ mod tests {
                 assert!(serde_json::from_slice::<Map<String, Value>>(&log).is_ok(), "{shape:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_stack_trace_is_as_long_and_a_nested_record_as_deep_as_their_shapes_say() {
+        fn depth(value: &Value) -> usize {
+            match value {
+                Value::Array(all) => 1 + all.iter().map(depth).max().unwrap_or_default(),
+                Value::Object(all) => 1 + all.values().map(depth).max().unwrap_or_default(),
+                _ => 0,
+            }
+        }
+        let object = |shape| {
+            let mut log = Vec::new();
+            Recipe { shape, line_size: None }.log(5, &mut log);
+            serde_json::from_slice::<Value>(&log).expect("JSON")
+        };
+        let stack = object(Shape::Large)["stack"].as_str().expect("a text").len();
+        assert!((3400..3700).contains(&stack), "{stack}");
+        assert_eq!(depth(&object(Shape::Nested)), 12);
     }
 
     #[test]
