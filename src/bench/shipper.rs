@@ -166,7 +166,11 @@ fn fluent_bit(plan: &Plan) -> Setup {
         )
     };
     text.push_str(&match plan.work.from() {
-        From::Docker => tail(&format!("{}/*/*-json.log", plan.input.display()), "    Parser docker\n"),
+        From::Docker => {
+            // Its default is 5 s: what is rotated away is read on for as long as a setting can help.
+            let wait = if plan.work == Work::Rotate { "    Rotate_Wait 30\n" } else { "" };
+            tail(&format!("{}/*/*-json.log", plan.input.display()), &format!("    Parser docker\n{wait}"))
+        }
         From::Lines => tail(&plan.input.display().to_string(), ""),
         From::Packed | From::Messages => format!(
             "    Name forward\n    Listen 127.0.0.1\n    Port {}\n    Buffer_Chunk_Size 1M\n    Buffer_Max_Size 64M\n",
