@@ -75,8 +75,8 @@ Examples:
   longshore bench --scale line-size --scale containers --svg plots
 
 Every shipper is a process of its own and gets the same input; every record of its output is parsed and compared. CPU
-time is user and system time of that process. Runs take turns, figures are medians. Exits 1 if anything is missing or
-wrong, of anybody.";
+time is user and system time of that process. Runs take turns, figures are medians. Exits 1 if a shipper fails, if anything
+is missing or wrong, of anybody, and if something of longshore's own comes twice or, in a file, out of order.";
 
 const HEALTH_EXAMPLES: &str = "\
 Examples:
@@ -440,9 +440,12 @@ pub struct Bench {
     /// Records a second while latency is measured, after the backlog [default: 5000; rotate: 100000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
-    /// Seconds for which latency is measured; 0 leaves it out
+    /// Seconds for which latency is measured; 0 leaves it out. Without a meaning for rotate, which takes --records over --rate
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(..=3600))]
     pub seconds: u16,
+    /// Threads that read and parse for longshore, at works with Docker's files, 1 to 64 [default: 1]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub readers: Option<u8>,
     /// Another shipper on the same work: fluent-bit=PATH, vector=PATH, longshore=PATH (another build)
     #[arg(long, value_name = "KIND=PATH")]
     pub peer: Vec<String>,

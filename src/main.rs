@@ -126,6 +126,7 @@ fn bench(args: &Bench) -> u8 {
         repeats: args.repeats.into(),
         containers: args.containers as usize,
         connections: args.connections as usize,
+        readers: args.readers,
         rate: args.rate.map(f64::from),
         seconds: args.seconds.into(),
         peers: args.peer.clone(),

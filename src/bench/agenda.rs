@@ -46,11 +46,21 @@ impl Agenda {
             containers: options.containers,
             connections: options.connections,
             sinks: 1,
+            readers: options.readers,
             cores: None,
             rate: options.rate.unwrap_or(TRICKLE_RATE),
             trickle: 0,
             dir,
         };
+        let named = options.works.iter().copied().chain(options.scale.iter().map(|axis| axis.work()));
+        if options.readers.is_some()
+            && let Some(work) = named.into_iter().find(|work| work.from() != From::Docker)
+        {
+            let name = work.name();
+            return Err(format!(
+                "{name}: --readers is for Docker's files; leave it out, or take docker-file, docker-http or rotate"
+            ));
+        }
         let mut agenda = Agenda::default();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         for axis in &options.scale {
@@ -143,6 +153,7 @@ mod tests {
             repeats: 1,
             containers: 3,
             connections: 5,
+            readers: None,
             rate: None,
             seconds: 2.0,
             peers: Vec::new(),
@@ -175,6 +186,21 @@ mod tests {
         let named = [Work::LineFile, Work::DockerFile];
         let refused = Agenda::of(&options(&named, Some(64 << 10)), "DIR".into()).expect_err("it is named");
         assert!(refused.starts_with("docker-file: Docker splits lines above 16384 bytes"), "{refused}");
+    }
+
+    #[test]
+    fn readers_are_for_docker_s_files_alone() {
+        let with = |works: &[Work], scale: &[Axis]| {
+            let mut many = options(works, None);
+            (many.readers, many.scale) = (Some(4), scale.to_vec());
+            Agenda::of(&many, "DIR".into())
+        };
+        let all = with(&[], &[]).expect("works without a name are none that was asked for");
+        assert!(all.left_out.is_empty() && all.works[0].readers == Some(4));
+        assert!(with(&[Work::DockerHttp, Work::Rotate], &[]).is_ok() && with(&[], &[Axis::Containers]).is_ok());
+        let refused = with(&[Work::DockerFile, Work::LineFile], &[]).expect_err("a line has one reader");
+        assert!(refused.starts_with("line-file: --readers is for Docker's files; leave it out"), "{refused}");
+        assert!(with(&[], &[Axis::Cores, Axis::Connections]).is_err());
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct Task {
     pub connections: usize,
     /// Outputs that each get every record.
     pub sinks: usize,
+    /// Threads that read for longshore, for the works with Docker's files.
+    pub readers: Option<u8>,
     /// Cores that the shipper may use; all without it.
     pub cores: Option<usize>,
     /// Records a second of the trickle, and how many.
@@ -207,8 +209,15 @@ impl<'t, 'l> Run<'t, 'l> {
         let workers = Arc::new(Workers::default());
         let own = run.join("input");
         let input = if let Load::Files(_, input) = &*load { input.clone() } else { own.clone() };
-        let mut plan =
-            Plan { work: task.work, dir: run.to_owned(), input, port: free_port()?, http_port: 0, sinks: task.sinks };
+        let mut plan = Plan {
+            work: task.work,
+            dir: run.to_owned(),
+            input,
+            port: free_port()?,
+            http_port: 0,
+            sinks: task.sinks,
+            readers: task.readers,
+        };
         let outputs: Vec<PathBuf> = (0..task.sinks).map(|nth| plan.output(nth)).collect();
         let endpoint = task.work.to_http().then(|| Endpoint::start(&outputs, &workers)).transpose();
         let endpoint = endpoint.map_err(said(run))?;

@@ -58,6 +58,8 @@ pub struct Options {
     pub containers: usize,
     /// Connections of senders.
     pub connections: usize,
+    /// Threads that read for longshore, where that is a setting; its default without it.
+    pub readers: Option<u8>,
     /// Records a second while latency is taken; a default of each work without it.
     pub rate: Option<f64>,
     /// Seconds for which latency is taken.
@@ -189,6 +191,7 @@ fn compare(task: &Task, repeats: usize, shippers: &[Shipper], tell: &dyn Fn(&str
         port: 24224,
         http_port: 8080,
         sinks: task.sinks,
+        readers: task.readers,
     };
     let configs: Vec<Config> = shippers.iter().map(|shipper| shipper::setup(shipper.kind, &plan).files).collect();
     for (shipper, config) in shippers.iter().zip(&configs) {
@@ -254,7 +257,10 @@ fn take_turns(
 fn about(task: &Task, bytes: u64) -> String {
     let each = bytes / task.records.max(1);
     let whence = match task.work.from() {
-        From::Docker => format!("{} containers", task.containers),
+        From::Docker => {
+            let readers = task.readers.map_or(String::new(), |readers| format!(", {readers} readers"));
+            format!("{} containers{readers}", task.containers)
+        }
         From::Lines => "one file".to_owned(),
         From::Packed | From::Messages => format!("{} connections", task.connections),
     };

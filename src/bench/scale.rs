@@ -137,6 +137,7 @@ mod tests {
             containers: 1,
             connections: 1,
             sinks: 1,
+            readers: None,
             cores: None,
             rate: 1.0,
             trickle: 0,

@@ -82,6 +82,8 @@ pub struct Plan {
     pub http_port: u16,
     /// Number of outputs; each gets every record.
     pub sinks: usize,
+    /// Threads that read for longshore, where that is a setting; its default without it.
+    pub readers: Option<u8>,
 }
 
 impl Plan {
@@ -118,7 +120,10 @@ fn longshore(plan: &Plan) -> Setup {
     let mut text = format!("[node]\ndata_dir = {:?}\n\n[inputs.in]\n", plan.dir.join("data"));
     let input = &plan.input;
     let _ = match plan.work.from() {
-        From::Docker => writeln!(text, "type = \"docker\"\npath = {input:?}"),
+        From::Docker => {
+            let readers = plan.readers.map_or(String::new(), |readers| format!("readers = {readers}\n"));
+            write!(text, "type = \"docker\"\npath = {input:?}\n{readers}")
+        }
         From::Lines => writeln!(text, "type = \"file\"\npaths = [{input:?}]"),
         From::Packed | From::Messages => writeln!(
             text,
@@ -289,7 +294,15 @@ mod tests {
             .into_iter()
             .flat_map(|work| [Kind::Longshore, Kind::FluentBit, Kind::Vector].map(|kind| (work, kind)))
         {
-            let plan = Plan { work, dir: "/run".into(), input: "/in".into(), port: 24224, http_port: 9000, sinks: 3 };
+            let plan = Plan {
+                work,
+                dir: "/run".into(),
+                input: "/in".into(),
+                port: 24224,
+                http_port: 9000,
+                sinks: 3,
+                readers: None,
+            };
             let (_, text) = setup(kind, &plan).files.swap_remove(0);
             let section = if kind == Kind::FluentBit { "\n[OUTPUT]" } else { "\n[sinks." };
             let outputs: Vec<&str> = text.split(section).skip(1).collect();
@@ -308,11 +321,33 @@ mod tests {
     }
 
     #[test]
+    fn settings_stand_where_they_have_a_meaning() {
+        let text = |kind, work, readers| {
+            let plan =
+                Plan { work, dir: "/run".into(), input: "/in".into(), port: 24224, http_port: 9000, sinks: 1, readers };
+            setup(kind, &plan).files.swap_remove(0).1
+        };
+        let readers = |work, readers| text(Kind::Longshore, work, readers).matches("\nreaders = 4\n").count();
+        assert_eq!([Work::DockerHttp, Work::Rotate, Work::LineFile].map(|work| readers(work, Some(4))), [1, 1, 0]);
+        assert!(!text(Kind::Longshore, Work::DockerFile, None).contains("readers"));
+        let waits = |work| text(Kind::FluentBit, work, None).matches("    Rotate_Wait 30\n").count();
+        assert_eq!([Work::Rotate, Work::DockerFile, Work::LineFile].map(waits), [1, 0, 0]);
+    }
+
+    #[test]
     fn our_own_configuration_of_every_work_is_valid() {
         for work in Work::value_variants() {
             let dir = tempfile::tempdir().expect("a folder");
             let input = dir.path().join("in");
-            let plan = Plan { work: *work, dir: dir.path().into(), input, port: 24224, http_port: 9000, sinks: 2 };
+            let plan = Plan {
+                work: *work,
+                dir: dir.path().into(),
+                input,
+                port: 24224,
+                http_port: 9000,
+                sinks: 2,
+                readers: Some(2),
+            };
             let setup = setup(Kind::Longshore, &plan);
             let (name, text) = &setup.files[0];
             let read = config::load_text(name, text, &Overrides::default());

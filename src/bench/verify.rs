@@ -139,6 +139,7 @@ mod tests {
             containers,
             connections: 1,
             sinks: 1,
+            readers: None,
             cores: None,
             rate: 1.0,
             trickle: 0,
