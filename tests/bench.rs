@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
 
-use crate::harness::{PROGRAM, folder, run, told};
+use crate::harness::{PROGRAM, folder, run, run_command, told};
 
 fn works(text: &[u8]) -> Vec<serde_json::Value> {
     let report: serde_json::Value = serde_json::from_slice(text).expect("one JSON object");
@@ -37,6 +39,14 @@ fn every_work_delivers_every_record_and_says_what_it_took() {
     assert_eq!(left, 0, "everything that was written is removed");
 }
 
+/// A program that is a script: the argument of `--peer` for one of that kind.
+fn script(dir: &Path, kind: &str, name: &str, text: &str) -> String {
+    let path = dir.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    format!("{kind}={}", path.display())
+}
+
 #[test]
 fn a_shipper_that_loses_or_changes_records_is_told_and_ends_with_exit_code_1() {
     let dir = folder();
@@ -45,11 +55,8 @@ fn a_shipper_that_loses_or_changes_records_is_told_and_ends_with_exit_code_1() {
         ("mangler", r#"{ set = { method = "PUT" } }"#, "wrong", 300),
     ];
     for (name, step, what, count) in cases {
-        let script = dir.path().join(name);
-        let text = format!("#!/bin/sh\nsed -i 's/^]$/{step},\\n]/' longshore.toml\nexec {PROGRAM} \"$@\"\n");
-        fs::write(&script, text).expect("written");
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("it is ours");
-        let peer = format!("longshore={}", script.display());
+        let text = format!("sed -i 's/^]$/{step},\\n]/' longshore.toml\nexec {PROGRAM} \"$@\"");
+        let peer = script(dir.path(), "longshore", name, &text);
         let args = [
             "bench",
             "docker-file",
@@ -79,6 +86,43 @@ fn a_shipper_that_loses_or_changes_records_is_told_and_ends_with_exit_code_1() {
 }
 
 #[test]
+fn a_shipper_that_fails_is_reported_with_its_version_beside_the_figures_of_the_others() {
+    let dir = folder();
+    let text = "if [ \"$1\" = --version ]; then echo Fake v1.2; exit; fi\necho no such key >&2; exit 3";
+    let peer = script(dir.path(), "fluent-bit", "fake", text);
+    let args = ["bench", "line-file", "docker-file", "-n", "300", "--repeats", "2", "--seconds", "0", "--peer", &peer];
+    let done = run(dir.path(), &[&args[..], &["--format", "json"]].concat(), b"");
+    assert_eq!(done.status.code(), Some(1), "{}", told(&done));
+    let report: serde_json::Value = serde_json::from_slice(&done.stdout).expect("one JSON object");
+    assert_eq!(report["peers"], serde_json::json!([{ "shipper": "fluent-bit", "version": "Fake v1.2" }]));
+    assert_eq!(report["load_average"].as_array().map(Vec::len), Some(3), "{report}");
+    for work in report["works"].as_array().expect("a list") {
+        let (ours, other) = (&work["shippers"][0], &work["shippers"][1]);
+        assert!(ours["missing"] == 0 && ours["records_per_second"].as_f64() > Some(0.0), "{work}");
+        assert!(other["error"].as_str().is_some_and(|error| error.contains("no such key")), "{work}");
+    }
+    assert_eq!(report["works"].as_array().map(Vec::len), Some(2), "it goes on: {report}");
+    assert_eq!(told(&done).matches("fluent-bit: failed: ").count(), 2, "once a work: {}", told(&done));
+}
+
+/// `bench` in a shell that sets a limit of open files first.
+fn limited(dir: &Path, limit: &str, args: &[&str]) -> Output {
+    let text = format!("ulimit {limit} && exec {PROGRAM} bench \"$@\"");
+    run_command(Command::new("sh").args(["-c", &text, "sh"]).args(args).current_dir(dir), b"")
+}
+
+#[test]
+fn more_connections_than_the_soft_limit_of_open_files_are_no_trouble_and_a_low_hard_limit_is_told() {
+    let dir = folder();
+    let args = ["forward-file", "-n", "600", "--connections", "300", "--repeats", "1", "--seconds", "0"];
+    let done = limited(dir.path(), "-Sn 128", &args);
+    assert_eq!(done.status.code(), Some(0), "{}", told(&done));
+    let done = limited(dir.path(), "-n 512", &args);
+    assert_eq!(done.status.code(), Some(1), "{}", told(&done));
+    assert!(told(&done).contains("300 connections need 556 open files"), "{}", told(&done));
+}
+
+#[test]
 fn a_row_of_points_is_drawn() {
     let dir = folder();
     let plots = dir.path().join("plots").display().to_string();
@@ -87,4 +131,7 @@ fn a_row_of_points_is_drawn() {
     assert_eq!(done.status.code(), Some(0), "{}", told(&done));
     let svg = fs::read_to_string(dir.path().join("plots/sinks.svg")).expect("the plot is there");
     assert!(svg.starts_with("<svg") && svg.matches("<circle").count() == 6, "{svg}");
+    let report = String::from_utf8_lossy(&done.stdout);
+    assert!(report.contains(&format!("plot: {plots}/sinks.svg\n")), "{report}");
+    assert!(report.starts_with("longshore ") && report.contains(", load average "), "{report}");
 }
