@@ -318,3 +318,22 @@ fn run_row(
     done.plots.push(path);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_reports_name_the_plots_the_falls_and_what_was_left_out() {
+        let header = Header { machine: "a machine".into(), load_average: None, peers: Vec::new() };
+        let (falls, left_out) = (vec!["sinks 1 to 2: 30 % less".into()], vec!["rotate: no".into()]);
+        let done = Done { header, outcomes: Vec::new(), plots: vec!["DIR/sinks.svg".into()], falls, left_out };
+        let text = "a machine\nplot: DIR/sinks.svg\nfall: sinks 1 to 2: 30 % less\nleft out: rotate: no\n";
+        assert_eq!(done.text(), text);
+        let report = done.json();
+        assert_eq!(report["plots"], serde_json::json!(["DIR/sinks.svg"]));
+        assert_eq!(report["falls"], serde_json::json!(["sinks 1 to 2: 30 % less"]));
+        assert_eq!(report["left_out"], serde_json::json!(["rotate: no"]));
+        assert!(done.is_whole(), "none of that is a loss");
+    }
+}
