@@ -206,7 +206,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(texts::many())]
         #[test]
         fn any_line_is_escaped_on_the_way_in_as_on_the_way_out(line in texts::lines(), behind in 0usize..100) {
             fuzz_one(&line);

@@ -509,6 +509,7 @@ mod tests {
     use proptest::test_runner::TestCaseError;
 
     use super::*;
+    use crate::codec::json::texts;
 
     fn walk(pattern: &str) -> Option<OneWay> {
         OneWay::of(&Regex::new(pattern).expect("a valid pattern"))
@@ -708,7 +709,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(texts::many())]
 
         #[test]
         fn what_is_walked_gives_the_groups_of_the_regex_crate(

@@ -410,7 +410,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(texts::many())]
         #[test]
         fn what_is_taken_is_what_the_general_way_writes(
             key in keys(), value in texts::lines(), packed in msgpack::tests::values(), tail in 0usize..100,

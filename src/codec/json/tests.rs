@@ -216,7 +216,7 @@ fn values() -> impl Strategy<Value = serde_json::Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(texts::many())]
 
     #[test]
     fn the_same_texts_are_taken_as_serde_json_takes(text in tokens()) {

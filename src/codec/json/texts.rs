@@ -11,6 +11,11 @@ use super::index::DEPTH_MAX;
 use crate::batch::Batch;
 use crate::record::{Form, Value};
 
+/// The cases of a property that is quick to try: many, but under Miri, which takes a thousand times as long, two.
+pub(crate) fn many() -> ProptestConfig {
+    ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 2000 })
+}
+
 /// Where blanks stand between tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blanks {

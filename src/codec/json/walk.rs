@@ -349,6 +349,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "hours")]
     fn five_mebibytes_in_single_bytes_are_looked_at_once_each() {
         let text = format!("[{}{}]", r#"{"log":"some text \" and more","n":[1,2.5,null]},"#.repeat(100_000), "{}");
         for piece in [1, 3, 4096, text.len()] {
