@@ -102,7 +102,7 @@ def main():
         return
 
     def is_worse(work):
-        limits = [int(count) * allowed for count, allowed in zip(recorded.get(work, [0, 0]), ALLOWED)]
+        limits = [int(count) * allowed for count, allowed in zip(recorded.get(work, [0, 0]), ALLOWED, strict=True)]
         return any(count > limit for count, limit in zip(figures[work], limits))
 
     worse = [work for work in figures if is_worse(work)]

@@ -17,29 +17,30 @@ use super::ZSTD_WINDOW_LOG_MAX;
 /// times too large for 128 frames.
 const WIDE: usize = 7 << 19;
 
-static KEPT: Mutex<Option<Decoder<'static>>> = Mutex::new(None);
+/// The one that is kept, and what it may hold. Who asks for less makes one of its own, that what is paid for is what is held.
+static KEPT: Mutex<Option<(Decoder<'static>, usize)>> = Mutex::new(None);
 
 /// A decoder for frames that need no more than it was made for.
 pub(super) struct Zstd {
     /// `None` only while it is dropped.
     decoder: Option<Decoder<'static>>,
-    wide: bool,
+    /// What it may hold.
+    memory: usize,
 }
 
 impl Zstd {
     /// One that may come to hold so many bytes.
     pub(super) fn new(memory: usize) -> io::Result<Zstd> {
-        let wide = memory >= WIDE;
-        let kept = if wide { KEPT.lock().unwrap_or_else(PoisonError::into_inner).take() } else { None };
+        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take_if(|(_, held)| *held <= memory);
         let decoder = match kept {
-            Some(kept) => kept,
+            Some((kept, _)) => kept,
             None => {
                 let mut decoder = Decoder::new()?;
                 decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))?;
                 decoder
             }
         };
-        Ok(Zstd { decoder: Some(decoder), wide })
+        Ok(Zstd { decoder: Some(decoder), memory })
     }
 
     pub(super) fn run(&mut self, input: &[u8], out: &mut [u8]) -> io::Result<Status> {
@@ -50,10 +51,14 @@ impl Zstd {
 impl Drop for Zstd {
     fn drop(&mut self) {
         // It may be in the middle of a frame.
-        if let Some(mut decoder) = self.decoder.take_if(|_| self.wide)
+        if let Some(mut decoder) = self.decoder.take_if(|_| self.memory >= WIDE)
             && decoder.reinit().is_ok()
         {
-            KEPT.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(decoder);
+            let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+            // The widest serves most.
+            if kept.as_ref().is_none_or(|(_, held)| *held < self.memory) {
+                *kept = Some((decoder, self.memory));
+            }
         }
     }
 }
