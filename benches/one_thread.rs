@@ -75,7 +75,7 @@ impl Bench {
         let work = task.work;
         // The configuration that `longshore bench` gives the program, for its steps.
         let input = task.dir.join("input");
-        let plan = Plan { work, dir: task.dir.clone(), input, port: 24224, http_port: 9000, sinks: 1 };
+        let plan = Plan { work, dir: task.dir.clone(), input, port: 24224, http_port: 9000, sinks: 1, readers: None };
         let setup = shipper::setup(Kind::Longshore, &plan);
         let (name, text) = &setup.files[0];
         let config = config::load_text(name, text, &Overrides::default()).expect("a valid configuration");
@@ -245,6 +245,7 @@ fn main() {
             containers: 1,
             connections: 4,
             sinks: 1,
+            readers: None,
             cores: None,
             rate: 0.0,
             trickle: 0,
