@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
 pub use super::held::Held;
 use super::identity::{self, FileId, Look};
@@ -401,7 +402,10 @@ impl Family {
         let is_it = |held: &&Arc<Held>| looked.is_some_and(|look| look.id == held.id);
         let seen = || earlier.iter().copied().chain(&pass.seen).find(is_it).map(Arc::clone);
         let held = looked.and_then(|look| known.get(look.id)).or_else(seen);
-        match held.map_or_else(|| open_within(&path), Ok) {
+        // Of what is left of the descriptors none is for a look; a name that is absent needs none.
+        let is_refused = looked.is_some() && held::are_used_up();
+        let open = || if is_refused { Err(Errno::MFILE.into()) } else { open(&path) };
+        match held.map_or_else(open, Ok) {
             Ok(held) => {
                 let id = held.id;
                 // One that is parked and has another name now is about to go.
@@ -441,11 +445,6 @@ impl Family {
         dates.dedup_by(|b, a| a.0 == b.0);
         Ok((numbers, dates.into_iter().map(|(_, _, name)| name).collect()))
     }
-}
-
-/// Opens one of many, unless what is left of the descriptors is for others.
-fn open_within(path: &Path) -> io::Result<Arc<Held>> {
-    if held::are_used_up() { Err(rustix::io::Errno::MFILE.into()) } else { open(path) }
 }
 
 /// From the newest to the oldest.

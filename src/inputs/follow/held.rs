@@ -234,13 +234,11 @@ impl Held {
         self.file_at(path)
     }
 
-    /// Opens it again: by that name, its own, or whatever name of its folder it has now. To list the folder of each parked file
+    /// Opens it again: by that name, or whatever name of its folder it has now. To list the folder of each parked file
     /// whenever that is looked at would be as many names as files.
     fn find(&self, path: &Path) -> Result<File, NotFound> {
-        for path in [path, &*self.path] {
-            if let Some(file) = self.open(path)? {
-                return Ok(file);
-            }
+        if let Some(file) = self.open(path)? {
+            return Ok(file);
         }
         let folder = self.path.parent().unwrap_or(Path::new("."));
         for _ in 0..FIND_TRIES {

@@ -3,7 +3,8 @@
 //!
 //! A listing stands as long as the folder's time of change, which nobody can set. That has the ticks of the kernel's clock: one
 //! that was not older than a tick when the names were listed may stay the same though a name comes, and does not count. Nor does
-//! that of a file system that is not this machine's own: attributes may be remembered for longer than names there.
+//! that of any file system but the six of [`inotify::tells_all`], since attributes may be remembered for longer than names, nor one of whole
+//! seconds: there each look lists.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -411,7 +411,9 @@ impl Opener {
         // What was made in the same tick as that may be either.
         let may_be_told = |held: &&Arc<Held>| {
             let btime = held.id.btime;
-            !is_first || btime == 0 || since.is_none_or(|since| btime >= since) || certain.contains(&held.id)
+            let is_new = !is_first || btime == 0 || since.is_none_or(|since| btime >= since);
+            // That an old one got a second name is told, too.
+            is_new || certain.contains(&held.id) || held.look().is_ok_and(|look| look.links > 1)
         };
         // A compressed file was not created under the base's name; one that can not be opened is said below.
         let mut opened = scan.fresh.iter().filter(|held| !held.gz).filter(may_be_told).count() as u64;
@@ -489,8 +491,12 @@ impl Opener {
         kin.standing = Some(Arc::clone(&standing));
         let saved = self.outlet.checkpoints.as_ref().and_then(|checkpoints| checkpoints.lookup(&self.input, &key));
         // Files that appear later are read from their head, whatever `start` says.
-        let is_passed_over = self.tail && self.was_there(&family.path()) && notes.made == 0;
-        let first = if is_passed_over { First::Tail } else { self.layout.first(family) };
+        let is_passed_over = self.tail && self.was_there(&family.path());
+        let first = match is_passed_over {
+            false => self.layout.first(family),
+            true if notes.made == 0 => First::Tail,
+            true => First::Newest,
+        };
         self.owners.insert(chain, (family.folder.clone(), family.base.clone()));
         self.first_chains += usize::from(self.first_listing);
         // Of those that a glob does not match only what follows a checkpoint's place is read.
@@ -516,9 +522,9 @@ impl Opener {
         self.send(chain, News::Found { chain, seed, first: self.first_listing });
     }
 
-    /// So many families are looked at now, until `listing` is nothing again.
-    fn list_once(&mut self, families: usize) {
-        self.listing = (families >= LISTED_ONCE).then(Listing::default);
+    /// So many looks are taken now, until `listing` is nothing again.
+    fn list_once(&mut self, looks: usize) {
+        self.listing = (looks >= LISTED_ONCE).then(Listing::default);
     }
 
     /// Hands generations to a chain's reader; none, if it has something to count.

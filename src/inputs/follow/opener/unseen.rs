@@ -30,23 +30,25 @@ impl Opener {
         }
     }
 
-    /// Of a name that is new these older files are not read. If they were made since its folder is looked at, their lines were
-    /// under that name, and nobody told of it (a folder that is polled, a file that came to its name by a rename).
-    pub(super) fn tell_of_unread(&self, family: &Family, unread: &[Arc<Held>]) {
+    /// Of a name that is new these older files are not read. If they were made since its folder is looked at, their lines may have
+    /// been under that name, and nobody told of it (a folder that is polled, a file that came to its name by a rename).
+    pub(super) fn tell_of_unread(&mut self, family: &Family, unread: &[Arc<Held>]) {
         static SAID: Limited = Limited::new(1);
         let since = self.since(&family.folder).unwrap_or(i64::MAX);
-        let missed = unread.iter().filter(|held| !held.gz && held.id.btime > since).count();
-        if missed == 0 || self.first_listing {
+        let missed: Vec<_> = unread.iter().filter(|held| !held.gz && held.id.btime > since).map(Arc::clone).collect();
+        if missed.is_empty() || self.first_listing {
             return;
         }
-        self.outlet.counters().followed.watch(Watching::GapPossible, missed as u64);
+        self.outlet.counters().followed.watch(Watching::GapPossible, missed.len() as u64);
+        // Once is enough.
+        self.listed.are_read(&missed);
         if let Some(left_out) = SAID.allow(&self.input) {
             tracing::warn!(
                 input = self.input,
                 path = %family.path().display(),
-                files = missed,
+                files = missed.len(),
                 left_out,
-                "files were rotated before their name was looked at for the first time, and are not read; have a pattern match them, too (`*.log*`)"
+                "files that were made since the start have rotated names of a log that was not followed until now, and are not read; have a pattern match them, too (`*.log*`)"
             );
         }
     }

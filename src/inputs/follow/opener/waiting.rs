@@ -142,7 +142,7 @@ impl Opener {
         }
         let reason = format!(
             "{} names wait for a descriptor, such as {}: {} files are open, and none of them is idle and delivered; see whether a sink is slow or failing, and raise LimitNOFILE (systemd) or --ulimit nofile (Docker)",
-            self.waiting.len(),
+            self.waiting.values().filter(|of| of.starves).count(),
             first.display(),
             held::open_files()
         );

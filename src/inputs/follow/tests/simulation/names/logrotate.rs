@@ -72,6 +72,14 @@ fn what_was_made_and_rotated_before_its_name_was_looked_at_is_read_and_what_was_
 }
 
 #[test]
+fn an_old_file_that_gets_a_second_name_that_is_followed_is_read_and_nothing_is_missing() {
+    let mut stage = Stage::files(&["*.log"], |root| put(&root.join("old"), &["1", "2"]));
+    fs::hard_link(stage.path("old"), stage.path("x.log")).expect("linked");
+    assert_eq!(stage.seconds(20), ["1", "2"]);
+    assert_eq!((stage.generations(Generation::Lost), stage.watching(Watching::GapPossible)), (0, 0));
+}
+
+#[test]
 fn the_last_lines_of_a_renamed_file_come_before_those_that_its_writer_wrote_to_the_new_one() {
     for looks in 1..6 {
         let mut stage = Stage::files(&["*.log"], |root| put(&root.join("x.log"), &["0"]));

@@ -438,8 +438,12 @@ fn a_name_that_was_rotated_in_a_polled_folder_before_anybody_looked_may_have_a_g
 
 #[test]
 fn what_is_made_while_its_name_waits_for_a_descriptor_is_read_from_its_head_though_the_start_is_at_the_tail() {
-    for replaced in [false, true] {
-        let mut stage = Stage::files(&["*.log"], |root| put(&root.join("x.log"), &["1"]));
+    let all: &[&str] = &["*.log*"];
+    for (patterns, replaced) in [(&["*.log"][..], false), (&["*.log"], true), (all, false), (all, true)] {
+        let mut stage = Stage::files(patterns, |root| {
+            put(&root.join("x.log"), &["1"]);
+            put(&root.join("x.log.1"), &["0"]);
+        });
         stage.stop();
         fs::remove_dir_all(stage.dir.path().join("data")).expect("removed");
         stage.how.tail = true;
@@ -447,6 +451,7 @@ fn what_is_made_while_its_name_waits_for_a_descriptor_is_read_from_its_head_thou
         stage.start();
         assert!(stage.seconds(1).is_empty());
         if replaced {
+            stage.rename("x.log.1", "x.log.2");
             stage.rename("x.log", "x.log.1");
             stage.put("x.log", &["2"]);
         }
