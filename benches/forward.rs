@@ -6,11 +6,10 @@
 //! Work: decode the frame, check all of it, write one NDJSON line a record with `time` and `tag`. Measured is CPU time of the
 //! thread.
 //!
-//! Figures (2026-11-28, one core of a shared 2-core virtual machine at a load of 6, plain x86-64 build), microseconds a
-//! record: PackedForward 0.37 against 3.1 of the loop (8.5x), Message 0.45 against 1.9 (4.3x). The goal is 4x.
-//!
-//! `longshore_as_it_came` keeps records as spans of their MessagePack, as is done where a step or a forward sink wants them; the
-//! figures above are its own, from before records became JSON on the way in.
+//! Figures (2026-11-30, a busy machine, EPYC, once, plain x86-64 build), microseconds a record: PackedForward 0.38 against 2.6 of
+//! the loop (6.8x), Message 0.47 against 2.3 (4.9x). The goal is 4x. `longshore_as_it_came` keeps records as spans of their
+//! MessagePack, as is done where a step or a forward sink wants them: 0.51 (5.1x; JSON on the way in saves a quarter) and 0.44
+//! (5.1x: records of Docker's driver go that way in any case).
 //!
 //! `forward_pieces` is a frame of 5 MiB that is decoded as it arrives, the same records in it: at once, and with one byte
 //! more at each call. Milliseconds for the frame: decoding alone 2.8 at once, 16 in single bytes; with NDJSON 8.5 at once, 23.5

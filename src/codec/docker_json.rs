@@ -7,7 +7,8 @@
 //!
 //! Three ways, tried in this order:
 //! 1. the template: the head, then the tail recognised from the end of the line, so that only the text between them is
-//!    looked at byte by byte, and that once;
+//!    looked at byte by byte, and that once (4.2 times as fast as the general parser: `decode`, `decode_general` in
+//!    `benches/codec.rs`);
 //! 2. the general parser: any order, white space, `attrs`, other keys (kept as fields);
 //! 3. what is left: half a record glued to the next one (a full disk, a crash) is cut at the next head; anything else
 //!    is kept whole as text. Nothing is lost: every byte of the line is in a record, but for runs of NUL.

@@ -2,7 +2,8 @@
 //!
 //! Nothing is allocated from a declared count or length: each is compared with the bytes that are there first.
 //! [`check`] walks one value in one pass without recursion, to [`DEPTH_MAX`] levels; [`Skip`] finds the end of a value
-//! of any depth with two counters, over input that arrives in any pieces.
+//! of any depth with two counters, over input that arrives in any pieces. No tree is built: a frame of Fluent Bit's becomes
+//! NDJSON 5.1 times as fast as through rmpv's and serde_json's (`longshore_as_it_came` in `benches/forward.rs`).
 //!
 //! In JSON: `str` and `bin` are text, integers and floats are exact (f32 by its own shortest text), NaN and infinities
 //! are `null`, ext 0 (Fluentd's EventTime) and ext -1 (timestamp) are RFC 3339 text, other ext types are
