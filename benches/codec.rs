@@ -437,7 +437,8 @@ fn tricks(c: &mut Criterion<CpuTime>) {
         other.clear();
         unescape_by_jumps(escaped, &mut other);
         assert_eq!(&other, text);
-        (out.clear(), other.clear());
+        out.clear();
+        other.clear();
         json::escape(text, &mut out);
         serde_json::to_writer(&mut other, std::str::from_utf8(text).expect("ASCII")).expect("to memory");
         assert_eq!(&other[1..other.len() - 1], out);
@@ -455,7 +456,8 @@ fn tricks(c: &mut Criterion<CpuTime>) {
         }
         out.push(b']');
     };
-    (out.clear(), other.clear());
+    out.clear();
+    other.clear();
     by_thousandths(&mut out);
     by_ryu(&mut other);
     assert_eq!(out, other);
