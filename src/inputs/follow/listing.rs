@@ -3,8 +3,8 @@
 //!
 //! A listing stands as long as the folder's time of change, which nobody can set. That has the ticks of the kernel's clock: one
 //! that was not older than a tick when the names were listed may stay the same though a name comes, and does not count. Nor does
-//! that of any file system but the six of [`inotify::tells_all`], since attributes may be remembered for longer than names, nor one of whole
-//! seconds: there each look lists.
+//! that of a file system that is written to elsewhere ([`inotify::tells`]), where attributes may be remembered for longer than names,
+//! nor one of whole seconds: there each look lists.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ impl Listing {
             self.names.sort_unstable();
             folder.clone_into(&mut self.folder);
             // Where a file system has whole seconds only, a change of the same second would not show.
-            let is_fine = before % 1_000_000_000 != 0 && inotify::tells_all(disk::file_system(folder));
+            let is_fine = before % 1_000_000_000 != 0 && inotify::tells(disk::file_system(folder));
             let stood = is_fine && before < began && identity::look_at(folder)?.ctime == before;
             self.changed = stood.then_some(before);
         }
