@@ -89,7 +89,9 @@ def main():
         for work in WORKS:
             few, many = (instructions(program, work, records, Path(folder)) for records in (FEW, MANY))
             figures[work] = [round((of_many - of_few) / (MANY - FEW)) for of_few, of_many in zip(few, many)]
-            print(f"{work}: {figures[work]} instructions a record and for copying it, recorded: {recorded.get(work)}")
+            own, copying = figures[work]
+            was = " and ".join(recorded.get(work, ["nothing"]))
+            print(f"{work}: {own} instructions a record and {copying} for copying it, recorded: {was}")
     if "--record" in sys.argv:
         head = "# Instructions a record, and for copying it, by .ci/instructions.py. Who changes one says in the commit why.\n"
         lines = [f"conditions {conditions()}"] + [f"{work} {own} {copying}" for work, (own, copying) in figures.items()]
