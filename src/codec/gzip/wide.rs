@@ -2,7 +2,7 @@
 //!
 //! A frame may ask for a window of 8 MiB. Freeing one raises two thresholds of glibc's malloc: from then on each of its
 //! arenas keeps up to 16 MiB of free memory, beyond every budget. Beside a slow disk sixty senders of such frames
-//! brought the process to 71 MiB that way, with 29 MiB of the budget in use; with one window that is kept it is 51
+//! brought the process to 71 MiB that way, with 29 MiB of the budget in use; with one window that is kept it is 50 to 54
 //! (`peak_memory_of_many_unfinished_zstd_frames_...`).
 //! Limit: one window, 9 MiB at most in the process and outside of the budget, from the first wide frame on.
 
