@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! shipments -> gather -> (size or wait) -> request -> in flight -> ended
-//!                                   ^                     |  halves: `ready`, sent before anything new
+//!                                   ^                     |  halves: `ready`, sent before anything new, after `waiting`
 //!                                   |                     |  retry:  `waiting`, until its time
 //! ```
 //!
@@ -207,21 +207,25 @@ impl Plan {
         if self.in_flight >= at_once {
             return Next::Wait(None);
         }
-        let due = self.waiting.iter().enumerate().min_by_key(|(_, (due, _))| *due).map(|(at, (due, _))| (at, *due));
-        let mut request = match (self.ready.pop_front(), due) {
-            (Some(request), _) => request,
-            (None, Some((at, due))) if due <= now => self.waiting.swap_remove(at).1,
-            (None, due) => {
-                let due = due.map(|(_, due)| due);
+        let next = self.waiting.iter().enumerate().min_by_key(|(_, (due, _))| *due).map(|(at, (due, _))| (at, *due));
+        let mut request = match next {
+            Some((at, due)) if due <= now => self.waiting.swap_remove(at).1,
+            next => {
+                let due = next.map(|(_, due)| due);
+                // Halves, too: what is not tried again yet goes before what was behind it, and who just failed has a rest.
                 if self.in_flight + self.waiting.len() >= at_once {
                     return Next::Wait(due);
                 }
-                let Some(since) = self.gathered_since else { return Next::Wait(due) };
-                let flush = since + self.limits.wait;
-                if self.has_room() && now < flush && !self.closing {
-                    return Next::Wait(Some(due.map_or(flush, |due| due.min(flush))));
+                if let Some(request) = self.ready.pop_front() {
+                    request
+                } else {
+                    let Some(since) = self.gathered_since else { return Next::Wait(due) };
+                    let flush = since + self.limits.wait;
+                    if self.has_room() && now < flush && !self.closing {
+                        return Next::Wait(Some(due.map_or(flush, |due| due.min(flush))));
+                    }
+                    self.gather()
                 }
-                self.gather()
             }
         };
         self.in_flight += 1;

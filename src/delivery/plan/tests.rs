@@ -325,6 +325,34 @@ fn what_does_not_fit_of_a_half_comes_before_the_other_half() {
 }
 
 #[test]
+fn a_half_that_fails_is_tried_again_before_the_other_half_is_sent() {
+    // Asked to wait, dead, and failed once: each holds the other half up, which the destination would get without a rest.
+    for (failures, not_before) in [(1, Some(3)), (8, None), (1, None)] {
+        let mut b = Bench::new(limits(1));
+        b.take(&["a", "b"]);
+        b.now += WAIT;
+        let whole = b.send();
+        b.finish(whole, Err(SendError::TooLarge { cause: "413".to_owned() }));
+        let mut first = b.send();
+        let (key, rows) = (first.key, first.rows().map(|(_, _, row)| row).collect::<Vec<_>>());
+        assert_eq!(rows, [0]);
+        for _ in 0..failures {
+            b.finish(first, retry(not_before));
+            let wait = b.waits().expect("a time for the next try");
+            assert!(wait >= NETWORK.first / 10);
+            b.now += wait;
+            first = b.send();
+            assert_eq!(first.key, key);
+        }
+        b.finish(first, Ok(Reply::default()));
+        let second = b.send();
+        assert_eq!(second.rows().map(|(_, _, row)| row).collect::<Vec<_>>(), [1]);
+        b.finish(second, Ok(Reply::default()));
+        assert!(b.plan.is_empty());
+    }
+}
+
+#[test]
 fn a_failing_destination_is_given_fewer_requests_and_more_again_when_it_answers() {
     let mut b = Bench::new(limits(4));
     let mut sent = Vec::new();
