@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::batch::{Batch, Receipts, Shipment};
 use crate::budget::Permit;
 use crate::metrics::Tally;
+use crate::record::Origin;
 use crate::record_id::RecordId;
 
 /// Some rows of one batch.
@@ -54,6 +55,21 @@ impl Part {
         let rest = self.rows.split_off(at);
         self.with(rest)
     }
+}
+
+/// A checksum, gone on with what tells a record of a file from another one at its place.
+fn content_of(batch: &Batch, row: usize, mut content: u32) -> u32 {
+    let (origin, time) = (batch.origin_at(row), batch.bytes(batch.row(row).time_text));
+    if origin.container.is_some() && !time.is_empty() {
+        return crc32c::crc32c_append(content, time);
+    }
+    if origin.file.is_some() || origin.container.is_some() {
+        for field in batch.fields(row) {
+            content = crc32c::crc32c_append(content, batch.bytes(field.key));
+            content = crc32c::crc32c_append(content, batch.bytes(field.value));
+        }
+    }
+    content
 }
 
 /// The ids of records on their way into a key.
@@ -198,7 +214,8 @@ impl Request {
     /// the content, so that two honest chunks may share one. There the key stays random.
     pub fn key_by_ids(&mut self) {
         let has_peer = |batch: &Batch| batch.origin.peer.is_some() || batch.places().iter().any(|it| it.peer.is_some());
-        let has_file = |batch: &Batch| batch.origin.file.is_some() || batch.places().iter().any(|it| it.file.is_some());
+        let is_file = |origin: &Origin| origin.file.is_some() || origin.container.is_some();
+        let has_file = |batch: &Batch| is_file(&batch.origin) || batch.places().iter().any(|it| is_file(it));
         let from_here = |batch: &Batch, row: &u32| batch.origin_at(*row as usize).peer.is_none();
         let named = self.parts.iter().all(|part| {
             let all_from_here = || part.rows.iter().all(|row| from_here(&part.batch, row));
@@ -208,16 +225,14 @@ impl Request {
             return;
         }
         let mut names = Names::new();
-        // A file that is truncated in place has the same offsets again, and so other records have the same ids.
+        // A file that is truncated in place has the same offsets again, and so other records have the same ids. Of a
+        // container's the time that stands with each, in nanoseconds, tells them apart.
         let mut content = 0;
         for part in &self.parts {
             let (batch, has_file) = (&*part.batch, has_file(&part.batch));
             for row in part.rows.iter().map(|row| *row as usize) {
-                if has_file && batch.origin_at(row).file.is_some() {
-                    for field in batch.fields(row) {
-                        content = crc32c::crc32c_append(content, batch.bytes(field.key));
-                        content = crc32c::crc32c_append(content, batch.bytes(field.value));
-                    }
+                if has_file {
+                    content = content_of(batch, row, content);
                 }
                 names.add(batch.id_of(row));
             }
@@ -273,7 +288,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::batch::{Outcome, Receipt, RowHead, Waiter};
     use crate::budget::Budget;
-    use crate::record::{Container, Field, Form, Origin, Stream, Timestamp};
+    use crate::record::{Container, Field, Form, Stream, Timestamp};
 
     /// What became of a shipment, once it is known.
     #[derive(Clone, Default)]
@@ -359,18 +374,30 @@ pub(crate) mod tests {
         assert_ne!(key(5, vec![0, 1], None), key(5, vec![0, 2], None));
         assert_ne!(key(5, vec![0, 1], None), key(5, vec![0, 1, 2], None));
         assert_eq!(key(5, vec![0, 1], Some("10.0.0.5:1")), 1, "ids of senders may be shared by honest records");
-        let of_file = |text: &str| {
+        let of_file = |text: &str, time: &str, origin: Origin| {
             let mut batch = batch(&budget, &[("t", text)]);
             batch.number_rows();
             batch.ids.push(crate::record_id::IdRun { from: 0, prefix: 7, first: 0 });
-            batch.origin = Arc::new(Origin { file: Some("/x".into()), ..Origin::default() });
+            let time_text = batch.push_bytes(time.as_bytes());
+            batch.row_mut(0).time_text = time_text;
+            batch.origin = Arc::new(origin);
             let part = Part { batch: Arc::new(batch), rows: vec![0], receipts: Receipts::default(), logged: false };
             let mut request = Request::new(vec![part], 1);
             request.key_by_ids();
             request.key
         };
-        assert_eq!(of_file("1"), of_file("1"));
-        assert_ne!(of_file("1"), of_file("2"), "the first line after a truncation in place");
+        let file = || Origin { file: Some("/x".into()), ..Origin::default() };
+        assert_eq!(of_file("1", "", file()), of_file("1", "", file()));
+        assert_ne!(of_file("1", "", file()), of_file("2", "", file()), "the first line after a truncation in place");
+        let container = || Origin { container: Some(Container::default()), ..Origin::default() };
+        let (one, later) = ("2026-11-24T10:00:00.000000001Z", "2026-11-24T10:00:00.000000002Z");
+        assert_eq!(of_file("1", one, container()), of_file("1", one, container()));
+        assert_ne!(
+            of_file("1", one, container()),
+            of_file("1", later, container()),
+            "the same line after a truncation"
+        );
+        assert_ne!(of_file("1", "", container()), of_file("2", "", container()));
         let mut kept = request(&budget, &["1"]);
         kept.key_by_ids();
         assert_eq!(kept.key, 1, "no ids, no key of them");
