@@ -96,7 +96,11 @@ impl Chain {
             return 0;
         }
         let old = generations.iter().take_while(|held| last(held).is_some_and(|last| last < time)).count();
-        old.min(generations.len().saturating_sub(1))
+        let old = old.min(generations.len().saturating_sub(1));
+        // What follows the place was written after it. A clock that was set back for a while and has passed it again by now would
+        // hide those in between.
+        let goes_on = self.first_time(&generations[old]).is_some_and(|first| first >= time);
+        if goes_on { old } else { 0 }
     }
 
     /// The time of a generation's first record, in nanoseconds since 1970.

@@ -245,6 +245,26 @@ fn files_from_before_the_clock_was_set_back_are_read_in_their_order() {
 }
 
 #[test]
+fn files_from_before_the_clock_had_passed_the_place_again_are_read_though_it_is_gone() {
+    let docker = Docker::new();
+    docker.put("", 20..30);
+    let node = Node::at(Some(&docker.data()));
+    node.start("docker", &docker.settings());
+    assert_eq!(node.wait_for(10), lines(20..30));
+    node.shut_down();
+    // Set back, and later again than the last record that was read: what looks older is not.
+    fs::rename(docker.path(""), docker.path("x")).expect("renamed");
+    docker.put(".1", 0..10);
+    docker.put("", 10..40);
+    let node = Node::at(Some(&docker.data()));
+    node.start("docker", &docker.settings());
+    let came = node.wait_for(41);
+    assert!(came[0].contains("bytes_at_least"), "a gap is told: {}", came[0]);
+    assert_eq!(came[1..], lines(0..40));
+    node.shut_down();
+}
+
+#[test]
 fn a_folder_that_is_full_before_it_can_be_watched_is_read_at_once() {
     let docker = Docker::new();
     docker.append(&lines(0..1));
