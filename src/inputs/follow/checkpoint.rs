@@ -11,7 +11,7 @@
 //!
 //! Limits: records of chains not followed for 7 days are dropped at save, and the oldest beyond 100,000.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -70,8 +70,11 @@ pub struct Checkpoints {
 
 #[derive(Default)]
 struct State {
-    /// What may be saved: what it rests on is on the disk.
-    entries: HashMap<Key, Entry>,
+    /// What may be saved: what it rests on is on the disk. Shared with a save while that puts it into text, which takes 10 ms
+    /// and more with 10,000 chains: the opener must not wait for so long.
+    entries: Arc<HashMap<Key, Entry>>,
+    /// Of those, what is to be left out from the next save on: nobody changes them while one is under way.
+    forgotten: HashSet<Key>,
     /// News of chains since the last look at them.
     news: HashMap<Key, Entry>,
     /// What was new at that look, until the hook has said that what it rests on is on the disk.
@@ -97,6 +100,12 @@ struct State {
 }
 
 impl State {
+    /// The chains of an input of which something is known, some of them more than once.
+    fn known(&self, input: &str) -> impl Iterator<Item = &Key> {
+        let stored = self.entries.keys().filter(|key| !self.forgotten.contains(key));
+        stored.chain(self.noted.keys()).chain(self.news.keys()).filter(move |(of, _)| of == input)
+    }
+
     fn is_live(&self, key: &Key, progress: &Arc<Progress>) -> bool {
         self.live.get(key).is_some_and(|live| Arc::ptr_eq(live, progress))
     }
@@ -176,7 +185,8 @@ impl Checkpoints {
         let (state, key) = (self.lock(), (input.to_owned(), key.to_owned()));
         let closing = state.closing.iter().rfind(|closing| closing.key == key);
         let closing = closing.map(|closing| Arc::clone(&closing.progress));
-        let found = [&state.news, &state.noted, &state.entries].into_iter().find_map(|of| of.get(&key));
+        let stored = state.entries.get(&key).filter(|_| !state.forgotten.contains(&key));
+        let found = [&state.news, &state.noted].into_iter().find_map(|of| of.get(&key)).or(stored);
         let found = found.map(|entry| entry.saved.clone());
         drop(state);
         closing.and_then(|progress| progress.last_saved()).or(found)
@@ -184,16 +194,12 @@ impl Checkpoints {
 
     /// Whether anything of an input was ever saved: then this is not its first start.
     pub fn knows(&self, input: &str) -> bool {
-        let state = self.lock();
-        let keys = [&state.entries, &state.noted, &state.news].into_iter().flat_map(HashMap::keys);
-        keys.into_iter().any(|(known, _)| known == input)
+        self.lock().known(input).next().is_some()
     }
 
     /// The chains of an input of which something was saved.
     pub fn keys(&self, input: &str) -> Vec<String> {
-        let state = self.lock();
-        let keys = [&state.entries, &state.noted, &state.news].into_iter().flat_map(HashMap::keys);
-        keys.filter(|(known, _)| known == input).map(|(_, key)| key.clone()).collect()
+        self.lock().known(input).map(|(_, key)| key.clone()).collect()
     }
 
     /// How many chains have a checkpoint, over all inputs.
@@ -226,8 +232,11 @@ impl Checkpoints {
         } else if state.is_live(&whole, progress) {
             state.live.remove(&whole);
             state.forget_closing(&whole);
-            let State { entries, news, noted, .. } = &mut *state;
-            [entries, news, noted].into_iter().for_each(|of| drop(of.remove(&whole)));
+            state.news.remove(&whole);
+            state.noted.remove(&whole);
+            if state.entries.contains_key(&whole) {
+                state.forgotten.insert(whole);
+            }
             state.dirty = true;
             self.wake.notify_all();
         }
@@ -379,7 +388,7 @@ impl Checkpoints {
             if !under_way {
                 state.closing.retain(|closing| !Arc::ptr_eq(&closing.progress, &progress));
             }
-            match (saved, state.entries.get_mut(&key)) {
+            match (saved, Arc::make_mut(&mut state.entries).get_mut(&key)) {
                 (Some(saved), entry) => {
                     // That its file counts as lost rests on no output, and the ledger of this save has it.
                     if let Some(entry) = entry.filter(|entry| saved.lost && saved.done == entry.saved.done) {
@@ -406,19 +415,25 @@ impl Checkpoints {
         let (stay, go): (HashMap<_, _>, HashMap<_, _>) =
             noted.into_iter().partition(|((input, _), _)| unsynced.contains_key(input));
         state.noted = stay;
-        state.entries.extend(go);
+        let forgotten = std::mem::take(&mut state.forgotten);
+        // No save is under way but this one, so that nothing is cloned.
+        let entries = Arc::make_mut(&mut state.entries);
+        forgotten.iter().for_each(|key| drop(entries.remove(key)));
+        entries.extend(go);
         // Not right after the start: after a long stop all records are old, and their chains are only being found.
         if clock::since(self.started) >= self.settle_in {
-            state.entries.retain(|_, entry| now - entry.seen < KEEP_SECONDS);
+            entries.retain(|_, entry| now - entry.seen < KEEP_SECONDS);
         }
-        if state.entries.len() > RECORDS_MAX {
-            let mut seen: Vec<i64> = state.entries.values().map(|entry| entry.seen).collect();
+        if entries.len() > RECORDS_MAX {
+            let mut seen: Vec<i64> = entries.values().map(|entry| entry.seen).collect();
             seen.sort_unstable();
             let oldest = seen[seen.len() - RECORDS_MAX];
-            state.entries.retain(|_, entry| entry.seen >= oldest);
+            entries.retain(|_, entry| entry.seen >= oldest);
         }
         state.seq += 1;
-        stored::write(state.seq, &state.entries, ledger)
+        let (seq, entries) = (state.seq, Arc::clone(&state.entries));
+        drop(state);
+        stored::write(seq, &entries, ledger)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -817,7 +832,8 @@ mod tests {
         c.save().expect("saved");
         assert_eq!(offset(&c, "old"), Some(1));
         Arc::get_mut(&mut c).expect("the only one").settle_in = Duration::ZERO;
-        c.lock().entries.get_mut(&("in".to_owned(), "old".to_owned())).expect("there").seen -= KEEP_SECONDS + 5;
+        let old = ("in".to_owned(), "old".to_owned());
+        Arc::make_mut(&mut c.lock().entries).get_mut(&old).expect("there").seen -= KEEP_SECONDS + 5;
         c.save().expect("saved");
         assert_eq!((offset(&c, "new"), offset(&c, "old")), (Some(1), None));
     }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{Checkpoints, Entry, FILE, Key, State, Unsynced};
 use crate::inputs::follow::{disk, stored};
@@ -15,7 +16,7 @@ use crate::inputs::follow::{disk, stored};
 /// # Errors
 /// The checkpoints are of a newer version.
 pub fn stored(data_dir: &Path) -> io::Result<HashMap<Key, Entry>> {
-    Ok(load(&data_dir.join(FILE))?.entries)
+    Ok(Arc::unwrap_or_clone(load(&data_dir.join(FILE))?.entries))
 }
 
 /// The ledger that is stored in a data folder. Takes no lock.
@@ -38,7 +39,7 @@ pub fn edit<T, E>(
     if let Some(ledger) = checkpoints.take_ledger() {
         checkpoints.carry(Box::new(move || ledger.clone()));
     }
-    let changed = change(&mut checkpoints.lock().entries);
+    let changed = change(Arc::make_mut(&mut checkpoints.lock().entries));
     if changed.is_ok() {
         checkpoints.save()?;
     }
@@ -75,14 +76,14 @@ pub(super) fn load(path: &Path) -> io::Result<State> {
     let existed = main.is_some() || bak.is_some();
     if let Some(bak) = bak {
         state.seq = bak.seq.unwrap_or(0);
-        state.entries = bak.entries;
+        state.entries = Arc::new(bak.entries);
         state.ledger = bak.ledger;
         tracing::warn!(path = %path.display(), records = state.entries.len(), "checkpoints are damaged or missing; what is whole is used, the rest comes from the previous save");
     }
     let Some(main) = main else { return Ok(state) };
     state.seq = state.seq.max(main.seq.unwrap_or(0));
     state.damaged = main.damaged.saturating_sub(if state.entries.is_empty() { 0 } else { main.damaged });
-    state.entries.extend(main.entries);
+    Arc::make_mut(&mut state.entries).extend(main.entries);
     state.ledger = main.ledger.or(state.ledger);
     if existed && !whole && state.entries.is_empty() {
         tracing::error!(path = %path.display(), "neither the checkpoints nor their previous save can be read; files are read from their head, lines may be delivered twice");
