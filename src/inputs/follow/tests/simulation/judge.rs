@@ -2,6 +2,7 @@
 
 use super::writer::Writer;
 use super::*;
+use crate::metrics::followed::Watching;
 
 pub(super) fn judge(run: &Run) -> Result<usize, String> {
     if let Some(wrong) = &run.wrong {
@@ -20,34 +21,99 @@ pub(super) fn judge(run: &Run) -> Result<usize, String> {
     if let Some(pair) = first.windows(2).find(|pair| pair[0] >= pair[1]) {
         return Err(format!("{} came after {}", pair[1], pair[0]));
     }
-    counts(run, &world.writer)?;
-    let counted = rewritten(run);
+    counts(run, &world.writer, true)?;
+    let counted = counted(run).rewritten;
     // One that came after the main part of the run was over has no note.
     let is_counted = |truncation: usize| run.rewritten_before.get(truncation).is_none_or(|before| counted > *before);
     let lost = world.writer.copies.removed.iter().find(|(line, of)| !came.contains(line) && !is_counted(*of));
     if let Some((line, _)) = lost {
         return Err(format!("line {line} went with a copy, and no truncation is counted since that was made"));
     }
+    told(run)?;
     Ok(first.len())
 }
 
-/// What the last life counted as lost while it ran: each generation that was made and gone before it could be opened,
-/// and no other. (Those that were made while it began may be told of or not, and each that was found then may hide one.)
-fn counts(run: &Run, writer: &Writer) -> Result<(), String> {
+/// Lines that a start could not have any more, and that somebody has to be told of.
+pub(super) struct Debt {
+    lines: usize,
+    first: u64,
+    /// Arrivals before that start.
+    arrived: usize,
+    before: Counted,
+}
+
+/// Each of them is counted since, or told of by a record at its place; what counts as a file that is gone has such a record.
+fn told(run: &Run) -> Result<(), String> {
+    let now = if run.broken == Break::Silence { Counted::default() } else { counted(run) };
+    for debt in &run.debts {
+        let gap = run.broken != Break::Silence && run.gaps.iter().any(|at| *at >= debt.arrived);
+        let wrong = match (now.told > debt.before.told || gap, now.gone > debt.before.gone && !gap) {
+            (false, _) => "nobody is told",
+            (true, true) if run.program == Program::Docker => {
+                "their file counts as gone, but no record stands in their place"
+            }
+            _ => continue,
+        };
+        return Err(format!("{} lines from {} on went before a start: {wrong}", debt.lines, debt.first));
+    }
+    Ok(())
+}
+
+/// The lines that are gone at a start and were not at the one before: to be told of, if anything was stored. `missed` are of
+/// generations that were not opened in the life before, which began after so many arrivals: it may have counted them.
+pub(super) fn debts(run: &mut Run, missed: &BTreeSet<u64>, began: usize) -> Vec<Debt> {
+    let world = run.world.borrow();
+    let is_cut = world.writer.rotation == Rotation::Truncate || world.writer.rotation.appends().is_some();
+    let came: BTreeSet<u64> = run.arrived.iter().copied().collect();
+    let gone = world.writer.unreachable.iter().copied();
+    let new: Vec<u64> = gone.filter(|line| !came.contains(line) && run.missing.insert(*line)).collect();
+    // Of what is cut off in place nobody can say how much of it had been read.
+    if is_cut {
+        return Vec::new();
+    }
+    let (missed, gone): (Vec<u64>, Vec<u64>) = new.into_iter().partition(|line| missed.contains(line));
+    let debt = |lines: Vec<u64>, arrived, before| {
+        let first = *lines.first()?;
+        Some(Debt { lines: lines.len(), first, arrived, before })
+    };
+    let (missed, gone) = (debt(missed, began, run.counted_before), debt(gone, run.arrived.len(), run.counted));
+    [missed, gone].into_iter().flatten().collect()
+}
+
+/// What a life counted as lost while it ran: no other generations than those that were made and gone before they could be opened,
+/// and, if it went on to the end, each of these. (Those that were made while it began may be told of or not, and each that was
+/// found then may hide one.)
+pub(super) fn counts(run: &Run, writer: &Writer, to_the_end: bool) -> Result<(), String> {
     let Some(life) = &run.life else { return Ok(()) };
     let input = &life.metrics.inputs[0];
     let gone = input.oddities[Oddity::GenerationGone as usize].load(Ordering::Relaxed);
     let counted = input.followed.generations[Generation::Lost as usize].load(Ordering::Relaxed) - gone;
     let (most, least) = (writer.missed(life.made.0).1 as u64, writer.missed(life.made.1).0 as u64);
-    let least = least.saturating_sub(life.found as u64);
+    let least = if to_the_end { least.saturating_sub(life.found as u64) } else { 0 };
     if (least..=most).contains(&counted) {
         return Ok(());
     }
     Err(format!("{counted} generations are counted as lost, of {least} to {most} that were"))
 }
 
-/// Truncations that the engine has counted in all of its lives.
-pub(super) fn rewritten(run: &Run) -> u64 {
-    let of = |life: &Life| life.metrics.inputs[0].oddities[Oddity::FileRewritten as usize].load(Ordering::Relaxed);
-    run.rewritten + run.life.as_ref().map_or(0, of)
+/// What the engine has counted, in all of its lives.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counted {
+    /// Truncations.
+    pub(super) rewritten: u64,
+    /// Files that were being read and are gone.
+    gone: u64,
+    /// These, generations that were lost, and gaps that are possible.
+    told: u64,
+}
+
+pub(super) fn counted(run: &Run) -> Counted {
+    let Counted { rewritten, gone, told } = run.counted;
+    let Some(input) = run.life.as_ref().map(|life| &life.metrics.inputs[0]) else { return run.counted };
+    let odd = |kind: Oddity| input.oddities[kind as usize].load(Ordering::Relaxed);
+    let followed = &input.followed;
+    let lost = followed.generations[Generation::Lost as usize].load(Ordering::Relaxed);
+    let possible = followed.watching[Watching::GapPossible as usize].load(Ordering::Relaxed);
+    let (cut, away) = (odd(Oddity::FileRewritten), odd(Oddity::GenerationGone));
+    Counted { rewritten: rewritten + cut, gone: gone + away, told: told + cut + away + lost + possible }
 }

@@ -8,6 +8,7 @@
 //! - every reachable line arrives, and none that was never written;
 //! - the first arrivals are in the order of writing;
 //! - each generation that came and went before it could be opened is counted as lost, and nothing else is;
+//! - where lines are gone at a start that knows a place, that is counted, and a record of the gap stands where they were;
 //! - where lines went with a copy of a truncated file that the rotation removed, a truncation is counted after it was made;
 //! - without a sink that fails, a line arrives twice only after a crash, and then only if it was not settled, or not
 //!   followed by a whole save: what a finished checkpoint covers never comes again.
@@ -41,9 +42,11 @@ use crate::record::Tag;
 mod cases;
 mod judge;
 mod names;
+mod one_file;
 mod seeds;
 mod writer;
 
+use one_file::OneFile;
 use writer::{BASE, CALL, Rotation, Writer};
 
 /// What is broken on purpose.
@@ -56,6 +59,8 @@ enum Break {
     Scan,
     /// A checkpoint before delivery: receipts are settled when records are on their way, not when the sink has them.
     Checkpoint,
+    /// Nobody hears what is counted and told of a loss.
+    Silence,
 }
 
 /// Who rotates.
@@ -65,59 +70,6 @@ enum Program {
     Logrotate,
     CopyTruncate,
     Kubelet,
-}
-
-struct OneFile {
-    folder: PathBuf,
-    /// It is a container's.
-    docker: bool,
-    /// Nothing is stored of it yet: else that tells where to go on.
-    is_new: bool,
-}
-
-impl OneFile {
-    fn family(&self) -> Family {
-        Family { folder: self.folder.clone(), base: BASE.to_owned(), dated: !self.docker }
-    }
-}
-
-impl Layout for OneFile {
-    fn folders(&mut self) -> Folders {
-        Folders { all: vec![self.folder.clone()], unread: Vec::new() }
-    }
-
-    fn families(&mut self, _: &Path) -> std::io::Result<Vec<Family>> {
-        Ok(vec![self.family()])
-    }
-
-    fn has_folders(&self, _: &Path) -> bool {
-        false
-    }
-
-    fn meaning(&mut self, _: &Path, name: &str, _: bool) -> Meaning {
-        let family = self.family();
-        if family.owns(name) { Meaning::Member(family) } else { Meaning::Nothing }
-    }
-
-    fn about(&mut self, _: &Family) -> Known {
-        Known::Sure(About { origin: Arc::default(), tag: Tag::from("t") })
-    }
-
-    fn key(&self, _: &Family) -> String {
-        "c".to_owned()
-    }
-
-    fn first(&self, _: &Family) -> First {
-        if self.is_new { First::Oldest } else { First::Tail }
-    }
-
-    fn denied_hint(&self) -> &'static str {
-        ""
-    }
-
-    fn ends_with_folder(&self) -> bool {
-        self.docker
-    }
 }
 
 /// What the hook and the scheduler share.
@@ -288,8 +240,13 @@ struct Run {
     arrived: Vec<u64>,
     /// Where the word came that lines are gone: after so many arrivals.
     gaps: Vec<usize>,
-    /// Truncations that the engine counted in the lives before, and for each that there was, how many it had counted before.
-    rewritten: u64,
+    /// What is gone and was known to be at a start, and what has to be told of it.
+    missing: BTreeSet<u64>,
+    debts: Vec<judge::Debt>,
+    /// What the engine counted in the lives before, and before the last of these.
+    counted: judge::Counted,
+    counted_before: judge::Counted,
+    /// For each truncation that there was, how many it had counted before.
     rewritten_before: Vec<u64>,
     /// A sink that fails now and then.
     fails: bool,
@@ -411,8 +368,11 @@ impl Run {
                 let _ = life.checkpoints.final_save();
             }
         }
-        self.rewritten = judge::rewritten(self);
-        self.life = None;
+        let missed = self.world.borrow().writer.missed_lines();
+        let said = judge::counts(self, &self.world.borrow().writer, false);
+        self.wrong = self.wrong.take().or(said.err());
+        (self.counted_before, self.counted) = (self.counted, judge::counted(self));
+        let began = self.life.take().map_or(0, |life| life.from);
         {
             let mut world = self.world.borrow_mut();
             (world.crashed, world.crash_in, world.settled) = (false, None, None);
@@ -423,6 +383,7 @@ impl Run {
                 }
             }
         }
+        let debts = judge::debts(self, &missed, began);
         let from = self.arrived.len();
         let made = self.world.borrow().writer.made();
         let rules = Rules { docker: self.program == Program::Docker, format: self.format, ..docker_rules() };
@@ -432,6 +393,7 @@ impl Run {
                 (life.from, life.floor) = (from, world.floor);
                 (life.made, life.found) = ((made, world.writer.made()), world.writer.opened());
                 drop(world);
+                self.debts.extend(debts.into_iter().filter(|_| life.checkpoints.knows("in")));
                 self.life = Some(life);
             }
             Err(error) => self.wrong = Some(format!("no start: {error}")),
@@ -490,7 +452,10 @@ fn run(seed: u64, program: Program, broken: Break, runtime: &Handle) -> Result<u
         life: None,
         arrived: Vec::new(),
         gaps: Vec::new(),
-        rewritten: 0,
+        missing: BTreeSet::new(),
+        debts: Vec::new(),
+        counted: judge::Counted::default(),
+        counted_before: judge::Counted::default(),
         rewritten_before: Vec::new(),
         fails,
         program,
@@ -510,7 +475,7 @@ fn run(seed: u64, program: Program, broken: Break, runtime: &Handle) -> Result<u
     run.restart(false, &folder, &data, runtime);
     let mut restarts = 0;
     for _ in 0..run.rng.usize(40..250) {
-        let rewritten = judge::rewritten(&run);
+        let rewritten = judge::counted(&run).rewritten;
         match run.rng.u8(0..20) {
             0..5 => run.open(),
             5..9 => {

@@ -123,3 +123,9 @@ fn a_checkpoint_before_delivery_is_seen() {
     // It takes a crash between a save and the delivery of what it covers, of lines that are nowhere else by then.
     assert!((0..3_000).any(|seed| !is_right(seed, Break::Checkpoint) && is_right(seed, Break::Nothing)));
 }
+
+#[test]
+fn a_loss_that_nobody_hears_of_is_seen() {
+    let is_right = |seed, broken| campaign(seed..seed + 1, broken).is_empty();
+    assert!((0..300).any(|seed| !is_right(seed, Break::Silence) && is_right(seed, Break::Nothing)));
+}

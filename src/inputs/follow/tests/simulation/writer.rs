@@ -191,6 +191,12 @@ impl Writer {
         (least, self.generations[since..].iter().filter(most).count())
     }
 
+    /// The lines of generations that were gone before anybody had opened them.
+    pub fn missed_lines(&self) -> BTreeSet<u64> {
+        let missed = self.generations.iter().filter(|generation| generation.missed);
+        missed.flat_map(|generation| generation.lines.iter().copied()).collect()
+    }
+
     /// The opener had a whole turn, and these had a name when it began: those that still have one it must have found.
     pub fn offered(&mut self, named: &BTreeSet<usize>) {
         for at in named.intersection(&self.named()) {

@@ -42,7 +42,7 @@ impl Copies {
 }
 
 impl Rotation {
-    pub(super) fn appends(self) -> Option<bool> {
+    pub fn appends(self) -> Option<bool> {
         match self {
             Rotation::Other(how) => how.copies,
             _ => None,
