@@ -206,10 +206,66 @@ fn a_folder_without_permission_is_reported_with_the_user_or_capability_that_is_n
     assert!(log.contains("root") || log.contains("CAP_DAC_READ_SEARCH"), "what is needed is said:\n{log}");
 }
 
-/// Runs the program as user 65534 for two seconds; its log.
-fn run_as_nobody(dir: &Path, program: &Path, config: &Path) -> String {
-    let log = dir.join("nobody.log");
-    let mut node = Spawned::start(
+#[test]
+fn what_can_not_be_read_is_said_once_each_with_the_way_out_and_the_others_go_on() {
+    if !rustix::process::getuid().is_root() || !has_program("setpriv") {
+        return skip("needs root and setpriv, to become another user");
+    }
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    let dir = folder();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("it is ours");
+    let program = dir.path().join("longshore");
+    fs::copy(PROGRAM, &program).expect("the program can be copied");
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("secret.log"), "nobody reads this\n").expect("writable");
+    fs::set_permissions(path("secret.log"), Permissions::from_mode(0o600)).expect("it is ours");
+    fs::create_dir(path("folder.log")).expect("made");
+    mknodat(CWD, path("fifo.log"), FileType::Fifo, Mode::RUSR | Mode::ROTH, 0).expect("made");
+    std::os::unix::fs::symlink(path("loop.log"), path("loop.log")).expect("linked");
+    let zero = makedev(1, 5);
+    let has_device = mknodat(CWD, path("device.log"), FileType::CharacterDevice, Mode::RUSR | Mode::ROTH, zero).is_ok();
+    fs::write(path("good.log"), "good\n").expect("writable");
+    fs::write(path("two\nlines.log"), "also good\n").expect("writable");
+    let start = node(dir.path(), &file_input::config(dir.path(), "text", ""));
+    let log = path("nobody.log.txt");
+    let mut nobody = start_as_nobody(dir.path(), &program, &start.write_config(), &log);
+    let out = path("out.ndjson");
+    crate::harness::wait_for("two records", PATIENCE, || {
+        assert!(
+            nobody.0.try_wait().is_ok_and(|status| status.is_none()),
+            "{}",
+            fs::read_to_string(&log).unwrap_or_default()
+        );
+        line_count(&out) >= 2
+    });
+    // They are met again by the look at everything after ten seconds.
+    std::thread::sleep(Duration::from_secs(12));
+    drop(nobody);
+    let mut came: Vec<String> = records(&out).iter().map(|record| record["log"].to_string()).collect();
+    came.sort();
+    assert_eq!(came, ["\"also good\"", "\"good\""]);
+    let log = fs::read_to_string(&log).expect("readable");
+    let way_out = "move it away, or leave it out with `exclude`";
+    let mut met = vec![
+        ("secret.log", "ermission denied", "user"),
+        ("fifo.log", "is a FIFO, not a regular file", way_out),
+        ("loop.log", "symbolic links", way_out),
+    ];
+    met.extend(has_device.then_some(("device.log", "not a regular file", way_out)));
+    // That a folder has such a name is nothing to worry about.
+    assert!(!log.contains("folder.log"), "{log}");
+    for (name, why, what_to_do) in met {
+        let said: Vec<&str> = log.lines().filter(|line| line.contains("left out") && line.contains(name)).collect();
+        assert!(
+            matches!(said[..], [one] if one.contains(why) && one.contains(what_to_do)),
+            "{name}: {said:#?}\nin\n{log}"
+        );
+    }
+}
+
+/// Runs the program as user 65534, until it is dropped.
+fn start_as_nobody(dir: &Path, program: &Path, config: &Path, log: &Path) -> Spawned {
+    Spawned::start(
         Command::new("setpriv")
             .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"])
             .arg(program)
@@ -217,8 +273,14 @@ fn run_as_nobody(dir: &Path, program: &Path, config: &Path) -> String {
             .arg("--config")
             .arg(config)
             .current_dir(dir)
-            .stderr(File::create(&log).expect("writable")),
-    );
+            .stderr(File::create(log).expect("writable")),
+    )
+}
+
+/// Runs the program as user 65534 for two seconds; its log.
+fn run_as_nobody(dir: &Path, program: &Path, config: &Path) -> String {
+    let log = dir.join("nobody.log");
+    let mut node = start_as_nobody(dir, program, config, &log);
     crate::harness::wait_for("a message about the folder", PATIENCE, || {
         let text = fs::read_to_string(&log).unwrap_or_default().to_lowercase();
         text.contains("permission denied") || node.0.try_wait().is_ok_and(|status| status.is_some())

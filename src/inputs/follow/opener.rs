@@ -56,6 +56,8 @@ const SHARES: u64 = 30;
 /// How long the first line of a new container waits for its name.
 const ABOUT_WAIT: Duration = Duration::from_millis(500);
 const SAID_MAX: usize = 1000;
+/// What to do about something that is no file.
+const NO_FILE_HINT: &str = "; move it away, or leave it out with `exclude`";
 /// Looks of so many families at a time list their folder once.
 const LISTED_ONCE: usize = 16;
 
@@ -83,9 +85,8 @@ pub struct Opener {
     created: HashMap<(PathBuf, String), u64>,
     owners: HashMap<u64, (PathBuf, String)>,
     next_chain: u64,
-    said: HashSet<PathBuf>,
-    /// Files that could not be opened since the last rescan began.
-    refused: usize,
+    /// What can not be read, with the number of the rescan since which it was met last, and why: said once.
+    said: BTreeMap<PathBuf, (u64, String)>,
     polls: bool,
     polled: Instant,
     rescanned: Instant,
@@ -168,8 +169,7 @@ impl Opener {
             created: HashMap::new(),
             owners: HashMap::new(),
             next_chain: 0,
-            said: HashSet::new(),
-            refused: 0,
+            said: BTreeMap::new(),
             polls: false,
             polled: clock::now(),
             rescanned: clock::now(),
@@ -290,12 +290,12 @@ impl Opener {
 
     /// The folders, and what is in them: all of it, or what the kernel may not tell of and a share of the rest.
     fn rescan(&mut self, all: bool) {
-        self.refused = 0;
         self.rescans += 1;
         self.look_at_all(all);
-        if self.refused == 0 && !self.said.is_empty() {
-            self.said.clear();
-            self.outlet.metrics.uncheck(&format!("input {}", self.input));
+        let (now, before) = (self.rescans, self.said.len());
+        self.said.retain(|_, (met, _)| *met == now);
+        if self.said.len() < before {
+            self.tell_refused();
         }
     }
 
@@ -305,7 +305,8 @@ impl Opener {
         self.polls = false;
         let share = self.rescans % SHARES;
         // What can not be read is said as long as each look meets it.
-        let refused: HashSet<&Path> = self.said.iter().filter_map(|path| path.parent()).collect();
+        let refused: HashSet<&Path> =
+            self.said.keys().flat_map(|path| [Some(&**path), path.parent()]).flatten().collect();
         let due = |path: &Path, folder: &Folder| {
             all || folder.number % SHARES == share || !folder.is_sure() || refused.contains(path)
         };
@@ -397,8 +398,9 @@ impl Opener {
             self.wait_for_descriptor(family);
             return;
         }
-        // And what is older than the base can not be opened later.
-        if let Some((path, error)) = refused.iter().find(|(path, _)| *path == family.folder) {
+        // And what is older than the base can not be opened later. (Who reads once what there is does not wait for it.)
+        let unlisted = refused.iter().find(|(path, _)| *path == family.folder);
+        if let Some((path, error)) = unlisted.filter(|_| !self.outlet.once) {
             self.say(path, error);
             self.wait(family);
             return;
@@ -542,14 +544,33 @@ impl Opener {
     }
 
     fn say(&mut self, path: &Path, error: &io::Error) {
-        self.refused += 1;
-        if self.said.len() >= SAID_MAX || !self.said.insert(path.to_owned()) {
+        if let Some((met, _)) = self.said.get_mut(path) {
+            *met = self.rescans;
             return;
         }
-        let hint = if error.kind() == io::ErrorKind::PermissionDenied { self.layout.denied_hint() } else { "" };
+        if self.said.len() >= SAID_MAX {
+            return;
+        }
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied => self.layout.denied_hint(),
+            io::ErrorKind::InvalidInput => NO_FILE_HINT,
+            _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => NO_FILE_HINT,
+            _ => "",
+        };
         tracing::error!(input = self.input, path = %path.display(), %error, "can not be read and is left out{hint}");
-        let reason = format!("{} files can not be read, such as {}: {error}{hint}", self.said.len(), path.display());
-        self.outlet.metrics.check(&format!("input {}", self.input), Health::Warn, reason);
+        self.said.insert(path.to_owned(), (self.rescans, format!("{error}{hint}")));
+        self.tell_refused();
+    }
+
+    fn tell_refused(&self) {
+        let (metrics, check) = (&self.outlet.metrics, format!("input {}", self.input));
+        match self.said.first_key_value() {
+            Some((path, (_, why))) => {
+                let reason = format!("{} files can not be read, such as {}: {why}", self.said.len(), path.display());
+                metrics.check(&check, Health::Warn, reason);
+            }
+            None => metrics.uncheck(&check),
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The opener's priority: it runs for microseconds and must not wait for the readers, or files are rotated away unseen.
 //!
 //! Real time (SCHED_FIFO 1) where the process may (CAP_SYS_NICE, or RLIMIT_RTPRIO), else nice -20, else as it is; said
-//! once. At Docker's full write speed with `max-size=10k max-file=3` that is the difference between nothing and a tenth
-//! of the lines. `priority = "normal"` asks for nothing.
+//! once. At Docker's full write speed with `max-size=10k max-file=3` that is the difference between a few generations of
+//! thousands, mostly none, and a tenth of the lines (README, "Rotation"). `priority = "normal"` asks for nothing.
 
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,

@@ -231,7 +231,7 @@ pub struct Pace {
     /// Bytes a second, smoothed over some seconds.
     rate: f64,
     samples: VecDeque<(u64, Instant)>,
-    /// Since when undelivered data has been near its end.
+    /// It was said that the container's rotation keeps little of its output.
     pub(super) said_small: bool,
 }
 

@@ -62,20 +62,39 @@ fn start_at_the_tail_counts_only_for_files_of_the_first_start() {
 }
 
 #[test]
-fn a_fifo_a_folder_and_a_forbidden_file_are_reported_and_the_others_go_on() {
+fn what_is_no_file_is_reported_as_long_as_it_is_there_and_the_others_go_on() {
     let dir = tempfile::tempdir().expect("a temp dir");
+    // A folder is nothing that one would follow: nothing is said of it.
     fs::create_dir(dir.path().join("folder.log")).expect("made");
     let fifo = dir.path().join("fifo.log");
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).expect("made");
-    // A dangling link stands for what can not be opened, since tests may run as root.
     std::os::unix::fs::symlink(dir.path().join("loop.log"), dir.path().join("loop.log")).expect("linked");
     fs::write(dir.path().join("good.log"), "good\n").expect("written");
-    let node = Node::new();
-    node.start("file", &format!("paths = [\"{}/*.log\"]", dir.path().display()));
-    assert_eq!(node.wait_for(1), ["good"]);
-    let (health, reason) = node.metrics.checks().remove("input in").expect("a check");
-    assert_eq!(health, Health::Warn);
-    assert!(reason.contains("2 files can not be read"), "{reason}");
+    fs::write(dir.path().join("of two\nlines.log"), "also\n").expect("written");
+    let data = dir.path().join("data");
+    let settings = format!("paths = [\"{}/*.log\"]", dir.path().display());
+    let node = Node::at(Some(&data));
+    node.start("file", &settings);
+    let mut came = node.wait_for(2);
+    came.sort();
+    assert_eq!(came, ["also", "good"]);
+    let said = |what: &str| {
+        let check = node.metrics.checks().remove("input in");
+        check.is_some_and(|(health, reason)| {
+            health == Health::Warn && reason.contains(what) && reason.contains("`exclude`")
+        })
+    };
+    until("both are said", || said("2 files can not be read"));
+    // No more than those that are there.
+    fs::remove_file(&fifo).expect("removed");
+    until("one is left out of it", || said("1 files can not be read"));
+    node.shut_down();
+    // A name with a line's end is a key of the checkpoints like any other.
+    fs::write(dir.path().join("last.log"), "last\n").expect("written");
+    let node = Node::at(Some(&data));
+    node.start("file", &settings);
+    assert_eq!(node.wait_for(1), ["last"]);
+    node.shut_down();
 }
 
 #[test]
