@@ -3,8 +3,9 @@
 //! 1. The output folder is empty but for a file of zeros that the output takes the memory of (`ballast.rs`), and the file
 //!    system has nothing to write back.
 //! 2. The shipper starts and finds the whole backlog: files are written beforehand and have just been read, senders send as
-//!    fast as it takes them. The clock runs from its start (from the first byte sent, for senders) to the last record that
-//!    is seen in the output; CPU time is all that the process has used by then, its start included.
+//!    fast as it takes them. The clock runs from its start (from the first byte sent, for senders) until the last record is seen
+//!    in the output for the first time; CPU time is all that the process has used by then, its start included. A line that was
+//!    there before is no progress (`receive.rs`).
 //! 3. Records follow at a fixed rate; each has the time from before it was written to when it was seen in the output,
 //!    looked for every 0.3 ms.
 //! 4. SIGTERM; when the process has ended, the whole output is checked.
@@ -224,7 +225,7 @@ impl<'t, 'l> Run<'t, 'l> {
         plan.http_port = endpoint.as_ref().map_or(0, |endpoint| endpoint.port);
         let setup = shipper::setup(shipper.kind, &plan);
         shipper::write(&setup, run)?;
-        let watches = outputs.iter().map(|path| Watch::new(path)).collect();
+        let watches = outputs.iter().map(|path| Watch::new(path, task.records + task.trickle)).collect();
         // An output is about as large as the input.
         let expected = if task.work == Work::Rotate { 0 } else { task.input_bytes() * task.sinks as u64 };
         let mut ballast = Ballast::make(&run.join("ballast"), expected).map_err(said(run))?;
@@ -251,25 +252,18 @@ impl<'t, 'l> Run<'t, 'l> {
                 let sender = Sender::connect(plan.port, task.connections, || process.check())?;
                 began = Instant::now();
                 let sending = sender.start(&parcels, &workers)?;
-                let seconds = backlog(&mut watches, task, &mut process, began, ballast)?;
-                let sender = if seen(&watches) >= task.records { sending.finish()? } else { Sender::default() };
-                return Ok(Run {
-                    cpu: process.cpu()?,
-                    task,
-                    plan,
-                    process,
-                    outlet: Outlet::Senders(sender),
-                    watches,
-                    seconds,
-                    _endpoint: endpoint,
-                });
+                let (seconds, cpu) = backlog(&mut watches, task, &mut process, began, ballast)?;
+                let sender = if arrived(&watches) >= task.records { sending.finish()? } else { Sender::default() };
+                let outlet = Outlet::Senders(sender);
+                return Ok(Run { task, plan, process, outlet, watches, seconds, cpu, _endpoint: endpoint });
             }
             (None, Some(outlet)) => outlet,
             (None, None) => return Err("there is no load".to_owned()),
         };
-        let seconds =
-            if task.work == Work::Rotate { 0.0 } else { backlog(&mut watches, task, &mut process, began, ballast)? };
-        let cpu = process.cpu()?;
+        let (seconds, cpu) = match task.work {
+            Work::Rotate => (0.0, Cpu::default()),
+            _ => backlog(&mut watches, task, &mut process, began, ballast)?,
+        };
         Ok(Run { task, plan, process, outlet, watches, seconds, cpu, _endpoint: endpoint })
     }
 
@@ -281,12 +275,12 @@ impl<'t, 'l> Run<'t, 'l> {
         let mut latencies = Vec::new();
         let mut records = backlog;
         // A shipper that has lost records can not be told from a slow one.
-        if seen(&self.watches) >= backlog && trickle > 0 {
+        if arrived(&self.watches) >= backlog && trickle > 0 {
             let began = Instant::now();
             latencies = self.trickle(backlog..backlog + trickle)?;
             records += trickle;
             if rotates {
-                (self.seconds, self.cpu) = (began.elapsed().as_secs_f64(), self.process.cpu()?);
+                (self.seconds, self.cpu) = (seconds_until_latest(&self.watches, began), self.process.cpu()?);
             }
         }
         let peak = self.process.peak_memory()?;
@@ -322,8 +316,8 @@ impl<'t, 'l> Run<'t, 'l> {
             }
             // The first output stands for all: they are written to side by side.
             let watch = &mut self.watches[0];
-            let found = watch.each(|line| {
-                let at = verify::number_in(line).and_then(|seq| seq.checked_sub(first));
+            let found = watch.look(|seq| {
+                let at = seq.checked_sub(first);
                 if let Some(written) = at.and_then(|at| written.get(at as usize)) {
                     latencies.push(written.elapsed());
                 }
@@ -338,8 +332,8 @@ impl<'t, 'l> Run<'t, 'l> {
         }
         for watch in &mut self.watches[1..] {
             let deadline = Instant::now() + PATIENCE;
-            while watch.lines < records.end && Instant::now() < deadline {
-                watch.count().map_err(|error| error.to_string())?;
+            while watch.arrived < records.end && Instant::now() < deadline {
+                watch.look(|_| ()).map_err(|error| error.to_string())?;
                 thread::sleep(LOOK);
             }
         }
@@ -362,34 +356,69 @@ impl Outlet<'_> {
     }
 }
 
-fn seen(watches: &[Watch]) -> u64 {
+/// Records that are in every output.
+fn arrived(watches: &[Watch]) -> u64 {
+    watches.iter().map(|watch| watch.arrived).min().unwrap_or(0)
+}
+
+/// Lines that were counted in every output.
+fn counted(watches: &[Watch]) -> u64 {
     watches.iter().map(|watch| watch.lines).min().unwrap_or(0)
 }
 
-/// Waits until all outputs have the backlog, or nothing new comes any more. The seconds until the last news.
+/// From `began` to when the last record was there in the last output that got one.
+fn seconds_until_latest(watches: &[Watch], began: Instant) -> f64 {
+    let latest = watches.iter().filter_map(|watch| watch.latest).max();
+    latest.map_or(0.0, |latest| latest.duration_since(began).as_secs_f64())
+}
+
+/// Records that are new, in all outputs together.
+fn look(watches: &mut [Watch]) -> Result<u64, String> {
+    let mut news = 0;
+    for watch in watches {
+        news += watch.look(|_| ()).map_err(|error| error.to_string())?;
+    }
+    Ok(news)
+}
+
+/// Waits until all outputs have the backlog, or nothing new comes any more. The seconds until the last news, and the CPU time
+/// then.
 fn backlog(
     watches: &mut [Watch],
     task: &Task,
     process: &mut Process,
     began: Instant,
     mut ballast: Ballast,
-) -> Result<f64, String> {
+) -> Result<(f64, Cpu), String> {
     let mut last = Instant::now();
-    while seen(watches) < task.records && last.elapsed() < PATIENCE {
+    while counted(watches) < task.records && last.elapsed() < PATIENCE {
         let mut news = 0;
         for watch in &mut *watches {
             news += watch.count().map_err(|error| error.to_string())?;
         }
         if news > 0 {
             last = Instant::now();
-            let part = seen(watches) as f64 / task.records.max(1) as f64;
+            let part = counted(watches) as f64 / task.records.max(1) as f64;
             ballast.shrink(part).map_err(|error| error.to_string())?;
         } else {
             process.check()?;
             thread::sleep(LOOK);
         }
     }
-    Ok(last.duration_since(began).as_secs_f64())
+    let mut cpu = process.cpu()?;
+    // So many lines are so many records unless some came twice: then the rest is still to come.
+    let mut news = look(watches)?;
+    while arrived(watches) < task.records && last.elapsed() < PATIENCE {
+        if news == 0 {
+            process.check()?;
+            thread::sleep(LOOK);
+        }
+        news = look(watches)?;
+        if news > 0 {
+            (last, cpu) = (Instant::now(), process.cpu()?);
+        }
+    }
+    Ok((seconds_until_latest(watches, began), cpu))
 }
 
 /// A port that nobody listens on at the moment.

@@ -89,12 +89,21 @@ fn number_of(fields: &Map<String, Value>) -> Option<u64> {
     }
 }
 
-/// The same number anywhere in an encoded line, without parsing it: for the time at which it arrived.
+/// The same number anywhere in an encoded line, without parsing it: for when it arrived, and whether for the first time.
 pub fn number_in(line: &[u8]) -> Option<u64> {
-    let at = memchr::memmem::find(line, b"seq").map(|at| &line[at + 3..])?;
-    let digits = at.strip_prefix(b"=").or_else(|| at.strip_prefix(b"\":"))?;
-    let digits = digits.trim_ascii_start();
-    let digits = digits.strip_prefix(b"\"").unwrap_or(digits);
+    // The letters may stand in a path or a name before it.
+    memchr::memmem::find_iter(line, b"seq").find_map(|at| number_behind(&line[at + 3..]))
+}
+
+/// The number at the start of what follows `seq`.
+fn number_behind(text: &[u8]) -> Option<u64> {
+    let digits = match text.strip_prefix(b"=") {
+        Some(digits) => digits,
+        None => {
+            let value = text.strip_prefix(b"\"")?.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+            value.strip_prefix(b"\"").unwrap_or(value)
+        }
+    };
     let len = digits.iter().take_while(|digit| digit.is_ascii_digit()).count();
     std::str::from_utf8(&digits[..len]).ok()?.parse().ok()
 }
@@ -201,6 +210,8 @@ mod tests {
             ("{\"a\":1,\"seq\": \"13\"}", Some(13)),
             ("{\"seq\":\"14\"}", Some(14)),
             ("{\"log\":\"seq=15 x\"}", Some(15)),
+            ("{\"file\":\"/sequel/seq=/a\",\"seq\" : 16}", Some(16)),
+            ("{\"unseq\":\"x\",\"log\":\"no number\"}", None),
             ("{}", None),
         ] {
             assert_eq!(number_in(line.as_bytes()), seq, "{line}");
