@@ -265,7 +265,8 @@ fn main() {
                 *least = bench.round(&load, pass, &path).min(*least);
             }
         }
-        let (verdict, example) = verify::verify(&path, &bench.task, records).expect("it can be read");
+        let verify::Found { verdict, example, .. } =
+            verify::verify(&path, &bench.task, records).expect("it can be read");
         let wrong = (verdict.missing, verdict.twice, verdict.wrong);
         assert_eq!(wrong, (0, 0, 0), "missing, twice, wrong: {example:?}");
         let us = |time: Duration| time.as_secs_f64() * 1e6 / records as f64;

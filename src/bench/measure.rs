@@ -101,6 +101,8 @@ impl Task {
 pub struct Sample {
     /// From the start to the last record.
     pub seconds: f64,
+    /// Records that were there by then, in the output that has the fewest, and are as they should be: each counts once.
+    pub arrived: u64,
     /// User and system time up to then.
     pub cpu: Cpu,
     /// Bytes resident, at most.
@@ -273,14 +275,15 @@ impl<'t, 'l> Run<'t, 'l> {
         let backlog = if rotates { 0 } else { self.task.records };
         let trickle = if rotates { self.task.records } else { self.task.trickle };
         let mut latencies = Vec::new();
-        let mut records = backlog;
+        let (mut records, mut clocked) = (backlog, arrived(&self.watches));
         // A shipper that has lost records can not be told from a slow one.
-        if arrived(&self.watches) >= backlog && trickle > 0 {
+        if clocked >= backlog && trickle > 0 {
             let began = Instant::now();
             latencies = self.trickle(backlog..backlog + trickle)?;
             records += trickle;
             if rotates {
                 (self.seconds, self.cpu) = (seconds_until_latest(&self.watches, began), self.process.cpu()?);
+                clocked = arrived(&self.watches);
             }
         }
         let peak = self.process.peak_memory()?;
@@ -290,12 +293,14 @@ impl<'t, 'l> Run<'t, 'l> {
         let (mut verdict, mut example) = (Verdict::default(), None);
         for nth in 0..self.task.sinks {
             let path = self.plan.output(nth);
-            let (found, wrong) = verify::verify(&path, self.task, records).map_err(said(&path))?;
-            verdict.add(found);
-            example = example.or(wrong);
+            let found = verify::verify(&path, self.task, records).map_err(said(&path))?;
+            verdict.add(found.verdict);
+            clocked = clocked.min(found.arrived);
+            example = example.or(found.example);
         }
         latencies.sort_unstable();
-        Ok(Sample { seconds: self.seconds, cpu: self.cpu, peak, latencies, verdict, example })
+        let (seconds, cpu) = (self.seconds, self.cpu);
+        Ok(Sample { seconds, arrived: clocked, cpu, peak, latencies, verdict, example })
     }
 
     /// Writes `records` at the task's rate and takes the time of each.

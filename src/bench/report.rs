@@ -1,4 +1,7 @@
 //! The figures of a bench: medians over the repeats, a table for people, an object for programs.
+//!
+//! Rates, and CPU time a gigabyte, are of the records that arrived, each once, not of those that were sent: what a shipper loses,
+//! changes or repeats was not done, however fast. What is missing is told beside them.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -27,13 +30,13 @@ pub struct Row {
 /// The figures of one shipper at one work.
 #[derive(Clone, Debug)]
 pub struct Figures {
-    /// Records a second by the clock.
+    /// Records that arrived, a second by the clock.
     pub per_second: f64,
-    /// Megabytes of input a second by the clock.
+    /// Megabytes of input that arrived, a second by the clock.
     pub megabytes: f64,
-    /// Records a CPU second.
+    /// Records that arrived, a CPU second.
     pub per_cpu_second: f64,
-    /// CPU seconds for a gigabyte of input.
+    /// CPU seconds for a gigabyte of input that arrived; infinite where nothing did.
     pub cpu_per_gigabyte: f64,
     /// Megabytes resident, at most.
     pub peak: f64,
@@ -60,9 +63,10 @@ fn quantile(sorted: &[Duration], part: f64) -> f64 {
 }
 
 impl Figures {
-    /// The medians of `samples`, each of `records` records of `bytes` bytes together.
+    /// The medians of `samples`, in each of which `records` records of `bytes` bytes together were to arrive.
     pub fn of(samples: &[Sample], records: u64, bytes: u64) -> Figures {
-        let records = records as f64;
+        let each = bytes.max(1) as f64 / records.max(1) as f64;
+        let arrived = |sample: &Sample| sample.arrived.min(records) as f64;
         let over = |of: &dyn Fn(&Sample) -> f64| median(samples.iter().map(of).collect());
         // CPU time comes in ticks; a run shorter than one is said to have taken one.
         let cpu = |sample: &Sample| sample.cpu.seconds.max(0.01);
@@ -71,12 +75,12 @@ impl Figures {
         let timed: Vec<_> = samples.iter().filter(|sample| !sample.latencies.is_empty()).collect();
         let latency = (!timed.is_empty())
             .then(|| [0.5, 0.99, 1.0].map(|part| median(timed.iter().map(|s| quantile(&s.latencies, part)).collect())));
-        let per_cpu: Vec<f64> = samples.iter().map(|sample| records / cpu(sample)).collect();
+        let per_cpu: Vec<f64> = samples.iter().map(|sample| arrived(sample) / cpu(sample)).collect();
         Figures {
-            per_second: over(&|sample| records / sample.seconds.max(1e-6)),
-            megabytes: over(&|sample| bytes as f64 / 1e6 / sample.seconds.max(1e-6)),
+            per_second: over(&|sample| arrived(sample) / sample.seconds.max(1e-6)),
+            megabytes: over(&|sample| arrived(sample) * each / 1e6 / sample.seconds.max(1e-6)),
             per_cpu_second: median(per_cpu.clone()),
-            cpu_per_gigabyte: over(&|sample| cpu(sample) / (bytes.max(1) as f64 / 1e9)),
+            cpu_per_gigabyte: over(&|sample| cpu(sample) / (arrived(sample) * each / 1e9)),
             peak: over(&|sample| sample.peak as f64 / 1e6),
             latency,
             spread: per_cpu.iter().fold((f64::MAX, 0.0), |(low, high), x| (f64::min(low, *x), f64::max(high, *x))),
@@ -258,6 +262,9 @@ impl Outcome {
                 );
             }
         }
+        if self.figures().any(|(_, figures)| figures.verdict.missing > 0) {
+            out.push_str("  rates: of the records that arrived, each once\n");
+        }
         for (name, figures) in self.figures().filter(|(_, figures)| figures.verdict.disordered > 0) {
             let _ = writeln!(
                 out,
@@ -290,9 +297,11 @@ mod tests {
     use super::super::child::Cpu;
     use super::*;
 
+    /// A run of a thousand records, all of which were there when the clock stopped.
     fn sample(seconds: f64, cpu: f64, missing: u64) -> Sample {
         Sample {
             seconds,
+            arrived: 1000,
             cpu: Cpu { seconds: cpu, system: 0.0 },
             peak: 20_000_000,
             latencies: (1..=100).map(Duration::from_millis).collect(),
@@ -326,16 +335,32 @@ mod tests {
         let torn = both(&figures);
         assert!(!torn.is_whole());
         assert!(torn.text().contains("no ratio, since records are missing"), "{}", torn.text());
+        assert!(torn.text().contains("\n  rates: of the records that arrived, each once\n"), "{}", torn.text());
         assert_eq!(torn.json()["shippers"][1]["ratio"], Value::Null, "nor for programs");
         figures.verdict = Verdict::default();
         let whole = both(&figures);
         assert!(whole.is_whole());
         let said = "x against y: 10.0x the records per CPU second (0.1x to 10.0x over the runs), 1.0x by the clock, 1.00x the memory";
-        assert!(whole.text().contains(said), "{}", whole.text());
+        assert!(whole.text().contains(said) && !whole.text().contains("rates:"), "{}", whole.text());
         let ratio = json!({ "median": 10.0, "min": 0.1, "max": 10.0, "by_the_clock": 1.0, "memory": 1.0 });
         let report = whole.json();
         assert_eq!((&report["shippers"][0]["ratio"], &report["shippers"][1]["ratio"]), (&Value::Null, &ratio));
         assert_eq!(report["shippers"][1]["config"], json!({ "x.conf": "[x]" }));
+    }
+
+    #[test]
+    fn what_did_not_arrive_is_in_no_rate() {
+        let lossy = Sample { arrived: 200, ..sample(1.0, 0.5, 800) };
+        let figures = Figures::of(&[lossy], 1000, 1_000_000);
+        assert_eq!((figures.per_second, figures.megabytes), (200.0, 0.2));
+        assert_eq!((figures.per_cpu_second, figures.spread), (400.0, (400.0, 400.0)));
+        assert_eq!(figures.cpu_per_gigabyte, 2500.0);
+        let none = Sample { arrived: 0, ..sample(0.0, 0.5, 1000) };
+        let figures = Figures::of(&[none], 1000, 1_000_000);
+        assert_eq!((figures.per_second, figures.megabytes, figures.per_cpu_second), (0.0, 0.0, 0.0));
+        let report = outcome(vec![row("x", Ok(figures))]);
+        assert_eq!(report.json()["shippers"][0]["cpu_seconds_per_gb"], Value::Null, "there is none");
+        assert!(report.text().contains(" inf "), "{}", report.text());
     }
 
     #[test]

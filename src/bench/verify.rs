@@ -34,12 +34,24 @@ impl Verdict {
     }
 }
 
-/// Checks an output that has to hold the records `0..records`. An example of a wrong line comes along.
-pub fn verify(path: &Path, task: &Task, records: u64) -> io::Result<(Verdict, Option<String>)> {
+/// What was found in one output.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// How it looks.
+    pub verdict: Verdict,
+    /// Records that the clock ran for and that are there as they should be, each once.
+    pub arrived: u64,
+    /// A line that is wrong.
+    pub example: Option<String>,
+}
+
+/// Checks an output that has to hold the records `0..records`; the clock ran for those of the task among them.
+pub fn verify(path: &Path, task: &Task, records: u64) -> io::Result<Found> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Ok((Verdict { missing: records, ..Verdict::default() }, None));
+            let verdict = Verdict { missing: records, ..Verdict::default() };
+            return Ok(Found { verdict, arrived: 0, example: None });
         }
         Err(error) => return Err(error),
     };
@@ -73,8 +85,10 @@ pub fn verify(path: &Path, task: &Task, records: u64) -> io::Result<(Verdict, Op
             }
         }
     }
-    verdict.missing = seen.iter().filter(|seen| !**seen).count() as u64;
-    Ok((verdict, example))
+    let there = |all: &[bool]| all.iter().filter(|seen| **seen).count() as u64;
+    verdict.missing = records - there(&seen);
+    let clocked = seen.len().min(usize::try_from(task.records).map_err(io::Error::other)?);
+    Ok(Found { verdict, arrived: there(&seen[..clocked]), example })
 }
 
 /// The number of a record: a field of its own, or at the start of a text.
@@ -138,13 +152,18 @@ mod tests {
     }
 
     fn check_of(lines: &[String], records: u64, containers: usize) -> Verdict {
+        found(lines, records, records, containers).verdict
+    }
+
+    /// The first `clocked` of the records are those that the clock ran for.
+    fn found(lines: &[String], records: u64, clocked: u64, containers: usize) -> Found {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("out");
         std::fs::write(&path, lines.concat()).expect("written");
         let task = Task {
             work: Work::DockerFile,
             recipe: RECIPE,
-            records,
+            records: clocked,
             containers,
             connections: 1,
             sinks: 1,
@@ -154,7 +173,7 @@ mod tests {
             trickle: 0,
             dir: dir.path().to_owned(),
         };
-        verify(&path, &task, records).expect("read").0
+        verify(&path, &task, records).expect("read")
     }
 
     fn told(missing: u64, twice: u64, wrong: u64) -> Verdict {
@@ -179,6 +198,14 @@ mod tests {
             assert_eq!(check(&[line(0), lost], 2), told(1, 0, 1), "{field}");
         }
         assert_eq!(check(&[line(5)], 2), told(2, 0, 1));
+    }
+
+    #[test]
+    fn what_is_wrong_or_repeated_or_came_behind_the_clock_has_not_arrived() {
+        let changed = line(1).replace("request handled", "request mangled");
+        let found = found(&[line(0), changed, line(2), line(2), line(4)], 5, 4, 5);
+        assert_eq!((found.arrived, found.verdict), (2, told(2, 1, 1)));
+        assert!(found.example.is_some_and(|example| example.contains("request mangled")));
     }
 
     #[test]
