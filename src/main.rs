@@ -144,7 +144,7 @@ fn bench(args: &Bench) -> u8 {
     };
     match print(&report) {
         0 if done.is_whole() => 0,
-        0 => fail("bench: a shipper failed, or records are missing, wrong, out of order or there twice"),
+        0 => fail("bench: a shipper failed or ended badly, or records are missing, wrong, out of order or there twice"),
         code => code,
     }
 }

@@ -8,8 +8,9 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -88,21 +89,24 @@ impl Process {
         peak_of(&text).ok_or_else(|| format!("{path}: no VmHWM"))
     }
 
-    /// SIGTERM, and waits for the end.
-    pub fn stop(mut self) -> Result<(), String> {
+    /// SIGTERM, and waits for the end. Says how it ended, if that was not well: by a panic, say, when all was delivered.
+    pub fn stop(mut self) -> Result<Option<String>, String> {
         let _ = kill_process(self.pid(), Signal::TERM);
-        self.wait(STOP_WAIT)
+        let status = self.wait(STOP_WAIT)?;
+        Ok((!is_good(status)).then(|| format!("{status}; it said:\n{}", self.said())))
     }
 
-    fn wait(&mut self, patience: Duration) -> Result<(), String> {
+    fn wait(&mut self, patience: Duration) -> Result<ExitStatus, String> {
         let deadline = Instant::now() + patience;
-        while self.child.try_wait().map_err(|error| error.to_string())?.is_none() {
+        loop {
+            if let Some(status) = self.child.try_wait().map_err(|error| error.to_string())? {
+                return Ok(status);
+            }
             if Instant::now() > deadline {
                 return Err(format!("it did not stop within {patience:?}; it said:\n{}", self.said()));
             }
             thread::sleep(Duration::from_millis(5));
         }
-        Ok(())
     }
 }
 
@@ -129,6 +133,11 @@ pub fn version(program: &Path, dir: &Path) -> Result<String, String> {
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().next().unwrap_or_default().trim();
     if line.is_empty() { Err("--version prints nothing".to_owned()) } else { Ok(line.to_owned()) }
+}
+
+/// Whether a process that got SIGTERM has ended well: by itself and with 0, or of that signal, where it has no handler.
+fn is_good(status: ExitStatus) -> bool {
+    status.success() || status.signal() == Some(Signal::TERM.as_raw())
 }
 
 /// CPU time of a process.
@@ -207,5 +216,25 @@ mod tests {
             thread::sleep(Duration::from_millis(5));
         };
         assert!(error.contains("no such key") && error.contains('3'), "{error}");
+    }
+
+    #[test]
+    fn a_bad_end_is_told_and_an_end_of_the_signal_is_none() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (trap, bad) in [
+            ("", None),
+            ("trap 'exit 0' TERM;", None),
+            ("trap 'echo a panic; exit 101' TERM;", Some("exit status: 101; it said:\nready\na panic\n")),
+            ("trap 'kill -9 $$' TERM;", Some("signal: 9 (SIGKILL); it said:\nready\n")),
+        ] {
+            let args = ["-c".to_owned(), format!("{trap} echo ready; while :; do sleep 0.02; done")];
+            let process = Process::start(Path::new("/bin/sh"), &args, dir.path(), None).expect("there is a shell");
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !process.said().contains("ready") {
+                assert!(Instant::now() < deadline, "it does not start: {trap}");
+                thread::sleep(Duration::from_millis(5));
+            }
+            assert_eq!(process.stop().expect("it ends").as_deref(), bad, "{trap}");
+        }
     }
 }

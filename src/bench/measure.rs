@@ -8,7 +8,8 @@
 //!    there before is no progress (`receive.rs`).
 //! 3. Records follow at a fixed rate; each has the time from before it was written to when it was seen in the output,
 //!    looked for every 0.3 ms.
-//! 4. SIGTERM; when the process has ended, the whole output is checked.
+//! 4. SIGTERM; when the process has ended, the whole output is checked. An end by another signal or with a status that is not 0
+//!    is told, and fails the bench where it is ours.
 //!
 //! For `rotate` there is no backlog: all records come at the given rate into files that are rotated meanwhile.
 
@@ -113,6 +114,8 @@ pub struct Sample {
     pub verdict: Verdict,
     /// A line that was wrong.
     pub example: Option<String>,
+    /// How it ended at its stop, if not well.
+    pub bad_end: Option<String>,
 }
 
 /// The load of a task, made once and used by all shippers in turn.
@@ -289,7 +292,7 @@ impl<'t, 'l> Run<'t, 'l> {
         let peak = self.process.peak_memory()?;
         // Senders go first: who serves its connections to their end would wait for them.
         drop(self.outlet);
-        self.process.stop()?;
+        let bad_end = self.process.stop()?;
         let (mut verdict, mut example) = (Verdict::default(), None);
         for nth in 0..self.task.sinks {
             let path = self.plan.output(nth);
@@ -300,7 +303,7 @@ impl<'t, 'l> Run<'t, 'l> {
         }
         latencies.sort_unstable();
         let (seconds, cpu) = (self.seconds, self.cpu);
-        Ok(Sample { seconds, arrived: clocked, cpu, peak, latencies, verdict, example })
+        Ok(Sample { seconds, arrived: clocked, cpu, peak, latencies, verdict, example, bad_end })
     }
 
     /// Writes `records` at the task's rate and takes the time of each.

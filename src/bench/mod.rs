@@ -90,8 +90,8 @@ pub struct Done {
 }
 
 impl Done {
-    /// Whether nobody failed, and nothing is missing, wrong, out of an order that is to be kept, or there twice where that may
-    /// not be.
+    /// Whether nobody failed, nothing is missing, wrong, out of an order that is to be kept, or there twice where that may
+    /// not be, and who has to has ended well.
     pub fn is_whole(&self) -> bool {
         self.outcomes.iter().all(Outcome::is_whole)
     }
@@ -213,6 +213,7 @@ fn compare(task: &Task, repeats: usize, shippers: &[Shipper], tell: &dyn Fn(&str
         config,
         keeps_order: shipper.kind.keeps_order(task.work),
         delivers_once: shipper.kind.delivers_once(),
+        ends_well: shipper.kind.ends_well(),
         figures: samples.map(|samples| Figures::of(&samples, task.records, bytes)),
     });
     Outcome { work: task.work.name(), about: about(task, bytes), repeats, rows: rows.collect(), examples }

@@ -23,6 +23,8 @@ pub struct Row {
     pub keeps_order: bool,
     /// Whether it has to deliver each record once.
     pub delivers_once: bool,
+    /// Whether it has to end well when it is told to stop.
+    pub ends_well: bool,
     /// What it came to, or why it did not get to the end: then none of its runs counts.
     pub figures: Result<Figures, String>,
 }
@@ -46,6 +48,8 @@ pub struct Figures {
     pub spread: (f64, f64),
     /// The sum over all repeats.
     pub verdict: Verdict,
+    /// How it ended when it was told to stop, of each run in which that was not well.
+    pub bad_ends: Vec<String>,
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -85,6 +89,7 @@ impl Figures {
             latency,
             spread: per_cpu.iter().fold((f64::MAX, 0.0), |(low, high), x| (f64::min(low, *x), f64::max(high, *x))),
             verdict,
+            bad_ends: samples.iter().filter_map(|sample| sample.bad_end.clone()).collect(),
         }
     }
 
@@ -104,17 +109,19 @@ impl Figures {
             "duplicated": self.verdict.twice,
             "wrong": self.verdict.wrong,
             "disordered": self.verdict.disordered,
+            "bad_ends": self.bad_ends,
         })
     }
 }
 
 impl Row {
-    /// Whether it got to the end, and nothing is missing or wrong, nor out of an order that it has to keep, nor there twice
-    /// where that may not be.
+    /// Whether it got to the end, nothing is missing or wrong, nor out of an order that it has to keep, nor there twice
+    /// where that may not be, and it has ended well if it has to.
     fn is_whole(&self) -> bool {
         self.figures.as_ref().is_ok_and(|figures| {
             let Verdict { missing, twice, wrong, disordered } = figures.verdict;
-            missing == 0 && wrong == 0 && !(disordered > 0 && self.keeps_order) && !(twice > 0 && self.delivers_once)
+            let kept = !(disordered > 0 && self.keeps_order) && !(twice > 0 && self.delivers_once);
+            missing == 0 && wrong == 0 && kept && (figures.bad_ends.is_empty() || !self.ends_well)
         })
     }
 
@@ -183,8 +190,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether all got to the end, and nothing is missing, wrong, out of an order that is to be kept, or there twice where
-    /// that may not be.
+    /// Whether all got to the end, nothing is missing, wrong, out of an order that is to be kept, or there twice where
+    /// that may not be, and who has to has ended well.
     pub fn is_whole(&self) -> bool {
         self.rows.iter().all(Row::is_whole)
     }
@@ -272,6 +279,14 @@ impl Outcome {
                 figures.verdict.disordered
             );
         }
+        for (name, figures) in self.figures() {
+            if let Some(end) = figures.bad_ends.first() {
+                // What it has said comes along.
+                let (runs, end) = (figures.bad_ends.len(), end.trim_end().replace('\n', "\n    "));
+                let _ =
+                    writeln!(out, "  end: {name}: told to stop, {runs} of {} runs ended badly: {end}", self.repeats);
+            }
+        }
         for example in &self.examples {
             let _ = writeln!(out, "  wrong: {example}");
         }
@@ -307,12 +322,13 @@ mod tests {
             latencies: (1..=100).map(Duration::from_millis).collect(),
             verdict: Verdict { missing, ..Verdict::default() },
             example: None,
+            bad_end: None,
         }
     }
 
     fn row(name: &str, figures: Result<Figures, String>) -> Row {
         let config = vec![("x.conf", "[x]".to_owned())];
-        Row { name: name.to_owned(), config, keeps_order: false, delivers_once: false, figures }
+        Row { name: name.to_owned(), config, keeps_order: false, delivers_once: false, ends_well: false, figures }
     }
 
     fn outcome(rows: Vec<Row>) -> Outcome {
@@ -388,6 +404,25 @@ mod tests {
             outcome(vec![Row { delivers_once, ..row("x", Ok(figures)) }]).is_whole()
         };
         assert_eq!([with(0, true), with(1, true), with(1, false)], [true, false, true]);
+    }
+
+    #[test]
+    fn a_bad_end_is_told_and_counts_for_those_that_have_to_end_well() {
+        let with = |bad_end: Option<&str>, ends_well| {
+            let good = sample(1.0, 0.5, 0);
+            let other = Sample { bad_end: bad_end.map(str::to_owned), ..good.clone() };
+            let figures = Figures::of(&[good, other], 1000, 1_000_000);
+            outcome(vec![Row { ends_well, ..row("x", Ok(figures)) }])
+        };
+        let well = with(None, true);
+        assert!(well.is_whole() && !well.text().contains("end:"), "{}", well.text());
+        assert_eq!(well.json()["shippers"][0]["bad_ends"], json!([]));
+        let badly = with(Some("exit status: 101; it said:\na panic\n"), true);
+        assert!(!badly.is_whole());
+        let said = "  end: x: told to stop, 1 of 3 runs ended badly: exit status: 101; it said:\n    a panic\n";
+        assert!(badly.text().contains(said), "{}", badly.text());
+        assert_eq!(badly.json()["shippers"][0]["bad_ends"], json!(["exit status: 101; it said:\na panic\n"]));
+        assert!(with(Some("signal: 9 (SIGKILL)"), false).is_whole(), "it need not");
     }
 
     #[test]

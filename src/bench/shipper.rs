@@ -34,6 +34,12 @@ impl Kind {
     pub fn delivers_once(self) -> bool {
         self == Kind::Longshore
     }
+
+    /// Whether it has to end well when it is told to stop: with 0, since all is delivered by then, or of the signal. What peers
+    /// mean by another status is theirs to say.
+    pub fn ends_well(self) -> bool {
+        self == Kind::Longshore
+    }
 }
 
 /// One that is measured.
