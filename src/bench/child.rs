@@ -1,7 +1,9 @@
 //! A shipper as a process: its start, what it used, its end.
 //!
 //! CPU time is user and system time of all its threads from its start, ended threads included, in ticks of 10 ms
-//! (`/proc/PID/stat`); memory is the most that was resident at once (`VmHWM`). Nothing of the bench itself is in them.
+//! (`/proc/PID/stat`), of which user and system time are each cut to whole ones: up to [`CUT_SECONDS`] are not in it. The kernel
+//! tells nanoseconds of single threads that still run (`schedstat`), and of a process by a clock that has its number, which rustix
+//! does not take. Memory is the most that was resident at once (`VmHWM`). Nothing of the bench itself is in them.
 //! It is killed when dropped.
 //!
 //! Limits: [`VERSION_WAIT`] and [`VERSION_MAX`] for what a program says of its version.
@@ -19,6 +21,8 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 const LOG: &str = "stderr";
 const VERSION: &str = "version";
+/// CPU time that is not in what the kernel says, at most: less than a tick of the user's and one of the system's.
+pub const CUT_SECONDS: f64 = 0.02;
 /// How long a shipper may take to stop.
 const STOP_WAIT: Duration = Duration::from_secs(30);
 /// How long a program may take to say its version, and how many bytes of it are taken.

@@ -2,12 +2,16 @@
 //!
 //! Rates, and CPU time a gigabyte, are of the records that arrived, each once, not of those that were sent: what a shipper loses,
 //! changes or repeats was not done, however fast. What is missing is told beside them.
+//!
+//! CPU time is cut to ticks, so what is said by it is too good by a share that is told ([`Figures::cut`]). It is greatest for who
+//! needs least.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::child::CUT_SECONDS;
 use super::measure::Sample;
 use super::shipper::Config;
 use super::verify::Verdict;
@@ -40,6 +44,8 @@ pub struct Figures {
     pub per_cpu_second: f64,
     /// CPU seconds for a gigabyte of input that arrived; infinite where nothing did.
     pub cpu_per_gigabyte: f64,
+    /// CPU time that is not in the figures by it since the kernel cuts it, at most, as a share of what is.
+    pub cut: f64,
     /// Megabytes resident, at most.
     pub peak: f64,
     /// From written to delivered, in milliseconds: p50, p99, max. None where nothing was measured.
@@ -85,6 +91,7 @@ impl Figures {
             megabytes: over(&|sample| arrived(sample) * each / 1e6 / sample.seconds.max(1e-6)),
             per_cpu_second: median(per_cpu.clone()),
             cpu_per_gigabyte: over(&|sample| cpu(sample) / (arrived(sample) * each / 1e9)),
+            cut: over(&|sample| CUT_SECONDS / cpu(sample)),
             peak: over(&|sample| sample.peak as f64 / 1e6),
             latency,
             spread: per_cpu.iter().fold((f64::MAX, 0.0), |(low, high), x| (f64::min(low, *x), f64::max(high, *x))),
@@ -103,6 +110,7 @@ impl Figures {
             "records_per_cpu_second": self.per_cpu_second.round(),
             "records_per_cpu_second_range": [self.spread.0.round(), self.spread.1.round()],
             "cpu_seconds_per_gb": (self.cpu_per_gigabyte * 1000.0).round() / 1000.0,
+            "cpu_cut_share": (self.cut * 10_000.0).round() / 10_000.0,
             "peak_memory_mb": (self.peak * 10.0).round() / 10.0,
             "latency_ms": self.latency.map(|[p50, p99, max]| json!({ "p50": p50, "p99": p99, "max": max })),
             "missing": self.verdict.missing,
@@ -269,6 +277,11 @@ impl Outcome {
                 );
             }
         }
+        let cuts = self.figures().map(|(name, figures)| format!("{name} {:.1} %", figures.cut * 100.0));
+        let cuts = cuts.collect::<Vec<_>>().join(", ");
+        if !cuts.is_empty() {
+            let _ = writeln!(out, "  CPU time is in ticks of 10 ms; what is cut off is at most: {cuts}");
+        }
         if self.figures().any(|(_, figures)| figures.verdict.missing > 0) {
             out.push_str("  rates: of the records that arrived, each once\n");
         }
@@ -341,6 +354,7 @@ mod tests {
         let mut figures = Figures::of(&samples, 1000, 1_000_000);
         assert_eq!((figures.per_second, figures.per_cpu_second), (500.0, 1000.0));
         assert_eq!(figures.cpu_per_gigabyte, 1000.0);
+        assert_eq!(figures.cut, 0.02, "of the second that is the median");
         assert_eq!(figures.latency, Some([50.0, 99.0, 100.0]));
         assert_eq!(figures.spread, (200.0, 2000.0));
         assert_eq!(figures.verdict.missing, 3);
@@ -359,7 +373,10 @@ mod tests {
         let said = "x against y: 10.0x the records per CPU second (0.1x to 10.0x over the runs), 1.0x by the clock, 1.00x the memory";
         assert!(whole.text().contains(said) && !whole.text().contains("rates:"), "{}", whole.text());
         let ratio = json!({ "median": 10.0, "min": 0.1, "max": 10.0, "by_the_clock": 1.0, "memory": 1.0 });
+        let said = "  CPU time is in ticks of 10 ms; what is cut off is at most: x 2.0 %, y 2.0 %\n";
+        assert!(whole.text().contains(said), "{}", whole.text());
         let report = whole.json();
+        assert_eq!(report["shippers"][0]["cpu_cut_share"], 0.02);
         assert_eq!((&report["shippers"][0]["ratio"], &report["shippers"][1]["ratio"]), (&Value::Null, &ratio));
         assert_eq!(report["shippers"][1]["config"], json!({ "x.conf": "[x]" }));
     }
@@ -444,6 +461,8 @@ mod tests {
             (&shippers[1]["records_per_second"], &shippers[1]["config"]["x.conf"]),
             (&Value::Null, &json!("[x]"))
         );
+        let none = outcome(vec![row("x", Err("no".into()))]);
+        assert!(!none.text().contains("ticks"), "{}", none.text());
         let first = outcome(vec![row("x", Err("no".into())), row("y", good()), row("z", good())]);
         assert!(!first.text().contains("against"), "{}", first.text());
         assert_eq!(first.json()["shippers"][2]["ratio"], Value::Null);
