@@ -17,7 +17,8 @@ fn every_work_delivers_every_record_and_says_what_it_took() {
     let dir = folder();
     let scratch = dir.path().join("scratch");
     let dir_flag = scratch.display().to_string();
-    let args = ["bench", "-n", "2000", "--repeats", "1", "--seconds", "1", "--rate", "2000", "--format", "json"];
+    // Enough lines for `rotate` to rotate 1 MiB three times, slowly enough for a busy machine.
+    let args = ["bench", "-n", "12000", "--repeats", "1", "--seconds", "1", "--rate", "4000", "--format", "json"];
     let done = run(dir.path(), &[&args[..], &["--dir", &dir_flag]].concat(), b"");
     assert_eq!(done.status.code(), Some(0), "{}", told(&done));
     let works = works(&done.stdout);
@@ -31,9 +32,28 @@ fn every_work_delivers_every_record_and_says_what_it_took() {
         if !work["work"].as_str().expect("a name").ends_with("-http") {
             assert_eq!(ours["disordered"], 0, "{work}");
         }
-        assert!(ours["records_per_second"].as_f64() > Some(0.0), "{work}");
+        assert_eq!(ours["bad_ends"], serde_json::json!([]), "{work}");
+        for figure in [
+            "records_per_second",
+            "mb_per_second",
+            "records_per_cpu_second",
+            "cpu_seconds_per_gb",
+            "cpu_cut_share",
+            "peak_memory_mb",
+        ] {
+            assert!(ours[figure].as_f64() > Some(0.0), "{figure}: {work}");
+        }
         assert!(ours["peak_memory_mb"].as_f64() > Some(1.0), "{work}");
-        assert!(ours["latency_ms"]["p99"].as_f64() > Some(0.0), "{work}");
+        let latency = |name: &str| ours["latency_ms"][name].as_f64();
+        let (p50, p99, max) = (latency("p50"), latency("p99"), latency("max"));
+        assert!(p50 > Some(0.0) && p50 <= p99 && p99 <= max, "{work}");
+        // What is moved is what is counted, in bytes as in records: a record is some 200 to 600 bytes.
+        let each = ours["mb_per_second"].as_f64().zip(ours["records_per_second"].as_f64());
+        let each = each.map_or(0.0, |(megabytes, records)| megabytes * 1e6 / records);
+        assert!((100.0..1000.0).contains(&each), "{each} bytes a record: {work}");
+        let rotations = ours["rotations"].as_u64();
+        assert_eq!(rotations.is_some(), work["work"] == "rotate", "{work}");
+        assert!(rotations.is_none_or(|rotations| rotations >= 2), "{work}");
     }
     let left = fs::read_dir(&scratch).expect("it was made").count();
     assert_eq!(left, 0, "everything that was written is removed");

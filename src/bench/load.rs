@@ -37,6 +37,8 @@ pub struct Files {
     files: Vec<File>,
     /// Bytes that were there at first, to go back to.
     lengths: Vec<u64>,
+    /// How often one of them was rotated.
+    pub rotations: u64,
 }
 
 impl Files {
@@ -50,7 +52,7 @@ impl Files {
         for path in &paths {
             files.push(OpenOptions::new().read(true).append(true).create(true).open(path)?);
         }
-        let mut made = Files { lengths: vec![0; paths.len()], paths, files };
+        let mut made = Files { lengths: vec![0; paths.len()], paths, files, rotations: 0 };
         let mut from = 0;
         while from < records {
             // In blocks, so that a thousand containers do not cost a write a record.
@@ -116,6 +118,7 @@ impl Files {
             }
             fs::rename(path, name(1))?;
             *file = OpenOptions::new().append(true).create(true).open(path)?;
+            self.rotations += 1;
         }
         Ok(())
     }
@@ -357,6 +360,9 @@ mod tests {
             files.append(Work::Rotate, &RECIPE, nth..nth + 1).expect("written");
             files.rotate(1, 3).expect("renamed");
         }
+        assert_eq!(files.rotations, 5);
+        files.rotate(1, 3).expect("nothing to do");
+        assert_eq!(files.rotations, 5, "an empty one is not rotated");
         let path = files.paths[0].display().to_string();
         let text = |name: String| fs::read_to_string(name).unwrap_or_else(|_| "none".into());
         assert_eq!(text(path.clone()), "");

@@ -114,6 +114,8 @@ pub struct Sample {
     pub verdict: Verdict,
     /// A line that was wrong.
     pub example: Option<String>,
+    /// How often a file was rotated under it, for the work that is about that.
+    pub rotations: Option<u64>,
     /// How it ended at its stop, if not well.
     pub bad_end: Option<String>,
 }
@@ -290,6 +292,7 @@ impl<'t, 'l> Run<'t, 'l> {
             }
         }
         let peak = self.process.peak_memory()?;
+        let rotations = self.outlet.rotations();
         // Senders go first: who serves its connections to their end would wait for them.
         drop(self.outlet);
         let bad_end = self.process.stop()?;
@@ -303,7 +306,7 @@ impl<'t, 'l> Run<'t, 'l> {
         }
         latencies.sort_unstable();
         let (seconds, cpu) = (self.seconds, self.cpu);
-        Ok(Sample { seconds, arrived: clocked, cpu, peak, latencies, verdict, example, bad_end })
+        Ok(Sample { seconds, arrived: clocked, cpu, peak, latencies, verdict, example, rotations, bad_end })
     }
 
     /// Writes `records` at the task's rate and takes the time of each.
@@ -350,6 +353,10 @@ impl<'t, 'l> Run<'t, 'l> {
 }
 
 impl Outlet<'_> {
+    fn rotations(&self) -> Option<u64> {
+        if let Outlet::Own(files) = self { Some(files.rotations) } else { None }
+    }
+
     fn write(&mut self, task: &Task, records: std::ops::Range<u64>, turn: usize) -> Result<(), String> {
         match self {
             Outlet::Files(files) => files.append(task.work, &task.recipe, records).map_err(|error| error.to_string()),

@@ -54,6 +54,8 @@ pub struct Figures {
     pub spread: (f64, f64),
     /// The sum over all repeats.
     pub verdict: Verdict,
+    /// How often a file was rotated under it, in the run with the fewest; none where that is not the work.
+    pub rotations: Option<u64>,
     /// How it ended when it was told to stop, of each run in which that was not well.
     pub bad_ends: Vec<String>,
 }
@@ -96,6 +98,7 @@ impl Figures {
             latency,
             spread: per_cpu.iter().fold((f64::MAX, 0.0), |(low, high), x| (f64::min(low, *x), f64::max(high, *x))),
             verdict,
+            rotations: samples.iter().filter_map(|sample| sample.rotations).min(),
             bad_ends: samples.iter().filter_map(|sample| sample.bad_end.clone()).collect(),
         }
     }
@@ -117,6 +120,7 @@ impl Figures {
             "duplicated": self.verdict.twice,
             "wrong": self.verdict.wrong,
             "disordered": self.verdict.disordered,
+            "rotations": self.rotations,
             "bad_ends": self.bad_ends,
         })
     }
@@ -293,6 +297,11 @@ impl Outcome {
             );
         }
         for (name, figures) in self.figures() {
+            if let Some(rotations) = figures.rotations {
+                let _ = writeln!(out, "  rotations: {name}: {rotations} in the run with the fewest");
+            }
+        }
+        for (name, figures) in self.figures() {
             if let Some(end) = figures.bad_ends.first() {
                 // What it has said comes along.
                 let (runs, end) = (figures.bad_ends.len(), end.trim_end().replace('\n', "\n    "));
@@ -335,6 +344,7 @@ mod tests {
             latencies: (1..=100).map(Duration::from_millis).collect(),
             verdict: Verdict { missing, ..Verdict::default() },
             example: None,
+            rotations: None,
             bad_end: None,
         }
     }
@@ -421,6 +431,21 @@ mod tests {
             outcome(vec![Row { delivers_once, ..row("x", Ok(figures)) }]).is_whole()
         };
         assert_eq!([with(0, true), with(1, true), with(1, false)], [true, false, true]);
+    }
+
+    #[test]
+    fn rotations_are_told_where_they_are_the_work() {
+        let with = |rotations: Option<u64>| {
+            let few = Sample { rotations, ..sample(1.0, 0.5, 0) };
+            let many = Sample { rotations: rotations.map(|few| few + 3), ..few.clone() };
+            outcome(vec![row("x", Ok(Figures::of(&[many, few], 1000, 1_000_000)))])
+        };
+        let rotated = with(Some(2));
+        assert!(rotated.text().contains("\n  rotations: x: 2 in the run with the fewest\n"), "{}", rotated.text());
+        assert_eq!(rotated.json()["shippers"][0]["rotations"], 2);
+        let other = with(None);
+        assert!(!other.text().contains("rotations"), "{}", other.text());
+        assert_eq!(other.json()["shippers"][0]["rotations"], Value::Null);
     }
 
     #[test]
