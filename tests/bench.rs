@@ -125,6 +125,67 @@ fn a_shipper_that_fails_is_reported_with_its_version_beside_the_figures_of_the_o
     assert_eq!(told(&done).matches("fluent-bit: failed: ").count(), 2, "once a work: {}", told(&done));
 }
 
+#[test]
+fn a_shipper_that_ends_badly_is_told_and_ends_with_exit_code_1_and_all_take_turns() {
+    let dir = folder();
+    // It delivers everything, and fails when it is told to stop.
+    let text = format!(
+        "trap 'kill -TERM $pid; wait $pid; echo a panic; exit 101' TERM\n{PROGRAM} \"$@\" &\npid=$!\nwait $pid\nexit 102"
+    );
+    let peer = script(dir.path(), "longshore", "stumbler", &text);
+    let args = ["bench", "line-file", "-n", "300", "--repeats", "2", "--seconds", "0", "--format", "json"];
+    let done = run(dir.path(), &[&args[..], &["--peer", &peer]].concat(), b"");
+    assert_eq!(done.status.code(), Some(1), "{}", told(&done));
+    let works = works(&done.stdout);
+    let (ours, other) = (&works[0]["shippers"][0], &works[0]["shippers"][1]);
+    assert!(ours["missing"] == 0 && ours["bad_ends"] == serde_json::json!([]), "{works:?}");
+    assert!(other["missing"] == 0 && other["error"].is_null(), "{works:?}");
+    let ends = other["bad_ends"].as_array().expect("a list");
+    assert_eq!(ends.len(), 2, "{works:?}");
+    for end in ends {
+        let end = end.as_str().expect("a text");
+        assert!(end.starts_with("exit status: 101; it said:\n") && end.ends_with("a panic\n"), "{end}");
+    }
+    let said = String::from_utf8_lossy(&done.stderr);
+    let turns = ["1/2 longshore", "1/2 longshore (other)", "2/2 longshore (other)", "2/2 longshore"];
+    let places = turns.map(|turn| said.find(&format!("line-file {turn}: ")));
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{said}");
+}
+
+/// A shipper of plain lines of the shape `text`, as a script: the command `input` says where they are, the file `all` has the
+/// record of each, and of these the commands `how` make the output. It ends when it is told to.
+fn fake(input: &str, how: &str) -> String {
+    format!(
+        "if [ \"$1\" = --version ]; then echo Fake; exit; fi\ntrap 'exit 0' TERM\ninput=$({input})\nsed 's/.*/{{\"log\":\"&\"}}/' \"$input\" > all\n{how}\nwhile :; do sleep 0.05; done"
+    )
+}
+
+#[test]
+fn a_shipper_that_repeats_records_is_not_done_and_what_is_lost_is_in_no_rate() {
+    let dir = folder();
+    let repeats = fake(
+        "sed -n 's/^include = .\"\\(.*\\)\".$/\\1/p' vector.toml",
+        "head -n 100 all > some\ncat some some some > out0.ndjson\nsleep 2\ntail -n +101 all >> out0.ndjson",
+    );
+    let loses =
+        fake("sed -n 's/^ *Path \\(.*input.log\\)$/\\1/p' fluent-bit.conf", "sleep 1\nhead -n 100 all > out0.ndjson");
+    let repeats = script(dir.path(), "vector", "repeats", &repeats);
+    let loses = script(dir.path(), "fluent-bit", "loses", &loses);
+    let args = ["bench", "line-file", "-n", "300", "--shape", "text", "--repeats", "1", "--seconds", "0"];
+    let peers = ["--format", "json", "--peer", &repeats, "--peer", &loses];
+    let done = run(dir.path(), &[&args[..], &peers].concat(), b"");
+    assert_eq!(done.status.code(), Some(1), "{}", told(&done));
+    let works = works(&done.stdout);
+    let counts = |nth: usize| ["missing", "duplicated", "wrong"].map(|count| works[0]["shippers"][nth][count].as_u64());
+    assert_eq!([0, 1, 2].map(counts), [[0_u64, 0, 0], [0, 200, 0], [200, 0, 0]].map(|all| all.map(Some)), "{works:?}");
+    let rate = |nth: usize, of: &str| works[0]["shippers"][nth][of].as_f64().expect("a number");
+    // 300 lines were there at once, and 300 records two seconds later.
+    assert!(rate(1, "records_per_second") <= 150.0, "{works:?}");
+    // 100 records, and a second at least; a tick of CPU time at least.
+    assert!((1.0..=100.0).contains(&rate(2, "records_per_second")), "{works:?}");
+    assert!(rate(2, "records_per_cpu_second") <= 10_000.0, "{works:?}");
+}
+
 /// `bench` in a shell that sets a limit of open files first.
 fn limited(dir: &Path, limit: &str, args: &[&str]) -> Output {
     let text = format!("ulimit {limit} && exec {PROGRAM} bench \"$@\"");

@@ -219,6 +219,12 @@ fn compare(task: &Task, repeats: usize, shippers: &[Shipper], tell: &dyn Fn(&str
     Outcome { work: task.work.name(), about: about(task, bytes), repeats, rows: rows.collect(), examples }
 }
 
+/// Who runs when, as repeat and number: all of them once in each repeat. Each goes first in its turn: who comes after a shipper
+/// that has left many pages to be freed pays for them.
+fn turns(repeats: usize, shippers: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..repeats).flat_map(move |repeat| (0..shippers).map(move |turn| (repeat, (repeat + turn) % shippers)))
+}
+
 /// The runs of each shipper. One that has failed has no more turns.
 fn take_turns(
     task: &Task,
@@ -228,27 +234,23 @@ fn take_turns(
     tell: &dyn Fn(&str),
 ) -> Vec<Result<Vec<Sample>, String>> {
     let mut runs = vec![Ok(Vec::new()); shippers.len()];
-    for repeat in 0..repeats {
-        // Each goes first in its turn: who comes after a shipper that has left many pages to be freed pays for them.
-        for turn in 0..shippers.len() {
-            let nth = (repeat + turn) % shippers.len();
-            let Ok(samples) = &mut runs[nth] else { continue };
-            let head = format!("{} {}/{repeats} {}", task.work.name(), repeat + 1, shippers[nth].name);
-            match measure::measure(task, &shippers[nth], load) {
-                Ok(sample) => {
-                    tell(&format!(
-                        "{head}: {:.2} s, {:.2} CPU s ({:.2} of them the kernel's), {:.1} MB",
-                        sample.seconds,
-                        sample.cpu.seconds,
-                        sample.cpu.system,
-                        sample.peak as f64 / 1e6
-                    ));
-                    samples.push(sample);
-                }
-                Err(error) => {
-                    tell(&format!("{head}: failed: {error}"));
-                    runs[nth] = Err(error);
-                }
+    for (repeat, nth) in turns(repeats, shippers.len()) {
+        let Ok(samples) = &mut runs[nth] else { continue };
+        let head = format!("{} {}/{repeats} {}", task.work.name(), repeat + 1, shippers[nth].name);
+        match measure::measure(task, &shippers[nth], load) {
+            Ok(sample) => {
+                tell(&format!(
+                    "{head}: {:.2} s, {:.2} CPU s ({:.2} of them the kernel's), {:.1} MB",
+                    sample.seconds,
+                    sample.cpu.seconds,
+                    sample.cpu.system,
+                    sample.peak as f64 / 1e6
+                ));
+                samples.push(sample);
+            }
+            Err(error) => {
+                tell(&format!("{head}: failed: {error}"));
+                runs[nth] = Err(error);
             }
         }
     }
@@ -323,6 +325,15 @@ fn run_row(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_run_once_in_each_repeat_and_each_goes_first_in_its_turn() {
+        let order: Vec<(usize, usize)> = turns(4, 3).collect();
+        let expected = [(0_usize, [0_usize, 1, 2]), (1, [1, 2, 0]), (2, [2, 0, 1]), (3, [0, 1, 2])];
+        let expected = expected.into_iter().flat_map(|(repeat, all)| all.map(|nth| (repeat, nth)));
+        assert_eq!(order, expected.collect::<Vec<_>>());
+        assert_eq!(turns(3, 1).map(|(_, nth)| nth).collect::<Vec<_>>(), [0, 0, 0]);
+    }
 
     #[test]
     fn both_reports_name_the_plots_the_falls_and_what_was_left_out() {
