@@ -16,7 +16,7 @@ pub enum Axis {
     Cores,
     /// Containers: 1, 10, 100, 1000
     Containers,
-    /// Bytes of a line: 64 to 1 MiB
+    /// Bytes of a line: just under 64 to 1 MiB, so that what is read at a time ends within lines
     LineSize,
     /// Connections of forward senders: 1, 10, 100, 1000, 5000
     Connections,
@@ -81,12 +81,13 @@ impl Axis {
                 .into_iter()
                 .map(|size| {
                     let name = if size < 1 << 10 { format!("{size} B") } else { format!("{} KiB", size >> 10) };
-                    let records = (base.records * 500).min(POINT_BYTES) / size as u64;
+                    let bytes = just_under(size);
+                    let records = (base.records * 500).min(POINT_BYTES) / bytes as u64;
                     (
                         name,
                         task(&|task| {
                             // A text has its size to the byte.
-                            task.recipe = Recipe { shape: Shape::Text, line_size: Some(size) };
+                            task.recipe = Recipe { shape: Shape::Text, line_size: Some(bytes) };
                             task.records = records.max(50);
                         }),
                     )
@@ -94,6 +95,12 @@ impl Axis {
                 .collect(),
         }
     }
+}
+
+/// Bytes of the lines at a point of `line-size`. Whoever reads in blocks of a power of two meets the end of a line at the end of each
+/// where lines are as long as one, which real lines are not: at 15/16 of it, blocks end anywhere in a line, in the middle on average.
+fn just_under(size: usize) -> usize {
+    size / 16 * 15
 }
 
 /// The cliffs of all series over `points`, in words: by the clock and by CPU time are series of their own, and either may
@@ -128,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_a_point_are_as_long_as_it_says() {
+    fn the_lines_of_a_point_are_just_under_what_it_says_and_blocks_end_within_them() {
         let recipe = Recipe { shape: Shape::Normal, line_size: None };
         let base = Task {
             work: Work::DockerFile,
@@ -151,8 +158,11 @@ mod tests {
             for seq in [0, 3, task.records - 1] {
                 let mut line = Vec::new();
                 task.work.input(&task.recipe, seq, &mut line);
-                assert_eq!(line.len(), size, "{name}, {seq}");
+                assert_eq!(line.len(), just_under(size), "{name}, {seq}");
             }
+            let ends: Vec<usize> = (1..=15).map(|blocks| (blocks << 18) % just_under(size)).collect();
+            assert_eq!(ends.iter().filter(|end| **end == 0).count(), 1, "at one of fifteen: {name}, {ends:?}");
+            assert!(just_under(size) < size && just_under(size) * 10 > size * 9, "{name}");
         }
     }
 
