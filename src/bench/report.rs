@@ -132,7 +132,7 @@ impl Row {
     fn is_whole(&self) -> bool {
         self.figures.as_ref().is_ok_and(|figures| {
             let Verdict { missing, twice, wrong, disordered } = figures.verdict;
-            let kept = !(disordered > 0 && self.keeps_order) && !(twice > 0 && self.delivers_once);
+            let kept = !(disordered > 0 && self.keeps_order || twice > 0 && self.delivers_once);
             missing == 0 && wrong == 0 && kept && (figures.bad_ends.is_empty() || !self.ends_well)
         })
     }
