@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! shipments -> gather -> (size or wait) -> request -> in flight -> ended
-//!                                   ^                     |  halves: `ready`, sent before anything new, after `waiting`
+//!                                   ^                     |  halves: `ready`, sent before anything new
 //!                                   |                     |  retry:  `waiting`, until its time
 //! ```
 //!
@@ -208,11 +208,14 @@ impl Plan {
             return Next::Wait(None);
         }
         let next = self.waiting.iter().enumerate().min_by_key(|(_, (due, _))| *due).map(|(at, (due, _))| (at, *due));
-        let mut request = match next {
-            Some((at, due)) if due <= now => self.waiting.swap_remove(at).1,
-            next => {
+        // What finds out whether a fault is put right waits for no other one.
+        let probe = if self.faults > 0 { self.ready.pop_front() } else { None };
+        let mut request = match (probe, next) {
+            (Some(request), _) => request,
+            (None, Some((at, due))) if due <= now => self.waiting.swap_remove(at).1,
+            (None, next) => {
                 let due = next.map(|(_, due)| due);
-                // Halves, too: what is not tried again yet goes before what was behind it, and who just failed has a rest.
+                // Halves, too: with one at a time what is not tried again yet goes before what was behind it.
                 if self.in_flight + self.waiting.len() >= at_once {
                     return Next::Wait(due);
                 }

@@ -353,6 +353,31 @@ fn a_half_that_fails_is_tried_again_before_the_other_half_is_sent() {
 }
 
 #[test]
+fn what_finds_out_whether_a_fault_is_put_right_waits_for_no_other_request() {
+    let mut b = Bench::new(limits(4));
+    b.take(&["a"]);
+    b.now += WAIT;
+    let mut failing = b.send();
+    b.take(&["b"]);
+    b.now += WAIT;
+    let paused = b.send();
+    let key = paused.key;
+    b.finish(paused, pause());
+    // It fails as often as it is tried, and takes the only place.
+    for _ in 0..20 {
+        b.finish(failing, retry(None));
+        b.now += FAULT.max;
+        let next = b.send();
+        if next.key == key {
+            b.finish(next, Ok(Reply::default()));
+            return;
+        }
+        failing = next;
+    }
+    panic!("it is never tried");
+}
+
+#[test]
 fn a_failing_destination_is_given_fewer_requests_and_more_again_when_it_answers() {
     let mut b = Bench::new(limits(4));
     let mut sent = Vec::new();
