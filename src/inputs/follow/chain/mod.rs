@@ -25,6 +25,8 @@ mod truncated; // copies of a file that was truncated
 mod unreadable; // what the disk does not give
 
 pub use order::time_within;
+#[cfg(test)]
+pub use place::set_silent;
 
 use std::collections::VecDeque;
 use std::io;

@@ -98,7 +98,7 @@ impl Chain {
         let old = generations.iter().take_while(|held| last(held).is_some_and(|last| last < time)).count();
         let old = old.min(generations.len().saturating_sub(1));
         // What follows the place was written after it. A clock that was set back for a while and has passed it again by now would
-        // hide those in between.
+        // hide those in between. (It still does if it passed it just between two files.)
         let goes_on = self.first_time(&generations[old]).is_some_and(|first| first >= time);
         if goes_on { old } else { 0 }
     }

@@ -50,7 +50,11 @@ impl Chain {
                     self.wait_for_newer(&generations, &saved, outlet);
                     return Opening { done: opening.bytes, ..opening };
                 }
-                self.say_fate(start.fate, &saved, outlet);
+                #[cfg(not(test))]
+                let fate = start.fate;
+                #[cfg(test)]
+                let fate = silent::heard(start.fate);
+                self.say_fate(fate, &saved, outlet);
                 // Compressed meanwhile: its records keep their names. (Those of a file that was truncated are its own.)
                 let is_gone = |named: &FileId| generations.iter().all(|held| held.id != *named);
                 self.copy_of = start.named.filter(is_gone).map(|named| (generations[start.at].id, named));
@@ -59,7 +63,7 @@ impl Chain {
                 if gone {
                     at = at.max(older).max(self.older_than(&generations, saved.last));
                 }
-                if start.fate == Fate::Gone {
+                if fate == Fate::Gone {
                     self.gap = Some(self.gap_before(&generations[at], &saved));
                     self.progress.stay(&saved, true);
                 }
@@ -339,5 +343,27 @@ fn files_of(generations: &[Arc<Held>], saved: &Saved, own: bool) -> Range<usize>
             let found = start.fate == Fate::Found;
             start.at..start.at + usize::from(found)
         }
+    }
+}
+
+#[cfg(test)]
+pub use silent::set_silent;
+
+/// That a file is gone is kept quiet, for a negative control of the simulation.
+#[cfg(test)]
+mod silent {
+    use std::cell::Cell;
+
+    use super::Fate;
+
+    thread_local!(static SILENT: Cell<bool> = const { Cell::new(false) });
+
+    /// Whether this thread's chains keep it quiet.
+    pub fn set_silent(silent: bool) {
+        SILENT.set(silent);
+    }
+
+    pub fn heard(fate: Fate) -> Fate {
+        if SILENT.get() && matches!(fate, Fate::Gone | Fate::GoneComplete) { Fate::Found } else { fate }
     }
 }

@@ -37,19 +37,51 @@ pub(super) fn judge(run: &Run) -> Result<usize, String> {
 pub(super) struct Debt {
     lines: usize,
     first: u64,
-    /// Arrivals before that start.
+    /// Arrivals, and what was counted, before anybody could know.
     arrived: usize,
     before: Counted,
+    /// They were in generations that the life before may have counted as lost; else the start finds that they are gone.
+    missed: bool,
+    paid: Paid,
 }
 
-/// Each of them is counted since, or told of by a record at its place; what counts as a file that is gone has such a record.
+/// How they were told of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Paid {
+    Not,
+    /// A file counts as gone: a container's has a record, too.
+    Gone,
+    Whole,
+}
+
+/// Looks at the end of a life at how that has paid for what its start could not have: by generations that are lost only for those
+/// that were missed while the one before ran.
+pub(super) fn pay(debts: &mut [Debt], now: Counted) {
+    for debt in debts.iter_mut().filter(|debt| debt.paid == Paid::Not) {
+        let before = debt.before;
+        debt.paid = if debt.missed && now.lost > before.lost {
+            Paid::Whole
+        } else if now.gone > before.gone {
+            Paid::Gone
+        } else if now.possible > before.possible || now.rewritten > before.rewritten {
+            Paid::Whole
+        } else {
+            Paid::Not
+        };
+    }
+}
+
+/// A record of a gap stands in the place of lines if what comes before it is older than they are.
 fn told(run: &Run) -> Result<(), String> {
-    let now = if run.broken == Break::Silence { Counted::default() } else { counted(run) };
-    for debt in &run.debts {
-        let gap = run.broken != Break::Silence && run.gaps.iter().any(|at| *at >= debt.arrived);
-        let wrong = match (now.told > debt.before.told || gap, now.gone > debt.before.gone && !gap) {
-            (false, _) => "nobody is told",
-            (true, true) if run.program == Program::Docker => {
+    for debt in run.debts.iter().filter(|debt| debt.paid != Paid::Whole) {
+        let is_in_place = |gap: &&usize| {
+            **gap >= debt.arrived
+                && run.arrived[debt.arrived..**gap].iter().all(|line| debt.missed || *line < debt.first)
+        };
+        let has_record = run.gaps.iter().find(is_in_place).is_some();
+        let wrong = match debt.paid {
+            Paid::Not if !has_record => "nobody is told",
+            Paid::Gone if !has_record && run.program == Program::Docker => {
                 "their file counts as gone, but no record stands in their place"
             }
             _ => continue,
@@ -72,12 +104,15 @@ pub(super) fn debts(run: &mut Run, missed: &BTreeSet<u64>, began: usize) -> Vec<
         return Vec::new();
     }
     let (missed, gone): (Vec<u64>, Vec<u64>) = new.into_iter().partition(|line| missed.contains(line));
-    let debt = |lines: Vec<u64>, arrived, before| {
+    let debt = |lines: Vec<u64>, arrived, before, missed| {
         let first = *lines.first()?;
-        Some(Debt { lines: lines.len(), first, arrived, before })
+        Some(Debt { lines: lines.len(), first, arrived, before, missed, paid: Paid::Not })
     };
-    let (missed, gone) = (debt(missed, began, run.counted_before), debt(gone, run.arrived.len(), run.counted));
-    [missed, gone].into_iter().flatten().collect()
+    let missed = debt(missed, began, run.counted_before, true);
+    let gone = debt(gone, run.arrived.len(), run.counted, false);
+    let mut debts: Vec<Debt> = [missed, gone].into_iter().flatten().collect();
+    pay(&mut debts, run.counted);
+    debts
 }
 
 /// What a life counted as lost while it ran: no other generations than those that were made and gone before they could be opened,
@@ -103,17 +138,23 @@ pub(super) struct Counted {
     pub(super) rewritten: u64,
     /// Files that were being read and are gone.
     gone: u64,
-    /// These, generations that were lost, and gaps that are possible.
-    told: u64,
+    /// Gaps that are possible.
+    possible: u64,
+    /// Generations.
+    lost: u64,
 }
 
 pub(super) fn counted(run: &Run) -> Counted {
-    let Counted { rewritten, gone, told } = run.counted;
+    let Counted { rewritten, gone, possible, lost } = run.counted;
     let Some(input) = run.life.as_ref().map(|life| &life.metrics.inputs[0]) else { return run.counted };
     let odd = |kind: Oddity| input.oddities[kind as usize].load(Ordering::Relaxed);
     let followed = &input.followed;
-    let lost = followed.generations[Generation::Lost as usize].load(Ordering::Relaxed);
-    let possible = followed.watching[Watching::GapPossible as usize].load(Ordering::Relaxed);
-    let (cut, away) = (odd(Oddity::FileRewritten), odd(Oddity::GenerationGone));
-    Counted { rewritten: rewritten + cut, gone: gone + away, told: told + cut + away + lost + possible }
+    let generations = followed.generations[Generation::Lost as usize].load(Ordering::Relaxed);
+    let gaps = followed.watching[Watching::GapPossible as usize].load(Ordering::Relaxed);
+    Counted {
+        rewritten: rewritten + odd(Oddity::FileRewritten),
+        gone: gone + odd(Oddity::GenerationGone),
+        possible: possible + gaps,
+        lost: lost + generations,
+    }
 }

@@ -8,7 +8,8 @@
 //! - every reachable line arrives, and none that was never written;
 //! - the first arrivals are in the order of writing;
 //! - each generation that came and went before it could be opened is counted as lost, and nothing else is;
-//! - where lines are gone at a start that knows a place, that is counted, and a record of the gap stands where they were;
+//! - where lines are gone at a start that knows a place, that is counted, and a container's have a record of the gap where they
+//!   were (but for files that are cut off in place: nobody can say how much of those had been read);
 //! - where lines went with a copy of a truncated file that the rotation removed, a truncation is counted after it was made;
 //! - without a sink that fails, a line arrives twice only after a crash, and then only if it was not settled, or not
 //!   followed by a whole save: what a finished checkpoint covers never comes again.
@@ -28,7 +29,7 @@ use tokio::runtime::Handle;
 
 use super::*;
 use crate::inputs::Ack;
-use crate::inputs::follow::chain::{About, First, Rules};
+use crate::inputs::follow::chain::{self, About, First, Rules};
 use crate::inputs::follow::disk::{self, Call};
 use crate::inputs::follow::generations::{self, Family};
 use crate::inputs::follow::keeper::Keeper;
@@ -59,7 +60,7 @@ enum Break {
     Scan,
     /// A checkpoint before delivery: receipts are settled when records are on their way, not when the sink has them.
     Checkpoint,
-    /// Nobody hears what is counted and told of a loss.
+    /// A start that finds the file of its place gone says nothing of it.
     Silence,
 }
 
@@ -372,6 +373,7 @@ impl Run {
         let said = judge::counts(self, &self.world.borrow().writer, false);
         self.wrong = self.wrong.take().or(said.err());
         (self.counted_before, self.counted) = (self.counted, judge::counted(self));
+        judge::pay(&mut self.debts, self.counted);
         let began = self.life.take().map_or(0, |life| life.from);
         {
             let mut world = self.world.borrow_mut();
@@ -471,6 +473,7 @@ fn run(seed: u64, program: Program, broken: Break, runtime: &Handle) -> Result<u
     run.pass(Duration::ZERO);
     let hooked = Rc::clone(&world);
     generations::set_reversed(broken == Break::Scan);
+    chain::set_silent(broken == Break::Silence);
     disk::set_hook(Some(Box::new(move |call| hooked.borrow_mut().before(call))));
     run.restart(false, &folder, &data, runtime);
     let mut restarts = 0;
@@ -516,6 +519,9 @@ fn run(seed: u64, program: Program, broken: Break, runtime: &Handle) -> Result<u
     disk::set_hook(None);
     disk::set_births(false);
     generations::set_reversed(false);
+    chain::set_silent(false);
+    let counted = judge::counted(&run);
+    judge::pay(&mut run.debts, counted);
     let said = judge::judge(&run);
     run.life = None;
     clock::set(None);

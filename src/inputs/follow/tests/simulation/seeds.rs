@@ -125,7 +125,7 @@ fn a_checkpoint_before_delivery_is_seen() {
 }
 
 #[test]
-fn a_loss_that_nobody_hears_of_is_seen() {
+fn a_start_that_says_nothing_of_a_loss_is_seen() {
     let is_right = |seed, broken| campaign(seed..seed + 1, broken).is_empty();
     assert!((0..300).any(|seed| !is_right(seed, Break::Silence) && is_right(seed, Break::Nothing)));
 }
