@@ -277,6 +277,37 @@ fn start_as_nobody(dir: &Path, program: &Path, config: &Path, log: &Path) -> Spa
     )
 }
 
+#[test]
+fn a_tail_that_does_not_follow_ends_where_a_folder_can_not_be_listed() {
+    if !rustix::process::getuid().is_root() || !has_program("setpriv") {
+        return skip("needs root and setpriv, to become another user");
+    }
+    let dir = folder();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("it is ours");
+    let program = dir.path().join("longshore");
+    fs::copy(PROGRAM, &program).expect("the program can be copied");
+    // What is in it can be opened by whoever knows its name.
+    let logs = dir.path().join("logs");
+    fs::create_dir(&logs).expect("made");
+    fs::write(logs.join("a.log"), "one\n").expect("writable");
+    fs::set_permissions(&logs, Permissions::from_mode(0o711)).expect("it is ours");
+    let (out, log) = (dir.path().join("out"), dir.path().join("log"));
+    let mut tail = Spawned::start(
+        Command::new("setpriv")
+            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"])
+            .arg(program)
+            .args(["tail", "--no-follow"])
+            .arg(logs.join("a.log"))
+            .current_dir(dir.path())
+            .stdout(File::create(&out).expect("writable"))
+            .stderr(File::create(&log).expect("writable")),
+    );
+    crate::harness::wait_for("its end", PATIENCE, || tail.0.try_wait().is_ok_and(|status| status.is_some()));
+    let log = fs::read_to_string(&log).expect("readable");
+    assert!(fs::read_to_string(&out).is_ok_and(|out| out.contains("one")), "{log}");
+    assert!(log.contains("can not be read") && log.contains("logs"), "{log}");
+}
+
 /// Runs the program as user 65534 for two seconds; its log.
 fn run_as_nobody(dir: &Path, program: &Path, config: &Path) -> String {
     let log = dir.join("nobody.log");

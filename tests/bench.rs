@@ -18,7 +18,7 @@ fn every_work_delivers_every_record_and_says_what_it_took() {
     let scratch = dir.path().join("scratch");
     let dir_flag = scratch.display().to_string();
     // Enough lines for `rotate` to rotate 1 MiB three times, slowly enough for a busy machine.
-    let args = ["bench", "-n", "12000", "--repeats", "1", "--seconds", "1", "--rate", "4000", "--format", "json"];
+    let args = ["bench", "-n", "8500", "--repeats", "1", "--seconds", "1", "--rate", "4000", "--format", "json"];
     let done = run(dir.path(), &[&args[..], &["--dir", &dir_flag]].concat(), b"");
     assert_eq!(done.status.code(), Some(0), "{}", told(&done));
     let works = works(&done.stdout);

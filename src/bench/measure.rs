@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Docker's `max-size` and `max-file` of `rotate`.
 const ROTATE_BYTES: u64 = 1 << 20;
 const ROTATE_FILES: usize = 3;
+/// Who has had nothing new for so long is idle.
+const IDLE: Duration = Duration::from_millis(200);
 /// Between runs: the kernel frees what the last one has left.
 const SETTLE: Duration = Duration::from_millis(300);
 const LOOK: Duration = Duration::from_millis(2);
@@ -406,21 +408,26 @@ fn backlog(
     mut ballast: Ballast,
 ) -> Result<(f64, Cpu), String> {
     let mut last = Instant::now();
+    // Of who has lost records, not what it takes to wait for them in vain.
+    let mut idle = None;
     while counted(watches) < task.records && last.elapsed() < PATIENCE {
         let mut news = 0;
         for watch in &mut *watches {
             news += watch.count().map_err(|error| error.to_string())?;
         }
         if news > 0 {
-            last = Instant::now();
+            (last, idle) = (Instant::now(), None);
             let part = counted(watches) as f64 / task.records.max(1) as f64;
             ballast.shrink(part).map_err(|error| error.to_string())?;
         } else {
             process.check()?;
+            if idle.is_none() && last.elapsed() > IDLE {
+                idle = Some(process.cpu()?);
+            }
             thread::sleep(LOOK);
         }
     }
-    let mut cpu = process.cpu()?;
+    let mut cpu = idle.map_or_else(|| process.cpu(), Ok)?;
     // So many lines are so many records unless some came twice: then the rest is still to come.
     let mut news = look(watches)?;
     while arrived(watches) < task.records && last.elapsed() < PATIENCE {

@@ -515,6 +515,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_forgotten_is_not_known_any_more_and_leaves_the_file_at_the_next_save() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let data = dir.path().join("data");
+        let checkpoints = Checkpoints::open(&data, quiet()).expect("free");
+        let chain = |done| {
+            let mark = super::super::tracker::Mark { done, ..Default::default() };
+            let progress = Progress::new(mark, Some(&checkpoints));
+            checkpoints.attach("in", "a", &progress);
+            put(&checkpoints, "a", done);
+            progress
+        };
+        let is_stored = || stored(&data).expect("whole").into_values().map(|entry| entry.saved.done.offset).next();
+        let old = chain(5);
+        checkpoints.save().expect("saved");
+        assert_eq!(is_stored(), Some(5));
+        checkpoints.forget("in", "a", &old);
+        assert!(offset(&checkpoints, "a").is_none() && checkpoints.keys("in").is_empty() && !checkpoints.knows("in"));
+        checkpoints.save().expect("saved");
+        assert_eq!(is_stored(), None);
+        // And another one of its name has its own place, whether the old one has left by then or not.
+        let old = chain(6);
+        checkpoints.save().expect("saved");
+        checkpoints.forget("in", "a", &old);
+        chain(7);
+        assert_eq!(offset(&checkpoints, "a"), Some(7));
+        checkpoints.save().expect("saved");
+        assert_eq!((is_stored(), offset(&checkpoints, "a")), (Some(7), Some(7)));
+    }
+
+    #[test]
     fn an_input_that_is_let_go_of_pins_no_file_and_keeps_its_records() {
         let dir = tempfile::tempdir().expect("a temp dir");
         let checkpoints = Checkpoints::open(&dir.path().join("data"), quiet()).expect("free");

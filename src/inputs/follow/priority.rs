@@ -2,7 +2,7 @@
 //!
 //! Real time (SCHED_FIFO 1) where the process may (CAP_SYS_NICE, or RLIMIT_RTPRIO), else nice -20, else as it is; said
 //! once. At Docker's full write speed with `max-size=10k max-file=3` that is the difference between a few generations of
-//! thousands, mostly none, and a tenth of the lines (README, "Rotation"). `priority = "normal"` asks for nothing.
+//! thousands, mostly none, and a tenth of the lines (README, "Not there yet"). `priority = "normal"` asks for nothing.
 
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,

@@ -94,7 +94,7 @@ fn what_is_no_file_is_reported_as_long_as_it_is_there_and_the_others_go_on() {
     let node = Node::at(Some(&data));
     node.start("file", &settings);
     assert_eq!(node.wait_for(1), ["last"]);
-    node.shut_down();
+    assert_eq!(node.shut_down(), ["last"], "and nothing again");
 }
 
 #[test]
