@@ -286,26 +286,24 @@ fn a_tail_that_does_not_follow_ends_where_a_folder_can_not_be_listed() {
     fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("it is ours");
     let program = dir.path().join("longshore");
     fs::copy(PROGRAM, &program).expect("the program can be copied");
-    // What is in it can be opened by whoever knows its name.
-    let logs = dir.path().join("logs");
-    fs::create_dir(&logs).expect("made");
-    fs::write(logs.join("a.log"), "one\n").expect("writable");
-    fs::set_permissions(&logs, Permissions::from_mode(0o711)).expect("it is ours");
+    // What is in it can be opened by whoever knows its name, and Docker's names are known.
+    let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
+    web.line(&app_line(7), "stdout");
+    fs::set_permissions(&web.dir, Permissions::from_mode(0o711)).expect("it is ours");
     let (out, log) = (dir.path().join("out"), dir.path().join("log"));
     let mut tail = Spawned::start(
         Command::new("setpriv")
             .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"])
             .arg(program)
-            .args(["tail", "--no-follow"])
-            .arg(logs.join("a.log"))
+            .args(["tail", "--no-follow", "containers"])
             .current_dir(dir.path())
             .stdout(File::create(&out).expect("writable"))
             .stderr(File::create(&log).expect("writable")),
     );
     crate::harness::wait_for("its end", PATIENCE, || tail.0.try_wait().is_ok_and(|status| status.is_some()));
     let log = fs::read_to_string(&log).expect("readable");
-    assert!(fs::read_to_string(&out).is_ok_and(|out| out.contains("one")), "{log}");
-    assert!(log.contains("can not be read") && log.contains("logs"), "{log}");
+    assert_eq!(line_count(&out), 1, "{log}");
+    assert!(log.contains("can not be read") && log.contains(&web.id[..12]), "{log}");
 }
 
 /// Runs the program as user 65534 for two seconds; its log.
