@@ -86,14 +86,16 @@ fn told(run: &Run) -> Result<(), String> {
             }
             _ => continue,
         };
-        return Err(format!("{} lines from {} on went before a start: {wrong}", debt.lines, debt.first));
+        let when = if debt.missed { "unopened in the life before a start" } else { "before a start" };
+        return Err(format!("{} lines from {} on went {when}: {wrong}", debt.lines, debt.first));
     }
     Ok(())
 }
 
 /// The lines that are gone at a start and were not at the one before: to be told of, if anything was stored. `missed` are of
-/// generations that were not opened in the life before, which began after so many arrivals: it may have counted them.
-pub(super) fn debts(run: &mut Run, missed: &BTreeSet<u64>, began: usize) -> Vec<Debt> {
+/// generations that were not opened in the life before, which began after so many arrivals: it may have counted them, and need
+/// not have if each of them may be hidden ([`counts`]).
+pub(super) fn debts(run: &mut Run, missed: &BTreeSet<u64>, began: usize, hidden: bool) -> Vec<Debt> {
     let world = run.world.borrow();
     let is_cut = world.writer.rotation == Rotation::Truncate || world.writer.rotation.appends().is_some();
     let came: BTreeSet<u64> = run.arrived.iter().copied().collect();
@@ -108,7 +110,7 @@ pub(super) fn debts(run: &mut Run, missed: &BTreeSet<u64>, began: usize) -> Vec<
         let first = *lines.first()?;
         Some(Debt { lines: lines.len(), first, arrived, before, missed, paid: Paid::Not })
     };
-    let missed = debt(missed, began, run.counted_before, true);
+    let missed = debt(missed, began, run.counted_before, true).filter(|_| !hidden);
     let gone = debt(gone, run.arrived.len(), run.counted, false);
     let mut debts: Vec<Debt> = [missed, gone].into_iter().flatten().collect();
     pay(&mut debts, run.counted);
@@ -123,12 +125,17 @@ pub(super) fn counts(run: &Run, writer: &Writer, to_the_end: bool) -> Result<(),
     let input = &life.metrics.inputs[0];
     let gone = input.oddities[Oddity::GenerationGone as usize].load(Ordering::Relaxed);
     let counted = input.followed.generations[Generation::Lost as usize].load(Ordering::Relaxed) - gone;
-    let (most, least) = (writer.missed(life.made.0).1 as u64, writer.missed(life.made.1).0 as u64);
-    let least = if to_the_end { least.saturating_sub(life.found as u64) } else { 0 };
+    let most = writer.missed(life.made.0).1 as u64;
+    let least = if to_the_end { at_least(life, writer) } else { 0 };
     if (least..=most).contains(&counted) {
         return Ok(());
     }
     Err(format!("{counted} generations are counted as lost, of {least} to {most} that were"))
+}
+
+/// So many generations a life has to count as lost, when it has come to its end.
+pub(super) fn at_least(life: &Life, writer: &Writer) -> u64 {
+    (writer.missed(life.made.1).0 as u64).saturating_sub(life.found as u64)
 }
 
 /// What the engine has counted, in all of its lives.

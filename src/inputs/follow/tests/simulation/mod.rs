@@ -370,6 +370,7 @@ impl Run {
             }
         }
         let missed = self.world.borrow().writer.missed_lines();
+        let hidden = self.life.as_ref().is_none_or(|life| judge::at_least(life, &self.world.borrow().writer) == 0);
         let said = judge::counts(self, &self.world.borrow().writer, false);
         self.wrong = self.wrong.take().or(said.err());
         (self.counted_before, self.counted) = (self.counted, judge::counted(self));
@@ -385,7 +386,7 @@ impl Run {
                 }
             }
         }
-        let debts = judge::debts(self, &missed, began);
+        let debts = judge::debts(self, &missed, began, hidden);
         let from = self.arrived.len();
         let made = self.world.borrow().writer.made();
         let rules = Rules { docker: self.program == Program::Docker, format: self.format, ..docker_rules() };
