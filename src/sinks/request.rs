@@ -57,19 +57,13 @@ impl Part {
     }
 }
 
-/// A checksum, gone on with what tells a record of a file from another one at its place.
-fn content_of(batch: &Batch, row: usize, mut content: u32) -> u32 {
-    let (origin, time) = (batch.origin_at(row), batch.bytes(batch.row(row).time_text));
-    if origin.container.is_some() && !time.is_empty() {
-        return crc32c::crc32c_append(content, time);
-    }
-    if origin.file.is_some() || origin.container.is_some() {
-        for field in batch.fields(row) {
-            content = crc32c::crc32c_append(content, batch.bytes(field.key));
-            content = crc32c::crc32c_append(content, batch.bytes(field.value));
-        }
-    }
-    content
+/// The times that Docker wrote beside the first and the last of a container's records, in nanoseconds. Where the first is the same
+/// record the file is the same, up to the last one; a sum of each time would be 3.5 % of docker-http's instructions.
+fn ends_of(part: &Part) -> Option<[&[u8]; 2]> {
+    let batch = &*part.batch;
+    let is_one_s = batch.origin.container.is_some() && batch.places().is_empty();
+    let time = |row: &u32| Some(batch.bytes(batch.row(*row as usize).time_text)).filter(|time| !time.is_empty());
+    if is_one_s { Some([time(part.rows.first()?)?, time(part.rows.last()?)?]) } else { None }
 }
 
 /// The ids of records on their way into a key.
@@ -225,14 +219,19 @@ impl Request {
             return;
         }
         let mut names = Names::new();
-        // A file that is truncated in place has the same offsets again, and so other records have the same ids. Of a
-        // container's the time that stands with each, in nanoseconds, tells them apart.
+        // A file that is truncated in place has the same offsets again, and so other records have the same ids.
         let mut content = 0;
         for part in &self.parts {
-            let (batch, has_file) = (&*part.batch, has_file(&part.batch));
+            let (batch, mut has_file) = (&*part.batch, has_file(&part.batch));
+            if let Some(ends) = ends_of(part) {
+                (has_file, content) = (false, ends.iter().fold(content, |crc, time| crc32c::crc32c_append(crc, time)));
+            }
             for row in part.rows.iter().map(|row| *row as usize) {
-                if has_file {
-                    content = content_of(batch, row, content);
+                if has_file && is_file(batch.origin_at(row)) {
+                    for field in batch.fields(row) {
+                        content = crc32c::crc32c_append(content, batch.bytes(field.key));
+                        content = crc32c::crc32c_append(content, batch.bytes(field.value));
+                    }
                 }
                 names.add(batch.id_of(row));
             }
