@@ -97,10 +97,13 @@ impl Chain {
         }
         let old = generations.iter().take_while(|held| last(held).is_some_and(|last| last < time)).count();
         let old = old.min(generations.len().saturating_sub(1));
-        // What follows the place was written after it. A clock that was set back for a while and has passed it again by now would
-        // hide those in between. (It still does if it passed it just between two files.)
-        let goes_on = self.first_time(&generations[old]).is_some_and(|first| first >= time);
-        if goes_on { old } else { 0 }
+        // What follows the place was written after it. What begins before its last record and ends behind that was written by a clock
+        // that had been set back and has passed it again, and then those in between may look old. (Where it passed it just between
+        // two files they do.)
+        let next = &generations[old];
+        let is_passed = last(next).is_some_and(|last| last > time);
+        let is_passed = is_passed && self.first_time(next).is_some_and(|first| first < time);
+        if is_passed { 0 } else { old }
     }
 
     /// The time of a generation's first record, in nanoseconds since 1970.
