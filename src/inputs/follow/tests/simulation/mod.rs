@@ -371,8 +371,11 @@ impl Run {
         }
         let missed = self.world.borrow().writer.missed_lines();
         let hidden = self.life.as_ref().is_none_or(|life| judge::at_least(life, &self.world.borrow().writer) == 0);
-        let said = judge::counts(self, &self.world.borrow().writer, false);
-        self.wrong = self.wrong.take().or(said.err());
+        // After a crash each call fails, and what can not be opened then counts as lost: nobody is left who would.
+        if !self.world.borrow().crashed {
+            let said = judge::counts(self, &self.world.borrow().writer, false);
+            self.wrong = self.wrong.take().or(said.err());
+        }
         (self.counted_before, self.counted) = (self.counted, judge::counted(self));
         judge::pay(&mut self.debts, self.counted);
         let began = self.life.take().map_or(0, |life| life.from);
