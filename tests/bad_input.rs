@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::docker_folder::{app_line, config};
 use crate::file_input;
@@ -188,19 +189,12 @@ fn a_data_folder_that_another_longshore_holds_is_refused() {
 
 #[test]
 fn a_folder_without_permission_is_reported_with_the_user_or_capability_that_is_needed() {
-    if !rustix::process::getuid().is_root() || !has_program("setpriv") {
-        return skip("needs root and setpriv, to become another user");
-    }
-    let dir = folder();
-    // The test's folder and a copy of the program are open to all; the container's folder is not.
-    fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("it is ours");
-    let program = dir.path().join("longshore");
-    fs::copy(PROGRAM, &program).expect("the program can be copied");
+    let Some(dir) = open_to_all() else { return };
     let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
     web.line(&app_line(0), "stdout");
     fs::set_permissions(&web.dir, Permissions::from_mode(0o700)).expect("it is ours");
     let start = node(dir.path(), &config(dir.path()));
-    let log = run_as_nobody(dir.path(), &program, &start.write_config());
+    let log = run_as_nobody(dir.path(), &start.write_config());
     assert!(log.to_lowercase().contains("permission denied"), "{log}");
     assert!(log.contains(&web.id[..12]), "the folder is named:\n{log}");
     assert!(log.contains("root") || log.contains("CAP_DAC_READ_SEARCH"), "what is needed is said:\n{log}");
@@ -208,14 +202,8 @@ fn a_folder_without_permission_is_reported_with_the_user_or_capability_that_is_n
 
 #[test]
 fn what_can_not_be_read_is_said_once_each_with_the_way_out_and_the_others_go_on() {
-    if !rustix::process::getuid().is_root() || !has_program("setpriv") {
-        return skip("needs root and setpriv, to become another user");
-    }
     use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
-    let dir = folder();
-    fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("it is ours");
-    let program = dir.path().join("longshore");
-    fs::copy(PROGRAM, &program).expect("the program can be copied");
+    let Some(dir) = open_to_all() else { return };
     let path = |name: &str| dir.path().join(name);
     fs::write(path("secret.log"), "nobody reads this\n").expect("writable");
     fs::set_permissions(path("secret.log"), Permissions::from_mode(0o600)).expect("it is ours");
@@ -228,7 +216,7 @@ fn what_can_not_be_read_is_said_once_each_with_the_way_out_and_the_others_go_on(
     fs::write(path("two\nlines.log"), "also good\n").expect("writable");
     let start = node(dir.path(), &file_input::config(dir.path(), "text", ""));
     let log = path("nobody.log.txt");
-    let mut nobody = start_as_nobody(dir.path(), &program, &start.write_config(), &log);
+    let mut nobody = Spawned::start(as_nobody(dir.path(), &log).arg("run").arg("--config").arg(start.write_config()));
     let out = path("out.ndjson");
     crate::harness::wait_for("two records", PATIENCE, || {
         assert!(
@@ -263,42 +251,38 @@ fn what_can_not_be_read_is_said_once_each_with_the_way_out_and_the_others_go_on(
     }
 }
 
-/// Runs the program as user 65534, until it is dropped.
-fn start_as_nobody(dir: &Path, program: &Path, config: &Path, log: &Path) -> Spawned {
-    Spawned::start(
-        Command::new("setpriv")
-            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"])
-            .arg(program)
-            .arg("run")
-            .arg("--config")
-            .arg(config)
-            .current_dir(dir)
-            .stderr(File::create(log).expect("writable")),
-    )
+/// A folder that is open to all, with a copy of the program. None, and a word, where nobody can become another user.
+fn open_to_all() -> Option<TempDir> {
+    if !rustix::process::getuid().is_root() || !has_program("setpriv") {
+        skip("needs root and setpriv, to become another user");
+        return None;
+    }
+    let dir = folder();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("it is ours");
+    fs::copy(PROGRAM, dir.path().join("longshore")).expect("the program can be copied");
+    Some(dir)
+}
+
+/// That copy, to be run as user 65534.
+fn as_nobody(dir: &Path, log: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(dir.join("longshore"));
+    command.current_dir(dir).stderr(File::create(log).expect("writable"));
+    command
 }
 
 #[test]
 fn a_tail_that_does_not_follow_ends_where_a_folder_can_not_be_listed() {
-    if !rustix::process::getuid().is_root() || !has_program("setpriv") {
-        return skip("needs root and setpriv, to become another user");
-    }
-    let dir = folder();
-    fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("it is ours");
-    let program = dir.path().join("longshore");
-    fs::copy(PROGRAM, &program).expect("the program can be copied");
+    let Some(dir) = open_to_all() else { return };
     // What is in it can be opened by whoever knows its name, and Docker's names are known.
     let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
     web.line(&app_line(7), "stdout");
     fs::set_permissions(&web.dir, Permissions::from_mode(0o711)).expect("it is ours");
     let (out, log) = (dir.path().join("out"), dir.path().join("log"));
     let mut tail = Spawned::start(
-        Command::new("setpriv")
-            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"])
-            .arg(program)
+        as_nobody(dir.path(), &log)
             .args(["tail", "--no-follow", "containers"])
-            .current_dir(dir.path())
-            .stdout(File::create(&out).expect("writable"))
-            .stderr(File::create(&log).expect("writable")),
+            .stdout(File::create(&out).expect("writable")),
     );
     crate::harness::wait_for("its end", PATIENCE, || tail.0.try_wait().is_ok_and(|status| status.is_some()));
     let log = fs::read_to_string(&log).expect("readable");
@@ -307,9 +291,9 @@ fn a_tail_that_does_not_follow_ends_where_a_folder_can_not_be_listed() {
 }
 
 /// Runs the program as user 65534 for two seconds; its log.
-fn run_as_nobody(dir: &Path, program: &Path, config: &Path) -> String {
+fn run_as_nobody(dir: &Path, config: &Path) -> String {
     let log = dir.join("nobody.log");
-    let mut node = start_as_nobody(dir, program, config, &log);
+    let mut node = Spawned::start(as_nobody(dir, &log).arg("run").arg("--config").arg(config));
     crate::harness::wait_for("a message about the folder", PATIENCE, || {
         let text = fs::read_to_string(&log).unwrap_or_default().to_lowercase();
         text.contains("permission denied") || node.0.try_wait().is_ok_and(|status| status.is_some())
