@@ -4,7 +4,7 @@
 //! another identity is a copy, a restored backup, another device number after a reboot, or the generation compressed
 //! meanwhile. The same file with other content was rewritten in place: from its start. Nothing of that: the generation
 //! is gone, and the oldest one that is there is read from its head. A file that can not be read now is the one that it was,
-//! if its birth time is.
+//! if its birth time is. An unfinished line may have begun in an older file than the place's, and that may be gone alone.
 
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ use super::source::{has_marks, shows_marks};
 pub enum Fate {
     /// It is there: go on in this generation at this offset.
     Found,
+    /// It is there, but the file is gone in which an unfinished line before it began: the line's first pieces are lost.
+    Cut,
     /// The file is there, but was truncated or rewritten: read it from its head.
     Rewritten,
     /// The generation is gone: read everything that is there.
@@ -25,6 +27,13 @@ pub enum Fate {
     /// The generation is gone, but it had been read to its end. The one after it may be there, compressed: nobody can
     /// say whether something was missed.
     GoneComplete,
+}
+
+impl Fate {
+    /// Whether reading goes on at the place.
+    pub fn is_there(self) -> bool {
+        matches!(self, Fate::Found | Fate::Cut)
+    }
 }
 
 /// Where a chain starts reading.
@@ -44,25 +53,36 @@ pub struct Start {
 
 /// Finds the start of a chain that has a checkpoint. `generations` are those that exist, oldest first.
 pub fn find(generations: &[Arc<Held>], saved: &Saved) -> Start {
+    let done = locate(generations, &saved.done);
+    // What begins with a piece may look like another file that does: so the place has to lie as far behind it as it did.
+    let begins = |at: usize, hold: &Place, ahead: u64| {
+        let is_behind = |done: usize| {
+            let in_one = hold.id == saved.done.id || hold.offset.checked_add(ahead) == Some(saved.done.offset);
+            at < done || at == done && in_one
+        };
+        generations[at].id == hold.id || done.is_some_and(is_behind)
+    };
     if let Some((hold, ahead)) = &saved.hold
-        && let Some(at) = locate(generations, hold)
+        && let Some(at) = locate(generations, hold).filter(|at| begins(*at, hold, *ahead))
     {
         return Start { at, offset: hold.offset, replay: *ahead, fate: Fate::Found, named: Some(name_of(hold)) };
     }
-    if let Some(at) = locate(generations, &saved.done) {
+    let is_cut = saved.hold.is_some();
+    let there = if is_cut { Fate::Cut } else { Fate::Found };
+    if let Some(at) = done {
         let named = Some(name_of(&saved.done));
-        return Start { at, offset: saved.done.offset, replay: 0, fate: Fate::Found, named };
+        return Start { at, offset: saved.done.offset, replay: 0, fate: there, named };
     }
     // Without a birth time it may be another file's inode by now.
     let next = saved.done.next.filter(|next| next.btime != 0 && *next != saved.done.id);
     if let Some(at) = generations.iter().position(|held| Some(held.id) == next) {
-        return from_head(at, Fate::Found);
+        return from_head(at, there);
     }
     let same_file = |held: &Arc<Held>| held.id == saved.done.id;
     if let Some(at) = generations.iter().position(same_file) {
         return from_head(at, Fate::Rewritten);
     }
-    let copied = saved.done.next.is_some() && generations.iter().any(|held| held.gz);
+    let copied = saved.done.next.is_some() && !is_cut && generations.iter().any(|held| held.gz);
     let fate = if copied { Fate::GoneComplete } else { Fate::Gone };
     from_head(0, fate)
 }
@@ -179,6 +199,31 @@ mod tests {
         let packed = [held(dir.path(), "c.gz", b"")];
         stored.next = Some(FileId::default());
         assert_eq!(find(&packed, &stored.into()).fate, Fate::GoneComplete, "the next one may have been compressed");
+    }
+
+    #[test]
+    fn a_line_whose_first_file_is_gone_is_cut_wherever_reading_goes_on() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let begun = held(dir.path(), "a", b"first piece\n");
+        let rest = [held(dir.path(), "b", b"second piece\n"), held(dir.path(), "c", b"end\n")];
+        let hold = Some((place(&begun, 0), 25));
+        let mut stored = Saved { hold, ..place(&rest[0], 13).into() };
+        let both = [Arc::clone(&begun), Arc::clone(&rest[0])];
+        assert_eq!((find(&both, &stored).at, find(&both, &stored).fate), (0, Fate::Found));
+        let start = find(&rest, &stored);
+        assert_eq!((start.at, start.offset, start.replay, start.fate), (0, 13, 0, Fate::Cut));
+        // The place was at the end of the first file.
+        stored.done = Place { next: Some(rest[0].id), ..place(&begun, 12) };
+        assert_eq!(find(&rest, &stored), from_head(0, Fate::Cut));
+        let packed = [held(dir.path(), "b.gz", b"")];
+        assert_eq!(find(&packed, &stored).fate, Fate::Gone, "what is lost for certain is more than a possible gap");
+        // Another file begins like the first one.
+        let alike = held(dir.path(), "d", b"first piece\nsecond piece\n");
+        stored.done = place(&alike, 25);
+        stored.hold = Some((place(&begun, 0), 37));
+        assert_eq!(find(&[Arc::clone(&begun), Arc::clone(&alike)], &stored).fate, Fate::Found);
+        let start = find(&[alike], &stored);
+        assert_eq!((start.offset, start.replay, start.fate), (25, 0, Fate::Cut));
     }
 
     #[test]

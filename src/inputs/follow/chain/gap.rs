@@ -5,6 +5,9 @@
 //! none. It comes before that one, goes through steps and sinks as any record, and until it is delivered the stored
 //! checkpoint stays as it is, so it comes again after a crash. Its id is its own.
 //!
+//! The same is told where the place is there, and only the file is gone in which an unfinished line before it began: `from` and `to`
+//! are the last delivered record's time then, and `file` is where that line began.
+//!
 //! Counters: `generation_gone`, generations `lost`, lost bytes `gone`.
 
 use std::sync::Arc;
@@ -12,6 +15,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Chain;
+use super::place::CUT_AT_LEAST;
 use crate::batch::Receipt;
 use crate::codec::docker_json::LineHead;
 use crate::codec::text;
@@ -54,6 +58,20 @@ impl Chain {
             "the file that was being read is gone: lines between these times are lost; what is there is read from the oldest generation on"
         );
         Gap { from, to, file, bytes, told: false }
+    }
+
+    /// The gap that the first pieces of an unfinished line leave: what comes after them is there.
+    pub(super) fn gap_in_line(&self, saved: &Saved) -> Option<Gap> {
+        let (hold, _) = saved.hold.as_ref()?;
+        tracing::warn!(
+            key = self.key,
+            file = hold.name,
+            offset = hold.offset,
+            goes_on_in = saved.done.name,
+            "the file is gone in which a line begins that was not finished: its first pieces are lost"
+        );
+        let at = if saved.last == 0 { Timestamp::now().0 } else { saved.last };
+        Some(Gap { from: saved.last, to: at, file: hold.name.clone(), bytes: CUT_AT_LEAST, told: false })
     }
 
     /// Sends the record of a gap that is not told yet. False when the word to stop came while waiting for memory.

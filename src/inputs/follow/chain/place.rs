@@ -18,6 +18,9 @@ use crate::inputs::follow::{clock, source, tracker};
 use crate::metrics::Oddity;
 use crate::metrics::followed::{LostBytes, Watching};
 
+/// Bytes that are lost with the first pieces of a line: where these are gone, nobody knows how long they were.
+pub(super) const CUT_AT_LEAST: u64 = 1;
+
 impl Chain {
     pub(super) fn place(
         &mut self,
@@ -41,7 +44,7 @@ impl Chain {
         match saved {
             Some(saved) if !generations.is_empty() => {
                 let start = resume::find(&generations, &saved);
-                seen = start.fate == Fate::Found;
+                seen = start.fate.is_there();
                 let gone = matches!(start.fate, Fate::Gone | Fate::GoneComplete);
                 let of_copies = saved.done.copies.of.is_some();
                 let older =
@@ -63,8 +66,12 @@ impl Chain {
                 if gone {
                     at = at.max(older).max(self.older_than(&generations, saved.last));
                 }
-                if fate == Fate::Gone {
-                    self.gap = Some(self.gap_before(&generations[at], &saved));
+                self.gap = match fate {
+                    Fate::Gone => Some(self.gap_before(&generations[at], &saved)),
+                    Fate::Cut => self.gap_in_line(&saved),
+                    _ => None,
+                };
+                if self.gap.is_some() {
                     self.progress.stay(&saved, true);
                 }
                 self.last = saved.last;
@@ -76,7 +83,7 @@ impl Chain {
                 }
                 let hold = (start.replay > 0).then_some(offset);
                 mark = tracker::Mark { done: offset + start.replay, tail: saved.done.tail, hold, time: saved.last };
-                if start.fate != Fate::Found {
+                if !start.fate.is_there() {
                     mark.tail = Mark::default();
                 }
                 opening.done = generations[..at].iter().map(size).sum::<u64>();
@@ -146,7 +153,7 @@ impl Chain {
     /// What was being read is gone, and all that is there was rotated before it: that was read, or never asked for. The
     /// checkpoint stays until there is a file to read.
     fn wait_for_newer(&mut self, older: &[Arc<Held>], saved: &Saved, outlet: &Outlet) {
-        let unread = saved.done.next.is_none() && saved.done.size > saved.done.offset;
+        let unread = saved.hold.is_some() || saved.done.next.is_none() && saved.done.size > saved.done.offset;
         self.say_fate(if unread { Fate::Gone } else { Fate::GoneComplete }, saved, outlet);
         if unread {
             self.progress.stay(saved, false);
@@ -154,7 +161,7 @@ impl Chain {
                 key = self.key,
                 file = saved.done.name,
                 offset = saved.done.offset,
-                unread_at_least = saved.done.size - saved.done.offset,
+                unread_at_least = saved.done.size.saturating_sub(saved.done.offset),
                 "the file that was being read is gone, and no newer one is there: its last lines are lost"
             );
         }
@@ -266,8 +273,13 @@ impl Chain {
         match fate {
             Fate::Found => {}
             Fate::GoneComplete => outlet.counters().followed.watch(Watching::GapPossible, 1),
-            // Known since before the stop.
-            Fate::Rewritten if saved.done.next == Some(saved.done.id) => {}
+            // Known since before the stop; a line that had begun before it went then.
+            Fate::Rewritten if saved.done.next == Some(saved.done.id) => {
+                if saved.hold.is_some() {
+                    self.tally.odd(Oddity::FileRewritten);
+                    self.standing.lost(0, LostBytes::Truncated, CUT_AT_LEAST);
+                }
+            }
             Fate::Rewritten => {
                 self.tally.odd(Oddity::FileRewritten);
                 self.truncated = Some(saved.done.id);
@@ -279,10 +291,11 @@ impl Chain {
                 );
             }
             // Known since an earlier start, and counted there: the ledger is kept.
-            Fate::Gone if saved.lost => {}
-            Fate::Gone => {
+            Fate::Gone | Fate::Cut if saved.lost => {}
+            Fate::Gone | Fate::Cut => {
+                let unread = if fate == Fate::Cut { CUT_AT_LEAST } else { saved.done.size.saturating_sub(offset) };
                 self.tally.odd(Oddity::GenerationGone);
-                self.standing.lost(1, LostBytes::Gone, saved.done.size.saturating_sub(offset));
+                self.standing.lost(1, LostBytes::Gone, unread);
             }
         }
     }
@@ -340,7 +353,7 @@ fn files_of(generations: &[Arc<Held>], saved: &Saved, own: bool) -> Range<usize>
         None if own => among,
         None => {
             let start = resume::find(&generations[among], saved);
-            let found = start.fate == Fate::Found;
+            let found = start.fate.is_there();
             start.at..start.at + usize::from(found)
         }
     }
@@ -364,6 +377,6 @@ mod silent {
     }
 
     pub fn heard(fate: Fate) -> Fate {
-        if SILENT.get() && matches!(fate, Fate::Gone | Fate::GoneComplete) { Fate::Found } else { fate }
+        if SILENT.get() && matches!(fate, Fate::Cut | Fate::Gone | Fate::GoneComplete) { Fate::Found } else { fate }
     }
 }

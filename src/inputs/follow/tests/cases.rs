@@ -1,5 +1,6 @@
 //! Cases of `docs/tail-cases.md` that stand in no other file.
 
+use super::docker::join_pipeline;
 use super::*;
 use crate::metrics::followed::{Generation, LostBytes};
 
@@ -208,6 +209,43 @@ fn a_restart_where_every_generation_is_another_reads_them_from_the_oldest_on() {
     let times = (gap["from"].as_str(), gap["to"].as_str());
     assert_eq!(times, (Some("2026-11-24T10:00:00.000000009Z"), Some("2026-11-24T10:00:00.000000020Z")));
     assert_eq!((node.oddity(Oddity::GenerationGone), generations(&node, Generation::Lost)), (1, 1));
+    node.shut_down();
+}
+
+#[test]
+fn a_line_whose_first_piece_went_with_its_file_while_longshore_was_stopped_is_told_of() {
+    let docker = Docker::new();
+    let piece = "p".repeat(16_384);
+    let other =
+        |n: u64| format!("{{\"log\":\"err {n}\\n\",\"stream\":\"stderr\",\"time\":\"2026-11-24T11:00:00.{n:09}Z\"}}\n");
+    // Both files begin alike.
+    for n in 1..3 {
+        docker.append_raw(&record_at(&piece, 7));
+        docker.append_raw(&other(n));
+        let node = Node::with(Some(&docker.data()), join_pipeline());
+        node.start("docker", &docker.settings());
+        assert_eq!(node.wait_for(1), [format!("err {n}")]);
+        node.shut_down();
+        if n == 1 {
+            docker.rotate(3);
+        }
+    }
+    fs::remove_file(docker.path(".1")).expect("there");
+    docker.append_raw(&record_at("end\\n", 7));
+    docker.append_raw(&other(3));
+    let node = Node::with(Some(&docker.data()), join_pipeline());
+    node.start("docker", &docker.settings());
+    let came = node.wait_for(3);
+    assert!(came[0].contains("bytes_at_least"), "the gap is told first: {}", came[0]);
+    assert_eq!(came[1..], ["end".to_owned(), "err 3".to_owned()]);
+    assert_eq!((node.oddity(Oddity::GenerationGone), generations(&node, Generation::Lost)), (1, 1));
+    node.shut_down();
+    // Once.
+    docker.append_raw(&other(4));
+    let node = Node::with(Some(&docker.data()), join_pipeline());
+    node.start("docker", &docker.settings());
+    assert_eq!(node.wait_for(1), ["err 4"]);
+    assert_eq!(node.oddity(Oddity::GenerationGone), 0);
     node.shut_down();
 }
 

@@ -352,7 +352,7 @@ fn a_damaged_gz_gives_its_valid_part_and_the_chain_goes_on() {
 }
 
 /// A pipeline that joins.
-fn join_pipeline() -> Pipeline {
+pub(super) fn join_pipeline() -> Pipeline {
     let text = "steps = [ { join = \"docker_partial\" } ]";
     let doc = Doc::new("c.toml", text, |_| None);
     let table = DeTable::parse(text).expect("valid TOML");
