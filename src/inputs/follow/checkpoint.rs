@@ -740,7 +740,7 @@ mod tests {
         put(&c, "b", 2);
         for key in ["a", "b"] {
             let progress = Progress::new(super::super::tracker::Mark::default(), Some(&c));
-            progress.stay(&c.lookup("in", key).expect("known"), true);
+            progress.stay(c.lookup("in", key).expect("known"), true);
             c.attach("in", key, &progress);
         }
         c.save().expect("saved");

@@ -62,7 +62,7 @@ pub struct Inner {
     pub tracker: Tracker,
     /// Whether `saved` would say something new.
     dirty: bool,
-    /// What is stored while there is no file to read, or while `untold`: the file of that place is gone.
+    /// What is stored while there is no file to read, or while `untold`: the file of that place is gone, or that of its hold.
     stays: Option<Saved>,
     /// Until the first range is settled the stored place stays: what it is about is gone, and that is not told yet.
     pub untold: bool,
@@ -90,11 +90,11 @@ impl Progress {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file of a stored place is gone, and is counted as lost by now. The place stays, with a note of that, until there is
-    /// a file to read and, if `untold`, the first range is settled.
-    pub fn stay(&self, saved: &Saved, untold: bool) {
+    /// The file of a stored place (or of its hold, if that is in what is stored) is gone, and is counted as lost by now. The place
+    /// stays, with a note of that, until there is a file to read and, if `untold`, the first range is settled.
+    pub fn stay(&self, saved: Saved, untold: bool) {
         let mut inner = self.lock();
-        inner.stays = Some(Saved { lost: true, ..saved.clone() });
+        inner.stays = Some(Saved { lost: true, ..saved });
         (inner.untold, inner.dirty) = (untold, true);
     }
 

@@ -54,24 +54,17 @@ pub struct Start {
 /// Finds the start of a chain that has a checkpoint. `generations` are those that exist, oldest first.
 pub fn find(generations: &[Arc<Held>], saved: &Saved) -> Start {
     let done = locate(generations, &saved.done);
-    // What begins with a piece may look like another file that does: so the place has to lie as far behind it as it did.
-    let begins = |at: usize, hold: &Place, ahead: u64| {
-        let is_behind = |done: usize| {
-            let in_one = hold.id == saved.done.id || hold.offset.checked_add(ahead) == Some(saved.done.offset);
-            at < done || at == done && in_one
-        };
-        generations[at].id == hold.id || done.is_some_and(is_behind)
-    };
     if let Some((hold, ahead)) = &saved.hold
-        && let Some(at) = locate(generations, hold).filter(|at| begins(*at, hold, *ahead))
+        && let Some(at) = done.and_then(|done| beginning(generations, saved, done))
     {
         return Start { at, offset: hold.offset, replay: *ahead, fate: Fate::Found, named: Some(name_of(hold)) };
     }
     let is_cut = saved.hold.is_some();
     let there = if is_cut { Fate::Cut } else { Fate::Found };
     if let Some(at) = done {
-        let named = Some(name_of(&saved.done));
-        return Start { at, offset: saved.done.offset, replay: 0, fate: there, named };
+        // Later pieces of the line lie before the place.
+        let (offset, replay) = if is_cut { (0, saved.done.offset) } else { (saved.done.offset, 0) };
+        return Start { at, offset, replay, fate: there, named: Some(name_of(&saved.done)) };
     }
     // Without a birth time it may be another file's inode by now.
     let next = saved.done.next.filter(|next| next.btime != 0 && *next != saved.done.id);
@@ -82,7 +75,7 @@ pub fn find(generations: &[Arc<Held>], saved: &Saved) -> Start {
     if let Some(at) = generations.iter().position(same_file) {
         return from_head(at, Fate::Rewritten);
     }
-    let copied = saved.done.next.is_some() && !is_cut && generations.iter().any(|held| held.gz);
+    let copied = saved.done.next.is_some() && !is_cut && !saved.lost && generations.iter().any(|held| held.gz);
     let fate = if copied { Fate::GoneComplete } else { Fate::Gone };
     from_head(0, fate)
 }
@@ -96,20 +89,51 @@ fn name_of(place: &Place) -> FileId {
     place.named.unwrap_or(place.id)
 }
 
+/// Which generation has the beginning of the line that was unfinished at the place, which generation `done` has.
+///
+/// A file that begins with a piece may look like another one that does. So it is the one only if what is to be passed over as
+/// delivered does not reach beyond the place, as far as that can be told: of a compressed file nobody knows the length.
+fn beginning(generations: &[Arc<Held>], saved: &Saved, done: usize) -> Option<usize> {
+    let (hold, ahead) = saved.hold.as_ref()?;
+    if hold.offset.checked_add(*ahead) == Some(saved.done.offset) {
+        return Some(done);
+    }
+    let reaches = |at: usize| {
+        // What came late to a renamed file is before the place, and was read after what is in the next one.
+        let (files, more) = if at < done { (at..done, saved.done.offset) } else { (at..generations.len(), 0) };
+        let size = |held: &Arc<Held>| held.look().ok().filter(|_| !held.gz).map(|look| look.size);
+        let all = generations[files].iter().map(size).sum::<Option<u64>>();
+        all.is_none_or(|all| all.saturating_add(more).saturating_sub(hold.offset) >= *ahead)
+    };
+    let is_it = |at: &usize| {
+        let (own, alike) = (is_own(&generations[*at], hold), *at < done || *at == done && hold.id == saved.done.id);
+        (own && *at != done || alike && (own || is_alike(&generations[*at], hold))) && reaches(*at)
+    };
+    let own = generations.iter().position(|held| held.id == hold.id);
+    own.into_iter().chain((0..=done).rev()).find(is_it)
+}
+
 /// Which generation has a place.
 pub fn locate(generations: &[Arc<Held>], place: &Place) -> Option<usize> {
-    let fits = |held: &Arc<Held>| has_marks(held, place.head, place.tail, place.offset);
-    let may_be = |held: &Arc<Held>| {
+    let same = generations.iter().position(|held| is_own(held, place));
+    // The newest first, for its tail is nearest.
+    same.or_else(|| generations.iter().rposition(|held| is_alike(held, place)))
+}
+
+/// Whether a file is the one of a place, and nothing says that it is not as it was.
+fn is_own(held: &Arc<Held>, place: &Place) -> bool {
+    let may_be = || {
         shows_marks(held, place.head, place.tail, place.offset)
             .unwrap_or_else(|_| held.id.btime != 0 && !held.is_given_up())
     };
-    let same = generations.iter().position(|held| held.id == place.id && may_be(held));
-    same.or_else(|| {
-        // By content alone: only if there is content to go by, and not a hole. The newest first, for its tail is nearest.
-        let tells = if place.offset == 0 { place.head.tells() } else { place.head.tells() || place.tail.tells() };
-        let known = place.head.is_known() && (place.tail.is_known() || place.offset == 0);
-        (known && tells).then(|| generations.iter().rposition(fits)).flatten()
-    })
+    held.id == place.id && may_be()
+}
+
+/// Whether a file has the content of a place: only if there is content to go by, and not a hole.
+fn is_alike(held: &Arc<Held>, place: &Place) -> bool {
+    let tells = if place.offset == 0 { place.head.tells() } else { place.head.tells() || place.tail.tells() };
+    let known = place.head.is_known() && (place.tail.is_known() || place.offset == 0);
+    known && tells && has_marks(held, place.head, place.tail, place.offset)
 }
 
 #[cfg(test)]
@@ -211,19 +235,60 @@ mod tests {
         let both = [Arc::clone(&begun), Arc::clone(&rest[0])];
         assert_eq!((find(&both, &stored).at, find(&both, &stored).fate), (0, Fate::Found));
         let start = find(&rest, &stored);
-        assert_eq!((start.at, start.offset, start.replay, start.fate), (0, 13, 0, Fate::Cut));
+        assert_eq!((start.at, start.offset, start.replay, start.fate), (0, 0, 13, Fate::Cut));
         // The place was at the end of the first file.
         stored.done = Place { next: Some(rest[0].id), ..place(&begun, 12) };
         assert_eq!(find(&rest, &stored), from_head(0, Fate::Cut));
         let packed = [held(dir.path(), "b.gz", b"")];
         assert_eq!(find(&packed, &stored).fate, Fate::Gone, "what is lost for certain is more than a possible gap");
-        // Another file begins like the first one.
-        let alike = held(dir.path(), "d", b"first piece\nsecond piece\n");
-        stored.done = place(&alike, 25);
-        stored.hold = Some((place(&begun, 0), 37));
-        assert_eq!(find(&[Arc::clone(&begun), Arc::clone(&alike)], &stored).fate, Fate::Found);
-        let start = find(&[alike], &stored);
-        assert_eq!((start.offset, start.replay, start.fate), (25, 0, Fate::Cut));
+        (stored.hold, stored.lost) = (None, true);
+        assert_eq!(find(&packed, &stored).fate, Fate::Gone, "that was known before");
+    }
+
+    #[test]
+    fn what_begins_like_the_first_file_of_a_line_is_not_taken_for_it() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let content = |rest: &str| [&[b'p'; identity::HEAD_BYTES][..], rest.as_bytes()].concat();
+        let files = ["piece\n", "piece of another\nand more\n", "end\n"].map(content);
+        let [begun, alike, last] = ["a", "b", "c"].map(|name| {
+            let at = usize::from(name.as_bytes()[0] - b'a');
+            held(dir.path(), name, &files[at])
+        });
+        let sizes = files.each_ref().map(|file| file.len() as u64);
+        let found = |held: &[&Arc<Held>], stored: &Saved| {
+            let files: Vec<_> = held.iter().map(|held| Arc::clone(held)).collect();
+            let start = find(&files, stored);
+            (start.at, start.offset, start.replay, start.fate)
+        };
+        let stored = |done: Place, ahead| Saved { hold: Some((place(&begun, 0), ahead)), ..done.into() };
+        // In the file of the place, and in one between it and where the line began.
+        let in_next = stored(place(&alike, sizes[1]), sizes[0] + sizes[1]);
+        let all = sizes.iter().sum();
+        let in_last = stored(place(&last, sizes[2]), all);
+        assert_eq!(found(&[&alike], &in_next), (0, 0, sizes[1], Fate::Cut));
+        assert_eq!(found(&[&alike, &last], &in_last), (1, 0, sizes[2], Fate::Cut));
+        assert_eq!(found(&[&begun, &alike, &last], &in_last), (0, 0, all, Fate::Found));
+        // The first one was compressed, and is the other one that is alike.
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(&files[0]).expect("in memory");
+        let packed = held(dir.path(), "a.gz", &packed.finish().expect("in memory"));
+        assert_eq!(found(&[&packed, &alike], &in_next), (0, 0, sizes[0] + sizes[1], Fate::Found));
+        let in_first = stored(place(&begun, sizes[0]), sizes[0]);
+        assert_eq!(found(&[&packed, &alike], &in_first), (0, 0, sizes[0], Fate::Found));
+    }
+
+    #[test]
+    fn nothing_is_passed_over_for_an_unfinished_line_if_the_place_behind_it_is_not_there() {
+        let dir = tempfile::tempdir().expect("a temp dir");
+        let begun = held(dir.path(), "a", b"first piece\n");
+        let next = held(dir.path(), "b", b"other\n");
+        let stored = Saved { hold: Some((place(&begun, 0), 18)), ..place(&next, 6).into() };
+        fs::write(dir.path().join("b"), b"new\n").expect("written");
+        assert_eq!(find(&[Arc::clone(&begun), next], &stored), from_head(1, Fate::Rewritten));
+        // The end of the file was not on the disk when the machine lost its power.
+        let stored = Saved { hold: Some((place(&begun, 0), 12)), ..place(&begun, 12).into() };
+        fs::write(dir.path().join("a"), b"first p").expect("written");
+        assert_eq!(find(&[begun], &stored), from_head(0, Fate::Rewritten));
     }
 
     #[test]

@@ -74,6 +74,12 @@ impl Chain {
         }
         let mark = inner.tracker.mark();
         inner.tracker.reset();
+        // Also before there is a file to read.
+        if inner.untold
+            && let Some(gap) = &mut self.gap
+        {
+            gap.told = false;
+        }
         self.last = mark.time;
         let start = mark.hold.unwrap_or(mark.done).min(mark.done);
         let at = inner.spans.iter().rposition(|span| span.start <= start).unwrap_or(0);
@@ -87,11 +93,6 @@ impl Chain {
             to = self.position,
             "records were not delivered; their lines are read again"
         );
-        if self.progress.lock().untold
-            && let Some(gap) = &mut self.gap
-        {
-            gap.told = false;
-        }
         self.again.until = self.again.until.max(self.position);
         // The record of pieces without an end was the last that was delivered: its mark has no tail.
         self.again.made = mark.done + u64::from(!mark.tail.is_known());

@@ -5,8 +5,8 @@
 //! none. It comes before that one, goes through steps and sinks as any record, and until it is delivered the stored
 //! checkpoint stays as it is, so it comes again after a crash. Its id is its own.
 //!
-//! The same is told where the place is there, and only the file is gone in which an unfinished line before it began: `from` and `to`
-//! are the last delivered record's time then, and `file` is where that line began.
+//! The same is told where the place is there, and only the beginning of an unfinished line before it is gone, mostly with an older
+//! file: `file` is that one, and `to` is `from` (where no time is known, that of reading). Later pieces of the line come as a record.
 //!
 //! Counters: `generation_gone`, generations `lost`, lost bytes `gone`.
 
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Chain;
-use super::place::CUT_AT_LEAST;
+use super::place::{CUT_AT_LEAST, unread_at_least};
 use crate::batch::Receipt;
 use crate::codec::docker_json::LineHead;
 use crate::codec::text;
@@ -24,7 +24,6 @@ use crate::inputs::Outlet;
 use crate::inputs::follow::checkpoint::Saved;
 use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::progress::RangeWaiter;
-use crate::inputs::follow::tracker;
 use crate::pipeline::JoinRule;
 use crate::record::Timestamp;
 use crate::record_id::{IdRun, prefix_of};
@@ -46,7 +45,7 @@ impl Chain {
     /// The gap between a stored place and the head of the generation that reading goes on with.
     pub(super) fn gap_before(&self, oldest: &Arc<Held>, saved: &Saved) -> Gap {
         let (from, to) = (saved.last, self.first_time(oldest).unwrap_or(Timestamp::now().0));
-        let (file, bytes) = (saved.done.name.clone(), saved.done.size.saturating_sub(saved.done.offset));
+        let (file, bytes) = (saved.done.name.clone(), unread_at_least(saved));
         tracing::warn!(
             key = self.key,
             file,
@@ -68,7 +67,7 @@ impl Chain {
             file = hold.name,
             offset = hold.offset,
             goes_on_in = saved.done.name,
-            "the file is gone in which a line begins that was not finished: its first pieces are lost"
+            "the beginning of a line is gone that was not finished: its first pieces are lost"
         );
         let at = if saved.last == 0 { Timestamp::now().0 } else { saved.last };
         Some(Gap { from: saved.last, to: at, file: hold.name.clone(), bytes: CUT_AT_LEAST, told: false })
@@ -92,8 +91,12 @@ impl Chain {
         let head = LineHead { tag, pos: 0, now: Timestamp(gap.to) };
         text::push_json(record.to_string().as_bytes(), head, &mut batch);
         outlet.apply(&mut outlet.lane(JoinRule::None), &mut batch);
-        let mark = tracker::Mark { done: self.position, time: self.last, ..tracker::Mark::default() };
-        let number = self.progress.lock().tracker.open(mark);
+        // Nothing is in flight: it is the first range. It ends where the last one did, also where lines before that are read again.
+        let number = {
+            let mut inner = self.progress.lock();
+            let mark = inner.tracker.mark();
+            inner.tracker.open(mark)
+        };
         let waiter = RangeWaiter { progress: Arc::clone(&self.progress), number };
         batch.receipts.push(Receipt::new(Box::new(waiter)));
         outlet.send_blocking(batch);

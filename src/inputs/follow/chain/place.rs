@@ -71,8 +71,10 @@ impl Chain {
                     Fate::Cut => self.gap_in_line(&saved),
                     _ => None,
                 };
-                if self.gap.is_some() {
-                    self.progress.stay(&saved, true);
+                match fate {
+                    Fate::Gone => self.progress.stay(without_hold(&saved), true),
+                    Fate::Cut => self.progress.stay(saved.clone(), true),
+                    _ => {}
                 }
                 self.last = saved.last;
                 if generations[at].id == saved.done.id && !generations[at].gz {
@@ -153,15 +155,15 @@ impl Chain {
     /// What was being read is gone, and all that is there was rotated before it: that was read, or never asked for. The
     /// checkpoint stays until there is a file to read.
     fn wait_for_newer(&mut self, older: &[Arc<Held>], saved: &Saved, outlet: &Outlet) {
-        let unread = saved.hold.is_some() || saved.done.next.is_none() && saved.done.size > saved.done.offset;
+        let unread = saved.hold.is_some() || saved.done.next.is_none() && unread_at_least(saved) > 0;
         self.say_fate(if unread { Fate::Gone } else { Fate::GoneComplete }, saved, outlet);
         if unread {
-            self.progress.stay(saved, false);
+            self.progress.stay(without_hold(saved), false);
             tracing::warn!(
                 key = self.key,
                 file = saved.done.name,
                 offset = saved.done.offset,
-                unread_at_least = saved.done.size.saturating_sub(saved.done.offset),
+                unread_at_least = unread_at_least(saved),
                 "the file that was being read is gone, and no newer one is there: its last lines are lost"
             );
         }
@@ -273,12 +275,9 @@ impl Chain {
         match fate {
             Fate::Found => {}
             Fate::GoneComplete => outlet.counters().followed.watch(Watching::GapPossible, 1),
-            // Known since before the stop; a line that had begun before it went then.
+            // Known since before the stop. A line that had begun before it was whole in memory only.
             Fate::Rewritten if saved.done.next == Some(saved.done.id) => {
-                if saved.hold.is_some() {
-                    self.tally.odd(Oddity::FileRewritten);
-                    self.standing.lost(0, LostBytes::Truncated, CUT_AT_LEAST);
-                }
+                self.standing.lost(0, LostBytes::Truncated, u64::from(saved.hold.is_some()));
             }
             Fate::Rewritten => {
                 self.tally.odd(Oddity::FileRewritten);
@@ -290,10 +289,11 @@ impl Chain {
                     "the file was truncated or rewritten while longshore was stopped; it is read from its head, behind what copies have"
                 );
             }
-            // Known since an earlier start, and counted there: the ledger is kept.
-            Fate::Gone | Fate::Cut if saved.lost => {}
-            Fate::Gone | Fate::Cut => {
-                let unread = if fate == Fate::Cut { CUT_AT_LEAST } else { saved.done.size.saturating_sub(offset) };
+            // Known since an earlier start, and counted there: the ledger is kept. (What is gone has no beginning of a line.)
+            Fate::Cut if saved.lost => {}
+            Fate::Gone if saved.lost && saved.hold.is_none() => {}
+            Fate::Cut | Fate::Gone => {
+                let unread = if fate == Fate::Cut { CUT_AT_LEAST } else { unread_at_least(saved) };
                 self.tally.odd(Oddity::GenerationGone);
                 self.standing.lost(1, LostBytes::Gone, unread);
             }
@@ -308,6 +308,17 @@ impl Chain {
         self.unnamed = true;
         self.progress.lock().spans.push_back(span);
     }
+}
+
+/// Bytes that are known to be lost with the file of a place.
+pub(super) fn unread_at_least(saved: &Saved) -> u64 {
+    let hold = if saved.hold.is_some() { CUT_AT_LEAST } else { 0 };
+    saved.done.size.saturating_sub(saved.done.offset).max(hold)
+}
+
+/// What is stored of a place whose file is gone: it tells from one of which only the beginning of a line is.
+fn without_hold(saved: &Saved) -> Saved {
+    Saved { hold: None, ..saved.clone() }
 }
 
 /// What was read of a file when its place was stored: up to the beginning of an unfinished line, if it is gone on with there.

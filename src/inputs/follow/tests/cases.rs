@@ -237,7 +237,7 @@ fn a_line_whose_first_piece_went_with_its_file_while_longshore_was_stopped_is_to
     node.start("docker", &docker.settings());
     let came = node.wait_for(3);
     assert!(came[0].contains("bytes_at_least"), "the gap is told first: {}", came[0]);
-    assert_eq!(came[1..], ["end".to_owned(), "err 3".to_owned()]);
+    assert_eq!(came[1..], [format!("{piece}end"), "err 3".to_owned()]);
     assert_eq!((node.oddity(Oddity::GenerationGone), generations(&node, Generation::Lost)), (1, 1));
     node.shut_down();
     // Once.

@@ -72,7 +72,7 @@ impl Stage {
         life.checkpoints.final_save().expect("saved");
     }
 
-    /// Changes what is stored of the only chain, while it stands still.
+    /// Changes what is stored of each chain, while nothing runs.
     fn store(&self, change: impl Fn(&mut stored::Entry)) {
         let path = self.dir.path().join("data/checkpoints");
         let mut parsed = stored::read(&fs::read(&path).expect("there"));

@@ -194,6 +194,34 @@ fn rotated_cri() -> Stage {
     stage
 }
 
+#[test]
+fn a_start_on_records_older_than_a_week_goes_on_where_it_was_also_with_a_folder_that_comes_back_late() {
+    let [a, b, c] = ["a", "b", "c"].map(|digit| digit.repeat(64));
+    let ids = [a.clone(), b.clone(), c.clone()];
+    let mut stage = Stage::containers(&[], |root| ids.iter().for_each(|id| container(root, id, "web", 0..3)));
+    assert_eq!(stage.seconds(1).len(), 9);
+    stage.stop();
+    stage.store(|entry| entry.seen -= 30 * 86_400);
+    let away = |id: &str| stage.dir.path().join(id);
+    let (away_b, away_c) = (away(&b), away(&c));
+    fs::rename(stage.path(&b), &away_b).and_then(|()| fs::rename(stage.path(&c), &away_c)).expect("moved");
+    container(&stage.root, &a, "web", 3..5);
+    stage.start();
+    assert_eq!(stage.seconds(30), ["3", "4"], "and it is saved meanwhile");
+    fs::rename(&away_b, stage.path(&b)).expect("moved back");
+    container(&stage.root, &b, "web", 3..5);
+    assert_eq!(stage.seconds(30), ["3", "4"], "and nothing of before");
+    // What nobody has found for ten minutes after such a start is forgotten.
+    stage.turns(Duration::from_secs(601));
+    container(&stage.root, &a, "web", 5..6);
+    assert_eq!(stage.seconds(2), ["5"]);
+    stage.stop();
+    let text = fs::read(stage.dir.path().join("data/checkpoints")).expect("there");
+    let mut keys: Vec<String> = stored::read(&text).entries.into_keys().map(|(_, key)| key).collect();
+    keys.sort();
+    assert_eq!(keys, [a, b]);
+}
+
 /// The same, started anew after `change`.
 fn started_anew(change: impl Fn(&Stage)) -> Stage {
     let mut stage = rotated_cri();
