@@ -2,8 +2,9 @@
 //!
 //! Each work three times over, a block of 256 KiB (of senders: their frames, some as many bytes) after the other:
 //!
-//! - `copies`: a block is read from the page cache, and as many bytes as come out for it are written. What senders send is in
-//!   memory already: a socket's price is in none of the three.
+//! - `copies`: a block is read from the page cache, and as many bytes as come out for it are written, or sent in requests of
+//!   1 MiB to the endpoint of `longshore bench`, on one connection, the next one after the answer. What senders send is in memory
+//!   already: the price of the socket that it would come from is in none of the three.
 //! - `decode`: and its records are decoded, checked and put through the steps, by the codecs and the pipeline of the program. Was
 //!   the arena of a batch the output, this would be all: the ideal pass.
 //! - `whole`: and encoded; these bytes are what is written, and what comes out is checked as `longshore bench` checks it.
@@ -16,6 +17,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,7 @@ use longshore::batch::{Added, Batch};
 use longshore::bench::ballast::Ballast;
 use longshore::bench::generate::{Recipe, Shape};
 use longshore::bench::measure::{Load, Task};
+use longshore::bench::receive::Endpoint;
 use longshore::bench::shipper::{self, Kind, Plan};
 use longshore::bench::verify;
 use longshore::bench::work::{From, Work};
@@ -36,6 +39,7 @@ use longshore::codec::text;
 use longshore::config::{self, Overrides};
 use longshore::pipeline::{JoinRule, Lane, Pipeline};
 use longshore::record::{Container, Origin, Timestamp};
+use longshore::workers::Workers;
 use memchr::memchr;
 
 mod cpu_time;
@@ -48,6 +52,51 @@ const ROUNDS: usize = 7;
 const BLOCK: usize = 256 << 10;
 /// Bytes of input that a block may begin with: the line that its last one ended in.
 const LINE_MAX: usize = 64 << 10;
+
+/// Bytes of a request, as `longshore bench` configures them.
+const BODY: usize = 1 << 20;
+/// What the endpoint answers.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+/// Where bytes go.
+enum Output {
+    File(File),
+    /// The endpoint ends with it.
+    Http {
+        stream: TcpStream,
+        _endpoint: Endpoint,
+    },
+}
+
+impl Output {
+    /// A new one, which ends in the file at `path`.
+    fn make(work: Work, path: &Path, workers: &Arc<Workers>) -> Output {
+        let _ = fs::remove_file(path);
+        if !work.to_http() {
+            return Output::File(File::create(path).expect("a file"));
+        }
+        let endpoint = Endpoint::start(&[path.to_owned()], workers).expect("it listens");
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, endpoint.port)).expect("it accepts");
+        stream.set_nodelay(true).expect("a socket");
+        Output::Http { stream, _endpoint: endpoint }
+    }
+
+    /// Takes `out`, once it is enough for a write or is the last.
+    fn send(&mut self, out: &mut Vec<u8>, is_last: bool) {
+        match self {
+            Output::File(file) => file.write_all(out).expect("room on the disk"),
+            Output::Http { .. } if out.len() < BODY && !is_last => return,
+            Output::Http { stream, .. } => {
+                let head = format!("POST /0 HTTP/1.1\r\ncontent-length: {}\r\n\r\n", out.len());
+                stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(out)).expect("it is read");
+                let mut answer = [0; ANSWER.len()];
+                stream.read_exact(&mut answer).expect("an answer");
+                assert_eq!(answer, ANSWER);
+            }
+        }
+        out.clear();
+    }
+}
 
 /// How much is done.
 #[derive(Clone, Copy, PartialEq)]
@@ -66,6 +115,8 @@ struct Bench {
     lane: Lane,
     decoder: Decoder,
     encoder: Encoder,
+    /// The endpoints' threads.
+    workers: Arc<Workers>,
     /// Bytes that come out for one that comes in.
     out_for_in: f64,
 }
@@ -99,6 +150,7 @@ impl Bench {
             lane,
             decoder,
             encoder: Encoder::new(Added::ALL),
+            workers: Arc::default(),
             out_for_in: 1.0,
         }
     }
@@ -149,25 +201,23 @@ impl Bench {
     }
 
     /// Writes what belongs to a block of `bytes`.
-    fn put(&mut self, batch: Option<&Batch>, bytes: usize, pass: Pass, output: &mut File, out: &mut Vec<u8>) {
+    fn put(&mut self, batch: Option<&Batch>, bytes: usize, pass: Pass, output: &mut Output, out: &mut Vec<u8>) {
         match batch {
             Some(batch) if pass == Pass::Whole => {
-                out.clear();
                 for at in 0..batch.len() {
                     self.encoder.row(batch, at, out);
                     out.push(b'\n');
                 }
             }
-            _ => out.resize((bytes as f64 * self.out_for_in) as usize, b'x'),
+            _ => out.resize(out.len() + (bytes as f64 * self.out_for_in) as usize, b'x'),
         }
-        output.write_all(out).expect("room on the disk");
+        output.send(out, false);
     }
 
     /// One round of one pass: its CPU time.
     fn round(&mut self, load: &Load, pass: Pass, path: &Path) -> Duration {
-        let _ = fs::remove_file(path);
-        let mut output = File::create(path).expect("a file");
-        let mut out = Vec::with_capacity(2 * BLOCK);
+        let mut output = Output::make(self.task.work, path, &self.workers);
+        let mut out = Vec::with_capacity(2 * BODY);
         match load {
             Load::Files(files, input) => {
                 files.read_all().expect("it can be read");
@@ -181,6 +231,7 @@ impl Bench {
                     let read = input.read(&mut data[rest..rest + BLOCK]).expect("it can be read");
                     if read == 0 {
                         assert_eq!(rest, 0, "the last line has an end");
+                        output.send(&mut out, true);
                         return CpuTime.end(began);
                     }
                     let end = rest + read;
@@ -210,6 +261,7 @@ impl Bench {
                     let batch = (pass != Pass::Copies).then(|| self.frames(block));
                     self.put(batch.as_ref(), block.len(), pass, &mut output, &mut out);
                 }
+                output.send(&mut out, true);
                 CpuTime.end(began)
             }
             Load::Rotating => unreachable!("not among the works"),
@@ -232,9 +284,10 @@ fn main() {
     let parent = std::env::var_os("LONGSHORE_BENCH_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from);
     let folder = tempfile::Builder::new().prefix("one-thread-").tempdir_in(parent).expect("a folder");
     println!(
-        "{records} records each, least of {rounds}: CPU us a record (of them the kernel's copies; decoding; encoding)"
+        "{records} records each, least of {rounds}: CPU us a record (of them the kernel's copies and sending; decoding; encoding)"
     );
-    for work in [Work::DockerFile, Work::MessageFile, Work::ForwardFile, Work::RegexFile, Work::LineFile] {
+    let works = [Work::DockerFile, Work::DockerHttp, Work::MessageFile, Work::ForwardFile, Work::RegexFile];
+    for work in works.into_iter().chain([Work::LineFile, Work::LineHttp]) {
         let recipe = Recipe { shape: Shape::Normal, line_size: None };
         let dir = folder.path().join(work.name());
         fs::create_dir(&dir).expect("a folder");
