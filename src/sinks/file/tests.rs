@@ -64,6 +64,22 @@ impl Bench {
     }
 }
 
+/// Runs a test with a file system of that size at `small`: a real short write needs one, and that needs root.
+fn on_small_disk(bench: &Bench, size: &str, test: impl FnOnce()) {
+    let small = bench.folder.path().join("small");
+    fs::create_dir(&small).expect("a folder");
+    let run = |program: &str, args: &[&str]| {
+        std::process::Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+    };
+    let small = small.to_str().expect("text");
+    if !run("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", small]) {
+        return skip("a small tmpfs can not be mounted");
+    }
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test));
+    assert!(run("umount", &[small]));
+    outcome.expect("as it should be");
+}
+
 /// Says that a test is skipped, or fails where skipping is not allowed (`.ci/run`).
 fn skip(why: &str) {
     let required = std::env::var_os("LONGSHORE_REQUIRE").is_some_and(|value| value == "1");
@@ -282,17 +298,7 @@ fn a_full_disk_is_tried_again_and_leaves_whole_lines() {
         "{error:?}"
     );
 
-    // A real short write needs a real small file system, which needs root.
-    let small = bench.folder.path().join("small");
-    fs::create_dir(&small).expect("a folder");
-    let run = |program: &str, args: &[&str]| {
-        std::process::Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
-    };
-    let small = small.to_str().expect("text");
-    if !run("mount", &["-t", "tmpfs", "-o", "size=64k", "tmpfs", small]) {
-        return skip("a small tmpfs can not be mounted");
-    }
-    let outcome = std::panic::catch_unwind(|| {
+    on_small_disk(&bench, "64k", || {
         let large = "x".repeat(40_000);
         let mut sink = bench.plain("small/out.ndjson");
         bench.write(&mut sink, &[("t", &large)]).expect("room for one");
@@ -302,8 +308,28 @@ fn a_full_disk_is_tried_again_and_leaves_whole_lines() {
         bench.write(&mut sink, &[("t", "2")]).expect("room for a little");
         assert_eq!(bench.read("small/out.ndjson"), line(&large) + &line("2"));
     });
-    assert!(run("umount", &[small]));
-    outcome.expect("as it should be");
+}
+
+#[test]
+fn a_large_request_is_written_in_pieces_and_nothing_comes_behind_one_that_was_not() {
+    let bench = Bench::new();
+    let mut sink = bench.plain("out.ndjson");
+    let text = "x".repeat(1000);
+    // Two pieces and a part of one.
+    let records = vec![("t", text.as_str()); 600];
+    let reply = bench.write(&mut sink, &records).expect("taken");
+    let lines = bench.read("out.ndjson");
+    assert_eq!((lines.lines().count(), lines.len() as u64), (600, reply.bytes));
+    assert!(sink.spare[0].capacity() <= 2 * PIECE, "the buffer of a piece, not of {} bytes", lines.len());
+    // The second piece does not fit there, and the last one would.
+    on_small_disk(&bench, "400k", || {
+        let mut sink = bench.plain("small/out.ndjson");
+        let reply = bench.write(&mut sink, &records).expect("a part of it taken");
+        let taken = bench.read("small/out.ndjson").lines().count();
+        assert!((200..300).contains(&taken) && reply.cause.contains("make room"), "{taken}, {}", reply.cause);
+        let marks = |mark, rows| std::iter::repeat_n(mark, rows);
+        assert!(reply.marks.into_iter().eq(marks(Mark::Taken, taken).chain(marks(Mark::Again, 600 - taken))));
+    });
 }
 
 #[test]
