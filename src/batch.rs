@@ -251,10 +251,19 @@ impl Batch {
         let wanted = self.tables.used + room;
         assert!(u32::try_from(wanted).is_ok(), "a batch never passes 4 GiB: {wanted}");
         if self.tables.arena.len() < wanted {
-            let grown = wanted.max(self.tables.arena.len() * 2).max(16 << 10);
-            self.tables.arena.resize(grown, 0);
+            self.grow(wanted);
         }
         &mut self.tables.arena[self.tables.used..]
+    }
+
+    /// Small at first, then at once what is paid for: to double step by step copies and clears all of it once more, 3 to 7 % of the
+    /// CPU time of works whose batches are large.
+    #[cold]
+    fn grow(&mut self, wanted: usize) {
+        const FIRST: usize = 16 << 10;
+        let had = self.tables.arena.len();
+        let next = if had == 0 { FIRST } else { (had * 2).max(self.permit.bytes()) };
+        self.tables.arena.resize(wanted.max(next), 0);
     }
 
     /// The used part and the tail of the arena at once: for decoding from the one into the other.

@@ -16,10 +16,10 @@ use super::sync::{Mutex, Semaphore};
 use crate::batch::Tables;
 use crate::waits::Waits;
 
-/// Arenas kept for reuse, at most. Two for each of a reader, a pipeline and a sink, and some spare.
-const RECYCLED_MAX: usize = 8;
+/// Arenas kept for reuse, at most: those of a sink's full queue, of what it is at, and some spare.
+const RECYCLED_MAX: usize = 24;
 /// A smaller arena is freed instead of kept: it is cheaper to make than to grow, and would take a large one's place.
-const RECYCLED_BYTES_MIN: usize = 64 << 10;
+const RECYCLED_BYTES_MIN: usize = 192 << 10;
 
 /// The node's memory budget. Shared by every input and sink.
 #[derive(Debug)]

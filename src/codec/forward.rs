@@ -223,6 +223,11 @@ impl Decoder {
         }
     }
 
+    /// As many bytes have to be there before anything goes on, if that is known: as the sender says.
+    pub fn waits_for(&self) -> usize {
+        self.wait
+    }
+
     /// The next call looks at all that is there: nothing may come that was worth waiting for.
     pub fn look_again(&mut self) {
         self.wait = 0;

@@ -91,10 +91,16 @@ fn zstd_frame(level: i32, plain: &[u8]) -> io::Result<Vec<u8>> {
     Ok(frame)
 }
 
+/// Bytes of most rows, at most.
+const ROW: usize = 64 << 10;
+
 /// Encodes the rows of a request, up to `bytes_max` before compression, at least one. Returns the body and the records
 /// that did not fit, which the request does not hold any more.
 pub fn encode(request: &mut Request, format: Format, encoder: &mut Encoder, bytes_max: usize) -> (Vec<u8>, Vec<Part>) {
-    let mut body = Vec::with_capacity(request.cost().min(bytes_max).saturating_add(2));
+    // What is encoded may be somewhat more than it costs, and the row that is one too many is in it first: to grow for that took a
+    // copy of the whole.
+    let cost = request.cost();
+    let mut body = Vec::with_capacity((cost + cost / 4).min(bytes_max.saturating_add(ROW)).saturating_add(2));
     if format == Format::JsonArray {
         body.push(b'[');
     }

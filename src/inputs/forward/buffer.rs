@@ -1,6 +1,7 @@
 //! The bytes of one connection that were read and not used yet. However they come, each is moved a few times at most, and
 //! all memory is paid for by permits of the budget.
 
+use super::session::READ;
 use crate::budget::Permit;
 
 /// What is kept between two reads has a part of itself as room for more: a frame that comes in single bytes would else be
@@ -62,6 +63,12 @@ impl Buffer {
     /// Bytes that can be read without more memory.
     pub(super) fn spare(&self) -> usize {
         self.size - self.len()
+    }
+
+    /// By how much it is to grow at once where nothing goes on before it has `awaited` bytes: that is the sender's word, and not
+    /// believed beyond as much again as there is. Fewer steps move fewer bytes.
+    pub(super) fn more_for(&self, awaited: usize) -> usize {
+        (self.size / SPARE).max(READ).max(awaited.saturating_sub(self.size).min(self.size))
     }
 
     /// Takes memory that `permit` pays for.

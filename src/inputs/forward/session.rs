@@ -482,7 +482,7 @@ impl Session {
     /// Makes room for a frame or entry that is larger than the buffer: with memory that is free; else by decoding the
     /// frame as it arrives; else by sending on what there is and waiting for memory.
     async fn grow(&self, work: &mut Work, batch: Batch, now: Timestamp) -> (Batch, Option<End>) {
-        let more = (work.buffer.capacity() / 4).max(READ);
+        let more = work.buffer.more_for(work.decoder.waits_for());
         if let Some(permit) = self.connection.outlet.budget.try_acquire(more) {
             work.buffer.grow(permit);
             return (batch, None);

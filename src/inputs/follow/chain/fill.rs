@@ -130,8 +130,9 @@ impl Chain {
             self.close_at(outlet, position, tail);
         }
         if self.filling.is_none() {
-            // Lines cost more in memory than in the file; what is wished for too much is given back when it is sent.
-            let wanted = ((data.len() - at) * 2 + (4 << 10)).clamp(16 << 10, BATCH_BYTES);
+            // Lines cost more in memory than in the file; what is wished for too much is given back when it is sent. By all that was
+            // read, so that batches of a busy file, and with them their arenas, are of one size.
+            let wanted = (data.len() * 2 + (4 << 10)).clamp(16 << 10, BATCH_BYTES);
             let Some(mut batch) = outlet.batch_blocking(wanted, &self.about.origin) else { return false };
             batch.base = position;
             self.unnamed = true;
