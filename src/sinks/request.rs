@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::batch::{Batch, Receipts, Shipment};
 use crate::budget::Permit;
+use crate::codec::sum::Sum;
 use crate::metrics::Tally;
 use crate::record::Origin;
 use crate::record_id::RecordId;
@@ -220,23 +221,24 @@ impl Request {
         }
         let mut names = Names::new();
         // A file that is truncated in place has the same offsets again, and so other records have the same ids.
-        let mut content = 0;
+        let mut content = Sum::default();
         for part in &self.parts {
             let (batch, mut has_file) = (&*part.batch, has_file(&part.batch));
             if let Some(ends) = ends_of(part) {
-                (has_file, content) = (false, ends.iter().fold(content, |crc, time| crc32c::crc32c_append(crc, time)));
+                has_file = false;
+                ends.iter().for_each(|time| content.add(time));
             }
             for row in part.rows.iter().map(|row| *row as usize) {
                 if has_file && is_file(batch.origin_at(row)) {
                     for field in batch.fields(row) {
-                        content = crc32c::crc32c_append(content, batch.bytes(field.key));
-                        content = crc32c::crc32c_append(content, batch.bytes(field.value));
+                        content.add(batch.bytes(field.key));
+                        content.add(batch.bytes(field.value));
                     }
                 }
                 names.add(batch.id_of(row));
             }
         }
-        self.key = names.key(content);
+        self.key = names.key(content.get());
     }
 
     /// Notes oddities met while rows of `input` were encoded, and empties the tally.
