@@ -15,6 +15,7 @@ use crate::harness::engine::Engine;
 use crate::harness::records::{line_count, records};
 use crate::harness::twice::pass_the_time_of_twice;
 use crate::harness::{PATIENCE, folder, node};
+use crate::rotation::{OPENER, scheduling};
 
 /// Lines of one container at full speed.
 fn lines() -> u64 {
@@ -76,6 +77,26 @@ fn half_a_million_lines_at_full_speed_come_once_and_in_order_with_10m_and_5_file
 #[test]
 fn half_a_million_lines_at_full_speed_come_once_and_in_order_with_1m_and_3_files_compressed() {
     at_full_speed(&["--log-opt", "max-size=1m", "--log-opt", "max-file=3", "--log-opt", "compress=true"]);
+}
+
+#[test]
+fn two_streams_at_full_speed_come_once_and_each_in_its_order_with_1m_and_3_files() {
+    let Some(engine) = Engine::find() else { return };
+    let (dir, name, lines) = (folder(), unique("streams"), lines() / 4);
+    let mut node = node(dir.path(), &config(dir.path(), &engine, &name, "")).start();
+    let options = ["--log-opt", "max-size=1m", "--log-opt", "max-file=3"];
+    let script = "awk \"$0\" & awk \"$0\" >&2; wait";
+    let container = engine.run(&name, &options, &["sh", "-c", script, &counter(lines)]);
+    assert_eq!(container.wait(), "0");
+    node.wait_within(PATIENCE * 4, "all lines", &mut |node| node.delivered("out") >= 2 * lines);
+    node.stop_well();
+    let records = records(&dir.path().join("out.ndjson"));
+    assert_eq!(records.len() as u64, 2 * lines);
+    for stream in ["stdout", "stderr"] {
+        let of_it = records.iter().filter(|record| record["stream"] == stream);
+        let in_order = of_it.map(|record| record["seq"].as_u64().expect("a number")).eq(0..lines);
+        assert!(in_order, "{stream}: missing, twice or out of order");
+    }
 }
 
 #[test]
@@ -218,7 +239,7 @@ fn a_container_that_is_removed_while_its_lines_are_unread_leaves_them_all() {
 
 /// Limits that hold a moment of the output, as `10k/3` or `1m/3/compress`.
 fn limits() -> Vec<String> {
-    let limits = std::env::var("LONGSHORE_ROTATION").unwrap_or_else(|_| "10k/3".to_owned());
+    let limits = std::env::var("LONGSHORE_ROTATION").unwrap_or_else(|_| "10k/3 1m/2".to_owned());
     limits.split_whitespace().map(str::to_owned).collect()
 }
 
@@ -248,6 +269,7 @@ fn what_is_missing_at_limits_that_hold_a_moment_is_counted_and_nothing_else_is()
                 .is_ok_and(|file| BufReader::new(file).lines().any(|line| line.is_ok_and(|line| line.contains(&last))))
         });
         let lost = node.metric("longshore_follow_generations_total", &[("input", "containers"), ("what", "lost")]);
+        let is_hurried = scheduling(&node, OPENER).is_some_and(|of| of[2] == "1");
         node.stop_well();
         let seqs: Vec<u64> = numbers(&out, &name).into_iter().map(|(seq, _)| seq).collect();
         assert!(seqs.is_sorted_by(|a, b| a < b), "{limits}: out of order, or twice");
@@ -261,6 +283,12 @@ fn what_is_missing_at_limits_that_hold_a_moment_is_counted_and_nothing_else_is()
         assert!(
             (least..=most).contains(&missing),
             "{limits}: {missing} lines are missing, {lost} generations are counted as lost: {least} to {most} lines"
+        );
+        // With real-time priority a megabyte lives for long enough; of 10 KB a twentieth was missing on a busy machine at most.
+        let most = if bytes > 10_000 { 0 } else { lines / 8 };
+        assert!(
+            !is_hurried || missing <= most,
+            "{limits}: {missing} of {lines} lines are missing with real-time priority"
         );
     }
 }

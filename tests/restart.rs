@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::docker_folder::{app_line, config};
 use crate::harness::containers::Container;
 use crate::harness::records::{Numbers, assert_each_once, line_count, records, records_so_far};
-use crate::harness::{Moments, Node, folder, node};
+use crate::harness::{Moments, Node, folder, node, run, told};
 
 /// Rounds of kill -9; `.ci/campaign` asks for more.
 fn rounds() -> u64 {
@@ -141,4 +141,39 @@ fn a_torn_last_line_of_the_output_is_cut_before_new_ones_are_written() {
     second.stop_well();
     let seqs: Vec<_> = records(&out).iter().filter_map(|record| record["seq"].as_u64()).collect();
     assert_eq!(seqs, [0, 1]);
+}
+
+#[test]
+fn the_next_start_goes_on_where_a_place_was_set_and_from_the_head_where_it_was_forgotten() {
+    let dir = folder();
+    let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
+    let (out, data) = (dir.path().join("out.ndjson"), dir.path().join("data").display().to_string());
+    let came = |web: &mut Container, more: std::ops::Range<u64>, count: usize| {
+        let before = line_count(&out);
+        let mut node = node(dir.path(), &config(dir.path())).start();
+        more.for_each(|seq| web.line(&app_line(seq), "stdout"));
+        node.wait_for("what is to come", |_| line_count(&out) >= before + count);
+        // All that was read is delivered by then.
+        node.stop_well();
+        let seq = |record: &serde_json::Value| record["seq"].as_u64().expect("a number");
+        records(&out)[before..].iter().map(seq).collect::<Vec<_>>()
+    };
+    let checkpoints = |words: &[&str]| {
+        let said = run(dir.path(), &[&["checkpoints"], words, &["--data-dir", &data]].concat(), b"");
+        assert!(said.status.success(), "{}", told(&said));
+    };
+    (0..5).for_each(|seq| web.line(&app_line(seq), "stdout"));
+    web.rotate(3);
+    assert_eq!(came(&mut web, 5..10, 10), (0..10).collect::<Vec<_>>());
+    let log = web.path("").display().to_string();
+    let text = std::fs::read_to_string(&log).expect("there");
+    let offset: usize = text.lines().take(2).map(|line| line.len() + 1).sum();
+    let (id, at) = (web.id[..12].to_owned(), offset.to_string());
+    checkpoints(&["set", "containers", &id, "--offset", &at, "--file", &log]);
+    assert_eq!(came(&mut web, 10..11, 4), [7, 8, 9, 10], "back, and nothing of the file before it");
+    (11..14).for_each(|seq| web.line(&app_line(seq), "stdout"));
+    checkpoints(&["set", "containers", &id, "--end", "--file", &log]);
+    assert_eq!(came(&mut web, 14..15, 1), [14], "passed over");
+    checkpoints(&["forget", "containers", &id]);
+    assert_eq!(came(&mut web, 15..16, 16), (0..16).collect::<Vec<_>>());
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,9 @@ use rustix::process::Signal;
 
 use crate::docker_folder::{app_line, config};
 use crate::harness::containers::Container;
+use crate::harness::engine::has_program;
 use crate::harness::records::{assert_each_once, line_count, records};
-use crate::harness::{Node, folder, free_port, node};
+use crate::harness::{Node, folder, free_port, node, skip};
 
 #[test]
 fn rotation_with_and_without_compression_while_running_loses_nothing() {
@@ -177,6 +179,21 @@ fn the_series_of_a_removed_container_are_gone_once_it_is_delivered() {
     node.stop_well();
 }
 
+/// How a thread of the program is scheduled: its nice value, its real-time priority and its policy, as /proc says them.
+pub fn scheduling(node: &Node, thread: &str) -> Option<[String; 3]> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", node.pid())).ok()?;
+    tasks.filter_map(|task| Some(task.ok()?.path())).find_map(|path| {
+        let name = fs::read_to_string(path.join("comm")).ok()?;
+        let stat = fs::read_to_string(path.join("stat")).ok()?;
+        // Behind the name, which may hold anything: the state is the third field.
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        (name.trim_end() == thread).then(|| [fields[16], fields[37], fields[38]].map(str::to_owned))
+    })
+}
+
+/// As the kernel cuts the name.
+pub const OPENER: &str = "open containers";
+
 #[test]
 fn the_opener_has_no_raised_priority_where_none_is_asked_for() {
     let dir = folder();
@@ -184,19 +201,43 @@ fn the_opener_has_no_raised_priority_where_none_is_asked_for() {
     let body = config(dir.path());
     let normal = body.replacen("type = \"docker\"", "type = \"docker\"\npriority = \"normal\"", 1);
     let mut node = node(dir.path(), &normal).start();
-    let tasks = fs::read_dir(format!("/proc/{}/task", node.pid())).expect("it runs");
-    let of_thread = |path: std::path::PathBuf| {
-        let name = fs::read_to_string(path.join("comm")).ok()?;
-        let stat = fs::read_to_string(path.join("stat")).ok()?;
-        // Behind the name, which may hold anything: the state is the third field.
-        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-        Some((name.trim_end().to_owned(), [fields[16], fields[37], fields[38]].map(str::to_owned)))
-    };
-    let threads: Vec<_> = tasks.filter_map(|task| of_thread(task.ok()?.path())).collect();
-    let of = |wanted: &str| threads.iter().find(|(name, _)| name == wanted).map(|(_, how)| how);
-    let opener = of("open containers").expect("it has one");
-    assert_eq!(Some(opener), of("read 0 containe"), "{threads:?}");
+    let opener = scheduling(&node, OPENER).expect("it has one");
+    assert_eq!(Some(&opener), scheduling(&node, "read 0 containe").as_ref());
     // No real-time priority, SCHED_OTHER.
-    assert_eq!(opener[1..], ["0", "0"], "{threads:?}");
+    assert_eq!(opener[1..], ["0", "0"]);
     node.stop_well();
+}
+
+#[test]
+fn the_opener_has_real_time_priority_else_a_low_nice_value_else_that_is_said_once() {
+    if !rustix::process::getuid().is_root() || !["prlimit", "setpriv"].into_iter().all(has_program) {
+        return skip("needs root, prlimit and setpriv");
+    }
+    let without =
+        |nice| ["prlimit", "--rtprio=0:0", nice, "setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice", "--"];
+    let (nice, none) = (without("--nice=40:40"), without("--nice=0:0"));
+    let (plain, nice, none): (&[&str], &[&str], &[&str]) = (&[], &nice, &none);
+    let cases: [(&[&str], [&str; 2], usize); 3] =
+        [(plain, ["1", "1"], 0), (nice, ["0", "0"], 0), (none, ["0", "0"], 1)];
+    for (words, wanted, said) in cases {
+        // Where not even root may allow itself a nice value, that case is left out.
+        if words == nice
+            && !Command::new("prlimit").args(["--nice=40:40", "true"]).status().is_ok_and(|it| it.success())
+        {
+            continue;
+        }
+        let dir = folder();
+        fs::create_dir(dir.path().join("containers")).expect("made");
+        let mut node = node(dir.path(), &config(dir.path())).under(words).start();
+        // It changes its own priority once it runs.
+        let nice_of = |node: &Node, thread| scheduling(node, thread).map(|of| of[0].clone());
+        node.wait_for("the opener as it is to be", |node| {
+            let is_raised = nice_of(node, OPENER) != nice_of(node, "read 0 containe");
+            let is_so = scheduling(node, OPENER).is_some_and(|of| of[1..] == wanted) && is_raised == (words == nice);
+            is_so && node.log().contains("runs without a raised priority") == (said > 0)
+        });
+        node.stop_well();
+        let times = node.log().matches("runs without a raised priority").count();
+        assert_eq!(times, said, "{words:?}: {}", node.log());
+    }
 }
