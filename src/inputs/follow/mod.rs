@@ -8,7 +8,7 @@
 //! checkpoints  saves the progress of all chains                        one thread a node
 //! ```
 //!
-//! What makes a rotation safe is that the opener does nothing but open: whatever has to wait, it is held by then.
+//! What makes a rotation safe is that the opener reads no log and only opens: whatever has to wait, it is held by then.
 
 pub mod chain;
 pub mod checkpoint;
