@@ -390,9 +390,9 @@ impl Checkpoints {
             }
             match (saved, Arc::make_mut(&mut state.entries).get_mut(&key)) {
                 (Some(saved), entry) => {
-                    // That its file counts as lost rests on no output, and the ledger of this save has it.
+                    // That its file, or that of its hold, counts as lost rests on no output, and the ledger of this save has it.
                     if let Some(entry) = entry.filter(|entry| saved.lost && saved.done == entry.saved.done) {
-                        entry.saved.lost = true;
+                        (entry.saved.lost, entry.saved.hold) = (true, saved.hold.clone());
                     }
                     state.news.insert(key, Entry { saved, seen: now });
                 }

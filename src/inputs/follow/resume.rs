@@ -45,6 +45,8 @@ pub struct Start {
     pub offset: u64,
     /// This many bytes from there on were delivered before: read for an unfinished line only.
     pub replay: u64,
+    /// Index of the generation that has the place, where these end.
+    pub end: usize,
     /// What became of the stored place.
     pub fate: Fate,
     /// After which file the records of this one were named before.
@@ -55,16 +57,17 @@ pub struct Start {
 pub fn find(generations: &[Arc<Held>], saved: &Saved) -> Start {
     let done = locate(generations, &saved.done);
     if let Some((hold, ahead)) = &saved.hold
-        && let Some(at) = done.and_then(|done| beginning(generations, saved, done))
+        && let Some(end) = done
+        && let Some(at) = beginning(generations, saved, end)
     {
-        return Start { at, offset: hold.offset, replay: *ahead, fate: Fate::Found, named: Some(name_of(hold)) };
+        return Start { at, offset: hold.offset, replay: *ahead, end, fate: Fate::Found, named: Some(name_of(hold)) };
     }
     let is_cut = saved.hold.is_some();
     let there = if is_cut { Fate::Cut } else { Fate::Found };
     if let Some(at) = done {
         // Later pieces of the line lie before the place.
         let (offset, replay) = if is_cut { (0, saved.done.offset) } else { (saved.done.offset, 0) };
-        return Start { at, offset, replay, fate: there, named: Some(name_of(&saved.done)) };
+        return Start { at, offset, replay, end: at, fate: there, named: Some(name_of(&saved.done)) };
     }
     // Without a birth time it may be another file's inode by now.
     let next = saved.done.next.filter(|next| next.btime != 0 && *next != saved.done.id);
@@ -81,7 +84,7 @@ pub fn find(generations: &[Arc<Held>], saved: &Saved) -> Start {
 }
 
 fn from_head(at: usize, fate: Fate) -> Start {
-    Start { at, offset: 0, replay: 0, fate, named: None }
+    Start { at, offset: 0, replay: 0, end: at, fate, named: None }
 }
 
 /// After which file its records are named.
@@ -92,7 +95,8 @@ fn name_of(place: &Place) -> FileId {
 /// Which generation has the beginning of the line that was unfinished at the place, which generation `done` has.
 ///
 /// A file that begins with a piece may look like another one that does. So it is the one only if what is to be passed over as
-/// delivered does not reach beyond the place, as far as that can be told: of a compressed file nobody knows the length.
+/// delivered does not reach beyond the place, as far as that can be told: of a compressed file nobody knows the length yet
+/// (`Chain::end_replay`).
 fn beginning(generations: &[Arc<Held>], saved: &Saved, done: usize) -> Option<usize> {
     let (hold, ahead) = saved.hold.as_ref()?;
     if hold.offset.checked_add(*ahead) == Some(saved.done.offset) {
@@ -190,7 +194,7 @@ mod tests {
         assert_eq!(find(&[Arc::clone(&other)], &within.into()).fate, Fate::Gone);
         assert_eq!(
             find(&[copy, other], &read.into()),
-            Start { at: 0, offset: 4100, replay: 0, fate: Fate::Found, named: Some(gone.id) }
+            Start { at: 0, offset: 4100, replay: 0, end: 0, fate: Fate::Found, named: Some(gone.id) }
         );
     }
 

@@ -91,6 +91,16 @@ impl Tracker {
         self.ranges.back().map_or(self.mark.done, |range| range.after.done)
     }
 
+    /// Everything before `done` was delivered, and nothing behind it: what was thought to be is read. Only while nothing is in flight;
+    /// else false.
+    pub fn end_at(&mut self, done: u64) -> bool {
+        let idle = self.ranges.is_empty();
+        if idle {
+            self.mark.done = self.mark.done.min(done);
+        }
+        idle
+    }
+
     /// Whether some range was not delivered: its bytes have to be read again.
     pub fn has_failed(&self) -> bool {
         self.failed

@@ -217,8 +217,9 @@ impl Chain {
         batch.ids.extend(self.ids_from(first));
         batch.shared_tag_index(&self.about.tag);
         outlet.flush(&mut self.lane, &mut batch);
-        let mark =
-            tracker::Mark { done: self.position, hold: self.hold(), time: self.last, ..tracker::Mark::default() };
+        // Of what is replayed everything up to the place was delivered.
+        let done = self.position.max(self.ranged);
+        let mark = tracker::Mark { done, hold: self.hold(), time: self.last, ..tracker::Mark::default() };
         self.send(outlet, batch, mark);
     }
 

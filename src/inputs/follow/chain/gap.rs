@@ -6,7 +6,8 @@
 //! checkpoint stays as it is, so it comes again after a crash. Its id is its own.
 //!
 //! The same is told where the place is there, and only the beginning of an unfinished line before it is gone, mostly with an older
-//! file: `file` is that one, and `to` is `from` (where no time is known, that of reading). Later pieces of the line come as a record.
+//! file: `file` is that one, and `to` is `from` (where no time is known, that of reading). Later pieces of the line in the file
+//! of the place come as a record.
 //!
 //! Counters: `generation_gone`, generations `lost`, lost bytes `gone`.
 

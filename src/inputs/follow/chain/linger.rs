@@ -181,9 +181,10 @@ impl Chain {
             self.look_for_left();
         }
         let due = |every: Duration| clock::since(self.lingered) >= every;
-        // What is read again, or was read just now, has its positions already.
+        // What is read again, or was read just now, has its positions already; so has what is replayed after a start.
         let reopens = self.unopened.as_ref().is_some_and(|unopened| !matches!(unopened.kind, Kind::New));
-        if !self.lingers().is_some_and(due) || !self.behind.is_empty() || reopens {
+        let replays = self.position < self.replay_until;
+        if !self.lingers().is_some_and(due) || !self.behind.is_empty() || reopens || replays {
             return false;
         }
         let mut more = false;

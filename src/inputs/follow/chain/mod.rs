@@ -195,6 +195,8 @@ pub struct Chain {
     position: u64,
     /// Up to here rows were delivered before: they are made for the join only.
     replay_until: u64,
+    /// The file, and the offset there, where that is at the latest: that of the place, behind which nothing was delivered.
+    replay_end: Option<(FileId, u64)>,
     /// Everything before it is in some range.
     ranged: u64,
     /// Spans after the current one that were read before, while reading again.
@@ -259,6 +261,7 @@ impl Chain {
             begun: Vec::new(),
             position: 0,
             replay_until: 0,
+            replay_end: None,
             ranged: 0,
             behind: VecDeque::new(),
             again: again::Again::default(),

@@ -40,11 +40,13 @@ impl Chain {
         let mut mark = tracker::Mark::default();
         let mut seen = false;
         let (mut was, mut is_rewritten) = (None, false);
+        let mut replay_end = None;
         let known_until = saved.as_ref().map_or(i64::MAX, |saved| saved.done.copies.until);
         match saved {
             Some(saved) if !generations.is_empty() => {
                 let start = resume::find(&generations, &saved);
                 seen = start.fate.is_there();
+                replay_end = (start.at < start.end).then(|| (generations[start.end].id, saved.done.offset));
                 let gone = matches!(start.fate, Fate::Gone | Fate::GoneComplete);
                 let of_copies = saved.done.copies.of.is_some();
                 let older =
@@ -114,6 +116,7 @@ impl Chain {
         }
         // Positions start like offsets, so that for a file that never rotates they are the same.
         self.progress.lock().tracker = tracker::Tracker::new(mark);
+        self.replay_end = replay_end;
         self.position = mark.hold.unwrap_or(mark.done);
         (self.replay_until, self.ranged) = (mark.done, mark.done);
         let mut rest = generations.into_iter();
@@ -155,7 +158,7 @@ impl Chain {
     /// What was being read is gone, and all that is there was rotated before it: that was read, or never asked for. The
     /// checkpoint stays until there is a file to read.
     fn wait_for_newer(&mut self, older: &[Arc<Held>], saved: &Saved, outlet: &Outlet) {
-        let unread = saved.hold.is_some() || saved.done.next.is_none() && unread_at_least(saved) > 0;
+        let unread = saved.lost || saved.hold.is_some() || saved.done.next.is_none() && unread_at_least(saved) > 0;
         self.say_fate(if unread { Fate::Gone } else { Fate::GoneComplete }, saved, outlet);
         if unread {
             self.progress.stay(without_hold(saved), false);
@@ -297,6 +300,16 @@ impl Chain {
                 self.tally.odd(Oddity::GenerationGone);
                 self.standing.lost(1, LostBytes::Gone, unread);
             }
+        }
+    }
+
+    /// The file of the place is about to be read, from that offset: what is replayed ends at the place, also where a file before it
+    /// turned out to be shorter than it was (a compressed one that is damaged, or another one that begins alike).
+    pub(super) fn end_replay(&mut self, held: &Arc<Held>, from: u64) {
+        let Some((_, offset)) = self.replay_end.take_if(|(id, _)| *id == held.id) else { return };
+        let end = self.position + offset.saturating_sub(from);
+        if end < self.replay_until && self.progress.lock().tracker.end_at(end) {
+            (self.replay_until, self.ranged) = (end, end);
         }
     }
 

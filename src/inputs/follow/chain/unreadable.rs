@@ -75,6 +75,7 @@ impl Chain {
         match Source::open_with(Arc::clone(&held), offset, seat) {
             Ok(source) => {
                 let head = if offset > 0 { source::head_of(&held).unwrap_or_default() } else { Mark::default() };
+                self.end_replay(&held, offset);
                 self.span(&held, offset, head, false);
                 if let Some(span) = self.progress.lock().spans.back_mut() {
                     span.tail = source.tail();

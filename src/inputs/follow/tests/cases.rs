@@ -250,6 +250,38 @@ fn a_line_whose_first_piece_went_with_its_file_while_longshore_was_stopped_is_to
 }
 
 #[test]
+fn what_a_damaged_file_lacks_of_an_unfinished_line_s_is_not_passed_over_in_the_next_one() {
+    let docker = Docker::new();
+    let errors = |range: std::ops::Range<u64>| {
+        let text = |n: u64| n.wrapping_mul(2_654_435_761).to_string().repeat(20);
+        for n in range {
+            let (text, time) = (text(n), format!("2026-11-24T11:00:00.{n:09}Z"));
+            docker
+                .append_raw(&format!("{{\"log\":\"err {n} {text}\\n\",\"stream\":\"stderr\",\"time\":\"{time}\"}}\n"));
+        }
+    };
+    docker.append_raw(&record_at(&"p".repeat(16_384), 7));
+    errors(0..300);
+    docker.rotate(3);
+    errors(300..310);
+    let node = Node::with(Some(&docker.data()), join_pipeline());
+    node.start("docker", &docker.settings());
+    assert_eq!(node.wait_for(310).len(), 310);
+    node.shut_down();
+    docker.compress(1);
+    let packed = fs::read(docker.path(".1.gz")).expect("there");
+    fs::write(docker.path(".1.gz"), &packed[..packed.len() / 2]).expect("written");
+    errors(310..500);
+    let node = Node::with(Some(&docker.data()), join_pipeline());
+    node.start("docker", &docker.settings());
+    let is_error = |record: &Arrived| record.log.starts_with("err ");
+    node.wait(|came| came.iter().filter(|record| is_error(record)).count() >= 190);
+    let all = node.shut_down();
+    let numbers = all.iter().filter_map(|log| log.strip_prefix("err ")?.split(' ').next()?.parse::<u64>().ok());
+    assert!(numbers.eq(310..500));
+}
+
+#[test]
 fn files_from_before_the_clock_was_set_back_are_read_in_their_order() {
     let docker = Docker::new();
     let ahead = |name: &str| {
