@@ -1,5 +1,5 @@
 //! `file` sink: appends records as JSON lines to files whose path may depend on the record. The rows of a request are
-//! put together by path, so that each file gets one write of whole lines, or one whole gzip member or zstd frame
+//! put together by path, so that each file gets few writes of whole lines, or one whole gzip member or zstd frame
 //! (`.gz`, `.zst`): whatever a crash leaves, everything that was settled can be read.
 //!
 //! Paths: `file_path.rs`. Finding, opening, cutting, locking: `file_open.rs`. Finished files: `file_rotate.rs`. A path
@@ -183,7 +183,7 @@ impl FileSink {
     ) {
         self.pay(request, group.lines.capacity());
         let mark = match written.marks.last() {
-            Some(failed @ (Mark::Again | Mark::Never)) => *failed,
+            Some(Mark::Again) => Mark::Again,
             _ => {
                 let outcome = self.append(group, now);
                 written.note(outcome)

@@ -164,10 +164,14 @@ pub fn prepare(
     encoder: &mut Encoder,
     bytes_max: usize,
 ) -> Vec<Part> {
-    let (plain, rest) = encode(request, format, encoder, bytes_max);
+    let (mut plain, rest) = encode(request, format, encoder, bytes_max);
     let plain_bytes = plain.len();
     let body = match compression {
-        Compression::None => plain,
+        // A little more than the budget is told of.
+        Compression::None => {
+            plain.shrink_to(plain_bytes + ROW);
+            plain
+        }
         // Writing to memory fails only when the compressor was set up wrongly, which the settings rule out.
         _ => compression.apply(&plain).expect("compressing into memory does not fail"),
     };

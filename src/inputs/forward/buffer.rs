@@ -1,8 +1,10 @@
 //! The bytes of one connection that were read and not used yet. However they come, each is moved a few times at most, and
 //! all memory is paid for by permits of the budget.
 
+use std::sync::Arc;
+
 use super::session::READ;
-use crate::budget::Permit;
+use crate::budget::{Budget, Permit};
 
 /// What is kept between two reads has a part of itself as room for more: a frame that comes in single bytes would else be
 /// moved for each of them.
@@ -65,10 +67,14 @@ impl Buffer {
         self.size - self.len()
     }
 
-    /// By how much it is to grow at once where nothing goes on before it has `awaited` bytes: that is the sender's word, and not
-    /// believed beyond as much again as there is. Fewer steps move fewer bytes.
-    pub(super) fn more_for(&self, awaited: usize) -> usize {
-        (self.size / SPARE).max(READ).max(awaited.saturating_sub(self.size).min(self.size))
+    /// Grows with memory that is free, to `awaited` bytes if nothing goes on before these are there: that is the sender's word, and
+    /// not believed beyond as much again as there is. Fewer steps move fewer bytes. Else by how much it has to grow.
+    pub(super) fn try_grow(&mut self, awaited: usize, budget: &Arc<Budget>) -> Result<(), usize> {
+        let step = (self.size / SPARE).max(READ);
+        let wanted = step.max(awaited.saturating_sub(self.size).min(self.size));
+        let permit = budget.try_acquire(wanted).or_else(|| budget.try_acquire(step)).ok_or(step)?;
+        self.grow(permit);
+        Ok(())
     }
 
     /// Takes memory that `permit` pays for.

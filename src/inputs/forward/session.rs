@@ -482,11 +482,8 @@ impl Session {
     /// Makes room for a frame or entry that is larger than the buffer: with memory that is free; else by decoding the
     /// frame as it arrives; else by sending on what there is and waiting for memory.
     async fn grow(&self, work: &mut Work, batch: Batch, now: Timestamp) -> (Batch, Option<End>) {
-        let more = work.buffer.more_for(work.decoder.waits_for());
-        if let Some(permit) = self.connection.outlet.budget.try_acquire(more) {
-            work.buffer.grow(permit);
-            return (batch, None);
-        }
+        let awaited = work.decoder.waits_for();
+        let Err(more) = work.buffer.try_grow(awaited, &self.connection.outlet.budget) else { return (batch, None) };
         let before = work.buffer.len();
         let whole_max = self.connection.shared.settings.limits.whole_max;
         work.decoder.set_whole_max(whole_max.min(WHOLE_WHEN_SHORT));
