@@ -15,7 +15,7 @@ use crate::harness::engine::Engine;
 use crate::harness::records::{line_count, records};
 use crate::harness::twice::pass_the_time_of_twice;
 use crate::harness::{PATIENCE, folder, node};
-use crate::rotation::{OPENER, scheduling};
+use crate::rotation::{OPENER, may_hurry, scheduling};
 
 /// Lines of one container at full speed.
 fn lines() -> u64 {
@@ -269,7 +269,8 @@ fn what_is_missing_at_limits_that_hold_a_moment_is_counted_and_nothing_else_is()
                 .is_ok_and(|file| BufReader::new(file).lines().any(|line| line.is_ok_and(|line| line.contains(&last))))
         });
         let lost = node.metric("longshore_follow_generations_total", &[("input", "containers"), ("what", "lost")]);
-        let is_hurried = scheduling(&node, OPENER).is_some_and(|of| of[2] == "1");
+        let is_hurried = priority == "realtime" && may_hurry();
+        assert_eq!(scheduling(&node, OPENER).is_some_and(|of| of[2] == "1"), is_hurried);
         node.stop_well();
         let seqs: Vec<u64> = numbers(&out, &name).into_iter().map(|(seq, _)| seq).collect();
         assert!(seqs.is_sorted_by(|a, b| a < b), "{limits}: out of order, or twice");
