@@ -53,12 +53,12 @@ use longshore::codec::docker_json::{self, LineHead, LogForm};
 use longshore::codec::lines::Lines;
 use longshore::codec::msgpack::{self, write};
 use longshore::codec::ndjson::Encoder;
-use longshore::codec::sum::Sum;
 use longshore::codec::{json, text};
 use longshore::metrics::Tally;
 use longshore::pipeline::one_way::{Found, OneWay};
 use longshore::record::{Container, Form, Origin, Timestamp};
 use longshore::sinks::Compression;
+use longshore::sinks::request_sum::Sum;
 
 mod cpu_time;
 

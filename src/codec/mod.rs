@@ -14,7 +14,6 @@ pub mod lines; // bytes to lines, with a length limit
 pub mod msgpack; // bounded reader; MessagePack to JSON
 pub mod ndjson; // rows to JSON lines
 pub mod stored_batch; // a batch as bytes for the disk log, and back
-pub mod sum; // CRC-32C of short pieces
 pub mod text; // one line of a plain or `json` file
 pub mod time; // RFC 3339 and friends
 pub mod x509; // when a certificate ends

@@ -1,6 +1,7 @@
 //! Sinks send; they know no retry, buffer or threads (`delivery` does). A sink is one file and its row in [`SINKS`].
 
 pub mod request; // what is sent at once
+pub mod request_sum; // CRC-32C of short pieces, for its key
 
 mod file; // appends lines to files
 mod file_open; // open output files: how they are found, checked, synced

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::request_sum::Sum;
 use crate::batch::{Batch, Receipts, Shipment};
 use crate::budget::Permit;
-use crate::codec::sum::Sum;
 use crate::metrics::Tally;
 use crate::record::Origin;
 use crate::record_id::RecordId;
