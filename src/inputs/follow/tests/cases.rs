@@ -216,8 +216,7 @@ fn a_restart_where_every_generation_is_another_reads_them_from_the_oldest_on() {
 fn a_line_whose_first_piece_went_with_its_file_while_longshore_was_stopped_is_told_of() {
     let docker = Docker::new();
     let piece = "p".repeat(16_384);
-    let other =
-        |n: u64| format!("{{\"log\":\"err {n}\\n\",\"stream\":\"stderr\",\"time\":\"2026-11-24T11:00:00.{n:09}Z\"}}\n");
+    let other = |n| error_at(&format!("err {n}\\n"), n);
     // Both files begin alike.
     for n in 1..3 {
         docker.append_raw(&record_at(&piece, 7));
@@ -255,9 +254,7 @@ fn what_a_damaged_file_lacks_of_an_unfinished_line_s_is_not_passed_over_in_the_n
     let errors = |range: std::ops::Range<u64>| {
         let text = |n: u64| n.wrapping_mul(2_654_435_761).to_string().repeat(20);
         for n in range {
-            let (text, time) = (text(n), format!("2026-11-24T11:00:00.{n:09}Z"));
-            docker
-                .append_raw(&format!("{{\"log\":\"err {n} {text}\\n\",\"stream\":\"stderr\",\"time\":\"{time}\"}}\n"));
+            docker.append_raw(&error_at(&format!("err {n} {}\\n", text(n)), n));
         }
     };
     docker.append_raw(&record_at(&"p".repeat(16_384), 7));

@@ -308,8 +308,7 @@ fn an_excluded_container_sends_nothing() {
 fn a_split_line_is_whole_and_single_across_a_restart_and_a_rotation() {
     let docker = Docker::new();
     let piece = "p".repeat(16_384);
-    let other =
-        |n: u64| format!("{{\"log\":\"err {n}\\n\",\"stream\":\"stderr\",\"time\":\"2026-11-24T11:00:00.{n:09}Z\"}}\n");
+    let other = |n| error_at(&format!("err {n}\\n"), n);
     docker.append_raw(&record_at(&piece, 7));
     docker.append_raw(&other(1));
     let node = Node::with(Some(&docker.data()), join_pipeline());

@@ -321,6 +321,11 @@ fn record_at(log: &str, time: u64) -> String {
     format!("{{\"log\":\"{log}\",\"stream\":\"stdout\",\"time\":\"2026-11-24T10:00:00.{time:09}Z\"}}\n")
 }
 
+/// Of the other stream, an hour later.
+fn error_at(log: &str, time: u64) -> String {
+    format!("{{\"log\":\"{log}\",\"stream\":\"stderr\",\"time\":\"2026-11-24T11:00:00.{time:09}Z\"}}\n")
+}
+
 fn lines(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|n| format!("line {n}")).collect()
 }
