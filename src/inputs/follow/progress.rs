@@ -62,10 +62,14 @@ pub struct Inner {
     pub tracker: Tracker,
     /// Whether `saved` would say something new.
     dirty: bool,
-    /// What is stored while there is no file to read, or while `untold`: the file of that place is gone, or that of its hold.
+    /// What is stored while there is no file to read, while `untold` (the file of that place is gone, or that of its hold), and
+    /// while `awaits`.
     stays: Option<Saved>,
     /// Until the first range is settled the stored place stays: what it is about is gone, and that is not told yet.
     pub untold: bool,
+    /// The same until the range of that number is settled, after a start before the file of the place: no span has the place until
+    /// that file is begun. What of older files is delivered meanwhile comes again after a stop.
+    awaits: Option<u64>,
 }
 
 /// One chain's progress. Locked once a batch by each side.
@@ -80,7 +84,7 @@ impl Progress {
     /// Progress of a chain whose everything before `mark` was delivered.
     pub fn new(mark: Mark, checkpoints: Option<&Arc<Checkpoints>>) -> Arc<Progress> {
         let tracker = Tracker::new(mark);
-        let inner = Inner { spans: VecDeque::new(), tracker, dirty: true, stays: None, untold: false };
+        let inner = Inner { spans: VecDeque::new(), tracker, dirty: true, stays: None, untold: false, awaits: None };
         let checkpoints = checkpoints.map(Arc::downgrade).unwrap_or_default();
         Arc::new(Progress { inner: Mutex::new(inner), checkpoints })
     }
@@ -98,6 +102,23 @@ impl Progress {
         (inner.untold, inner.dirty) = (untold, true);
     }
 
+    /// Reading begins at the hold of a stored place, in another file: what is stored stays until that range is settled.
+    pub fn stay_until(&self, range: u64, saved: &Saved) {
+        let mut inner = self.lock();
+        (inner.stays, inner.awaits) = (Some(saved.clone()), Some(range));
+    }
+
+    /// Whether the file of the place is still to be begun, or what precedes it to be settled.
+    pub fn awaits(&self) -> bool {
+        self.lock().awaits.is_some()
+    }
+
+    /// Nothing is read of the file of the place.
+    pub fn await_no_place(&self) {
+        self.lock().awaits = None;
+        self.generation_ended();
+    }
+
     /// Settles a range of the tracker, and tells the checkpoints.
     pub fn settle(&self, number: u64, delivered: bool) {
         let (moved, told) = {
@@ -107,8 +128,10 @@ impl Progress {
             // What is to be told is the first range, and has no bytes.
             let told = inner.untold && inner.tracker.front() > front;
             inner.untold &= !told;
-            inner.dirty |= moved > 0 || told;
-            (moved, told)
+            let now = inner.tracker.front();
+            let awaited = inner.awaits.take_if(|range| front < now && *range < now).is_some();
+            inner.dirty |= moved > 0 || told || awaited;
+            (moved, told || awaited)
         };
         if (moved > 0 || told)
             && let Some(checkpoints) = self.checkpoints.upgrade()
@@ -205,8 +228,28 @@ impl Inner {
         self.spans.iter().any(|span| span.held.id == id)
     }
 
+    /// The file of the place has nothing of what was delivered: all of that ends at `from`, and the next range is behind it.
+    pub fn await_next(&mut self, from: u64) {
+        self.tracker.lower(from);
+        self.awaits = self.awaits.and(Some(self.tracker.opened()));
+    }
+
+    /// The range that was awaited is forgotten: another one will say so.
+    pub fn await_again(&mut self) {
+        self.awaits = self.awaits.and(Some(u64::MAX));
+    }
+
+    /// The file of the place is read from position `from` on, and of it everything before `after.done` was delivered. Gives the number of
+    /// the range that says so, to be settled.
+    pub fn begin_place(&mut self, from: u64, after: Mark) -> u64 {
+        self.tracker.lower(from);
+        let number = self.tracker.open(after);
+        self.awaits = self.awaits.and(Some(number));
+        number
+    }
+
     fn saved(&mut self) -> Option<Saved> {
-        if self.untold || self.spans.is_empty() {
+        if self.untold || self.awaits.is_some() || self.spans.is_empty() {
             return self.stays.clone();
         }
         for span in &mut self.spans {

@@ -6,6 +6,7 @@
 //! is gone, and the oldest one that is there is read from its head. A file that can not be read now is the one that it was,
 //! if its birth time is. An unfinished line may have begun in an older file than the place's, and that may be gone alone.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::checkpoint::{Place, Saved};
@@ -96,7 +97,7 @@ fn name_of(place: &Place) -> FileId {
 ///
 /// A file that begins with a piece may look like another one that does. So it is the one only if what is to be passed over as
 /// delivered does not reach beyond the place, as far as that can be told: of a compressed file nobody knows the length yet
-/// (`Chain::end_replay`).
+/// (`Chain::begin_place`).
 fn beginning(generations: &[Arc<Held>], saved: &Saved, done: usize) -> Option<usize> {
     let (hold, ahead) = saved.hold.as_ref()?;
     if hold.offset.checked_add(*ahead) == Some(saved.done.offset) {
@@ -110,8 +111,14 @@ fn beginning(generations: &[Arc<Held>], saved: &Saved, done: usize) -> Option<us
         all.is_none_or(|all| all.saturating_add(more).saturating_sub(hold.offset) >= *ahead)
     };
     let is_it = |at: &usize| {
-        let (own, alike) = (is_own(&generations[*at], hold), *at < done || *at == done && hold.id == saved.done.id);
-        (own && *at != done || alike && (own || is_alike(&generations[*at], hold))) && reaches(*at)
+        let held = &generations[*at];
+        let has_it = match (*at).cmp(&done) {
+            Ordering::Less => is_own(held, hold) || is_alike(held, hold),
+            Ordering::Equal => hold.id == saved.done.id && (is_own(held, hold) || is_alike(held, hold)),
+            // The place is in a renamed file, whose late lines came while the line was unfinished.
+            Ordering::Greater => is_own(held, hold),
+        };
+        has_it && reaches(*at)
     };
     let own = generations.iter().position(|held| held.id == hold.id);
     own.into_iter().chain((0..=done).rev()).find(is_it)

@@ -56,8 +56,14 @@ impl Tracker {
     pub fn open(&mut self, after: Mark) -> u64 {
         let before = self.ranges.back().map_or(self.mark.done, |range| range.after.done);
         assert!(after.done >= before, "a range ends at {}, before the one ahead of it ({before})", after.done);
+        let number = self.opened();
         self.ranges.push_back(Range { after, state: State::InFlight });
-        self.first + self.ranges.len() as u64 - 1
+        number
+    }
+
+    /// How many ranges were opened: the number of the next one.
+    pub fn opened(&self) -> u64 {
+        self.first + self.ranges.len() as u64
     }
 
     /// Settles a range. Returns the bytes by which the mark moved. A number from before [`Tracker::reset`] is ignored.
@@ -91,14 +97,12 @@ impl Tracker {
         self.ranges.back().map_or(self.mark.done, |range| range.after.done)
     }
 
-    /// Everything before `done` was delivered, and nothing behind it: what was thought to be is read. Only while nothing is in flight;
-    /// else false.
-    pub fn end_at(&mut self, done: u64) -> bool {
-        let idle = self.ranges.is_empty();
-        if idle {
-            self.mark.done = self.mark.done.min(done);
+    /// Nothing behind `done` was delivered, as it turns out, nor is it in flight.
+    pub fn lower(&mut self, done: u64) {
+        let marks = self.ranges.iter_mut().map(|range| &mut range.after).chain([&mut self.mark]);
+        for mark in marks.filter(|mark| mark.done > done) {
+            (mark.done, mark.tail) = (done, identity::Mark::default());
         }
-        idle
     }
 
     /// Whether some range was not delivered: its bytes have to be read again.

@@ -74,6 +74,9 @@ impl Chain {
         }
         let mark = inner.tracker.mark();
         inner.tracker.reset();
+        if self.replay_end.is_some() {
+            inner.await_again();
+        }
         // Also before there is a file to read.
         if inner.untold
             && let Some(gap) = &mut self.gap
@@ -112,6 +115,7 @@ impl Chain {
             // Content that is gone meanwhile (a truncated file) leaves a gap.
             self.position = self.position.max(span.start);
             let start = span.start;
+            self.replay_place_again(outlet, &span);
             self.go_to(outlet, span, start);
         }
     }
@@ -135,7 +139,8 @@ impl Chain {
             self.go_to(outlet, span, self.position);
             return;
         }
-        let lost = self.behind.front().map_or(0, |next| next.start.saturating_sub(self.position));
+        let read = self.position.max(self.replay_until);
+        let lost = self.behind.front().map_or(0, |next| next.start.saturating_sub(read));
         if lost > 0 {
             self.standing.lost(0, LostBytes::Truncated, lost);
             tracing::error!(

@@ -10,7 +10,7 @@ use super::unreadable::{Kind, Unopened};
 use super::{Chain, Context, LINGER, Turn, linger};
 use crate::inputs::follow::generations::Held;
 use crate::inputs::follow::{clock, held};
-use crate::metrics::Oddity;
+use crate::metrics::{Oddity, Tally};
 
 /// A `.gz` is whole when it has not grown for so long.
 const GZ_QUIET: Duration = Duration::from_secs(1);
@@ -29,7 +29,10 @@ impl Chain {
                     self.unopened = Some(Unopened { held, offset, kind: Kind::Same });
                     return Some(Turn::Sleep(wait));
                 }
-                self.tally.odd(Oddity::GzDamaged);
+                // At once: what is replayed counts nothing else again.
+                let mut tally = Tally::default();
+                tally.odd(Oddity::GzDamaged);
+                context.outlet.metrics.add(context.outlet.input, &tally);
                 tracing::warn!(key = self.key, file = source.held.name, offset = source.seen, %error, "a compressed file is damaged; what could be read of it goes on");
             }
             self.finish(context, n);
@@ -60,6 +63,10 @@ impl Chain {
             return Some(Turn::Sleep(linger::POLL));
         }
         if newer_has_data || quiet && !nameless && held::are_scarce() {
+            if self.position < self.replay_until {
+                self.close(context.outlet);
+                self.end_place();
+            }
             if let Some(source) = self.source.take() {
                 let grew = if newer_has_data { clock::now() } else { self.grew };
                 let skipping = self.skipping.take();
@@ -87,6 +94,7 @@ impl Chain {
         }
         self.skipping = None;
         self.close(context.outlet);
+        self.end_place();
         if let Some(source) = self.source.take() {
             let end = (source.offset, source.tail());
             self.account_for_read(&source.held);

@@ -219,12 +219,14 @@ impl Chain {
         outlet.flush(&mut self.lane, &mut batch);
         // Of what is replayed everything up to the place was delivered.
         let done = self.position.max(self.ranged);
-        let mark = tracker::Mark { done, hold: self.hold(), time: self.last, ..tracker::Mark::default() };
+        // But pieces: those that are not read yet are behind the position.
+        let hold = self.hold().or((self.position < done).then_some(self.position));
+        let mark = tracker::Mark { done, hold, time: self.last, ..tracker::Mark::default() };
         self.send(outlet, batch, mark);
     }
 
     /// Where the first line begins that is not finished.
-    fn hold(&self) -> Option<u64> {
+    pub(super) fn hold(&self) -> Option<u64> {
         let aside = self.aside.iter().flat_map(|aside| [aside.lane.hold(), aside.skipping]);
         // A line that was cut in a lingering file may begin before all that is known of it: nothing begins there again.
         let skipping = self.skipping.filter(|_| self.aside.is_none());

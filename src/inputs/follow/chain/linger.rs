@@ -134,9 +134,11 @@ impl Chain {
                 "a file was given up and can not be read again; what was not delivered of it is lost"
             );
         }
+        let id = self.current().map(|held| held.id);
         (self.source, self.unopened) = (None, None);
         (self.failing, self.skipping) = (None, None);
         self.not_read_again();
+        id.into_iter().for_each(|id| self.pass_over_place(id));
         self.next_behind(outlet);
         // Nothing will come under that name; if something does, it is a chain again.
         self.gone |= !self.rules.docker && self.current().is_none() && self.queue.is_empty();
@@ -181,9 +183,11 @@ impl Chain {
             self.look_for_left();
         }
         let due = |every: Duration| clock::since(self.lingered) >= every;
-        // What is read again, or was read just now, has its positions already; so has what is replayed after a start.
+        // What is read again, or was read just now, has its positions already; so has what is replayed after a start, as long as there
+        // is a file for it.
         let reopens = self.unopened.as_ref().is_some_and(|unopened| !matches!(unopened.kind, Kind::New));
-        let replays = self.position < self.replay_until;
+        let has_file = self.current().is_some() || !self.queue.is_empty();
+        let replays = has_file && (self.awaits_place() || self.position < self.replay_until);
         if !self.lingers().is_some_and(due) || !self.behind.is_empty() || reopens || replays {
             return false;
         }

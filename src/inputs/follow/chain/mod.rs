@@ -21,6 +21,7 @@ mod gap; // what was there and is gone
 mod linger; // renamed files that still grow
 mod order; // what was opened while names shifted
 mod place; // where to start, and where to go back to
+mod replay; // what was delivered, read again for an unfinished line
 mod truncated; // copies of a file that was truncated
 mod unreadable; // what the disk does not give
 
@@ -195,8 +196,8 @@ pub struct Chain {
     position: u64,
     /// Up to here rows were delivered before: they are made for the join only.
     replay_until: u64,
-    /// The file, and the offset there, where that is at the latest: that of the place, behind which nothing was delivered.
-    replay_end: Option<(FileId, u64)>,
+    /// Where that ends after a start, if it is known.
+    replay_end: Option<replay::ReplayEnd>,
     /// Everything before it is in some range.
     ranged: u64,
     /// Spans after the current one that were read before, while reading again.
@@ -380,12 +381,9 @@ impl Chain {
                 Ok(Some(turn)) => break turn,
                 Ok(None) if self.position - started >= QUANTUM as u64 => break Turn::Again,
                 Ok(None) => {}
-                Err(error) if context.outlet.once => {
-                    tracing::error!(key = self.key, %error, "reading failed; the rest of the file is left out");
-                    self.close(context.outlet);
-                    (self.source, self.unopened) = (None, None);
+                Err(error) if context.outlet.once || self.is_unreadable(&error) => {
+                    self.pass_over_unreadable(context.outlet, &error);
                 }
-                Err(error) if self.is_unreadable(&error) => self.pass_over_unreadable(context.outlet, &error),
                 Err(_) => break Turn::Sleep(unreadable::AGAIN),
             }
         };
@@ -494,6 +492,7 @@ impl Chain {
             // The compressed copy of what was read already, or what the opener could not place.
             Some(true) => {
                 self.begun(next.id);
+                self.pass_over_place(next.id);
                 self.queue.pop_front();
                 self.hold_copy(next);
                 self.gz_seen = None;
@@ -512,6 +511,9 @@ impl Chain {
         }
         let next = self.queue.pop_front()?;
         self.account_for(&next);
+        if self.awaits_place() {
+            self.close(outlet);
+        }
         self.open(next, begun.unwrap_or(0));
         Some(Turn::Again)
     }

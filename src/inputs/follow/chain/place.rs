@@ -2,10 +2,12 @@
 //!
 //! Where the file of a checkpoint is gone, it starts with the oldest one that is newer. Of a container times of records
 //! tell which are; of other files, when they were made.
+//! An unfinished line may have begun before the place: then it starts there (`replay.rs`).
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::replay::ReplayEnd;
 use super::truncated::{self, Was};
 use super::{Chain, First, Notes, Opening, order};
 use crate::inputs::Outlet;
@@ -46,7 +48,21 @@ impl Chain {
             Some(saved) if !generations.is_empty() => {
                 let start = resume::find(&generations, &saved);
                 seen = start.fate.is_there();
-                replay_end = (start.at < start.end).then(|| (generations[start.end].id, saved.done.offset));
+                let mut replay = start.replay;
+                // What came late to a renamed file may have the place, and not be the last of what was read.
+                let is_behind = start.at == start.end && start.offset + replay == saved.done.offset;
+                let is_elsewhere = replay > 0 && !is_behind;
+                if start.at < start.end {
+                    // Of the files before that of the place: what came since to the last of them is not passed over.
+                    replay = replay.saturating_sub(saved.done.offset);
+                }
+                if is_elsewhere {
+                    self.progress.stay_until(if start.at < start.end { u64::MAX } else { 0 }, &saved);
+                }
+                if replay > 0 && is_behind || start.at < start.end {
+                    let (id, place) = (generations[start.end].id, Box::new(saved.done.clone()));
+                    replay_end = Some(ReplayEnd { id, place, begun: is_behind.then_some(start.offset) });
+                }
                 let gone = matches!(start.fate, Fate::Gone | Fate::GoneComplete);
                 let of_copies = saved.done.copies.of.is_some();
                 let older =
@@ -80,14 +96,15 @@ impl Chain {
                 }
                 self.last = saved.last;
                 if generations[at].id == saved.done.id && !generations[at].gz {
-                    was = Some(was_read(&generations[at], &saved, start.replay > 0));
+                    let hold = saved.hold.as_ref().filter(|_| start.replay > 0);
+                    was = Some(was_read(&generations[at], hold.map_or(&saved.done, |(hold, _)| hold)));
                 }
                 if start.fate == Fate::Rewritten && !self.rules.docker {
                     (is_rewritten, offset) = (true, saved.done.offset);
                 }
                 let hold = (start.replay > 0).then_some(offset);
-                mark = tracker::Mark { done: offset + start.replay, tail: saved.done.tail, hold, time: saved.last };
-                if !start.fate.is_there() {
+                mark = tracker::Mark { done: offset + replay, tail: saved.done.tail, hold, time: saved.last };
+                if !start.fate.is_there() || is_elsewhere {
                     mark.tail = Mark::default();
                 }
                 opening.done = generations[..at].iter().map(size).sum::<u64>();
@@ -116,7 +133,8 @@ impl Chain {
         }
         // Positions start like offsets, so that for a file that never rotates they are the same.
         self.progress.lock().tracker = tracker::Tracker::new(mark);
-        self.replay_end = replay_end;
+        // The first file is not that of the place, if an older one is read first.
+        self.replay_end = replay_end.take_if(|replay| replay.begun.is_some());
         self.position = mark.hold.unwrap_or(mark.done);
         (self.replay_until, self.ranged) = (mark.done, mark.done);
         let mut rest = generations.into_iter();
@@ -134,6 +152,7 @@ impl Chain {
             }
         }
         self.queue.extend(rest);
+        self.replay_end = self.replay_end.take().or(replay_end);
         opening
     }
 
@@ -303,16 +322,6 @@ impl Chain {
         }
     }
 
-    /// The file of the place is about to be read, from that offset: what is replayed ends at the place, also where a file before it
-    /// turned out to be shorter than it was (a compressed one that is damaged, or another one that begins alike).
-    pub(super) fn end_replay(&mut self, held: &Arc<Held>, from: u64) {
-        let Some((_, offset)) = self.replay_end.take_if(|(id, _)| *id == held.id) else { return };
-        let end = self.position + offset.saturating_sub(from);
-        if end < self.replay_until && self.progress.lock().tracker.end_at(end) {
-            (self.replay_until, self.ranged) = (end, end);
-        }
-    }
-
     /// From the position on it is `held` that is read, from that offset.
     pub(super) fn span(&mut self, held: &Arc<Held>, from: u64, head: Mark, late: bool) {
         let named = self.copy_of.filter(|(copy, _)| *copy == held.id).map_or(held.id, |(_, named)| named);
@@ -334,10 +343,9 @@ fn without_hold(saved: &Saved) -> Saved {
     Saved { hold: None, ..saved.clone() }
 }
 
-/// What was read of a file when its place was stored: up to the beginning of an unfinished line, if it is gone on with there.
-fn was_read(held: &Arc<Held>, saved: &Saved, holds: bool) -> Was {
-    let hold = saved.hold.as_ref().filter(|_| holds);
-    let Place { head, tail, offset, size, next, .. } = hold.map_or(&saved.done, |(hold, _)| hold).clone();
+/// What was read of a file when a place in it was stored.
+pub(super) fn was_read(held: &Arc<Held>, place: &Place) -> Was {
+    let Place { head, tail, offset, size, next, .. } = place.clone();
     let seen = if next == Some(held.id) { offset } else { size };
     Was { held: Arc::clone(held), head, tail, offset, seen, end: None }
 }

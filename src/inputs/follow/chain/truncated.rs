@@ -123,6 +123,10 @@ impl Chain {
     /// The file that is read was truncated or rewritten in place. If it was copied before (`copytruncate`), the copy has what was
     /// unread; then, or at once, the file is read from its head.
     pub(super) fn rewritten(&mut self) {
+        if self.is_before_place() {
+            self.place_was_truncated();
+            return;
+        }
         let is_copy = self.reads_copy();
         let Some(source) = self.source.take() else { return };
         if is_copy {

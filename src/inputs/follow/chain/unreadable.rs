@@ -1,7 +1,7 @@
 //! Files that the disk or the network does not give. That may pass, so it is tried again every second; meanwhile what is
 //! newer waits and is held. Once there is something newer, or it has no name any more, a file that could not be read for
 //! [`PATIENCE`] is given up, with its rest counted as lost. What went stale (ESTALE) is opened again by its name; if it has none any more, it is given up
-//! at once.
+//! at once. Where what is there is read once and not followed, a file is given up at its first error.
 //!
 //! A read that ends at a bad block is short, as one at the end of a file is. So at each end it is looked whether the file has
 //! more ([`Chain::has_more`]).
@@ -75,13 +75,13 @@ impl Chain {
         match Source::open_with(Arc::clone(&held), offset, seat) {
             Ok(source) => {
                 let head = if offset > 0 { source::head_of(&held).unwrap_or_default() } else { Mark::default() };
-                self.end_replay(&held, offset);
                 self.span(&held, offset, head, false);
                 if let Some(span) = self.progress.lock().spans.back_mut() {
                     span.tail = source.tail();
                 }
                 self.source = Some(source);
                 self.grew = clock::now();
+                self.begin_place(&held, offset);
                 Ok(())
             }
             Err(error) => {
@@ -178,7 +178,7 @@ impl Chain {
         // While what came after it is read again, only what lies before that: the rest was read, or is met there.
         let again = self.behind.iter().any(|span| span.held.id == held.id);
         let own = if self.behind.is_empty() { unread(&held, offset) } else { 0 };
-        let lost = own.max(self.undelivered());
+        let lost = own.saturating_sub(self.replayed_of(held.id)).max(self.undelivered());
         self.standing.lost(u64::from(!again), LostBytes::Unreadable, lost);
         tracing::error!(
             key = self.key,
@@ -186,12 +186,13 @@ impl Chain {
             offset,
             bytes_lost_at_least = lost,
             %error,
-            "a file can not be read, and newer ones wait or it has no name any more: they are gone on with and its rest is lost; see the kernel's log and check the disk or the mount"
+            "a file can not be read: its rest is lost, and what is newer is gone on with; see the kernel's log and check the disk or the mount"
         );
         (self.failing, self.skipping) = (None, None);
         self.not_read_again();
+        self.pass_over_place(held.id);
         // What comes next would go on with its pieces.
-        if lost > 0 && self.position >= self.ranged {
+        if (own > 0 || lost > 0) && self.position >= self.ranged {
             self.flush_lane(outlet);
         }
         self.next_behind(outlet);

@@ -273,9 +273,11 @@ fn what_a_damaged_file_lacks_of_an_unfinished_line_s_is_not_passed_over_in_the_n
     node.start("docker", &docker.settings());
     let is_error = |record: &Arrived| record.log.starts_with("err ");
     node.wait(|came| came.iter().filter(|record| is_error(record)).count() >= 190);
+    let damaged = node.oddity(Oddity::GzDamaged);
     let all = node.shut_down();
     let numbers = all.iter().filter_map(|log| log.strip_prefix("err ")?.split(' ').next()?.parse::<u64>().ok());
     assert!(numbers.eq(310..500));
+    assert_eq!(damaged, 1, "also of what is replayed");
 }
 
 #[test]

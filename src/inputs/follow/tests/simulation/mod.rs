@@ -171,6 +171,8 @@ struct How {
     polled: bool,
     /// `start = "tail"`, at its first start.
     tail: bool,
+    /// What is there is read, and no more.
+    once: bool,
 }
 
 /// The same for any folders and names.
@@ -192,7 +194,7 @@ fn begin_with(
         gate: Gate::new(Pipeline::default(), Router::new(vec![port], Arc::clone(&metrics))),
         stop: Stop::default(),
         runtime: runtime.clone(),
-        once: false,
+        once: how.once,
         checkpoints: Some(Arc::clone(&checkpoints)),
     };
     let startup = Arc::new(Startup::new("in", "containers"));

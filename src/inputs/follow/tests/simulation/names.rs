@@ -9,10 +9,12 @@ use crate::inputs::follow::{held, source, stored};
 use crate::inputs::{docker, file};
 use crate::metrics::followed::{LostBytes, Watching};
 
+mod cuts;
 mod faults;
 mod logrotate;
 mod places;
 mod refused;
+mod replayed;
 mod service;
 
 type Make = Box<dyn FnMut(&Path, &Checkpoints) -> Box<dyn Layout>>;
