@@ -1,20 +1,30 @@
 //! Rotation by a real Docker engine, at the pace at which a container writes: counted to the last line.
 //!
 //! `LONGSHORE_ROTATION_LINES` (default 500,000), `LONGSHORE_ROTATION` (limits as `10k/3` or `1m/3/compress`) and
-//! `LONGSHORE_ROTATION_PRIORITY` (`realtime`, `normal`) are for the campaign.
+//! `LONGSHORE_ROTATION_PRIORITY` (`realtime`, `normal`) are for the campaign. Two tests are run by hand only: what a machine
+//! allows, and what other shippers make of the same.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use longshore::bench::shipper::{self, Plan, Shipper};
+use longshore::bench::work::Work;
+use longshore::inputs::follow::inotify::{self, Bell, Watcher};
+use longshore::inputs::follow::priority;
 use rustix::process::Signal;
 
 use crate::engine::{counter, tail_config, unique};
 use crate::harness::engine::Engine;
 use crate::harness::records::{line_count, records};
 use crate::harness::twice::pass_the_time_of_twice;
-use crate::harness::{PATIENCE, folder, node};
+use crate::harness::{PATIENCE, Spawned, folder, node};
 use crate::rotation::{OPENER, may_hurry, scheduling};
 
 /// Lines of one container at full speed.
@@ -108,19 +118,28 @@ fn kills_while_a_container_writes_and_rotates_lose_nothing_and_what_comes_twice_
     let out = dir.path().join("out.ndjson");
     let mut running = node(dir.path(), &body).start();
     let options = ["--log-opt", "max-size=50m", "--log-opt", "max-file=5"];
-    let container = engine.run(&name, &options, &["awk", &counter(lines)]);
+    // 300 bytes each: some rotations at 50m. The pauses spread the full speed over some ten seconds.
+    let part = (lines / 20).max(1);
+    let script = format!(
+        r#"BEGIN {{ for (seq = 0; seq < {lines}; seq++) {{ printf "{{\"seq\":%d,\"msg\":\"%0200d\"}}\n", seq, seq; if (seq % {part} == 0) system("sleep 0.5") }} }}"#
+    );
+    let container = engine.run(&name, &options, &["awk", &script]);
     let written = || std::fs::metadata(&out).map_or(0, |file| file.len());
     // What was written just before each kill.
-    let mut allowed = 0;
-    for _ in 0..6 {
+    let (mut allowed, mut kills) = (0, 0);
+    while engine.inspect(&container.id, "/State/Running") == true {
         std::thread::sleep(Duration::from_millis(500));
         let before = written();
         pass_the_time_of_twice(dir.path());
         running.kill();
         allowed += written() - before;
         running = node(dir.path(), &body).start();
+        kills += 1;
     }
     assert_eq!(container.wait(), "0");
+    let file = |n: u32| engine.containers().join(&container.id).join(format!("{}-json.log.{n}", container.id));
+    let rotated = (1..5).filter(|n| file(*n).exists()).count() as u64;
+    assert!(kills >= 6 && rotated >= lines * 250 / (50 << 20), "{kills} kills, {rotated} rotations");
     let last = format!("\"seq\":{},", lines - 1);
     running.wait_within(PATIENCE * 4, "the last line", &mut |_| {
         File::open(&out)
@@ -136,7 +155,7 @@ fn kills_while_a_container_writes_and_rotates_lose_nothing_and_what_comes_twice_
     let missing: Vec<usize> = ids.iter().enumerate().filter_map(|(seq, id)| id.is_none().then_some(seq)).collect();
     assert!(missing.is_empty(), "{} lines are missing, the first is {:?}", missing.len(), missing.first());
     let repeats = found.len() as u64 - lines;
-    println!("{repeats} of {lines} lines came twice");
+    println!("{repeats} of {lines} lines came twice; {kills} kills and {rotated} rotations");
     let bytes = repeats * written() / found.len() as u64;
     assert!(
         bytes <= allowed,
@@ -243,6 +262,15 @@ fn limits() -> Vec<String> {
     limits.split_whitespace().map(str::to_owned).collect()
 }
 
+/// The engine's options for such limits.
+fn log_options(limits: &str) -> Vec<String> {
+    let mut parts = limits.split('/');
+    let (size, files) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let mut options = vec![format!("max-size={size}"), format!("max-file={files}")];
+    options.extend(parts.next().map(|_| "compress=true".to_owned()));
+    options.into_iter().flat_map(|option| ["--log-opt".to_owned(), option]).collect()
+}
+
 #[test]
 fn what_is_missing_at_limits_that_hold_a_moment_is_counted_and_nothing_else_is() {
     let Some(engine) = Engine::find() else { return };
@@ -254,11 +282,8 @@ fn what_is_missing_at_limits_that_hold_a_moment_is_counted_and_nothing_else_is()
         let body = body.replacen("type = \"docker\"", &format!("type = \"docker\"\npriority = {priority:?}"), 1);
         assert!(body.contains("priority"), "{body}");
         let mut node = node(dir.path(), &body).start();
-        let mut parts = limits.split('/');
-        let (size, files) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let mut options = vec![format!("max-size={size}"), format!("max-file={files}")];
-        options.extend(parts.next().map(|_| "compress=true".to_owned()));
-        let options: Vec<&str> = options.iter().flat_map(|option| ["--log-opt", option.as_str()]).collect();
+        let options = log_options(&limits);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let container = engine.run(&name, &options, &["awk", &counter(lines)]);
         assert_eq!(container.wait(), "0");
         let out = dir.path().join("out.ndjson");
@@ -278,7 +303,7 @@ fn what_is_missing_at_limits_that_hold_a_moment_is_counted_and_nothing_else_is()
         println!("rotation {limits} {priority}: {lines} lines, {missing} missing, {lost} generations counted");
         // A generation has its size, and less than a record more; a record has 125 to 145 bytes. (Of compressed ones each is
         // there twice, and what is lost of the plain one is not.)
-        let bytes = size.strip_suffix('k').map_or(1_000_000, |_| 10_000);
+        let bytes = if limits.starts_with("10k/") { 10_000 } else { 1_000_000 };
         let least = if limits.ends_with("compress") { lost.min(1) } else { lost * (bytes / 145) };
         let most = lost * (bytes / 125 + 2);
         assert!(
@@ -291,5 +316,96 @@ fn what_is_missing_at_limits_that_hold_a_moment_is_counted_and_nothing_else_is()
             !is_hurried || missing <= most,
             "{limits}: {missing} of {lines} lines are missing with real-time priority"
         );
+    }
+}
+
+/// How many generations of a container that writes at full speed a thread misses that does nothing but open them: what can be had
+/// of a machine. For each of [`limits`], `LONGSHORE_ROTATION_TURNS` times (3).
+#[test]
+#[ignore = "measures the machine; `cargo test --test main -- --ignored --nocapture generations_that_a_bare_opener`"]
+fn generations_that_a_bare_opener_misses_at_limits_that_hold_a_moment() {
+    let Some(engine) = Engine::find() else { return };
+    let turns = std::env::var("LONGSHORE_ROTATION_TURNS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let all = limits();
+    for limits in std::iter::repeat_n(&all, turns).flatten() {
+        let name = unique("bare");
+        let options = log_options(limits);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let script = "sleep 2; awk \"$0\"";
+        let container = engine.run(&name, &options, &["sh", "-c", script, &counter(lines())]);
+        let folder = engine.containers().join(&container.id);
+        let (stop, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(Bell::new().expect("made")));
+        let (end, heard) = (Arc::clone(&stop), Arc::clone(&stopped));
+        let base = format!("{}-json.log", container.id);
+        let opener = std::thread::spawn(move || {
+            priority::hurry("bare");
+            let watcher = Watcher::new().expect("made");
+            watcher.add(&folder, inotify::FOLDER).expect("watched");
+            // The one that was there is not created any more.
+            let (mut created, mut opened) = (1, Vec::new());
+            opened.extend(File::open(folder.join(&base)));
+            while !end.load(Ordering::Relaxed) {
+                inotify::wait(&heard, Some(&watcher), Duration::from_secs(1));
+                watcher.drain(|event| {
+                    assert!(!event.is_overflow(), "too many events");
+                    if event.is_created() && event.name == Some(base.as_str()) {
+                        created += 1;
+                        opened.extend(File::open(folder.join(&base)));
+                    }
+                });
+            }
+            let id = |file: &File| file.metadata().map(|meta| (meta.ino(), meta.created().ok())).ok();
+            let distinct: HashSet<_> = opened.iter().map(id).collect();
+            (created, distinct.len())
+        });
+        assert_eq!(container.wait(), "0");
+        stop.store(true, Ordering::Relaxed);
+        stopped.ring();
+        let (created, opened) = opener.join().expect("no panic");
+        println!("bare opener {limits}: {created} generations, {} missed", created - opened);
+    }
+}
+
+/// What other shippers miss of the same container, with the configurations of `longshore bench rotate`:
+/// `LONGSHORE_PEERS="fluent-bit=PATH vector=PATH"`, for each of [`limits`].
+#[test]
+#[ignore = "measures others; `LONGSHORE_PEERS=... cargo test --test main -- --ignored --nocapture lines_that_other_shippers`"]
+fn lines_that_other_shippers_miss_at_full_speed() {
+    let Some(engine) = Engine::find() else { return };
+    let peers = std::env::var("LONGSHORE_PEERS").expect("LONGSHORE_PEERS says which, as fluent-bit=PATH");
+    for limits in limits() {
+        for peer in peers.split_whitespace() {
+            let shipper = Shipper::peer(peer).expect("a program");
+            let dir = folder();
+            let (work, path) = (Work::Rotate, dir.path().to_owned());
+            let (input, readers) = (engine.containers(), None);
+            let plan = Plan { work, dir: path, input, port: 0, http_port: 0, sinks: 1, readers };
+            let setup = shipper::setup(shipper.kind, &plan);
+            shipper::write(&setup, dir.path()).expect("writable");
+            let mut command = Command::new(&shipper.program);
+            let mut process = Spawned::start(command.args(&setup.args).current_dir(dir.path()));
+            std::thread::sleep(Duration::from_secs(3));
+            let (name, lines, options) = (unique("peer"), lines(), log_options(&limits));
+            let options: Vec<&str> = options.iter().map(String::as_str).collect();
+            let container = engine.run(&name, &options, &["awk", &counter(lines)]);
+            assert_eq!(container.wait(), "0");
+            // Until it has brought nothing more for ten seconds.
+            let written = || std::fs::metadata(plan.output(0)).map_or(0, |file| file.len());
+            let (mut size, mut since) = (written(), Instant::now());
+            while since.elapsed() < Duration::from_secs(10) {
+                std::thread::sleep(Duration::from_millis(200));
+                if written() > size {
+                    (size, since) = (written(), Instant::now());
+                }
+            }
+            process.stop();
+            let output = std::fs::read_to_string(plan.output(0)).unwrap_or_default();
+            let seq = |line: &str| {
+                let (_, rest) = line.split_once("\"seq\":")?;
+                rest.trim_start().split(|digit: char| !digit.is_ascii_digit()).next()?.parse::<u64>().ok()
+            };
+            let came = output.lines().filter_map(seq).collect::<HashSet<_>>().len() as u64;
+            println!("peer {limits} {}: {} of {lines} lines missing", shipper.name, lines - came);
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use serde_json::json;
 
 use crate::harness::records::{line_count, lines, parse, records};
-use crate::harness::{folder, node};
+use crate::harness::{folder, node, run, told};
 
 /// A file input of this format over `dir/*.log`, and one output file.
 pub fn config(dir: &std::path::Path, format: &str, more: &str) -> String {
@@ -136,4 +136,30 @@ fn a_folder_in_the_place_of_another_is_found_with_what_comes_in_it() {
     fs::write(logs.join("c.log"), "newer\n").expect("writable");
     node.wait_for("a record that came after", |_| line_count(&out) >= 3);
     node.stop_well();
+}
+
+#[test]
+fn a_name_with_a_line_s_end_is_one_line_in_metrics_log_and_checkpoints() {
+    let dir = folder();
+    let log = dir.path().join("two\nlines.log");
+    fs::write(&log, "one\n").expect("writable");
+    // One that the log speaks of.
+    let loop_of_links = dir.path().join("a loop\nlines.log");
+    std::os::unix::fs::symlink(&loop_of_links, &loop_of_links).expect("linked");
+    let out = dir.path().join("out.ndjson");
+    let mut node = node(dir.path(), &config(dir.path(), "text", "")).start();
+    node.wait_for("the record", |_| line_count(&out) >= 1);
+    let (_, metrics) = node.get("/metrics").expect("served");
+    assert!(metrics.contains("lines.log"), "the file has a series: {metrics}");
+    assert!(metrics.lines().all(|line| line.starts_with('#') || line.starts_with("longshore_")), "{metrics}");
+    node.stop_well();
+    let said = node.log();
+    let of_loop: Vec<&str> = said.lines().filter(|line| line.contains("lines.log")).collect();
+    assert!(!of_loop.is_empty() && of_loop.iter().all(|line| line.contains("a loop")), "{said}");
+    assert_eq!(records(&out)[0]["file"], json!(log));
+    let data = dir.path().join("data").display().to_string();
+    let listed = run(dir.path(), &["checkpoints", "list", "--data-dir", &data], b"");
+    let text = told(&listed);
+    let own: Vec<&str> = text.lines().filter(|line| line.contains("lines.log")).collect();
+    assert!(listed.status.success() && matches!(own[..], [line] if line.contains("two")), "{text}");
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::docker_folder::{app_line, config};
+use crate::full_disk::SmallDisk;
 use crate::harness::containers::Container;
 use crate::harness::engine::has_program;
 use crate::harness::records::{assert_each_once, line_count, records};
@@ -110,6 +112,57 @@ fn rotation(node: &Node) -> (String, String) {
     (text("status"), text("reason"))
 }
 
+/// The same containers, and a sink that takes nothing.
+fn with_dead_sink(dir: &Path) -> String {
+    let body = config(dir);
+    let (inputs, _) = body.split_once("[sinks.out]").expect("it has one");
+    format!("{inputs}[sinks.out]\ntype = \"http\"\nurl = \"http://127.0.0.1:{}/\"\n", free_port())
+}
+
+#[test]
+fn deleted_files_may_hold_a_tenth_of_their_file_system_unless_another_limit_is_set() {
+    let dir = folder();
+    let root = dir.path().join("containers");
+    let Some(_disk) = SmallDisk::mount(&root, "40m") else { return };
+    let mut web = Container::create(&root, 1, "web", "app", &[]);
+    web.line(&app_line(0), "stdout");
+    let mut node = node(dir.path(), &with_dead_sink(dir.path())).start();
+    node.wait_for("the file", |node| node.metric("longshore_follow_open_files", &[]) >= 1);
+    web.remove();
+    node.wait_for("a tenth", |node| node.metric("longshore_follow_held_deleted_max_bytes", &[]) == 4 << 20);
+    assert!(node.metric("longshore_follow_held_deleted_bytes", &[]) > 0);
+    node.kill();
+}
+
+#[test]
+fn a_log_that_keeps_less_than_five_seconds_of_its_output_is_named_once() {
+    const SAID: &str = "a container's log keeps only";
+    let dir = folder();
+    let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
+    let limits = r#"{"LogConfig":{"Type":"json-file","Config":{"max-size":"10k","max-file":"2"}}}"#;
+    fs::write(web.dir.join("hostconfig.json"), limits).expect("written");
+    let mut node = node(dir.path(), &config(dir.path())).start();
+    let line = format!(r#"{{"pad":"{}"}}"#, "x".repeat(1000));
+    let write = |web: &mut Container| {
+        (0..10).for_each(|_| web.line(&line, "stdout"));
+        web.rotate(2);
+        thread::sleep(Duration::from_millis(200));
+    };
+    node.wait_for("the warning", |node| {
+        write(&mut web);
+        node.log().contains(SAID)
+    });
+    // For longer than between two looks at it.
+    (0..15).for_each(|_| write(&mut web));
+    let log = node.log();
+    let said: Vec<&str> = log.lines().filter(|line| line.contains(SAID)).collect();
+    assert!(
+        matches!(said[..], [line] if line.contains("web") && line.contains("raise max-size or max-file")),
+        "{said:?}"
+    );
+    node.stop_well();
+}
+
 #[test]
 fn undelivered_data_that_is_about_to_be_rotated_away_warns_and_then_fails() {
     /// Of two files of 2 MiB that is 40 s, at most.
@@ -118,11 +171,7 @@ fn undelivered_data_that_is_about_to_be_rotated_away_warns_and_then_fails() {
     let mut web = Container::create(&dir.path().join("containers"), 1, "web", "app", &[]);
     let limits = r#"{"LogConfig":{"Type":"json-file","Config":{"max-size":"2m","max-file":"2"}}}"#;
     fs::write(web.dir.join("hostconfig.json"), limits).expect("written");
-    let port = free_port();
-    let body = config(dir.path());
-    let (inputs, _) = body.split_once("[sinks.out]").expect("it has one");
-    let dead = format!("{inputs}[sinks.out]\ntype = \"http\"\nurl = \"http://127.0.0.1:{port}/\"\n");
-    let mut node = node(dir.path(), &dead).with_node("shutdown_timeout = \"1s\"").start();
+    let mut node = node(dir.path(), &with_dead_sink(dir.path())).with_node("shutdown_timeout = \"1s\"").start();
     node.wait_for("a good word", |node| rotation(node).0 == "pass");
     let line = format!(r#"{{"pad":"{}"}}"#, "x".repeat(1000));
     let (began, mut written) = (Instant::now(), 0);
