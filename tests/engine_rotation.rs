@@ -155,7 +155,7 @@ fn kills_while_a_container_writes_and_rotates_lose_nothing_and_what_comes_twice_
     let missing: Vec<usize> = ids.iter().enumerate().filter_map(|(seq, id)| id.is_none().then_some(seq)).collect();
     assert!(missing.is_empty(), "{} lines are missing, the first is {:?}", missing.len(), missing.first());
     let repeats = found.len() as u64 - lines;
-    println!("{repeats} of {lines} lines came twice; {kills} kills and {rotated} rotations");
+    println!("rotation 50m/5 killed: {lines} lines, 0 missing, {repeats} twice, {kills} kills, {rotated} rotations");
     let bytes = repeats * written() / found.len() as u64;
     assert!(
         bytes <= allowed,
