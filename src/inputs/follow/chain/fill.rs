@@ -219,18 +219,21 @@ impl Chain {
         outlet.flush(&mut self.lane, &mut batch);
         // Of what is replayed everything up to the place was delivered.
         let done = self.position.max(self.ranged);
-        // But pieces: those that are not read yet are behind the position.
-        let hold = self.hold().or((self.position < done).then_some(self.position));
-        let mark = tracker::Mark { done, hold, time: self.last, ..tracker::Mark::default() };
+        let mark = tracker::Mark { done, hold: self.hold_before(done), time: self.last, ..tracker::Mark::default() };
         self.send(outlet, batch, mark);
     }
 
     /// Where the first line begins that is not finished.
-    pub(super) fn hold(&self) -> Option<u64> {
+    fn hold(&self) -> Option<u64> {
         let aside = self.aside.iter().flat_map(|aside| [aside.lane.hold(), aside.skipping]);
         // A line that was cut in a lingering file may begin before all that is known of it: nothing begins there again.
         let skipping = self.skipping.filter(|_| self.aside.is_none());
         [self.lane.hold(), skipping].into_iter().chain(aside).flatten().min()
+    }
+
+    /// The same where everything before `done` was delivered, though it is to be read: pieces that are not read yet may lie there.
+    pub(super) fn hold_before(&self, done: u64) -> Option<u64> {
+        self.hold().or((self.position < done).then_some(self.position))
     }
 
     /// Sends a batch; up to the mark everything is delivered with it.

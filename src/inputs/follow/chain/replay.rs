@@ -83,9 +83,8 @@ impl Chain {
         let Some(place) = self.replay_end.as_ref().map(|replay| &replay.place) else { return };
         let (begun, delivered) = (self.position, place.offset.saturating_sub(from));
         let (done, tail) = (begun + delivered, if delivered > 0 { place.tail } else { Mark::default() });
-        // Pieces that are not read yet may lie before the place.
-        let hold = self.hold().or((delivered > 0).then_some(begun));
-        let number = self.progress.lock().begin_place(begun, tracker::Mark { done, tail, hold, time: self.last });
+        let mark = tracker::Mark { done, tail, hold: self.hold_before(done), time: self.last };
+        let number = self.progress.lock().begin_place(begun, mark);
         self.progress.settle(number, true);
         (self.replay_until, self.ranged) = (done, done);
     }
