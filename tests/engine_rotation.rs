@@ -21,7 +21,7 @@ use longshore::inputs::follow::priority;
 use rustix::process::Signal;
 
 use crate::engine::{counter, tail_config, unique};
-use crate::harness::engine::Engine;
+use crate::harness::engine::{Engine, Running};
 use crate::harness::records::{line_count, records};
 use crate::harness::twice::pass_the_time_of_twice;
 use crate::harness::{PATIENCE, Spawned, folder, node};
@@ -262,13 +262,16 @@ fn limits() -> Vec<String> {
     limits.split_whitespace().map(str::to_owned).collect()
 }
 
-/// The engine's options for such limits.
-fn log_options(limits: &str) -> Vec<String> {
+/// Runs a container under such limits.
+fn run_limited<'e>(engine: &'e Engine, name: &str, limits: &str, command: &[&str]) -> Running<'e> {
     let mut parts = limits.split('/');
     let (size, files) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let mut options = vec![format!("max-size={size}"), format!("max-file={files}")];
-    options.extend(parts.next().map(|_| "compress=true".to_owned()));
-    options.into_iter().flat_map(|option| ["--log-opt".to_owned(), option]).collect()
+    let (size, files) = (format!("max-size={size}"), format!("max-file={files}"));
+    let mut options = vec!["--log-opt", &size, "--log-opt", &files];
+    if parts.next().is_some() {
+        options.extend(["--log-opt", "compress=true"]);
+    }
+    engine.run(name, &options, command)
 }
 
 #[test]
@@ -282,9 +285,7 @@ fn what_is_missing_at_limits_that_hold_a_moment_is_counted_and_nothing_else_is()
         let body = body.replacen("type = \"docker\"", &format!("type = \"docker\"\npriority = {priority:?}"), 1);
         assert!(body.contains("priority"), "{body}");
         let mut node = node(dir.path(), &body).start();
-        let options = log_options(&limits);
-        let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        let container = engine.run(&name, &options, &["awk", &counter(lines)]);
+        let container = run_limited(&engine, &name, &limits, &["awk", &counter(lines)]);
         assert_eq!(container.wait(), "0");
         let out = dir.path().join("out.ndjson");
         // The last generation stays: its last line comes in any case, and all that was opened before it.
@@ -329,10 +330,8 @@ fn generations_that_a_bare_opener_misses_at_limits_that_hold_a_moment() {
     let all = limits();
     for limits in std::iter::repeat_n(&all, turns).flatten() {
         let name = unique("bare");
-        let options = log_options(limits);
-        let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let script = "sleep 2; awk \"$0\"";
-        let container = engine.run(&name, &options, &["sh", "-c", script, &counter(lines())]);
+        let container = run_limited(&engine, &name, limits, &["sh", "-c", script, &counter(lines())]);
         let folder = engine.containers().join(&container.id);
         let (stop, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(Bell::new().expect("made")));
         let (end, heard) = (Arc::clone(&stop), Arc::clone(&stopped));
@@ -385,9 +384,8 @@ fn lines_that_other_shippers_miss_at_full_speed() {
             let mut command = Command::new(&shipper.program);
             let mut process = Spawned::start(command.args(&setup.args).current_dir(dir.path()));
             std::thread::sleep(Duration::from_secs(3));
-            let (name, lines, options) = (unique("peer"), lines(), log_options(&limits));
-            let options: Vec<&str> = options.iter().map(String::as_str).collect();
-            let container = engine.run(&name, &options, &["awk", &counter(lines)]);
+            let (name, lines) = (unique("peer"), lines());
+            let container = run_limited(&engine, &name, &limits, &["awk", &counter(lines)]);
             assert_eq!(container.wait(), "0");
             // Until it has brought nothing more for ten seconds.
             let written = || std::fs::metadata(plan.output(0)).map_or(0, |file| file.len());

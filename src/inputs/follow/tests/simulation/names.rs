@@ -39,7 +39,12 @@ fn text_rules() -> Rules {
 impl Stage {
     /// Plain files by these globs, on what `prepare` puts there.
     fn files(patterns: &'static [&'static str], prepare: impl FnOnce(&Path)) -> Stage {
-        Stage::with(Box::new(|root, known| file::tests::layout(root, patterns, known)), text_rules, prepare)
+        Stage::files_of(text_rules, patterns, prepare)
+    }
+
+    /// The same of another kind.
+    fn files_of(rules: fn() -> Rules, patterns: &'static [&'static str], prepare: impl FnOnce(&Path)) -> Stage {
+        Stage::with(Box::new(|root, known| file::tests::layout(root, patterns, known)), rules, prepare)
     }
 
     /// Containers.

@@ -32,8 +32,7 @@ proptest! {
         let mut ends: Vec<usize> = ends.iter().map(|end| end.index(text.len())).chain([text.len()]).collect();
         ends.sort_unstable();
         let rules = || Rules { line_max: MAX, ..text_rules() };
-        let make: Make = Box::new(|root, known| file::tests::layout(root, &["*.log"], known));
-        let mut stage = Stage::with(make, rules, |root| fs::write(root.join("x.log"), "").expect("written"));
+        let mut stage = Stage::files_of(rules, &["*.log"], |root| fs::write(root.join("x.log"), "").expect("written"));
         let mut log = OpenOptions::new().append(true).open(stage.path("x.log")).expect("there");
         let (mut written, mut came) = (0, Vec::new());
         for end in ends {

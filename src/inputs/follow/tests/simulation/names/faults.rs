@@ -267,9 +267,8 @@ fn a_generation_with_late_lines_that_can_not_be_read_again_is_counted_once() {
 #[test]
 fn pieces_before_a_bad_block_are_not_joined_with_those_of_the_next_file() {
     let rules = || Rules { format: Format::Cri, ..text_rules() };
-    let make: Make = Box::new(|root, known| file::tests::layout(root, &["*.log"], known));
     let line = |kind: &str, text: &str| format!("2026-11-24T10:00:00Z stdout {kind} {text}");
-    let mut stage = Stage::with(make, rules, |root| put(&root.join("x.log"), &[&line("F", "1")]));
+    let mut stage = Stage::files_of(rules, &["*.log"], |root| put(&root.join("x.log"), &[&line("F", "1")]));
     assert_eq!(stage.seconds(1).len(), 1);
     let piece = line("P", "ab");
     let from = fs::metadata(stage.path("x.log")).expect("there").len() + piece.len() as u64 + 1;

@@ -257,10 +257,9 @@ fn a_copy_that_was_made_just_before_more_was_read_does_not_come_again() {
 fn a_cri_line_that_begins_in_a_renamed_file_is_whole_also_after_a_restart_in_the_middle_of_it() {
     const TIME: &str = "2026-11-24T10:00:00Z";
     let rules = || Rules { format: Format::Cri, ..text_rules() };
-    let layout: Make = Box::new(|root, known| file::tests::layout(root, &["*.log"], known));
     let (first, second) = (format!("{TIME} stdout P half, "), format!("{TIME} stdout P "));
     let mut stage =
-        Stage::with(layout, rules, |root| put(&root.join("x.log"), &[&format!("{TIME} stdout F a"), &first]));
+        Stage::files_of(rules, &["*.log"], |root| put(&root.join("x.log"), &[&format!("{TIME} stdout F a"), &first]));
     assert_eq!(stage.seconds(1), ["a"]);
     stage.rename("x.log", "x.log.20261124-100000");
     stage.put("x.log", &[&format!("{TIME} stderr F b"), &second]);

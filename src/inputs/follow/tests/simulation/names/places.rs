@@ -184,8 +184,7 @@ const LONG: usize = 2000;
 /// Its file was rotated, and both are read to the end.
 fn rotated_cri() -> Stage {
     let rules = || Rules { format: Format::Cri, ..text_rules() };
-    let make: Make = Box::new(|root, known| file::tests::layout(root, &["*.log"], known));
-    let mut stage = Stage::with(make, rules, |root| put(&root.join("x.log"), &[&cri(1, &"x".repeat(LONG))]));
+    let mut stage = Stage::files_of(rules, &["*.log"], |root| put(&root.join("x.log"), &[&cri(1, &"x".repeat(LONG))]));
     assert_eq!(stage.seconds(1).len(), 1);
     stage.rename("x.log", OLDER);
     a_tick();
@@ -269,8 +268,7 @@ fn what_is_compressed_while_stopped_is_no_copy_of_the_next_file_of_which_nothing
     // The next one is written to by a clock that was set back: all before it would seem to be older.
     for (second, comes) in [(3, &["2"][..]), (1, &["1", "2"])] {
         let rules = || Rules { format: Format::Cri, ..text_rules() };
-        let make: Make = Box::new(|root, known| file::tests::layout(root, &["*.log*"], known));
-        let mut stage = Stage::with(make, rules, |root| {
+        let mut stage = Stage::files_of(rules, &["*.log*"], |root| {
             put(&root.join(OLDER), &[&cri(2, "1")]);
             a_tick();
             put(&root.join("x.log"), &[&cri(second, "2")]);

@@ -21,8 +21,7 @@ fn error(text: &str) -> String {
 /// The first piece of a line and the errors after it were delivered from two files, and then it was stopped.
 fn stopped_within_a_line() -> Stage {
     let rules = || Rules { format: Format::Cri, ..text_rules() };
-    let make: Make = Box::new(|root, known| file::tests::layout(root, &["*.log"], known));
-    let mut stage = Stage::with(make, rules, |root| {
+    let mut stage = Stage::files_of(rules, &["*.log"], |root| {
         let errors = (0..LINES).map(|n| error(&format!("{n} {}", "x".repeat(2000))));
         let lines: Vec<String> = std::iter::once(line("stdout", 'P', "begun, ")).chain(errors).collect();
         put(&root.join("x.log"), &lines.iter().map(String::as_str).collect::<Vec<_>>());
