@@ -20,10 +20,10 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use super::follow::chain::{About, First, Rules, time_within};
 use super::follow::decode::Format;
-use super::follow::disk;
 use super::follow::generations::{self, Family, Handed};
 use super::follow::identity::{self, FileId};
 use super::follow::layout::{Folders, Known, Layout, Meaning};
+use super::follow::listing::Listing;
 use super::follow::standing::{self, Space};
 use super::follow::{self, Follow};
 use super::{Ack, Input, InputKind, Outlet};
@@ -182,6 +182,8 @@ impl Input for Docker {
 /// Containers and their folders.
 struct Containers {
     root: PathBuf,
+    /// What is in it.
+    listing: Listing,
     tag: Template,
     exclude: Vec<Exclude>,
     /// Our own id, or the start of it.
@@ -204,7 +206,7 @@ struct Config {
 impl Layout for Containers {
     fn folders(&mut self) -> Folders {
         let mut folders = Folders { all: vec![self.root.clone()], unread: Vec::new() };
-        let names = match disk::list(&self.root) {
+        let names = match self.listing.beginning_with(&self.root, "") {
             Ok(names) => names,
             // Also if it is absent: Docker removes its containers, and not the folder that they are in.
             Err(error) => {
@@ -212,12 +214,17 @@ impl Layout for Containers {
                 return folders;
             }
         };
-        let ids = names.into_iter().filter_map(|name| name.into_string().ok()).filter(|name| is_id(name));
-        let ids: HashSet<String> = ids.filter(|id| !self.is_own(id)).collect();
-        self.cache.retain(|id, _| ids.contains(id));
+        let is_own = |id: &str| self.own.as_ref().is_some_and(|own| id.starts_with(own.as_str()));
+        let ids = names.iter().filter(|name| is_id(name) && !is_own(name));
+        let ids: HashSet<&str> = ids.map(String::as_str).collect();
+        self.cache.retain(|id, _| ids.contains(id.as_str()));
         self.broken.retain(|path, _| path.parent().and_then(id_of).is_some_and(|id| ids.contains(id)));
         folders.all.extend(ids.iter().map(|id| self.root.join(id)));
         folders
+    }
+
+    fn folders_stand(&self) -> bool {
+        self.listing.stands(&self.root)
     }
 
     fn families(&mut self, folder: &Path) -> io::Result<Vec<Family>> {
@@ -304,11 +311,8 @@ impl Layout for Containers {
 impl Containers {
     fn new(root: PathBuf, tag: Template, exclude: Vec<Exclude>, own: Option<String>) -> Containers {
         let (cache, broken, trouble) = (HashMap::new(), HashMap::new(), Vec::new());
-        Containers { root, tag, exclude, own, cache, broken, trouble }
-    }
-
-    fn is_own(&self, id: &str) -> bool {
-        self.own.as_ref().is_some_and(|own| id.starts_with(own.as_str()))
+        let listing = Listing::default();
+        Containers { root, listing, tag, exclude, own, cache, broken, trouble }
     }
 
     fn describe(&self, container: Container) -> About {
@@ -500,7 +504,7 @@ pub(super) mod tests {
             let path = folder.join(name);
             rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("made");
             // What is in it would do, were it a file: it stays there as long as somebody has the FIFO open.
-            readers.push(disk::open(&path).expect("opens"));
+            readers.push(follow::disk::open(&path).expect("opens"));
             fs::write(&path, text).expect("written");
         }
         let mut layout = containers(dir.path(), &[]);

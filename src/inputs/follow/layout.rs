@@ -44,6 +44,10 @@ pub struct Folders {
 pub trait Layout: Send {
     /// All folders to watch, as they are now.
     fn folders(&mut self) -> Folders;
+    /// Whether none of them has come or gone since that was asked last, for sure.
+    fn folders_stand(&self) -> bool {
+        false
+    }
     /// The families in one of them.
     ///
     /// # Errors

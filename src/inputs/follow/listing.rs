@@ -9,25 +9,34 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{clock, disk, identity, inotify};
+use super::identity::{self, FileId};
+use super::{clock, disk, inotify};
 
 /// See the header. As large as the names of one folder.
 #[derive(Default)]
 pub struct Listing {
     folder: PathBuf,
-    /// Time of change of the folder, in nanoseconds since 1970; `None` if it was too young.
-    changed: Option<i64>,
+    /// Which folder that was, and its time of change, in nanoseconds since 1970; `None` if it was too young.
+    changed: Option<(FileId, i64)>,
     /// Sorted.
     names: Vec<String>,
 }
 
 impl Listing {
+    /// Whether the names of that folder are those that were listed last.
+    pub fn stands(&self, folder: &Path) -> bool {
+        self.folder == folder
+            && self.changed.is_some()
+            && identity::look_at(folder).is_ok_and(|look| Some((look.id, look.ctime)) == self.changed)
+    }
+
     /// The names of that folder that begin so.
     ///
     /// # Errors
     /// The kernel's.
     pub fn beginning_with(&mut self, folder: &Path, start: &str) -> io::Result<&[String]> {
-        let before = identity::look_at(folder)?.ctime;
+        let look_at = |folder| identity::look_at(folder).map(|look| (look.id, look.ctime));
+        let before = look_at(folder)?;
         if self.folder != folder || self.changed != Some(before) {
             let began = clock::births();
             self.changed = None;
@@ -35,8 +44,8 @@ impl Listing {
             self.names.sort_unstable();
             folder.clone_into(&mut self.folder);
             // Where a file system has whole seconds only, a change of the same second would not show.
-            let is_fine = before % 1_000_000_000 != 0 && inotify::tells(disk::file_system(folder));
-            let stood = is_fine && before < began && identity::look_at(folder)?.ctime == before;
+            let is_fine = before.1 % 1_000_000_000 != 0 && inotify::tells(disk::file_system(folder));
+            let stood = is_fine && before.1 < began && look_at(folder)? == before;
             self.changed = stood.then_some(before);
         }
         let first = self.names.partition_point(|name| name.as_str() < start);
@@ -84,9 +93,11 @@ mod tests {
         std::thread::sleep(Duration::from_millis(25));
         let mut listing = Listing::default();
         listing.beginning_with(dir.path(), "a").expect("listed");
-        assert!(listing.changed.is_some());
+        assert!(listing.changed.is_some() && listing.stands(dir.path()) && !listing.stands(Path::new("/")));
         // What no folder has shows that nobody looked.
         listing.names.push("b".to_owned());
         assert_eq!(listing.beginning_with(dir.path(), "b").expect("listed"), ["b"]);
+        fs::write(dir.path().join("c"), "").expect("written");
+        assert!(!listing.stands(dir.path()));
     }
 }

@@ -92,6 +92,10 @@ pub struct Opener {
     rescanned: Instant,
     /// When all folders were asked for last, and how long that took.
     relisted: (Instant, Duration),
+    /// All of them are known, as they were listed last.
+    is_listed: bool,
+    /// They were listed anew since each was held against what its path leads to.
+    may_be_replaced: bool,
     said_polling: bool,
     said_deaf: bool,
     said_overflow: Option<Instant>,
@@ -174,6 +178,8 @@ impl Opener {
             polled: clock::now(),
             rescanned: clock::now(),
             relisted: (clock::now(), Duration::ZERO),
+            is_listed: false,
+            may_be_replaced: false,
             first_listing: true,
             first_chains: 0,
             waiting: BTreeMap::new(),
@@ -300,10 +306,10 @@ impl Opener {
     }
 
     fn look_at_all(&mut self, all: bool) {
-        self.relist();
-        self.unwatch_replaced();
-        self.polls = false;
         let share = self.rescans % SHARES;
+        self.relist();
+        self.unwatch_replaced(all, share);
+        self.polls = false;
         // What can not be read is said as long as each look meets it.
         let refused: HashSet<&Path> =
             self.said.keys().flat_map(|path| [Some(&**path), path.parent()]).flatten().collect();

@@ -13,7 +13,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -300,7 +300,7 @@ impl Reader {
                 if let Some(held) = seat.chain.file().filter(|held| written && held.is_parked()) {
                     held.grew.store(true, Relaxed);
                 }
-                seat.chain.standing().resting.store(false, Release);
+                seat.chain.standing().stir();
                 seat.look = LOOK_MIN;
                 seat.quiet_since = None;
             }
@@ -346,7 +346,7 @@ impl Reader {
     fn change(&mut self, chain: u64, change: impl FnOnce(&mut Seat)) {
         if let Some(seat) = self.seats.get_mut(&chain) {
             change(seat);
-            seat.chain.standing().resting.store(false, Release);
+            seat.chain.standing().stir();
             seat.look = LOOK_MIN;
             seat.quiet_since = None;
             let watch = seat.watch.take();
@@ -378,10 +378,11 @@ impl Reader {
         let before = seat.chain.position();
         let (buf, listing) = (&mut self.buf, &mut self.listing);
         let mut context = Context { outlet: &self.outlet, buf, decoders: &self.decoders, listing };
+        // Before anything is read: a sink may hold up a turn for days.
+        seat.chain.standing().stir();
         let turn = seat.chain.turn(&mut context);
         let now = clock::now();
         if seat.chain.position() != before {
-            seat.chain.standing().resting.store(false, Release);
             seat.look = LOOK_MIN;
             seat.quiet_since = None;
         }
@@ -426,7 +427,7 @@ impl Reader {
     fn rest(&mut self, number: u64, now: Instant) {
         let Some(seat) = self.seats.get_mut(&number) else { return };
         if seat.watch.is_some() {
-            seat.chain.standing().resting.store(true, Release);
+            seat.chain.standing().rest();
             let scarce = held::are_scarce();
             if scarce && seat.chain.park() {
                 self.outlet.counters().followed.watch(Watching::Parked, 1);

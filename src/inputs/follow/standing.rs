@@ -3,7 +3,7 @@
 //! gauges are shown as long as somebody holds it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -47,8 +47,8 @@ pub struct Standing {
     /// compressed copies. Below 0: so many copies were met before the kernel's word on their plain files was heard,
     /// which is awaited until the opener's next rescan.
     pub missing: AtomicI64,
-    /// The reader waits for the file to grow: everything was read.
-    pub resting: AtomicBool,
+    /// Odd while the chain rests; each rest has a number of its own.
+    rests: AtomicU64,
     /// The keeper's own.
     pub(super) pace: Mutex<Pace>,
 }
@@ -95,7 +95,7 @@ impl Standing {
             handed: Mutex::default(),
             space: Mutex::default(),
             missing: AtomicI64::new(0),
-            resting: AtomicBool::new(false),
+            rests: AtomicU64::new(0),
             pace: Mutex::default(),
         })
     }
@@ -111,6 +111,22 @@ impl Standing {
         *lock(&self.space) = space;
     }
 
+    /// The reader waits for the file to grow: everything was read.
+    pub fn rest(&self) {
+        self.rests.fetch_or(1, Ordering::AcqRel);
+    }
+
+    /// The rest is over, before anything is read or handed out.
+    pub fn stir(&self) {
+        let _ =
+            self.rests.fetch_update(Ordering::AcqRel, Ordering::Acquire, |rest| (rest & 1 == 1).then_some(rest + 1));
+    }
+
+    /// The number of its rest: as long as that is the same, nothing was read.
+    pub fn resting(&self) -> Option<u64> {
+        Some(self.rests.load(Ordering::Acquire)).filter(|rest| rest & 1 == 1)
+    }
+
     /// Generations were opened, oldest first.
     pub fn add(&self, generations: &[Arc<Held>]) {
         let mut added = lock(&self.added);
@@ -120,7 +136,7 @@ impl Standing {
         }
         added.extend(generations.iter().map(Arc::downgrade));
         drop(added);
-        self.resting.store(false, Ordering::Release);
+        self.stir();
     }
 
     /// Generations for its reader, oldest first; none, if there is only something to count. Whether the reader is to be told: it
@@ -159,7 +175,7 @@ impl Standing {
     /// An older generation was opened again: it lies before all that are held.
     pub fn add_older(&self, held: &Arc<Held>) {
         lock(&self.generations).all.push_front(Arc::downgrade(held));
-        self.resting.store(false, Ordering::Release);
+        self.stir();
     }
 
     /// The reader has the chain.

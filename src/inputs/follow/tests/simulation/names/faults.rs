@@ -475,3 +475,20 @@ fn what_came_late_to_a_deleted_file_that_is_given_up_before_it_is_read_is_counte
     stage.put("x.log", &["3"]);
     assert_eq!(stage.seconds(1), ["3"]);
 }
+
+#[test]
+fn what_a_container_that_is_removed_holds_is_seen_though_its_reader_is_held_up() {
+    let id = "a".repeat(64);
+    let mut stage = Stage::containers(&[], |root| container(root, &"a".repeat(64), "web", 0..3));
+    assert_eq!(stage.seconds(2), ["0", "1", "2"]);
+    stage.keep();
+    stage.keep();
+    assert!(stage.life().reader.standing(0).resting().is_some(), "the keeper does not look at it");
+    container(&stage.root, &id, "web", 3..6);
+    fs::remove_dir_all(stage.path(&id)).expect("removed");
+    stage.opens(1);
+    stage.keep();
+    assert!(stage.backlog() > 0);
+    assert!(stage.life().metrics.inputs[0].followed.held_deleted.load(Ordering::Relaxed) > 0);
+    assert_eq!(stage.seconds(2), ["3", "4", "5"]);
+}
