@@ -89,7 +89,7 @@ impl Read for Pread {
 }
 
 /// What a read found. The new bytes are those of [`Source::data`].
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// This many bytes lie after the offset, more of them than at the last read, or the buffer is full.
     Bytes(usize),

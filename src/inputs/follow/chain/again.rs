@@ -235,6 +235,7 @@ impl Chain {
             Ok((mut source, gone)) => {
                 if gone {
                     source.forget();
+                    self.drop_replayed(outlet);
                 }
                 self.source = Some(source);
                 match gone {

@@ -137,8 +137,8 @@ impl Chain {
         let id = self.current().map(|held| held.id);
         (self.source, self.unopened) = (None, None);
         (self.failing, self.skipping) = (None, None);
-        self.not_read_again();
         id.into_iter().for_each(|id| self.pass_over_place(id));
+        self.not_read_again();
         self.next_behind(outlet);
         // Nothing will come under that name; if something does, it is a chain again.
         self.gone |= !self.rules.docker && self.current().is_none() && self.queue.is_empty();

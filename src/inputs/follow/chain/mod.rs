@@ -419,8 +419,13 @@ impl Chain {
             return Ok(self.next(context.outlet).or_else(|| self.at_rest(context)));
         };
         let (room, plain) = ((source.seen - source.offset) as usize + source::BLOCK, !source.held.gz);
-        let found = source.read(context.buf, self.rules.line_max)?;
-        let found = self.again.checked(source, context.buf, found);
+        let seen = source.seen;
+        let read = source.read(context.buf, self.rules.line_max)?;
+        let found = self.again.checked(source, context.buf, read);
+        if found != read {
+            // What was seen just now is of another content, and is read yet.
+            source.seen = seen;
+        }
         // An empty file says nothing of what it was since it was truncated, nor does its copy. A hole and an unfinished line are
         // not used yet: whoever writes them is not to have the folder listed each time.
         let emptied = self.truncated == Some(source.held.id);
@@ -449,6 +454,7 @@ impl Chain {
             }
             // What is read again ended before, or is gone meanwhile.
             Found::End(_) | Found::Rewritten if !self.behind.is_empty() => {
+                self.drop_replayed(context.outlet);
                 self.leave_behind(context.outlet);
                 Ok(None)
             }
@@ -459,6 +465,7 @@ impl Chain {
                 Ok(self.at_end(context, n))
             }
             Found::Rewritten => {
+                self.drop_replayed(context.outlet);
                 self.rewritten();
                 Ok(None)
             }

@@ -7,8 +7,8 @@
 //!
 //! Limits: of two and more files before that of the place the bytes are known in sum only, so what came to the first of them since is
 //! passed over as far as the last one has bytes, and as much of that comes twice. So it is, too, where late lines of the older file
-//! have the place. If the place's file is copied and truncated between the look at it and the first read, pieces in it before the place
-//! are missing in the line.
+//! have the place. If the place's file is copied and truncated between the look at it and the first read, or before it is read again,
+//! pieces in it before the place are missing in the line.
 //!
 //! Counters: `file_rewritten`.
 
@@ -110,7 +110,7 @@ impl Chain {
         }
     }
 
-    /// Whether the file of the place is read, and nothing of it yet after the start.
+    /// Whether the file of the place is read, and nothing of it yet after the start, or since it is read again.
     pub(super) fn is_before_place(&self) -> bool {
         let begun = self.replay_end.as_ref().filter(|replay| replay.begun == Some(self.position));
         let unread = self.source.as_ref().filter(|source| source.offset == 0).map(|source| source.held.id);
@@ -143,14 +143,22 @@ impl Chain {
         if self.position < self.replay_until {
             self.progress.lock().tracker.lower(self.position);
             (self.replay_until, self.ranged) = (self.position, self.position);
+            self.progress.generation_ended();
+        }
+    }
+
+    /// What was replayed is not gone on with in its file: its rows are not to be sent with those of another one.
+    pub(super) fn drop_replayed(&mut self, outlet: &Outlet) {
+        if self.position < self.replay_until {
+            self.close(outlet);
         }
     }
 
     /// A file is passed over. If it is that of the place, that is not waited for any more.
     pub(super) fn pass_over_place(&mut self, id: FileId) {
         if self.replay_end.take_if(|replay| replay.id == id && replay.begun.is_none()).is_some() {
-            self.progress.await_no_place();
             self.end_replay();
+            self.progress.await_no_place();
         }
     }
 

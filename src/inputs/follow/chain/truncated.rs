@@ -166,7 +166,7 @@ impl Chain {
         let (goes_on, copies, until) = self.copies_of(&was, self.copies.until);
         self.copies.until = until;
         // What was read of it and not delivered is gone, too.
-        let read = self.again.until.saturating_sub(self.position);
+        let read = self.again.until.saturating_sub(self.position.max(self.replay_until));
         if !goes_on || was.offset == 0 {
             // Nothing is left to be made for a join.
             self.position = self.position.max(self.replay_until);
@@ -209,8 +209,8 @@ impl Chain {
             self.begin_at(copy.id, was.offset);
             return;
         }
-        let lost = self.again.until.saturating_sub(self.position);
         self.position = self.position.max(self.replay_until);
+        let lost = self.again.until.saturating_sub(self.position);
         self.standing.lost(0, LostBytes::Truncated, lost);
         tracing::warn!(
             key = self.key,

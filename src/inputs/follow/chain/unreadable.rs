@@ -189,8 +189,8 @@ impl Chain {
             "a file can not be read: its rest is lost, and what is newer is gone on with; see the kernel's log and check the disk or the mount"
         );
         (self.failing, self.skipping) = (None, None);
-        self.not_read_again();
         self.pass_over_place(held.id);
+        self.not_read_again();
         // What comes next would go on with its pieces.
         if (own > 0 || lost > 0) && self.position >= self.ranged {
             self.flush_lane(outlet);
@@ -201,7 +201,8 @@ impl Chain {
 
     /// Bytes of what is read again up to where something else begins.
     pub(super) fn undelivered(&self) -> u64 {
-        self.behind.front().map_or(self.again.until, |next| next.start).saturating_sub(self.position)
+        let read = self.position.max(self.replay_until);
+        self.behind.front().map_or(self.again.until, |next| next.start).saturating_sub(read)
     }
 }
 

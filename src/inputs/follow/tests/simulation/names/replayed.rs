@@ -135,3 +135,24 @@ fn what_follows_on_an_older_file_that_fails_while_reading_once_is_neither_passed
     stage.start();
     assert_eq!(stage.seconds(3), ["begun, ", "next 3"]);
 }
+
+#[test]
+fn what_was_replayed_is_not_sent_with_the_lines_of_a_file_that_was_truncated_meanwhile() {
+    for copied in [false, true] {
+        let mut stage = stopped_within_a_line();
+        stage.start();
+        assert_eq!(stage.seconds(1), [""; 0]);
+        stage.put("x.log", &[&error("next 3")]);
+        let came = stage.unsettled(1);
+        assert_eq!(rows(&came), 1);
+        if copied {
+            fs::copy(stage.path("x.log"), stage.path("x.log.1")).expect("copied");
+        }
+        OpenOptions::new().write(true).open(stage.path("x.log")).expect("there").set_len(0).expect("truncated");
+        stage.put("x.log", &[&error("new")]);
+        came.into_iter().for_each(|shipment| shipment.receipts.settle(Outcome::NotDelivered));
+        assert_eq!(stage.seconds(3), [&["next 3"][..usize::from(copied)], &["new"]].concat());
+        let lost = if copied { 0 } else { error("next 3").len() as u64 + 1 };
+        assert_eq!(stage.lost_bytes(LostBytes::Truncated), lost);
+    }
+}
