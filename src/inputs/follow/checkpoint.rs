@@ -1,15 +1,16 @@
-//! Checkpoints: how far each chain was delivered, in one file of the data folder for all inputs.
+//! Checkpoints: how far each chain was delivered, in one place of the data folder for all inputs.
 //!
-//! Saved soon after a delivery (`saver.rs`), and at stop. So a node that is killed soon after each start still gets on. A save is:
-//! snapshot, then the hook (the sinks' fdatasync: what a checkpoint rests on must be on disk first), then tmp,
-//! fdatasync, the old file linked as `.bak`, rename, fsync of the folder. Inputs of which the hook says that something is
-//! not on the disk keep the checkpoints of the save before; the others go on. A full disk leaves the old file in place.
-//! Both show as a health warning, and are tried again; reading goes on.
+//! Saved soon after a delivery (`saver.rs`), and at stop. So a node that is killed soon after each start still gets on. A
+//! save is: snapshot of the chains that have news, then the hook (the sinks' fdatasync: what a checkpoint rests on must be
+//! on disk first), then what changed is appended, or the whole replaced (`files.rs`). Inputs of which the hook says that
+//! something is not on the disk keep the checkpoints of the save before; the others go on. A full disk leaves what is
+//! stored in place. Both show as a health warning, and are tried again; reading goes on.
 //!
-//! Damaged files give way to the save before, or to none (`load.rs`): duplicates, never loss. The folder is created with
+//! Damaged files give way to the whole save before, or to none (`load.rs`): duplicates, never loss. The folder is created with
 //! mode 0700 and locked (`flock`) against a second longshore.
 //!
-//! Limits: records of chains not followed for 7 days are dropped at save, and the oldest beyond 100,000.
+//! Limits: records of chains not followed for 7 days are dropped at save, and the oldest beyond 100,000; never that of a
+//! chain that is followed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -19,16 +20,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use super::stored::{CopiesKnown, Entry, Key, Place, Saved};
-use super::{clock, disk, progress::Progress, stored};
+use super::{clock, disk, progress::Progress};
 use crate::metrics::{Health, Metrics};
 use crate::workers::Workers;
 
 mod closing; // of chains with batches under way
+mod files; // that a save writes
 mod load; // what is stored
 mod lock; // of the data folder
 mod saver; // when they are saved
 mod trouble; // saves that fail
 
+use files::{Files, Save};
 use load::load;
 pub use load::{edit, stored, stored_ledger};
 #[cfg(test)]
@@ -38,6 +41,11 @@ use trouble::Trouble;
 /// The name within the data folder.
 pub const FILE: &str = "checkpoints";
 const KEEP_SECONDS: i64 = 7 * 86_400;
+/// That a chain without news is followed is stored once in so many seconds: of ten thousand at rest, a save has nothing
+/// to write.
+const SEEN_EVERY: i64 = 3_600;
+/// Chains without news are looked at so often.
+const SWEEP: Duration = Duration::from_secs(600);
 const SETTLE_IN: Duration = Duration::from_secs(600);
 const RECORDS_MAX: usize = 100_000;
 const CHECK: &str = "checkpoints";
@@ -58,14 +66,22 @@ pub struct Checkpoints {
     _lock: File,
     sync: SyncHook,
     state: Mutex<State>,
-    /// One save at a time; those that failed.
-    saving: Mutex<Trouble>,
+    /// One save at a time.
+    saving: Mutex<Saving>,
     wake: Condvar,
     metrics: Mutex<Option<Arc<Metrics>>>,
     ledger: OnceLock<LedgerHook>,
     started: Instant,
     /// No record is dropped for its age before that much time has passed since the start.
     settle_in: Duration,
+}
+
+/// What saves know of one another.
+struct Saving {
+    /// Those that failed.
+    trouble: Trouble,
+    /// What was written.
+    files: Files,
 }
 
 #[derive(Default)]
@@ -79,8 +95,14 @@ struct State {
     news: HashMap<Key, Entry>,
     /// What was new at that look, until the hook has said that what it rests on is on the disk.
     noted: HashMap<Key, Entry>,
+    /// Of the records, those that were changed without waiting for an output.
+    changed: Vec<Key>,
     /// Strong: a chain's receipts may settle after its reader has ended.
     live: HashMap<Key, Arc<Progress>>,
+    /// Live chains that may have news since the last look at them.
+    stirred: Vec<Key>,
+    /// When all of them were looked at.
+    swept: Option<Instant>,
     closing: Vec<closing::Closing>,
     /// Live chains that somebody else waits to go on with, and since when.
     wanted: HashMap<Key, Instant>,
@@ -148,7 +170,7 @@ impl Checkpoints {
             _lock: lock,
             sync,
             state: Mutex::new(state),
-            saving: Mutex::new(Trouble::new()),
+            saving: Mutex::new(Saving { trouble: Trouble::new(), files: Files::default() }),
             wake: Condvar::new(),
             metrics: Mutex::new(None),
             ledger: OnceLock::new(),
@@ -217,6 +239,8 @@ impl Checkpoints {
         let (mut state, key) = (self.lock(), (input.to_owned(), key.to_owned()));
         state.forget_closing(&key);
         state.wanted.remove(&key);
+        progress.is_known_as(&key);
+        state.stirred.push(key.clone());
         state.live.insert(key, Arc::clone(progress));
         state.dirty = true;
         self.wake.notify_all();
@@ -268,7 +292,13 @@ impl Checkpoints {
 
     /// Something was delivered; `urgent` at the end of a generation. Quick: called from the sinks' threads.
     pub fn touch(&self, bytes: u64, urgent: bool) {
+        self.touch_chain(None, bytes, urgent);
+    }
+
+    /// The same of a chain, which is `stirred` if that was not said since the last look at it.
+    pub fn touch_chain(&self, stirred: Option<&Key>, bytes: u64, urgent: bool) {
         let mut state = self.lock();
+        state.stirred.extend(stirred.cloned());
         let before = (state.dirty, state.urgent, state.many, state.moved);
         state.dirty = true;
         if bytes > 0 && state.moved.is_none() {
@@ -305,9 +335,9 @@ impl Checkpoints {
 
     /// The same. Says whether everything is saved: `false` while some inputs have to keep their checkpoints.
     fn save_once(&self) -> io::Result<bool> {
-        let mut trouble = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = self.try_save();
-        trouble.note(&self.folder, result.as_ref().err());
+        let mut saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = self.try_save(&mut saving.files);
+        saving.trouble.note(&self.folder, result.as_ref().err());
         match &result {
             Ok(unsynced) if unsynced.is_empty() => self.health(None),
             Ok(unsynced) => {
@@ -334,31 +364,11 @@ impl Checkpoints {
         }
     }
 
-    fn try_save(&self) -> io::Result<Unsynced> {
+    fn try_save(&self, files: &mut Files) -> io::Result<Unsynced> {
         let ledger = self.look();
         let unsynced = (self.sync)();
-        let text = self.text(&unsynced, ledger);
-        let (path, tmp, bak) =
-            (self.folder.join(FILE), self.folder.join("checkpoints.tmp"), self.folder.join("checkpoints.bak"));
-        let named =
-            |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        let write = || -> io::Result<()> {
-            let file = disk::create(&tmp)?;
-            disk::write(&file, &text)?;
-            disk::sync(&file)
-        };
-        write().map_err(|error| named(&tmp, error))?;
-        // A link, not a rename: the file itself is there at every moment.
-        match disk::remove(&bak).and_then(|()| disk::link(&path, &bak)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // No `.bak` yet, or no file yet.
-                let _ = disk::link(&path, &bak);
-            }
-            // A file system without links has no `.bak`; the file itself is still replaced as a whole.
-            _ => {}
-        }
-        disk::rename(&tmp, &path).map_err(|error| named(&path, error))?;
-        disk::sync_folder(&self.folder).map(|()| unsynced)
+        let save = self.take_changes(&unsynced);
+        files.save(&self.folder, &save, ledger).map(|()| unsynced)
     }
 
     /// Notes what is known now: the news of each live chain, which is asked before anything else of ours is locked for
@@ -367,8 +377,15 @@ impl Checkpoints {
         let live: Vec<(Key, Arc<Progress>)> = {
             let mut state = self.lock();
             (state.dirty, state.urgent, state.many, state.moved, state.bytes) = (false, false, false, None, 0);
-            let closing = state.closing.iter().map(|closing| (&closing.key, &closing.progress));
-            state.live.iter().chain(closing).map(|(key, progress)| (key.clone(), Arc::clone(progress))).collect()
+            let mut stirred = std::mem::take(&mut state.stirred);
+            // Who is at rest is followed, too. The last save relies on nobody's word.
+            if state.closed || state.swept.is_none_or(|swept| clock::since(swept) >= SWEEP) {
+                state.swept = Some(clock::now());
+                stirred = state.live.keys().cloned().collect();
+            }
+            let closing = state.closing.iter().map(|closing| (closing.key.clone(), Arc::clone(&closing.progress)));
+            let live = stirred.into_iter().filter_map(|key| state.live.get(&key).map(|live| (key, Arc::clone(live))));
+            live.chain(closing).collect()
         };
         let news: Vec<(Key, Arc<Progress>, bool, Option<Saved>)> = live
             .into_iter()
@@ -380,6 +397,7 @@ impl Checkpoints {
             .collect();
         let now = seconds_now();
         let mut state = self.lock();
+        let is_last = state.closed;
         for (key, progress, under_way, saved) in news {
             // A chain that was forgotten meanwhile stays forgotten, and another one in its place has a place of its own.
             if !state.is_known(&key, &progress) {
@@ -393,11 +411,16 @@ impl Checkpoints {
                     // That its file, or that of its hold, counts as lost rests on no output, and the ledger of this save has it.
                     if let Some(entry) = entry.filter(|entry| saved.lost && saved.done == entry.saved.done) {
                         (entry.saved.lost, entry.saved.hold) = (true, saved.hold.clone());
+                        state.changed.push(key.clone());
                     }
                     state.news.insert(key, Entry { saved, seen: now });
                 }
-                (None, Some(entry)) => entry.seen = now,
-                (None, None) => {}
+                // Once an hour, so that of a chain at rest nothing is written.
+                (None, Some(entry)) if is_last || now - entry.seen >= SEEN_EVERY => {
+                    entry.seen = now;
+                    state.changed.push(key);
+                }
+                (None, _) => {}
             }
         }
         let news = std::mem::take(&mut state.news);
@@ -407,10 +430,10 @@ impl Checkpoints {
         self.ledger.get().map(|ledger| ledger())
     }
 
-    /// The file's text, after the hook: with the news of all inputs but those.
-    fn text(&self, unsynced: &Unsynced, ledger: Option<serde_json::Value>) -> Vec<u8> {
+    /// What is to be written, after the hook: the news of all inputs but those.
+    fn take_changes(&self, unsynced: &Unsynced) -> Save {
         let now = seconds_now();
-        let mut state = self.lock();
+        let state = &mut *self.lock();
         let noted = std::mem::take(&mut state.noted);
         let (stay, go): (HashMap<_, _>, HashMap<_, _>) =
             noted.into_iter().partition(|((input, _), _)| unsynced.contains_key(input));
@@ -419,21 +442,24 @@ impl Checkpoints {
         // No save is under way but this one, so that nothing is cloned.
         let entries = Arc::make_mut(&mut state.entries);
         forgotten.iter().for_each(|key| drop(entries.remove(key)));
+        let changed = go.keys().cloned().collect::<Vec<_>>();
         entries.extend(go);
+        let all = entries.len();
         // Not right after the start: after a long stop all records are old, and their chains are only being found.
         if clock::since(self.started) >= self.settle_in {
-            entries.retain(|_, entry| now - entry.seen < KEEP_SECONDS);
+            entries.retain(|key, entry| now - entry.seen < KEEP_SECONDS || state.live.contains_key(key));
         }
         if entries.len() > RECORDS_MAX {
             let mut seen: Vec<i64> = entries.values().map(|entry| entry.seen).collect();
             seen.sort_unstable();
             let oldest = seen[seen.len() - RECORDS_MAX];
-            entries.retain(|_, entry| entry.seen >= oldest);
+            entries.retain(|key, entry| entry.seen >= oldest || state.live.contains_key(key));
         }
+        let whole = entries.len() < all || state.closed;
         state.seq += 1;
-        let (seq, entries) = (state.seq, Arc::clone(&state.entries));
-        drop(state);
-        stored::write(seq, &entries, ledger)
+        let gone = forgotten.into_iter().collect();
+        let changed = changed.into_iter().chain(std::mem::take(&mut state.changed)).collect();
+        Save { seq: state.seq, entries: Arc::clone(&state.entries), changed, gone, whole }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -446,425 +472,4 @@ fn seconds_now() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use super::*;
-    use crate::log::Settings;
-    use crate::log::tests::logged;
-
-    fn quiet() -> SyncHook {
-        Box::new(Unsynced::new)
-    }
-
-    fn put(checkpoints: &Checkpoints, key: &str, offset: u64) {
-        let saved = Saved { done: Place { offset, ..Place::default() }, ..Saved::default() };
-        let seen = crate::record::Timestamp::now().0 / 1_000_000_000;
-        checkpoints.lock().news.insert(("in".to_owned(), key.to_owned()), Entry { saved, seen });
-    }
-
-    fn offset(checkpoints: &Checkpoints, key: &str) -> Option<u64> {
-        checkpoints.lookup("in", key).map(|saved| saved.done.offset)
-    }
-
-    #[test]
-    fn a_chain_that_is_closed_keeps_its_record_and_lets_its_files_go() {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let checkpoints = Checkpoints::open(&dir.path().join("data"), quiet()).expect("free");
-        let path = dir.path().join("a");
-        fs::write(&path, b"one\ntwo\n").expect("written");
-        let held = super::super::generations::open(&path).expect("opens");
-        let mark = super::super::tracker::Mark { done: 4, ..Default::default() };
-        let progress = Progress::new(mark, Some(&checkpoints));
-        let head = super::super::identity::Mark::of(b"one\ntwo\n");
-        let span = super::super::progress::Span { head, ..super::super::progress::Span::of(&held, 0, 0) };
-        progress.lock().spans.push_back(span);
-        checkpoints.attach("in", "a", &progress);
-        checkpoints.save().expect("saved");
-        let other = Progress::new(super::super::tracker::Mark::default(), Some(&checkpoints));
-        checkpoints.close("in", "a", &other);
-        assert!(Arc::strong_count(&held) > 1, "another chain of that name is none of its business");
-        checkpoints.close("in", "a", &progress);
-        drop(progress);
-        assert_eq!(Arc::strong_count(&held), 1, "nobody else holds it");
-        assert_eq!(offset(&checkpoints, "a"), Some(4));
-        checkpoints.final_save().expect("saved");
-        drop(checkpoints);
-        let checkpoints = Checkpoints::open(&dir.path().join("data"), quiet()).expect("free again");
-        assert_eq!(offset(&checkpoints, "a"), Some(4));
-    }
-
-    #[test]
-    fn the_end_of_a_chain_costs_another_one_of_its_name_nothing() {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let checkpoints = Checkpoints::open(&dir.path().join("data"), quiet()).expect("free");
-        let chain = |done| {
-            let mark = super::super::tracker::Mark { done, ..Default::default() };
-            let progress = Progress::new(mark, Some(&checkpoints));
-            checkpoints.attach("in", "a", &progress);
-            progress
-        };
-        let (old, new) = (chain(1), chain(2));
-        put(&checkpoints, "a", 2);
-        checkpoints.forget("in", "a", &old);
-        assert_eq!(offset(&checkpoints, "a"), Some(2));
-        assert!(checkpoints.lock().live.values().all(|live| Arc::ptr_eq(live, &new)));
-        checkpoints.forget("in", "a", &new);
-        assert!(offset(&checkpoints, "a").is_none() && checkpoints.lock().live.is_empty());
-    }
-
-    #[test]
-    fn what_is_forgotten_is_not_known_any_more_and_leaves_the_file_at_the_next_save() {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let data = dir.path().join("data");
-        let checkpoints = Checkpoints::open(&data, quiet()).expect("free");
-        let chain = |done| {
-            let mark = super::super::tracker::Mark { done, ..Default::default() };
-            let progress = Progress::new(mark, Some(&checkpoints));
-            checkpoints.attach("in", "a", &progress);
-            put(&checkpoints, "a", done);
-            progress
-        };
-        let is_stored = || stored(&data).expect("whole").into_values().map(|entry| entry.saved.done.offset).next();
-        let old = chain(5);
-        checkpoints.save().expect("saved");
-        assert_eq!(is_stored(), Some(5));
-        checkpoints.forget("in", "a", &old);
-        assert!(offset(&checkpoints, "a").is_none() && checkpoints.keys("in").is_empty() && !checkpoints.knows("in"));
-        checkpoints.save().expect("saved");
-        assert_eq!(is_stored(), None);
-        // And another one of its name has its own place, whether the old one has left by then or not.
-        let old = chain(6);
-        checkpoints.save().expect("saved");
-        checkpoints.forget("in", "a", &old);
-        chain(7);
-        assert_eq!(offset(&checkpoints, "a"), Some(7));
-        checkpoints.save().expect("saved");
-        assert_eq!((is_stored(), offset(&checkpoints, "a")), (Some(7), Some(7)));
-    }
-
-    #[test]
-    fn an_input_that_is_let_go_of_pins_no_file_and_keeps_its_records() {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let checkpoints = Checkpoints::open(&dir.path().join("data"), quiet()).expect("free");
-        let chain = |input: &str| {
-            let path = dir.path().join(input);
-            fs::write(&path, b"one\ntwo\n").expect("written");
-            let held = super::super::generations::open(&path).expect("opens");
-            let mark = super::super::tracker::Mark { done: 4, ..Default::default() };
-            let progress = Progress::new(mark, Some(&checkpoints));
-            let head = super::super::identity::Mark::of(b"one\ntwo\n");
-            let span = super::super::progress::Span { head, ..super::super::progress::Span::of(&held, 0, 0) };
-            progress.lock().spans.push_back(span);
-            checkpoints.attach(input, "a", &progress);
-            held
-        };
-        let (left, stays) = (chain("in"), chain("other"));
-        checkpoints.let_go("in");
-        assert_eq!((Arc::strong_count(&left), Arc::strong_count(&stays)), (1, 2));
-        assert_eq!(offset(&checkpoints, "a"), Some(4));
-    }
-
-    #[test]
-    fn a_second_longshore_is_refused_and_told_who_is_there() {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let data = dir.path().join("data");
-        let first = Checkpoints::open(&data, quiet()).expect("free");
-        let error = Checkpoints::open(&data, quiet()).expect_err("locked").to_string();
-        assert!(error.contains(&format!("another longshore (pid {})", std::process::id())), "{error}");
-        drop(first);
-        Checkpoints::open(&data, quiet()).expect("free again");
-        use std::os::unix::fs::PermissionsExt;
-        assert_eq!(fs::metadata(&data).expect("there").permissions().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn a_damaged_record_comes_from_the_previous_save() {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let c = Checkpoints::open(dir.path(), quiet()).expect("free");
-        put(&c, "a", 1);
-        put(&c, "b", 1);
-        c.save().expect("saved");
-        put(&c, "a", 2);
-        put(&c, "b", 2);
-        c.save().expect("saved");
-        drop(c);
-        let path = dir.path().join(FILE);
-        let mut text = fs::read(&path).expect("there");
-        let at = text.windows(9).position(|w| w == b"\"key\":\"b\"").expect("b is there");
-        text[at + 7] ^= 4;
-        fs::write(&path, text).expect("written");
-        fs::write(dir.path().join("checkpoints.tmp"), b"torn").expect("written");
-        let c = Checkpoints::open(dir.path(), quiet()).expect("starts");
-        assert_eq!((offset(&c, "a"), offset(&c, "b"), c.damaged()), (Some(2), Some(1), 0));
-        assert!(!dir.path().join("checkpoints.tmp").exists());
-    }
-
-    #[test]
-    fn an_empty_file_gives_way_to_the_previous_save_and_two_to_nothing() {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let c = Checkpoints::open(dir.path(), quiet()).expect("free");
-        put(&c, "a", 1);
-        c.save().expect("saved");
-        c.save().expect("saved");
-        drop(c);
-        fs::write(dir.path().join(FILE), b"").expect("written");
-        let c = Checkpoints::open(dir.path(), quiet()).expect("starts");
-        assert_eq!(offset(&c, "a"), Some(1));
-        drop(c);
-        fs::write(dir.path().join("checkpoints.bak"), b"\0\0\0").expect("written");
-        let c = Checkpoints::open(dir.path(), quiet()).expect("starts");
-        assert_eq!(offset(&c, "a"), None);
-    }
-
-    #[test]
-    fn a_save_without_room_or_cut_short_before_the_rename_leaves_the_previous_one_and_is_said() {
-        for at_rename in [false, true] {
-            let dir = tempfile::tempdir().expect("a temp dir");
-            let metrics = Arc::new(Metrics::new(&[("in", "test")], &[("out", "test")]));
-            let c = Checkpoints::open(dir.path(), quiet()).expect("free");
-            c.report_to(Arc::clone(&metrics));
-            put(&c, "a", 1);
-            c.save().expect("saved");
-            put(&c, "a", 2);
-            disk::set_hook(Some(Box::new(move |call| match call {
-                disk::Call::Write(_) if !at_rename => Err(rustix::io::Errno::NOSPC.into()),
-                disk::Call::Rename(_) if at_rename => Err(rustix::io::Errno::NOSPC.into()),
-                _ => Ok(()),
-            })));
-            let error = c.save().expect_err("no room");
-            disk::set_hook(None);
-            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-            let (health, reason) = metrics.checks().remove(CHECK).expect("said");
-            assert!(health == Health::Warn && reason.contains("not saved"), "{reason}");
-            drop(c);
-            let c = Checkpoints::open(dir.path(), quiet()).expect("starts");
-            assert_eq!((offset(&c, "a"), c.damaged()), (Some(1), 0));
-            put(&c, "a", 2);
-            c.save().expect("saved");
-            drop(c);
-            assert_eq!(offset(&Checkpoints::open(dir.path(), quiet()).expect("starts"), "a"), Some(2));
-        }
-    }
-
-    #[test]
-    fn that_saving_fails_is_said_when_it_begins_and_once_a_minute_and_that_it_works_again_once() {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let c = Checkpoints::open(dir.path(), quiet()).expect("free");
-        let (began, wall) = (Instant::now(), std::time::SystemTime::now());
-        let full = |full: bool| {
-            disk::set_hook(Some(Box::new(move |call| match call {
-                disk::Call::Write(_) if full => Err(rustix::io::Errno::NOSPC.into()),
-                _ => Ok(()),
-            })));
-        };
-        let text = logged(Settings::default(), false, || {
-            // A disk that is full for two minutes, and now and then in the one after that.
-            for second in 0..180u64 {
-                let time = Duration::from_secs(second);
-                clock::set(Some((began + time, wall + time)));
-                full(second < 120 || second % 10 == 0);
-                let _ = c.save();
-            }
-        });
-        disk::set_hook(None);
-        clock::set(None);
-        let lines: Vec<&str> = text.lines().collect();
-        let tries = |line: &str| line.rsplit_once("tries=").map(|(_, tries)| tries.to_owned());
-        let said: Vec<_> =
-            lines.iter().map(|line| (line.contains("checkpoints were not saved"), tries(line))).collect();
-        let times = |count: &str| Some(count.to_owned());
-        let expected = [(true, times("1")), (true, times("61")), (true, times("121")), (false, times("121"))];
-        assert_eq!(said, expected, "{text}");
-        assert!(lines[3].contains("checkpoints are saved again") && lines[0].contains("No space"), "{text}");
-    }
-
-    /// A hook of which the outputs of `in` can not be synced while the first is set.
-    fn breakable() -> (Arc<AtomicBool>, SyncHook) {
-        let broken = Arc::new(AtomicBool::new(false));
-        let hook = Arc::clone(&broken);
-        let sync: SyncHook = Box::new(move || match hook.load(Ordering::Acquire) {
-            true => [("in".to_owned(), "sink out: no space".to_owned())].into(),
-            false => Unsynced::new(),
-        });
-        (broken, sync)
-    }
-
-    #[test]
-    fn an_input_whose_output_can_not_be_synced_keeps_its_checkpoints_and_the_others_go_on() {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let metrics = Arc::new(Metrics::new(&[("in", "test"), ("other", "test")], &[("out", "test")]));
-        let (broken, sync) = breakable();
-        let c = Checkpoints::open(dir.path(), sync).expect("free");
-        c.report_to(Arc::clone(&metrics));
-        let put_both = |offset| {
-            put(&c, "a", offset);
-            let mut state = c.lock();
-            let entry = state.news[&("in".to_owned(), "a".to_owned())].clone();
-            state.news.insert(("other".to_owned(), "b".to_owned()), entry);
-        };
-        let stored = |input: &str, key: &str| {
-            let stored = stored(dir.path()).expect("readable");
-            stored[&(input.to_owned(), key.to_owned())].saved.done.offset
-        };
-        put_both(1);
-        assert!(c.save_once().expect("saved"));
-        broken.store(true, Ordering::Release);
-        put_both(2);
-        for _ in 0..2 {
-            assert!(!c.save_once().expect("saved"), "not all of it");
-            assert_eq!((stored("in", "a"), stored("other", "b")), (1, 2));
-        }
-        assert_eq!(offset(&c, "a"), Some(2), "who goes on in this run knows better");
-        put(&c, "first", 1);
-        assert!(!c.save_once().expect("saved"));
-        assert!(c.keys("in").contains(&"first".to_owned()), "though nothing of it is stored yet");
-        let (health, reason) = metrics.checks().remove(CHECK).expect("said");
-        assert!(health == Health::Warn && reason.contains("those of in stay"), "{reason}");
-        broken.store(false, Ordering::Release);
-        assert!(c.save_once().expect("saved"));
-        assert_eq!((stored("in", "a"), stored("other", "b")), (2, 2));
-        assert_eq!(metrics.checks().remove(CHECK).expect("said").0, Health::Pass);
-    }
-
-    #[test]
-    fn that_a_file_is_lost_is_stored_though_an_output_can_not_be_synced_but_no_newer_place() {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let (broken, sync) = breakable();
-        let c = Checkpoints::open(dir.path(), sync).expect("free");
-        put(&c, "a", 1);
-        put(&c, "b", 1);
-        c.save().expect("saved");
-        broken.store(true, Ordering::Release);
-        put(&c, "b", 2);
-        for key in ["a", "b"] {
-            let progress = Progress::new(super::super::tracker::Mark::default(), Some(&c));
-            progress.stay(c.lookup("in", key).expect("known"), true);
-            c.attach("in", key, &progress);
-        }
-        c.save().expect("saved");
-        let all = stored(dir.path()).expect("readable");
-        let of = |key: &str| &all[&("in".to_owned(), key.to_owned())].saved;
-        assert_eq!((of("a").done.offset, of("a").lost), (1, true));
-        assert_eq!((of("b").done.offset, of("b").lost), (1, false));
-    }
-
-    #[test]
-    fn checkpoints_that_may_not_be_read_end_the_start() {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let c = Checkpoints::open(dir.path(), quiet()).expect("free");
-        put(&c, "a", 1);
-        c.save().expect("saved");
-        drop(c);
-        let denied = |name: &'static str| {
-            disk::set_hook(Some(Box::new(move |call| match call {
-                disk::Call::Open(path) if path.ends_with(name) => Err(rustix::io::Errno::ACCESS.into()),
-                _ => Ok(()),
-            })));
-            let opened = Checkpoints::open(dir.path(), quiet());
-            disk::set_hook(None);
-            opened
-        };
-        let error = denied(FILE).expect_err("it is somebody else's");
-        assert!(
-            error.kind() == io::ErrorKind::PermissionDenied && error.to_string().contains("/checkpoints"),
-            "{error}"
-        );
-        denied("checkpoints.bak").expect("nobody needs it");
-    }
-
-    #[test]
-    fn the_saver_saves_soon_after_a_change_and_ends_with_the_final_save() {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let c = Checkpoints::open(dir.path(), quiet()).expect("free");
-        let workers = Workers::default();
-        c.start_saver(&workers).expect("started");
-        put(&c, "a", 1);
-        c.touch(1, false);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !dir.path().join(FILE).exists() {
-            assert!(Instant::now() < deadline, "not saved");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        c.final_save().expect("saved");
-        assert!(workers.join(Instant::now() + Duration::from_secs(5)));
-    }
-
-    #[test]
-    fn the_first_delivery_is_saved_well_before_the_delay_and_later_ones_within_it() {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let saves = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&saves);
-        let hook: SyncHook = Box::new(move || {
-            seen.lock().expect("no panic").push(Instant::now());
-            Unsynced::new()
-        });
-        let c = Checkpoints::open(dir.path(), hook).expect("free");
-        let workers = Workers::default();
-        c.start_saver(&workers).expect("started");
-        put(&c, "a", 1);
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_millis(900) {
-            c.touch(1, false);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let saves: Vec<Duration> = saves.lock().expect("no panic").iter().map(|at| at.duration_since(began)).collect();
-        c.final_save().expect("saved");
-        assert!(workers.join(Instant::now() + Duration::from_secs(5)));
-        assert!(saves[0] < Duration::from_millis(150), "{saves:?}");
-        assert!((2..=5).contains(&saves.len()), "neither rare nor one for each delivery: {saves:?}");
-    }
-
-    /// A second of touches, two milliseconds apart, brings saves forward, but not one each.
-    fn a_second_of(touch: impl Fn(&Checkpoints)) {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let saves = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let seen = Arc::clone(&saves);
-        let hook: SyncHook = Box::new(move || {
-            seen.fetch_add(1, Ordering::Relaxed);
-            Unsynced::new()
-        });
-        let c = Checkpoints::open(dir.path(), hook).expect("free");
-        let workers = Workers::default();
-        c.start_saver(&workers).expect("started");
-        put(&c, "a", 1);
-        let began = Instant::now();
-        let mut touches = 0;
-        while began.elapsed() < Duration::from_secs(1) {
-            touch(&c);
-            touches += 1;
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        let saves = saves.load(Ordering::Relaxed);
-        let most = began.elapsed().as_millis() as usize / 100 + 2;
-        c.final_save().expect("saved");
-        assert!(workers.join(Instant::now() + Duration::from_secs(5)));
-        assert!(saves >= 2 && saves <= most, "{saves} saves, not {most} at most, for {touches} touches");
-    }
-
-    #[test]
-    fn many_bytes_bring_a_save_forward_but_not_one_for_each_delivery() {
-        a_second_of(|c| c.touch(saver::BYTES_MAX, false));
-    }
-
-    #[test]
-    fn ends_of_generations_bring_a_save_forward_but_not_one_each() {
-        a_second_of(|c| c.touch(0, true));
-    }
-
-    #[test]
-    fn records_of_chains_long_gone_are_dropped() {
-        let dir = tempfile::tempdir().expect("a temp dir");
-        let mut c = Checkpoints::open(dir.path(), quiet()).expect("free");
-        put(&c, "new", 1);
-        put(&c, "old", 1);
-        c.save().expect("saved");
-        assert_eq!(offset(&c, "old"), Some(1));
-        Arc::get_mut(&mut c).expect("the only one").settle_in = Duration::ZERO;
-        let old = ("in".to_owned(), "old".to_owned());
-        Arc::make_mut(&mut c.lock().entries).get_mut(&old).expect("there").seen -= KEEP_SECONDS + 5;
-        c.save().expect("saved");
-        assert_eq!((offset(&c, "new"), offset(&c, "old")), (Some(1), None));
-    }
-}
+mod tests;

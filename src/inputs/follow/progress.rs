@@ -5,9 +5,10 @@
 //! held until everything in them was delivered, so that what was not can be read again.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use super::checkpoint::{Checkpoints, CopiesKnown, Place, Saved};
+use super::checkpoint::{Checkpoints, CopiesKnown, Key, Place, Saved};
 use super::generations::Held;
 use super::identity::{self, FileId, HEAD_BYTES};
 use super::tracker::{Mark, Tracker};
@@ -78,6 +79,10 @@ pub struct Progress {
     inner: Mutex<Inner>,
     /// Weak: the checkpoints hold the progress of every live chain.
     checkpoints: Weak<Checkpoints>,
+    /// As which they know it.
+    key: OnceLock<Key>,
+    /// They know that it has news.
+    stirred: AtomicBool,
 }
 
 impl Progress {
@@ -86,7 +91,22 @@ impl Progress {
         let tracker = Tracker::new(mark);
         let inner = Inner { spans: VecDeque::new(), tracker, dirty: true, stays: None, untold: false, awaits: None };
         let checkpoints = checkpoints.map(Arc::downgrade).unwrap_or_default();
-        Arc::new(Progress { inner: Mutex::new(inner), checkpoints })
+        let (key, stirred) = (OnceLock::new(), AtomicBool::new(true));
+        Arc::new(Progress { inner: Mutex::new(inner), checkpoints, key, stirred })
+    }
+
+    /// The checkpoints look at it from now on when it has news.
+    pub fn is_known_as(&self, key: &Key) {
+        // Once: a chain has one.
+        let _ = self.key.set(key.clone());
+    }
+
+    /// Tells the checkpoints that there is news.
+    fn tell(&self, bytes: u64, urgent: bool) {
+        if let Some(checkpoints) = self.checkpoints.upgrade() {
+            let key = self.key.get().filter(|_| !self.stirred.swap(true, Ordering::AcqRel));
+            checkpoints.touch_chain(key, bytes, urgent);
+        }
     }
 
     /// The shared part.
@@ -97,9 +117,12 @@ impl Progress {
     /// The file of a stored place (or of its hold, if that is in what is stored) is gone, and is counted as lost by now. The place
     /// stays, with a note of that, until there is a file to read and, if `untold`, the first range is settled.
     pub fn stay(&self, saved: Saved, untold: bool) {
-        let mut inner = self.lock();
-        inner.stays = Some(Saved { lost: true, ..saved });
-        (inner.untold, inner.dirty) = (untold, true);
+        {
+            let mut inner = self.lock();
+            inner.stays = Some(Saved { lost: true, ..saved });
+            (inner.untold, inner.dirty) = (untold, true);
+        }
+        self.tell(0, false);
     }
 
     /// Reading begins at the hold of a stored place, in another file: what is stored stays until that range is settled.
@@ -133,19 +156,15 @@ impl Progress {
             inner.dirty |= moved > 0 || told || awaited;
             (moved, told || awaited)
         };
-        if (moved > 0 || told)
-            && let Some(checkpoints) = self.checkpoints.upgrade()
-        {
-            checkpoints.touch(moved, told);
+        if moved > 0 || told {
+            self.tell(moved, told);
         }
     }
 
     /// A generation is at its end: worth a checkpoint soon.
     pub fn generation_ended(&self) {
         self.lock().dirty = true;
-        if let Some(checkpoints) = self.checkpoints.upgrade() {
-            checkpoints.touch(0, true);
-        }
+        self.tell(0, true);
     }
 
     /// Whether everything that was read is delivered, and the stored checkpoint says so (where there is one).
@@ -184,6 +203,8 @@ impl Progress {
 
     /// What a checkpoint says of this chain, if that changed since it was asked last.
     pub fn take_saved(&self) -> Option<Saved> {
+        // Before it is asked: what comes in between is told once more.
+        self.stirred.store(false, Ordering::Release);
         let mut inner = self.lock();
         std::mem::take(&mut inner.dirty).then(|| inner.saved()).flatten()
     }

@@ -1,9 +1,15 @@
-//! The checkpoint file's text: one JSON object a line, each behind the CRC32C of its bytes, so that a damaged line costs
-//! one record and a person can read the rest.
+//! The text of the checkpoints' files: one JSON object a line, each behind the CRC32C of its bytes, so that a damaged line
+//! costs one record and a person can read the rest.
 //!
 //! ```text
 //! 9a3c01f2 {"longshore":"checkpoints","version":1,"seq":17,"records":2}
 //! 0b51e77d {"input":"containers","key":"<id>","seen":1764000000,"done":{...},"hold":{...},"ahead":4096}
+//! ```
+//!
+//! What changed with later saves is such a text for each of them, behind one another, of which what is not whole says nothing:
+//!
+//! ```text
+//! 51d0a3be {"longshore":"changes","version":1,"base":17,"seq":18,"records":1,"gone":[["containers","<id>"]]}
 //! ```
 //!
 //! Pure. A version field counts only under a valid CRC: elsewhere it is damage.
@@ -111,21 +117,49 @@ pub fn write(seq: u64, entries: &HashMap<Key, Entry>, ledger: Option<Value>) -> 
         header["ledger"] = ledger;
     }
     line(&mut out, |out| write!(out, "{header}"));
-    for ((input, key), Entry { saved, seen }) in entries {
-        line(&mut out, |out| {
-            write!(out, "{{\"input\":{},\"key\":{},\"seen\":{seen},\"last\":{}", Text(input), Text(key), saved.last)?;
-            put_place(out, "done", &saved.done)?;
-            if let Some((hold, ahead)) = &saved.hold {
-                put_place(out, "hold", hold)?;
-                write!(out, ",\"ahead\":{ahead}")?;
-            }
-            if saved.lost {
-                write!(out, ",\"lost\":true")?;
-            }
-            write!(out, "}}")
-        });
-    }
+    entries.iter().for_each(|(key, entry)| record(&mut out, key, entry));
     out
+}
+
+/// Writes what changed with a save since the whole one with the number `base`; nothing is kept of those that are `gone`.
+pub fn write_changes<'a>(
+    base: u64,
+    seq: u64,
+    changed: impl Iterator<Item = (&'a Key, &'a Entry)>,
+    gone: &[Key],
+    ledger: Option<&Value>,
+) -> Vec<u8> {
+    let (mut records, mut count) = (Vec::new(), 0);
+    for (key, entry) in changed {
+        record(&mut records, key, entry);
+        count += 1;
+    }
+    let mut header = json!({"longshore": "changes", "version": VERSION, "base": base, "seq": seq, "records": count});
+    if !gone.is_empty() {
+        header["gone"] = json!(gone);
+    }
+    if let Some(ledger) = ledger {
+        header["ledger"] = ledger.clone();
+    }
+    let mut out = Vec::with_capacity(records.len() + (4 << 10));
+    line(&mut out, |out| write!(out, "{header}"));
+    out.extend_from_slice(&records);
+    out
+}
+
+fn record(out: &mut Vec<u8>, (input, key): &Key, Entry { saved, seen }: &Entry) {
+    line(out, |out| {
+        write!(out, "{{\"input\":{},\"key\":{},\"seen\":{seen},\"last\":{}", Text(input), Text(key), saved.last)?;
+        put_place(out, "done", &saved.done)?;
+        if let Some((hold, ahead)) = &saved.hold {
+            put_place(out, "hold", hold)?;
+            write!(out, ",\"ahead\":{ahead}")?;
+        }
+        if saved.lost {
+            write!(out, ",\"lost\":true")?;
+        }
+        write!(out, "}}")
+    });
 }
 
 /// One line behind its checksum. Written in place: with ten thousand containers it is done ten thousand times a save.
@@ -223,6 +257,56 @@ pub fn read(bytes: &[u8]) -> Parsed {
     parsed
 }
 
+/// What changed with one save.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// Number of the save.
+    pub seq: u64,
+    /// The records that changed.
+    pub entries: Vec<(Key, Entry)>,
+    /// The records that went.
+    pub gone: Vec<Key>,
+    /// The ledger as it was at that save.
+    pub ledger: Option<Value>,
+}
+
+/// Reads the changes of a whole save with such a number. One of them counts if all of it is whole. Says beside how many places are
+/// damaged: what is torn at the end is of a save that did not come to its own.
+pub fn read_changes(bytes: &[u8], is_base: impl Fn(u64) -> bool) -> (Vec<Change>, u64) {
+    let (mut changes, mut damaged, mut is_torn) = (Vec::new(), 0, false);
+    // What is being read, and how many of its records are still to come.
+    let mut open: Option<(Change, u64)> = None;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let value = line.strip_suffix(b"\n").and_then(checked);
+        if let Some(header) = value.as_ref().filter(|value| value["longshore"] == "changes") {
+            damaged += u64::from(open.is_some() || is_torn);
+            is_torn = false;
+            open = change(header, &is_base);
+        } else if let Some((change, left)) = &mut open
+            && *left > 0
+            && let Some(entry) = value.as_ref().and_then(entry)
+        {
+            change.entries.push(entry);
+            *left -= 1;
+        } else {
+            is_torn |= open.take().is_some() || value.is_none();
+        }
+        changes.extend(open.take_if(|(_, left)| *left == 0).map(|(change, _)| change));
+    }
+    (changes, damaged)
+}
+
+/// What the header of a change says, and how many records follow it.
+fn change(header: &Value, is_base: impl Fn(u64) -> bool) -> Option<(Change, u64)> {
+    header["base"].as_u64().filter(|base| header["version"] == VERSION && is_base(*base))?;
+    let gone = match header.get("gone") {
+        Some(gone) => serde_json::from_value(gone.clone()).ok()?,
+        None => Vec::new(),
+    };
+    let (seq, ledger) = (header["seq"].as_u64()?, header.get("ledger").cloned());
+    Some((Change { seq, entries: Vec::new(), gone, ledger }, header["records"].as_u64()?))
+}
+
 fn checked(line: &[u8]) -> Option<Value> {
     let (crc, text) = line.split_at_checked(9)?;
     let crc = u32::from_str_radix(std::str::from_utf8(crc.strip_suffix(b" ")?).ok()?, 16).ok()?;
@@ -273,6 +357,8 @@ fn place(value: &Value) -> Option<Place> {
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Ordering;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -316,6 +402,37 @@ mod tests {
         assert_eq!((parsed.newer, parsed.seq, parsed.damaged), (None, None, 1));
     }
 
+    #[test]
+    fn a_change_counts_if_it_is_whole_and_what_is_torn_at_the_end_is_no_damage() {
+        let some: Vec<(Key, Entry)> = (0..6).map(|n| some(&format!("k{n}"), n)).collect();
+        let gone = [("in".to_owned(), "old\n".to_owned())];
+        let changed = |range: std::ops::Range<usize>| some[range].iter().map(|(key, entry)| (key, entry));
+        let first = write_changes(17, 18, changed(0..2), &[], Some(&json!({"a": 1})));
+        let second = write_changes(17, 19, changed(2..6), &gone, None);
+        let all = [&first[..], &second].concat();
+        let whole = [
+            Change { seq: 18, entries: some[..2].to_vec(), gone: Vec::new(), ledger: Some(json!({"a": 1})) },
+            Change { seq: 19, entries: some[2..].to_vec(), gone: gone.to_vec(), ledger: None },
+        ];
+        assert_eq!(read_changes(&all, |base| base == 17), (whole.to_vec(), 0));
+        assert_eq!(read_changes(&all, |base| base == 16), (Vec::new(), 0), "of another whole save");
+        for end in 0..all.len() {
+            let count = usize::from(end >= first.len());
+            assert_eq!(read_changes(&all[..end], |base| base == 17), (whole[..count].to_vec(), 0), "torn after {end}");
+            let mut flipped = all.clone();
+            flipped[end] ^= 1;
+            // Behind the damage is a save that came to its end, if its header is not on the same line.
+            let left = match end.cmp(&(first.len() - 1)) {
+                Ordering::Less => (whole[1..].to_vec(), 1),
+                Ordering::Equal => (Vec::new(), 0),
+                Ordering::Greater => (whole[..1].to_vec(), 0),
+            };
+            assert_eq!(read_changes(&flipped, |base| base == 17), left, "flipped at {end}");
+        }
+        let beside = [&b"junk\n"[..], &write_changes(16, 17, changed(0..6), &[], None), &all].concat();
+        assert_eq!(read_changes(&beside, |base| base == 17), (whole.to_vec(), 1));
+    }
+
     proptest! {
         #[test]
         fn a_flipped_bit_costs_one_line_and_no_record_is_ever_wrong(at in 0usize..10_000, bit in 0u8..8) {
@@ -335,6 +452,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
             read(&bytes);
+            read_changes(&bytes, |_| true);
         }
     }
 }

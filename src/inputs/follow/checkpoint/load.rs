@@ -1,7 +1,8 @@
 //! What is stored, read and changed: at the start, and by the commands that look at a data folder.
 //!
-//! A damaged record is taken from `.bak` or skipped, a damaged file gives way to `.bak`, both damaged means from the head
-//! (duplicates, never loss); all of it is said. A newer version is an error, and so is a file that belongs to somebody else.
+//! A damaged record is taken from `.bak` (the whole save before) or skipped, a damaged file gives way to `.bak`, both damaged means
+//! from the head (duplicates, never loss). What changed since (`.changes`) is applied to that, but for saves of which something is
+//! damaged. All of it is said. A newer version is an error, and so is a file that belongs to somebody else.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Checkpoints, Entry, FILE, Key, State, Unsynced};
+use crate::inputs::follow::stored::Parsed;
 use crate::inputs::follow::{disk, stored};
 
 /// What is stored in a data folder. Takes no lock: another longshore may be at work there.
@@ -47,19 +49,10 @@ pub fn edit<T, E>(
 }
 
 pub(super) fn load(path: &Path) -> io::Result<State> {
-    let read = |path: &Path| match disk::read(path) {
-        Ok(bytes) => Ok(Some(stored::read(&bytes))),
-        // What nobody may read is whole: to begin without it would give everything again.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-        }
-        Err(error) => {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(path = %path.display(), %error, "checkpoints could not be read");
-            }
-            Ok(None)
-        }
-    };
+    // Before the whole: a running node first replaces that, then removes what had changed. So it is never older than them.
+    let changes_path = path.with_extension("changes");
+    let changes = bytes_of(&changes_path)?.unwrap_or_default();
+    let read = |path: &Path| -> io::Result<Option<Parsed>> { Ok(bytes_of(path)?.map(|bytes| stored::read(&bytes))) };
     let bak_path = path.with_extension("bak");
     let main = read(path)?;
     if let Some(version) = main.as_ref().and_then(|main| main.newer) {
@@ -80,16 +73,54 @@ pub(super) fn load(path: &Path) -> io::Result<State> {
         state.ledger = bak.ledger;
         tracing::warn!(path = %path.display(), records = state.entries.len(), "checkpoints are damaged or missing; what is whole is used, the rest comes from the previous save");
     }
-    let Some(main) = main else { return Ok(state) };
-    state.seq = state.seq.max(main.seq.unwrap_or(0));
-    state.damaged = main.damaged.saturating_sub(if state.entries.is_empty() { 0 } else { main.damaged });
-    Arc::make_mut(&mut state.entries).extend(main.entries);
-    state.ledger = main.ledger.or(state.ledger);
+    let base = main.as_ref().and_then(|main| main.seq);
+    if let Some(main) = main {
+        state.seq = state.seq.max(main.seq.unwrap_or(0));
+        state.damaged = main.damaged.saturating_sub(if state.entries.is_empty() { 0 } else { main.damaged });
+        Arc::make_mut(&mut state.entries).extend(main.entries);
+        state.ledger = main.ledger.or(state.ledger);
+    }
     if existed && !whole && state.entries.is_empty() {
         tracing::error!(path = %path.display(), "neither the checkpoints nor their previous save can be read; files are read from their head, lines may be delivered twice");
     }
     if state.damaged > 0 {
-        tracing::error!(path = %path.display(), damaged = state.damaged, "damaged checkpoints were skipped; their files are read from the head");
+        tracing::error!(path = %path.display(), damaged = state.damaged, "damaged checkpoints were skipped; their files are read from the head, but for those that were saved since");
+    }
+    // Since the whole save that is there; where nobody can read its number, since any that is newer than what can be read.
+    let before = state.seq;
+    let (changes, damaged) = stored::read_changes(&changes, |of| base.map_or(of > before, |base| of == base));
+    if damaged > 0 {
+        let path = changes_path.display();
+        tracing::error!(%path, damaged, "damaged changes of checkpoints were skipped; lines may be delivered twice");
+        state.damaged += damaged;
+    }
+    for change in changes {
+        state.seq = change.seq;
+        // Who has moved the others away wants none of them. (But no save is to have their number.)
+        if existed {
+            let entries = Arc::make_mut(&mut state.entries);
+            // In this order: another one of that name may have come in the same save.
+            change.gone.iter().for_each(|key| drop(entries.remove(key)));
+            entries.extend(change.entries);
+            state.ledger = change.ledger;
+        }
     }
     Ok(state)
+}
+
+/// What is in a file, if it is there and can be read.
+fn bytes_of(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match disk::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        // What nobody may read is whole: to begin without it would give everything again.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        }
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(path = %path.display(), %error, "checkpoints could not be read");
+            }
+            Ok(None)
+        }
+    }
 }

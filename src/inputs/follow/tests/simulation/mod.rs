@@ -12,7 +12,7 @@
 //!   were (but for files that are cut off in place: nobody can say how much of those had been read);
 //! - where lines went with a copy of a truncated file that the rotation removed, a truncation is counted after it was made;
 //! - without a sink that fails, a line arrives twice only after a crash, and then only if it was not settled, or not
-//!   followed by a whole save: what a finished checkpoint covers never comes again.
+//!   followed by a save that came to its end: what that covers never comes again.
 //!
 //! `LONGSHORE_SEED=n` runs one seed, `LONGSHORE_SEEDS=n` so many, from `LONGSHORE_SEED_FROM` on, `LONGSHORE_THREADS` at a
 //! time: most of a seed's time is spent waiting for the kernel to let go of an inotify instance. Its negative controls
@@ -20,6 +20,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -76,13 +77,14 @@ enum Program {
 /// What the hook and the scheduler share.
 struct World {
     writer: Writer,
-    data: PathBuf,
     /// Calls until the crash.
     crash_in: Option<u32>,
     crashed: bool,
     /// The writer takes steps between calls.
     writing: bool,
-    /// The last line that was settled with all before it, now; when the save at hand began; at the last whole save.
+    /// A save writes to this file.
+    written: PathBuf,
+    /// The last line that was settled with all before it, now; when the save at hand began; at the last one that came to its end.
     settled: Option<u64>,
     saving: Option<u64>,
     floor: Option<u64>,
@@ -96,7 +98,8 @@ impl World {
             self.crashed = true;
             if let Call::Write(bytes) = call {
                 let torn = self.writer.rng.usize(0..bytes.len() + 1);
-                fs::write(self.data.join("checkpoints.tmp"), &bytes[..torn]).expect("written");
+                let file = OpenOptions::new().append(true).create(true).open(&self.written);
+                file.and_then(|mut file| file.write_all(&bytes[..torn])).expect("written");
             }
         }
         if self.crashed {
@@ -118,9 +121,11 @@ impl World {
                     self.writer.opens(name);
                 }
             }
-            Call::Create(path) if path.ends_with("checkpoints.tmp") => self.saving = self.settled,
-            // The folder's fsync is the only one that comes after the rename.
+            Call::Create(path) => path.clone_into(&mut self.written),
+            Call::Write(_) => self.saving = self.settled,
+            // Of the whole, the folder's fsync is the only one that comes after the rename.
             Call::Rename(_) => self.floor = self.floor.max(self.saving),
+            Call::Sync if self.written.ends_with("checkpoints.changes") => self.floor = self.floor.max(self.saving),
             _ => {}
         }
         Ok(())
@@ -135,7 +140,7 @@ struct Life {
     found: usize,
     /// Lines that had arrived before.
     from: usize,
-    /// The last line that a whole save covers, with all before it.
+    /// The last line that a save covers, with all before it.
     floor: Option<u64>,
     opener: Opener,
     reader: Reader,
@@ -312,7 +317,7 @@ impl Run {
                         self.wrong = Some(format!("line {number} came twice in one life"));
                     }
                     Ok(number) if !self.fails && life.floor.is_some_and(|floor| number <= floor) => {
-                        self.wrong = Some(format!("line {number} came again, but a whole save covers it"));
+                        self.wrong = Some(format!("line {number} came again, but a save covers it"));
                     }
                     Ok(number) => self.arrived.push(number),
                     Err(_) if self.world.borrow().writer.copies.fragments.contains(text.trim_start_matches('\0')) => {}
@@ -441,11 +446,11 @@ fn run(seed: u64, program: Program, broken: Break, runtime: &Handle) -> Result<u
     writer.step();
     let world = World {
         writer,
-        data: data.clone(),
         crash_in: None,
         crashed: false,
         writing: true,
         settled: None,
+        written: PathBuf::new(),
         saving: None,
         floor: None,
     };
