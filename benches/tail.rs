@@ -4,10 +4,11 @@
 //! `newline`: 64 MiB of lines of 150 bytes. `memchr`: the search alone, in memory. `file`: the same search over what
 //! `Source`, the reader of followed files, reads from a file in the page cache, with its look at what was there before.
 //!
-//! The other two run the program, once each, and print their figures (`cargo bench --bench tail -- idle first`):
+//! The other two run the program and print their figures (`cargo bench --bench tail -- idle first`):
 //! `first_line` makes containers while it tails their folder, and measures from the creation of the log to the line on its
 //! standard output. `idle` has 10,000 idle containers and one that is written to at 20 MB/s for a while; CPU time is
-//! user + system of the program. The hot one's 200 MB are also written at once, to it alone and beside the idle ones.
+//! user + system of the program. The hot one's 200 MB are also written at once, in turn with one that is alone; that takes 3 GB of
+//! the folder for temporary files.
 //!
 //! What is promised of these is looked at, and the bench fails where it is not so.
 //!
@@ -34,6 +35,8 @@ const IDLE: usize = 10_000;
 const NEW: usize = 300;
 /// Blocks of 2 MB that the hot container writes.
 const BLOCKS: usize = 100;
+/// So often the hot one's speed is measured.
+const ROUNDS: usize = 7;
 /// For so long CPU time of what is idle is measured.
 const QUIET: Duration = Duration::from_secs(60);
 
@@ -193,18 +196,27 @@ fn first_line() {
     promise("p99 of a new container's first line is below 50 ms", times[NEW * 99 / 100] < Duration::from_millis(50));
 }
 
-/// The hot one's speed without idle ones.
-fn alone() -> f64 {
-    let dir = tempfile::tempdir().expect("a temp dir");
-    make(dir.path(), 0);
-    write(dir.path(), 0, "old");
-    let tail = Tail::start(dir.path());
-    tail.wait_for("old");
-    tail.at_once(dir.path(), 0, "the end")
+/// Speed beside the idle ones, alone, and their ratio, each in the middle of some rounds in turn: one round may have half the
+/// speed of the next on a shared machine. While one container is hot the program of the other is at rest.
+fn speeds(beside: &Tail, dir: &Path) -> [f64; 3] {
+    let other = tempfile::tempdir().expect("a temp dir");
+    make(other.path(), 0);
+    write(other.path(), 0, "old");
+    let alone = Tail::start(other.path());
+    alone.wait_for("old");
+    let mut rounds: Vec<[f64; 3]> = Vec::new();
+    for round in 0..ROUNDS {
+        let end = format!("round {round}.");
+        let (beside, alone) = (beside.at_once(dir, IDLE, &end), alone.at_once(other.path(), 0, &end));
+        rounds.push([beside, alone, beside / alone]);
+    }
+    std::array::from_fn(|of| {
+        rounds.sort_by(|one, other| one[of].total_cmp(&other[of]));
+        rounds[ROUNDS / 2][of]
+    })
 }
 
 fn idle() {
-    let alone_before = alone();
     let dir = tempfile::tempdir().expect("a temp dir");
     for number in 0..=IDLE {
         make(dir.path(), number);
@@ -239,13 +251,11 @@ fn idle() {
         tail.cpu() - before,
         tail.memory() as f64 / 1e6
     );
-    let beside = tail.at_once(dir.path(), IDLE, "the end at once");
-    // Once more: this machine may be another one by now.
-    let alone = [alone_before, alone()];
-    println!("hot: {beside:.0} MB/s beside them, {:.0} and {:.0} MB/s alone before and after", alone[0], alone[1]);
+    let [beside, alone, ratio] = speeds(&tail, dir.path());
+    println!("hot: {beside:.0} MB/s beside them, {alone:.0} MB/s alone, {ratio:.2} times (medians of {ROUNDS} rounds)");
     promise("idle containers take less than 1 % of a core", quiet < 0.01);
     promise("an idle container's line comes within 1 s beside a hot one", slowest < Duration::from_secs(1));
-    promise("the hot one has nine tenths of its speed alone", beside > 0.9 * alone[0].min(alone[1]));
+    promise("the hot one has nine tenths of its speed alone", ratio > 0.9);
     promise("peak memory is below 256 MiB", tail.memory() < 256 << 20);
 }
 
