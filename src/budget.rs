@@ -5,20 +5,23 @@
 //! Work that already holds a permit never waits for more (it would wait for itself): it calls [`Permit::grow`], which
 //! overdraws, and new reading waits until the overdraft is paid back.
 //!
-//! The budget also recycles the arenas of finished batches, since it is the owner of memory: a fresh 512 KiB buffer
-//! costs 128 page faults, a recycled one none. At most [`RECYCLED_MAX`] are kept, in at most a sixteenth of the budget.
+//! The budget also recycles the arenas of finished batches and the bodies of finished requests, since it is the owner of
+//! memory: a fresh 512 KiB buffer costs 128 page faults, a recycled one none, and bodies of a megabyte that are freed and made
+//! anew leave holes between them. At most [`RECYCLED_MAX`] and [`BODIES_MAX`] are kept, in at most a sixteenth of the budget.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::sync::{Mutex, Semaphore};
+use super::sync::{Mutex, MutexGuard, Semaphore};
 use crate::batch::Tables;
 use crate::waits::Waits;
 
 /// Arenas kept for reuse, at most: those of a sink's full queue, of what it is at, and some spare.
 const RECYCLED_MAX: usize = 24;
-/// A smaller arena is freed instead of kept: it is cheaper to make than to grow, and would take a large one's place.
+/// Bodies kept for reuse, at most: those of one sink's requests under way, and one that is encoded.
+const BODIES_MAX: usize = 5;
+/// A smaller one of either is freed instead of kept: it is cheaper to make than to grow, and would take a large one's place.
 const RECYCLED_BYTES_MIN: usize = 192 << 10;
 
 /// The node's memory budget. Shared by every input and sink.
@@ -33,10 +36,11 @@ pub struct Budget {
     waits: Waits,
 }
 
-/// Arenas kept for reuse, and the bytes that they hold.
+/// What is kept for reuse, and the bytes that all of it holds.
 #[derive(Debug, Default)]
 struct Recycled {
-    kept: Vec<Tables>,
+    tables: Vec<Tables>,
+    bodies: Vec<Vec<u8>>,
     bytes: usize,
 }
 
@@ -138,8 +142,8 @@ impl Budget {
 
     /// Tables of an earlier batch, to be emptied, or new ones.
     pub(crate) fn take_tables(&self) -> Tables {
-        let mut recycled = self.recycled.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(tables) = recycled.kept.pop() else { return Tables::new() };
+        let mut recycled = self.recycled();
+        let Some(tables) = recycled.tables.pop() else { return Tables::new() };
         recycled.bytes -= tables.memory();
         tables
     }
@@ -150,11 +154,44 @@ impl Budget {
         if memory < RECYCLED_BYTES_MIN {
             return;
         }
-        let mut recycled = self.recycled.lock().unwrap_or_else(PoisonError::into_inner);
-        if recycled.kept.len() < RECYCLED_MAX && recycled.bytes + memory <= self.total / 16 {
+        let mut recycled = self.recycled();
+        if recycled.tables.len() < RECYCLED_MAX && recycled.bytes + memory <= self.total / 16 {
             recycled.bytes += memory;
-            recycled.kept.push(tables);
+            recycled.tables.push(tables);
         }
+    }
+
+    /// An empty body with room for `wanted` bytes: that of an earlier request, or a new one.
+    pub(crate) fn take_body(&self, wanted: usize) -> Vec<u8> {
+        let mut recycled = self.recycled();
+        let fits = |body: &Vec<u8>| (wanted..=wanted.saturating_mul(2)).contains(&body.capacity());
+        let Some(at) = recycled.bodies.iter().rposition(fits) else { return Vec::with_capacity(wanted) };
+        let body = recycled.bodies.swap_remove(at);
+        recycled.bytes -= body.capacity();
+        body
+    }
+
+    /// Keeps the body of a finished request for the next one, within the limits above.
+    pub(crate) fn recycle_body(&self, mut body: Vec<u8>) {
+        let memory = body.capacity();
+        if memory < RECYCLED_BYTES_MIN {
+            return;
+        }
+        body.clear();
+        let mut recycled = self.recycled();
+        if recycled.bodies.len() == BODIES_MAX {
+            // Nobody may ask for its size any more.
+            let oldest = recycled.bodies.remove(0);
+            recycled.bytes -= oldest.capacity();
+        }
+        if recycled.bytes + memory <= self.total / 16 {
+            recycled.bytes += memory;
+            recycled.bodies.push(body);
+        }
+    }
+
+    fn recycled(&self) -> MutexGuard<'_, Recycled> {
+        self.recycled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,5 @@
 //! Bodies of the `forward` sink: the rows of a request as one frame for each tag, all written at once.
 
-use bytes::Bytes;
-
 use super::http_body::Compression;
 use super::request::{Part, Request};
 use crate::batch::TAGS_MAX;
@@ -44,7 +42,7 @@ pub fn prepare(request: &mut Request, shape: Shape, encoder: &mut Encoder, bytes
         body.reserve(entries.len() + group.tag.as_str().len() + 128);
         frame(shape.mode, group.tag.as_str(), &entries, group.count, options, &mut body);
     }
-    request.keep_body(Bytes::from(body), plain);
+    request.keep_body(body, plain);
     rest
 }
 

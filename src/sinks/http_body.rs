@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::io::{self, Write};
 
-use bytes::Bytes;
 use zstd::bulk::Compressor;
 
 use super::request::{Part, Request};
@@ -100,7 +99,8 @@ pub fn encode(request: &mut Request, format: Format, encoder: &mut Encoder, byte
     // What is encoded may be somewhat more than it costs, and the row that is one too many is in it first: to grow for that took a
     // copy of the whole.
     let cost = request.cost();
-    let mut body = Vec::with_capacity((cost + cost / 4).min(bytes_max.saturating_add(ROW)).saturating_add(2));
+    let room = (cost + cost / 4).min(bytes_max.saturating_add(ROW)).saturating_add(2);
+    let mut body = request.budget().take_body(room);
     if format == Format::JsonArray {
         body.push(b'[');
     }
@@ -164,18 +164,18 @@ pub fn prepare(
     encoder: &mut Encoder,
     bytes_max: usize,
 ) -> Vec<Part> {
-    let (mut plain, rest) = encode(request, format, encoder, bytes_max);
+    let (plain, rest) = encode(request, format, encoder, bytes_max);
     let plain_bytes = plain.len();
     let body = match compression {
-        // A little more than the budget is told of.
-        Compression::None => {
-            plain.shrink_to(plain_bytes + ROW);
-            plain
+        Compression::None => plain,
+        _ => {
+            // Writing to memory fails only when the compressor was set up wrongly, which the settings rule out.
+            let body = compression.apply(&plain).expect("compressing into memory does not fail");
+            request.budget().recycle_body(plain);
+            body
         }
-        // Writing to memory fails only when the compressor was set up wrongly, which the settings rule out.
-        _ => compression.apply(&plain).expect("compressing into memory does not fail"),
     };
-    request.keep_body(Bytes::from(body), plain_bytes);
+    request.keep_body(body, plain_bytes);
     rest
 }
 
@@ -240,6 +240,40 @@ mod tests {
             counted += r.tallies.iter().flat_map(|(_, tally)| tally.oddities).sum::<u32>();
         }
         assert_eq!(counted, 3);
+    }
+
+    #[test]
+    fn the_memory_of_a_body_is_that_of_the_next_one_once_nobody_sends_from_it() {
+        let budget = Budget::new(64 << 20);
+        let mut encoder = Encoder::new(NOTHING);
+        let large = ["x".repeat(300 << 10), "y".repeat(300 << 10)];
+        let mut body = |text: &str, compression| {
+            let mut r = request(&budget, &[text]);
+            assert!(prepare(&mut r, Format::Ndjson, compression, &mut encoder, 1 << 20).is_empty());
+            r
+        };
+        let first = body(&large[0], Compression::None);
+        let at = first.body().expect("a body").as_ptr();
+        assert!(budget.used() >= 300 << 10, "it is paid for");
+        drop(first);
+        assert_eq!(budget.used(), 0);
+        let second = body(&large[1], Compression::None);
+        assert_eq!(second.body().expect("a body").as_ptr(), at);
+        assert!(text(&second) == format!("{{\"n\":\"{}\"}}\n", large[1]), "nothing of the one before");
+        // A connection is not done with it.
+        let sending = second.body().cloned().expect("a body");
+        drop(second);
+        let third = body(&large[0], Compression::None);
+        assert_ne!(third.body().expect("a body").as_ptr(), at);
+        assert!(sending.ends_with(b"yyy\"}\n"), "it is not written over");
+        drop(third);
+        // A small body takes no large one, and what was compressed is free at once.
+        let small = body("z", Compression::None);
+        assert!(budget.used() < 1 << 10);
+        drop(small);
+        let zipped = body(&large[0], Compression::Zstd(1));
+        assert!(budget.used() < 100 << 10);
+        drop(zipped);
     }
 
     #[test]

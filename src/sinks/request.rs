@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::request_sum::Sum;
 use crate::batch::{Batch, Receipts, Shipment};
-use crate::budget::Permit;
+use crate::budget::{Budget, Permit};
 use crate::metrics::Tally;
 use crate::record::Origin;
 use crate::record_id::RecordId;
@@ -133,10 +133,26 @@ pub struct Request {
     pub(crate) tallies: Vec<(u16, Tally)>,
     /// Whether the oddities were counted already, by this request or the one that it was split from.
     pub(crate) tallied: bool,
-    body: Option<Bytes>,
+    body: Option<Body>,
     /// Bytes of the body before compression: what the limit of a request counts.
     plain: usize,
-    permit: Option<Permit>,
+}
+
+/// An encoded body. Its memory is paid for, and the budget's again once nobody sends from it.
+#[derive(Debug)]
+struct Body {
+    bytes: Bytes,
+    permit: Permit,
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Ok(mut own) = std::mem::take(&mut self.bytes).try_into_mut() {
+            // Else what is in it would be moved to where it is.
+            own.clear();
+            self.permit.budget().recycle_body(Vec::from(own));
+        }
+    }
 }
 
 impl Request {
@@ -154,7 +170,6 @@ impl Request {
             tallied: false,
             body: None,
             plain: 0,
-            permit: None,
         }
     }
 
@@ -183,7 +198,7 @@ impl Request {
 
     /// The encoded body of an earlier try.
     pub fn body(&self) -> Option<&Bytes> {
-        self.body.as_ref()
+        self.body.as_ref().map(|body| &body.bytes)
     }
 
     /// Bytes of the body before compression; 0 while there is no body.
@@ -193,13 +208,16 @@ impl Request {
 
     /// Keeps the encoded body for further tries; `plain` is its size before compression. It is paid for from the
     /// budget of the records.
-    pub fn keep_body(&mut self, body: Bytes, plain: usize) {
-        if let Some(part) = self.parts.first() {
-            let permit = self.permit.get_or_insert_with(|| part.batch.permit().budget().empty_permit());
-            permit.resize(body.len());
-        }
+    pub fn keep_body(&mut self, body: Vec<u8>, plain: usize) {
+        let mut permit = self.budget().empty_permit();
+        permit.grow(body.capacity());
         self.plain = plain;
-        self.body = Some(body);
+        self.body = Some(Body { bytes: Bytes::from(body), permit });
+    }
+
+    /// What pays for its records.
+    pub fn budget(&self) -> &Arc<Budget> {
+        self.parts.first().expect("a request has records").batch.permit().budget()
     }
 
     /// Gives it a key that follows from the ids of its records, so that it is the same after a restart too. To be called
@@ -254,7 +272,6 @@ impl Request {
     /// Cuts off the records from number `at` on. The body, if there was one, is forgotten.
     pub fn split_off(&mut self, mut at: usize) -> Vec<Part> {
         self.body = None;
-        self.permit = None;
         for index in 0..self.parts.len() {
             let rows = self.parts[index].rows.len();
             if at < rows {
@@ -477,7 +494,7 @@ pub(crate) mod tests {
         let budget = Budget::new(1 << 20);
         let mut request = request(&budget, &["1"]);
         let before = budget.used();
-        request.keep_body(Bytes::from(vec![0; 5000]), 5000);
+        request.keep_body(vec![0; 5000], 5000);
         assert_eq!(budget.used() - before, 5000);
         drop(request);
         assert_eq!(budget.used(), 0);

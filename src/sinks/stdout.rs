@@ -7,7 +7,6 @@ use std::future::ready;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
-use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
@@ -43,8 +42,8 @@ impl<W: AsFd> Stdout<W> {
         Stdout { out, encoder: Encoder::new(added), pretty, colour: false }
     }
 
-    fn encode(&mut self, request: &mut Request) -> Bytes {
-        let mut body = Vec::with_capacity(request.cost());
+    fn encode(&mut self, request: &mut Request) -> Vec<u8> {
+        let mut body = request.budget().take_body(request.cost());
         let mut tallies = Vec::new();
         for part in &request.parts {
             for row in &part.rows {
@@ -60,18 +59,16 @@ impl<W: AsFd> Stdout<W> {
         for (input, mut tally) in tallies {
             request.note(input, &mut tally);
         }
-        Bytes::from(body)
+        body
     }
 
     fn write(&mut self, request: &mut Request) -> Result<Reply, SendError> {
-        let body = match request.body() {
-            Some(body) => body.clone(),
-            None => {
-                let body = self.encode(request);
-                request.keep_body(body.clone(), body.len());
-                body
-            }
-        };
+        if request.body().is_none() {
+            let body = self.encode(request);
+            let bytes = body.len();
+            request.keep_body(body, bytes);
+        }
+        let body = request.body().cloned().unwrap_or_default();
         while request.written < body.len() {
             match rustix::io::write(&self.out, &body[request.written..]) {
                 Ok(bytes) => request.written += bytes,

@@ -217,7 +217,7 @@ fn the_size_of_requests_shrinks_when_the_destination_says_so() {
     b.now += WAIT;
     let mut request = b.send();
     // Compressed to a tenth: the limit that is learned counts plain bytes, as requests are cut by them.
-    request.keep_body(bytes::Bytes::from(vec![0; 40_000]), 400_000);
+    request.keep_body(vec![0; 40_000], 400_000);
     let meaning = b.finish(request, Err(SendError::TooLarge { cause: "413".to_owned() }));
     assert_eq!((meaning.shrunk, b.plan.bytes_max()), (Some(200_000), 200_000));
 }
