@@ -13,7 +13,6 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use longshore::batch::Batch;
 use longshore::budget::Budget;
@@ -113,11 +112,11 @@ fn sink(url: &str) -> Box<dyn Sink> {
 }
 
 /// A request that has its body already.
-fn request(body: &Bytes) -> Request {
+fn request(body: &[u8]) -> Request {
     let batch = Batch::new(Budget::new(1 << 20).empty_permit(), 0, Arc::default());
     let part = Part { batch: Arc::new(batch), rows: vec![0], receipts: Receipts::default(), logged: false };
     let mut request = Request::new(vec![part], 1);
-    request.keep_body(body.clone(), body.len());
+    request.keep_body(body.to_vec(), body.len());
     request
 }
 
@@ -172,12 +171,12 @@ fn tls(c: &mut Criterion<CpuTime>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let plain: Vec<u8> = (0..1 << 20).map(|n: usize| b"{\"level\":\"info\",\"n\":1}\n"[n % 23]).collect();
     for (name, size) in [("64k", 64 << 10), ("1m", 1 << 20)] {
-        let body = Bytes::copy_from_slice(&plain[..size]);
+        let body = &plain[..size];
         let mut group = c.benchmark_group(format!("tls_{name}"));
         group.throughput(Throughput::Bytes(size as u64)).sample_size(20);
         for (scheme, config) in [("http", None), ("https", Some(server_config()))] {
             let mut sink = sink(&format!("{scheme}://localhost:{}/", server(config)));
-            let mut request = request(&body);
+            let mut request = request(body);
             send(&runtime, &mut *sink, &mut request);
             group.bench_function(scheme, |b| b.iter(|| send(&runtime, &mut *sink, &mut request)));
         }
@@ -186,9 +185,9 @@ fn tls(c: &mut Criterion<CpuTime>) {
         let socket = TcpStream::connect(("127.0.0.1", server(Some(server_config())))).expect("connected");
         socket.set_nodelay(true).expect("a TCP socket");
         let mut stream = StreamOwned::new(client, socket);
-        group.bench_function("library_socket", |b| b.iter(|| post(&mut stream, black_box(&body))));
+        group.bench_function("library_socket", |b| b.iter(|| post(&mut stream, black_box(body))));
         let (mut client, mut out) = (session(), Vec::new());
-        group.bench_function("library_memory", |b| b.iter(|| encrypt(&mut client, black_box(&body), &mut out)));
+        group.bench_function("library_memory", |b| b.iter(|| encrypt(&mut client, black_box(body), &mut out)));
         group.finish();
     }
 }

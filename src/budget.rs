@@ -7,8 +7,10 @@
 //!
 //! The budget also recycles the arenas of finished batches and the bodies of finished requests, since it is the owner of
 //! memory: a fresh 512 KiB buffer costs 128 page faults, a recycled one none, and bodies of a megabyte that are freed and made
-//! anew leave holes between them. At most [`RECYCLED_MAX`] and [`BODIES_MAX`] are kept, in at most a sixteenth of the budget.
+//! anew leave holes between them. At most [`RECYCLED_MAX`] arenas are kept, in at most a sixteenth of the budget, and
+//! [`BODIES_MAX`] bodies, in half as much.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -36,12 +38,13 @@ pub struct Budget {
     waits: Waits,
 }
 
-/// What is kept for reuse, and the bytes that all of it holds.
+/// What is kept for reuse, and the bytes that the tables hold.
 #[derive(Debug, Default)]
 struct Recycled {
     tables: Vec<Tables>,
-    bodies: Vec<Vec<u8>>,
     bytes: usize,
+    /// The oldest first.
+    bodies: VecDeque<Vec<u8>>,
 }
 
 impl Budget {
@@ -163,30 +166,27 @@ impl Budget {
 
     /// An empty body with room for `wanted` bytes: that of an earlier request, or a new one.
     pub(crate) fn take_body(&self, wanted: usize) -> Vec<u8> {
-        let mut recycled = self.recycled();
         let fits = |body: &Vec<u8>| (wanted..=wanted.saturating_mul(2)).contains(&body.capacity());
-        let Some(at) = recycled.bodies.iter().rposition(fits) else { return Vec::with_capacity(wanted) };
-        let body = recycled.bodies.swap_remove(at);
-        recycled.bytes -= body.capacity();
-        body
+        let kept = {
+            let bodies = &mut self.recycled().bodies;
+            bodies.iter().rposition(fits).and_then(|at| bodies.remove(at))
+        };
+        kept.unwrap_or_else(|| Vec::with_capacity(wanted))
     }
 
     /// Keeps the body of a finished request for the next one, within the limits above.
     pub(crate) fn recycle_body(&self, mut body: Vec<u8>) {
-        let memory = body.capacity();
-        if memory < RECYCLED_BYTES_MIN {
+        let share = self.total / 32;
+        if !(RECYCLED_BYTES_MIN..=share).contains(&body.capacity()) {
             return;
         }
         body.clear();
         let mut recycled = self.recycled();
-        if recycled.bodies.len() == BODIES_MAX {
-            // Nobody may ask for its size any more.
-            let oldest = recycled.bodies.remove(0);
-            recycled.bytes -= oldest.capacity();
-        }
-        if recycled.bytes + memory <= self.total / 16 {
-            recycled.bytes += memory;
-            recycled.bodies.push(body);
+        recycled.bodies.push_back(body);
+        // Nobody may ask for the size of the oldest any more.
+        let held = |bodies: &VecDeque<Vec<u8>>| bodies.iter().map(Vec::capacity).sum::<usize>();
+        while recycled.bodies.len() > BODIES_MAX || held(&recycled.bodies) > share {
+            recycled.bodies.pop_front();
         }
     }
 

@@ -51,3 +51,25 @@ async fn one_taker_gets_a_quarter_at_most() {
     let budget = Budget::new(1000);
     assert_eq!(budget.acquire(5000).await.bytes(), 250);
 }
+
+#[test]
+fn bodies_are_kept_for_requests_of_their_size_the_oldest_going_first() {
+    const KIB: usize = 1 << 10;
+    // A 32nd of it is 2 MiB.
+    let budget = Budget::new(64 << 20);
+    let kept = |wanted: usize| budget.take_body(wanted * KIB).capacity() / KIB > wanted;
+    for size in [200, 210, 220, 230, 240, 250, 260] {
+        budget.recycle_body(vec![0; size * KIB]);
+    }
+    let taken: Vec<usize> = (0..6).map(|_| budget.take_body(199 * KIB).capacity() / KIB).collect();
+    assert_eq!(taken, [260, 250, 240, 230, 220, 199], "five of them, the newest first");
+    budget.recycle_body(vec![0; 300 * KIB]);
+    assert!(!kept(301) && !kept(149), "too small, and more than twice as large as it has to be");
+    assert!(kept(299));
+    budget.recycle_body(vec![0; 300 * KIB]);
+    [100 * KIB, 3 << 20].into_iter().for_each(|size| budget.recycle_body(vec![0; size]));
+    assert!(!kept(99) && !kept(2 << 10), "too small to be kept, and too large");
+    [900, 950].into_iter().for_each(|size| budget.recycle_body(vec![0; size * KIB]));
+    assert!(!kept(299), "no room for all of them");
+    assert!(budget.take_body(890 * KIB).is_empty());
+}

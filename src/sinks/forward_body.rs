@@ -28,7 +28,9 @@ struct Group {
 /// one. Returns the records that did not fit.
 pub fn prepare(request: &mut Request, shape: Shape, encoder: &mut Encoder, bytes_max: usize) -> Vec<Part> {
     let (groups, rest) = group(request, encoder, bytes_max);
-    let mut body = Vec::new();
+    const HEADS: usize = 128;
+    let room = groups.iter().map(|group| group.entries.len() + group.tag.as_str().len() + HEADS).sum();
+    let mut body = if shape.compression == Compression::None { request.budget().take_body(room) } else { Vec::new() };
     let mut plain = 0;
     for group in groups {
         plain += group.entries.len();
@@ -39,7 +41,7 @@ pub fn prepare(request: &mut Request, shape: Shape, encoder: &mut Encoder, bytes
             // Writing to memory fails only when the compressor was set up wrongly, which the settings rule out.
             zip => zip.apply(&group.entries).expect("compressing into memory does not fail"),
         };
-        body.reserve(entries.len() + group.tag.as_str().len() + 128);
+        body.reserve(entries.len() + group.tag.as_str().len() + HEADS);
         frame(shape.mode, group.tag.as_str(), &entries, group.count, options, &mut body);
     }
     request.keep_body(body, plain);

@@ -138,7 +138,8 @@ pub struct Request {
     plain: usize,
 }
 
-/// An encoded body. Its memory is paid for, and the budget's again once nobody sends from it.
+/// An encoded body. Its memory is paid for while the request is under way, and the budget's again after that, unless a
+/// connection is not done with it.
 #[derive(Debug)]
 struct Body {
     bytes: Bytes,
