@@ -540,6 +540,8 @@ impl Opener {
         if standing.hand(generations) {
             self.send(chain, News::More { chain });
         }
+        // After it: or the reader might call it a rest in between, and the keeper would not look.
+        standing.stir();
     }
 
     fn send(&self, chain: u64, news: News) {

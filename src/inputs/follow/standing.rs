@@ -135,8 +135,6 @@ impl Standing {
             added.retain(|held| held.strong_count() > 0);
         }
         added.extend(generations.iter().map(Arc::downgrade));
-        drop(added);
-        self.stir();
     }
 
     /// Generations for its reader, oldest first; none, if there is only something to count. Whether the reader is to be told: it

@@ -144,9 +144,10 @@ impl Opener {
         if self.layout.ends_with_folder() {
             for (chain, kin) in folder.families.values().filter_map(|kin| kin.chain.zip(Some(kin))) {
                 self.owners.remove(&chain);
-                // A sink may hold its reader up: what is deleted and unread is looked at by the keeper.
-                kin.standing.iter().for_each(|standing| standing.stir());
                 self.send(chain, News::Gone { chain });
+                // A sink may hold its reader up: what is deleted and unread is looked at by the keeper. After it was sent, or
+                // the reader might call it a rest in between.
+                kin.standing.iter().for_each(|standing| standing.stir());
             }
             return;
         }
