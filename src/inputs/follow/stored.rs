@@ -270,18 +270,36 @@ pub struct Change {
     pub ledger: Option<Value>,
 }
 
-/// Reads the changes of a whole save with such a number. One of them counts if all of it is whole. Says beside how many places are
-/// damaged: what is torn at the end is of a save that did not come to its own.
-pub fn read_changes(bytes: &[u8], is_base: impl Fn(u64) -> bool) -> (Vec<Change>, u64) {
-    let (mut changes, mut damaged, mut is_torn) = (Vec::new(), 0, false);
+/// What changed since a whole save, as far as it could be read.
+#[derive(Debug, Default, PartialEq)]
+pub struct Changes {
+    /// One for each save, oldest first.
+    pub all: Vec<Change>,
+    /// Places that are damaged. What is torn at the end is none: it is of a save that did not come to its own.
+    pub damaged: u64,
+    /// The version of changes that are of a newer program; nothing behind them was read.
+    pub newer: Option<u64>,
+}
+
+/// Reads the changes of a whole save with such a number. One of them counts if all of it is whole.
+pub fn read_changes(bytes: &[u8], is_base: impl Fn(u64) -> bool) -> Changes {
+    let mut changes = Changes::default();
+    // Behind the last header: something is not whole, and it is no save that was cut short, which ends without a line's end.
+    let (mut is_torn, mut is_damaged) = (false, false);
     // What is being read, and how many of its records are still to come.
     let mut open: Option<(Change, u64)> = None;
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         let value = line.strip_suffix(b"\n").and_then(checked);
         if let Some(header) = value.as_ref().filter(|value| value["longshore"] == "changes") {
-            damaged += u64::from(open.is_some() || is_torn);
-            is_torn = false;
-            open = change(header, &is_base);
+            changes.damaged += u64::from(open.is_some() || is_torn);
+            (is_torn, is_damaged, open) = (false, false, None);
+            if header["base"].as_u64().is_some_and(&is_base) {
+                if header["version"] != VERSION {
+                    changes.newer = Some(header["version"].as_u64().unwrap_or(0));
+                    return changes;
+                }
+                open = change(header);
+            }
         } else if let Some((change, left)) = &mut open
             && *left > 0
             && let Some(entry) = value.as_ref().and_then(entry)
@@ -289,16 +307,18 @@ pub fn read_changes(bytes: &[u8], is_base: impl Fn(u64) -> bool) -> (Vec<Change>
             change.entries.push(entry);
             *left -= 1;
         } else {
-            is_torn |= open.take().is_some() || value.is_none();
+            let is_bad = open.take().is_some() || value.is_none();
+            is_torn |= is_bad;
+            is_damaged |= is_bad && line.ends_with(b"\n");
         }
-        changes.extend(open.take_if(|(_, left)| *left == 0).map(|(change, _)| change));
+        changes.all.extend(open.take_if(|(_, left)| *left == 0).map(|(change, _)| change));
     }
-    (changes, damaged)
+    changes.damaged += u64::from(is_damaged);
+    changes
 }
 
 /// What the header of a change says, and how many records follow it.
-fn change(header: &Value, is_base: impl Fn(u64) -> bool) -> Option<(Change, u64)> {
-    header["base"].as_u64().filter(|base| header["version"] == VERSION && is_base(*base))?;
+fn change(header: &Value) -> Option<(Change, u64)> {
     let gone = match header.get("gone") {
         Some(gone) => serde_json::from_value(gone.clone()).ok()?,
         None => Vec::new(),
@@ -414,23 +434,35 @@ mod tests {
             Change { seq: 18, entries: some[..2].to_vec(), gone: Vec::new(), ledger: Some(json!({"a": 1})) },
             Change { seq: 19, entries: some[2..].to_vec(), gone: gone.to_vec(), ledger: None },
         ];
-        assert_eq!(read_changes(&all, |base| base == 17), (whole.to_vec(), 0));
-        assert_eq!(read_changes(&all, |base| base == 16), (Vec::new(), 0), "of another whole save");
+        let read = |bytes: &[u8]| {
+            let changes = read_changes(bytes, |base| base == 17);
+            assert_eq!(changes.newer, None);
+            (changes.all, changes.damaged)
+        };
+        assert_eq!(read(&all), (whole.to_vec(), 0));
+        assert_eq!(read_changes(&all, |base| base == 16), Changes::default(), "of another whole save");
         for end in 0..all.len() {
             let count = usize::from(end >= first.len());
-            assert_eq!(read_changes(&all[..end], |base| base == 17), (whole[..count].to_vec(), 0), "torn after {end}");
+            assert_eq!(read(&all[..end]), (whole[..count].to_vec(), 0), "torn after {end}");
             let mut flipped = all.clone();
             flipped[end] ^= 1;
             // Behind the damage is a save that came to its end, if its header is not on the same line.
             let left = match end.cmp(&(first.len() - 1)) {
                 Ordering::Less => (whole[1..].to_vec(), 1),
-                Ordering::Equal => (Vec::new(), 0),
-                Ordering::Greater => (whole[..1].to_vec(), 0),
+                Ordering::Equal => (Vec::new(), 1),
+                // Without its last line's end it looks as if it had been cut short.
+                Ordering::Greater => (whole[..1].to_vec(), u64::from(end + 1 < all.len())),
             };
-            assert_eq!(read_changes(&flipped, |base| base == 17), left, "flipped at {end}");
+            assert_eq!(read(&flipped), left, "flipped at {end}");
         }
         let beside = [&b"junk\n"[..], &write_changes(16, 17, changed(0..6), &[], None), &all].concat();
-        assert_eq!(read_changes(&beside, |base| base == 17), (whole.to_vec(), 1));
+        assert_eq!(read(&beside), (whole.to_vec(), 1));
+        let mut newer = first.clone();
+        line(&mut newer, |text| {
+            write!(text, r#"{{"longshore":"changes","version":9,"base":17,"seq":19,"records":0}}"#)
+        });
+        assert_eq!(read_changes(&newer, |base| base == 17).newer, Some(9));
+        assert_eq!(read_changes(&newer, |base| base == 16), Changes::default());
     }
 
     proptest! {

@@ -56,12 +56,7 @@ pub(super) fn load(path: &Path) -> io::Result<State> {
     let bak_path = path.with_extension("bak");
     let main = read(path)?;
     if let Some(version) = main.as_ref().and_then(|main| main.newer) {
-        let message = format!(
-            "{}: version {version}, this longshore knows {}; use the newer one, or move the file away (lines are then delivered again)",
-            path.display(),
-            stored::VERSION
-        );
-        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        return Err(is_newer(path, version));
     }
     let whole = main.as_ref().is_some_and(|main| main.damaged == 0 && main.seq.is_some());
     let bak = if whole { None } else { read(&bak_path)?.filter(|bak| bak.newer.is_none()) };
@@ -88,13 +83,16 @@ pub(super) fn load(path: &Path) -> io::Result<State> {
     }
     // Since the whole save that is there; where nobody can read its number, since any that is newer than what can be read.
     let before = state.seq;
-    let (changes, damaged) = stored::read_changes(&changes, |of| base.map_or(of > before, |base| of == base));
-    if damaged > 0 {
-        let path = changes_path.display();
+    let changes = stored::read_changes(&changes, |of| base.map_or(of > before, |base| of == base));
+    if let Some(version) = changes.newer {
+        return Err(is_newer(&changes_path, version));
+    }
+    if changes.damaged > 0 {
+        let (path, damaged) = (changes_path.display(), changes.damaged);
         tracing::error!(%path, damaged, "damaged changes of checkpoints were skipped; lines may be delivered twice");
         state.damaged += damaged;
     }
-    for change in changes {
+    for change in changes.all {
         state.seq = change.seq;
         // Who has moved the others away wants none of them. (But no save is to have their number.)
         if existed {
@@ -106,6 +104,15 @@ pub(super) fn load(path: &Path) -> io::Result<State> {
         }
     }
     Ok(state)
+}
+
+fn is_newer(path: &Path, version: u64) -> io::Error {
+    let message = format!(
+        "{}: version {version}, this longshore knows {}; use the newer one, or move the file away (lines are then delivered again)",
+        path.display(),
+        stored::VERSION
+    );
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 /// What is in a file, if it is there and can be read.
