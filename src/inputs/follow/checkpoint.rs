@@ -229,7 +229,7 @@ impl Checkpoints {
         self.lock().entries.len() as u64
     }
 
-    /// Damaged records met at the start that no `.bak` replaced.
+    /// Damaged records met at the start that no `.bak` replaced, and damaged places of what changed since.
     pub fn damaged(&self) -> u64 {
         self.lock().damaged
     }
@@ -415,8 +415,8 @@ impl Checkpoints {
                     }
                     state.news.insert(key, Entry { saved, seen: now });
                 }
-                // Once an hour, so that of a chain at rest nothing is written.
-                (None, Some(entry)) if is_last || now - entry.seen >= SEEN_EVERY => {
+                // Once an hour, so that of a chain at rest nothing is written; and if a clock was ahead.
+                (None, Some(entry)) if is_last || (now - entry.seen).abs() >= SEEN_EVERY => {
                     entry.seen = now;
                     state.changed.push(key);
                 }

@@ -23,10 +23,11 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Whether the names of that folder are those that were listed last.
+    /// Whether the names of that folder are surely those that were listed last.
     pub fn stands(&self, folder: &Path) -> bool {
         self.folder == folder
             && self.changed.is_some()
+            && inotify::tells_all(disk::file_system(folder))
             && identity::look_at(folder).is_ok_and(|look| Some((look.id, look.ctime)) == self.changed)
     }
 
