@@ -59,6 +59,24 @@ fn every_work_delivers_every_record_and_says_what_it_took() {
     assert_eq!(left, 0, "everything that was written is removed");
 }
 
+#[test]
+fn lines_of_every_shape_arrive_as_they_were_from_several_containers_and_readers() {
+    let dir = folder();
+    for shape in ["small", "normal", "large", "nested", "escaped", "text", "multi-byte"] {
+        let args = ["bench", "docker-file", "message-file", "forward-file", "line-file", "--shape", shape, "-n", "900"];
+        let args = [&args[..], &["--repeats", "1", "--seconds", "0", "--containers", "3", "--format", "json"]].concat();
+        let done = run(dir.path(), &args, b"");
+        assert_eq!(done.status.code(), Some(0), "{shape}: {}", told(&done));
+        assert_eq!(works(&done.stdout).len(), 4, "{shape}");
+    }
+    let args = ["bench", "docker-file", "-n", "20000", "--containers", "4", "--readers", "2", "--repeats", "1"];
+    let done = run(dir.path(), &[&args[..], &["--seconds", "0", "--format", "json"]].concat(), b"");
+    assert_eq!(done.status.code(), Some(0), "{}", told(&done));
+    let works = works(&done.stdout);
+    let counts = ["missing", "duplicated", "wrong", "disordered"].map(|count| works[0]["shippers"][0][count].as_u64());
+    assert_eq!(counts, [Some(0); 4], "{works:?}");
+}
+
 /// A program that is a script: the argument of `--peer` for one of that kind.
 fn script(dir: &Path, kind: &str, name: &str, text: &str) -> String {
     let path = dir.join(name);
@@ -207,12 +225,17 @@ fn more_connections_than_the_soft_limit_of_open_files_are_no_trouble_and_a_low_h
 fn a_row_of_points_is_drawn() {
     let dir = folder();
     let plots = dir.path().join("plots").display().to_string();
-    let args = ["bench", "--scale", "sinks", "-n", "500", "--repeats", "1", "--svg", &plots];
+    let axes = ["--scale", "sinks", "--scale", "cores", "--scale", "line-size"];
+    let args = [&["bench", "-n", "500", "--repeats", "1", "--svg", &plots], &axes[..]].concat();
     let done = run(dir.path(), &args, b"");
     assert_eq!(done.status.code(), Some(0), "{}", told(&done));
     let svg = fs::read_to_string(dir.path().join("plots/sinks.svg")).expect("the plot is there");
     assert!(svg.starts_with("<svg") && svg.matches("<circle").count() == 6, "{svg}");
     let report = String::from_utf8_lossy(&done.stdout);
-    assert!(report.contains(&format!("plot: {plots}/sinks.svg\n")), "{report}");
+    for axis in ["sinks", "cores", "line-size"] {
+        assert!(report.contains(&format!("plot: {plots}/{axis}.svg\n")), "{report}");
+        let svg = fs::read_to_string(format!("{plots}/{axis}.svg")).expect("the plot is there");
+        assert!(svg.starts_with("<svg") && svg.contains("<circle"), "{svg}");
+    }
     assert!(report.starts_with("longshore ") && report.contains(", load average "), "{report}");
 }
