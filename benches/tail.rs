@@ -25,7 +25,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group};
-use longshore::inputs::follow::generations;
+use longshore::inputs::follow::generations::{self, Held};
 use longshore::inputs::follow::source::{Found, Source};
 use memchr::memchr_iter;
 
@@ -55,20 +55,26 @@ fn newline(c: &mut Criterion) {
     group.bench_function("memchr", |b| b.iter(|| memchr_iter(b'\n', black_box(&text)).count()));
     let held = generations::open(&path).expect("opens");
     let mut buf = Vec::new();
-    group.bench_function("file", |b| {
-        b.iter(|| {
-            let mut source = Source::open(Arc::clone(&held), 0).expect("opens");
-            let mut lines = 0;
-            while let Found::Bytes(n) = source.read(&mut buf, 1 << 20).expect("reads") {
-                let data = source.data(&buf, n);
-                lines += memchr_iter(b'\n', data).count();
-                let whole = memchr::memrchr(b'\n', data).map_or(0, |at| at + 1);
-                source.consume(&buf, if whole == 0 { n } else { whole });
-            }
-            lines
-        });
-    });
+    group.bench_function("file", |b| b.iter(|| scan(&held, &mut buf)));
     group.finish();
+    let began = Instant::now();
+    let all = scan(&held, &mut buf);
+    let speed = BYTES as f64 / began.elapsed().as_secs_f64() / 1e9;
+    assert_eq!(all, BYTES / LINE);
+    promise(&format!("newlines are found at 1 GB/s or more ({speed:.1})"), speed >= 1.0);
+}
+
+/// The lines of a file, as the reader of followed files reads it.
+fn scan(held: &Arc<Held>, buf: &mut Vec<u8>) -> usize {
+    let mut source = Source::open(Arc::clone(held), 0).expect("opens");
+    let mut lines = 0;
+    while let Found::Bytes(n) = source.read(buf, 1 << 20).expect("reads") {
+        let data = source.data(buf, n);
+        lines += memchr_iter(b'\n', data).count();
+        let whole = memchr::memrchr(b'\n', data).map_or(0, |at| at + 1);
+        source.consume(buf, if whole == 0 { n } else { whole });
+    }
+    lines
 }
 
 criterion_group!(scanning, newline);
