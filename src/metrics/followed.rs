@@ -77,7 +77,7 @@ pub struct Followed {
     pub in_danger: AtomicU64,
     /// Descriptors of followed files.
     pub open_files: AtomicU64,
-    /// Microseconds from the kernel's word to the end of the slowest look that followed it.
+    /// Microseconds of the slowest looks after the kernel's word, from when the opener was awake.
     pub opener_slowest: AtomicU64,
     chains: Mutex<BTreeMap<String, Arc<ChainFigures>>>,
 }
@@ -225,7 +225,7 @@ pub(super) fn expose(inputs: &Slots<InputMetrics>, out: &mut Exposition) {
         ("longshore_follow_open_files", "Descriptors of followed files.", |f| &f.open_files),
         (
             "longshore_follow_opener_slowest_microseconds",
-            "The longest time from the kernel's word to an opened file.",
+            "The longest time from when the opener was awake, after the kernel's word, to the end of its looks.",
             |f| &f.opener_slowest,
         ),
     ];

@@ -4,7 +4,8 @@
 //! A listing stands as long as the folder's time of change, which nobody can set. That has the ticks of the kernel's clock: one
 //! that was not older than a tick when the names were listed may stay the same though a name comes, and does not count. Nor does
 //! that of a file system that is written to elsewhere ([`inotify::tells`]), where attributes may be remembered for longer than names,
-//! nor one of whole seconds: there each look lists.
+//! nor one of whole seconds: there each look lists. Whether nobody has to look at all is said where the kernel tells all
+//! ([`inotify::tells_all`]).
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -20,7 +20,7 @@ pub fn hurry(input: &str) {
         Ok(()) => tracing::debug!(input, ?refused, "the opener runs with nice -20: real-time priority was refused"),
         Err(_) => tracing::info!(
             input,
-            "the opener runs without a raised priority (no CAP_SYS_NICE): on a busy machine, logs that rotate many times a second may be rotated away unseen, which is counted"
+            "the opener runs without a raised priority (no CAP_SYS_NICE, no limit rtprio of 1): on a busy machine, logs that rotate many times a second may be rotated away unseen, which is counted"
         ),
     }
 }

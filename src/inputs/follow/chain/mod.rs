@@ -551,7 +551,7 @@ impl Chain {
             key = self.key,
             name = self.standing.figures.shown(),
             generations = missing,
-            "files were created and deleted again before they could be opened: their lines are lost; raise the container's max-size or max-file, or give longshore CAP_SYS_NICE"
+            "files were created and deleted again before they could be opened: their lines are lost; raise the container's max-size or max-file, or give longshore real-time priority (CAP_SYS_NICE, or a limit rtprio of 1)"
         );
     }
 }

@@ -501,6 +501,12 @@ fn a_chain_that_is_followed_keeps_its_record_however_long_nothing_was_saved() {
     c.save().expect("saved");
     let again = changes();
     assert!(!again.strip_prefix(&before).expect("appended").contains("quiet"), "not with each look: {again}");
+    // A clock that was ahead is put right.
+    age(-10 * KEEP_SECONDS);
+    c.lock().swept = None;
+    c.save().expect("saved");
+    let entries = stored(dir.path()).expect("readable");
+    assert!(entries[&quiet].seen <= seconds_now());
 }
 
 #[test]

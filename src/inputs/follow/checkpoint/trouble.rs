@@ -36,7 +36,7 @@ impl Trouble {
         if self.limit.allow_at("", clock::now()).is_some() {
             self.said = true;
             let (folder, tries) = (folder.display(), self.tries);
-            tracing::warn!(%folder, %error, tries, "checkpoints were not saved; tried again every second, said once a minute");
+            tracing::warn!(%folder, %error, tries, "checkpoints were not saved: after a kill, lines come again from the last ones that were; see to room and rights of that folder; tried again every second, said once a minute");
         }
     }
 
