@@ -7,7 +7,7 @@
 //!
 //! The budget also recycles the arenas of finished batches and the bodies of finished requests, since it is the owner of
 //! memory: a fresh 512 KiB buffer costs 128 page faults, a recycled one none, and bodies of a megabyte that are freed and made
-//! anew leave holes between them. At most [`RECYCLED_MAX`] arenas are kept, in at most a sixteenth of the budget, and
+//! anew leave holes between them (`longshore bench docker-http -n 500000` took 63 MB so, and 30 with recycled ones). At most [`RECYCLED_MAX`] arenas are kept, in at most a sixteenth of the budget, and
 //! [`BODIES_MAX`] bodies, in half as much.
 
 use std::collections::VecDeque;
