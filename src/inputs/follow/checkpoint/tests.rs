@@ -4,6 +4,9 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::inputs::follow::generations::{self, Held};
+use crate::inputs::follow::progress::Span;
+use crate::inputs::follow::{identity, tracker};
 use crate::log::Settings;
 use crate::log::tests::logged;
 
@@ -21,21 +24,25 @@ fn offset(checkpoints: &Checkpoints, key: &str) -> Option<u64> {
     checkpoints.lookup("in", key).map(|saved| saved.done.offset)
 }
 
+/// A chain `a` of that input, of whose two lines in a file of the folder one is delivered, and the file, which it holds.
+fn half_delivered(checkpoints: &Arc<Checkpoints>, folder: &Path, input: &str) -> (Arc<Held>, Arc<Progress>) {
+    let (path, text) = (folder.join(input), b"one\ntwo\n");
+    fs::write(&path, text).expect("written");
+    let held = generations::open(&path).expect("opens");
+    let progress = Progress::new(tracker::Mark { done: 4, ..Default::default() }, Some(checkpoints));
+    let span = Span { head: identity::Mark::of(text), ..Span::of(&held, 0, 0) };
+    progress.lock().spans.push_back(span);
+    checkpoints.attach(input, "a", &progress);
+    (held, progress)
+}
+
 #[test]
 fn a_chain_that_is_closed_keeps_its_record_and_lets_its_files_go() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let checkpoints = Checkpoints::open(&dir.path().join("data"), quiet()).expect("free");
-    let path = dir.path().join("a");
-    fs::write(&path, b"one\ntwo\n").expect("written");
-    let held = super::super::generations::open(&path).expect("opens");
-    let mark = super::super::tracker::Mark { done: 4, ..Default::default() };
-    let progress = Progress::new(mark, Some(&checkpoints));
-    let head = super::super::identity::Mark::of(b"one\ntwo\n");
-    let span = super::super::progress::Span { head, ..super::super::progress::Span::of(&held, 0, 0) };
-    progress.lock().spans.push_back(span);
-    checkpoints.attach("in", "a", &progress);
+    let (held, progress) = half_delivered(&checkpoints, dir.path(), "in");
     checkpoints.save().expect("saved");
-    let other = Progress::new(super::super::tracker::Mark::default(), Some(&checkpoints));
+    let other = Progress::new(tracker::Mark::default(), Some(&checkpoints));
     checkpoints.close("in", "a", &other);
     assert!(Arc::strong_count(&held) > 1, "another chain of that name is none of its business");
     checkpoints.close("in", "a", &progress);
@@ -53,7 +60,7 @@ fn the_end_of_a_chain_costs_another_one_of_its_name_nothing() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let checkpoints = Checkpoints::open(&dir.path().join("data"), quiet()).expect("free");
     let chain = |done| {
-        let mark = super::super::tracker::Mark { done, ..Default::default() };
+        let mark = tracker::Mark { done, ..Default::default() };
         let progress = Progress::new(mark, Some(&checkpoints));
         checkpoints.attach("in", "a", &progress);
         progress
@@ -73,7 +80,7 @@ fn what_is_forgotten_is_not_known_any_more_and_leaves_the_file_at_the_next_save(
     let data = dir.path().join("data");
     let checkpoints = Checkpoints::open(&data, quiet()).expect("free");
     let chain = |done| {
-        let mark = super::super::tracker::Mark { done, ..Default::default() };
+        let mark = tracker::Mark { done, ..Default::default() };
         let progress = Progress::new(mark, Some(&checkpoints));
         checkpoints.attach("in", "a", &progress);
         put(&checkpoints, "a", done);
@@ -101,18 +108,7 @@ fn what_is_forgotten_is_not_known_any_more_and_leaves_the_file_at_the_next_save(
 fn an_input_that_is_let_go_of_pins_no_file_and_keeps_its_records() {
     let dir = tempfile::tempdir().expect("a temp dir");
     let checkpoints = Checkpoints::open(&dir.path().join("data"), quiet()).expect("free");
-    let chain = |input: &str| {
-        let path = dir.path().join(input);
-        fs::write(&path, b"one\ntwo\n").expect("written");
-        let held = super::super::generations::open(&path).expect("opens");
-        let mark = super::super::tracker::Mark { done: 4, ..Default::default() };
-        let progress = Progress::new(mark, Some(&checkpoints));
-        let head = super::super::identity::Mark::of(b"one\ntwo\n");
-        let span = super::super::progress::Span { head, ..super::super::progress::Span::of(&held, 0, 0) };
-        progress.lock().spans.push_back(span);
-        checkpoints.attach(input, "a", &progress);
-        held
-    };
+    let chain = |input| half_delivered(&checkpoints, dir.path(), input).0;
     let (left, stays) = (chain("in"), chain("other"));
     checkpoints.let_go("in");
     assert_eq!((Arc::strong_count(&left), Arc::strong_count(&stays)), (1, 2));
@@ -344,7 +340,7 @@ fn that_a_file_is_lost_is_stored_though_an_output_can_not_be_synced_but_no_newer
     broken.store(true, Ordering::Release);
     put(&c, "b", 2);
     for key in ["a", "b"] {
-        let progress = Progress::new(super::super::tracker::Mark::default(), Some(&c));
+        let progress = Progress::new(tracker::Mark::default(), Some(&c));
         progress.stay(c.lookup("in", key).expect("known"), true);
         c.attach("in", key, &progress);
     }
@@ -479,7 +475,7 @@ fn a_chain_that_is_followed_keeps_its_record_however_long_nothing_was_saved() {
     c.save().expect("saved");
     Arc::get_mut(&mut c).expect("the only one").settle_in = Duration::ZERO;
     let quiet = ("in".to_owned(), "quiet".to_owned());
-    let progress = Progress::new(super::super::tracker::Mark::default(), None);
+    let progress = Progress::new(tracker::Mark::default(), None);
     assert!(progress.take_saved().is_none(), "no news");
     let age = |seconds| {
         let mut state = c.lock();
